@@ -1,0 +1,30 @@
+# Every target sets up what it needs. PYTHON may name another interpreter (3.11 to 3.13).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: setup demo test check clean
+
+setup: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@command -v uv >/dev/null || test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
+	@PATH="$(PATH):$(CURDIR)/$(BIN)" uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraints constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: setup
+	@$(BIN)/derainctl sweep configs/ldfps.yaml
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	@mkdir -p build/typing && ln -sfn ../../platform build/typing/derain
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	PYTHONPATH=build/typing $(BIN)/lint-imports
+	$(BIN)/mypy -p derain
+
+clean:
+	rm -rf $(VENV) build

@@ -1,0 +1,178 @@
+"""A run's folder: save, load and find its checkpoints.
+
+<run>/config.yaml                     resolved
+<run>/checkpoints/step-00000200/      one checkpoint; the name appears when all is on disk
+    model.safetensors                 what is trained; frozen modules are named in state.json
+    ema.safetensors                   its moving average, where the run keeps one
+    optimizer.pt                      tensors and numbers only (loads with weights_only=True)
+    state.json                        step, position, digests of the other files
+    config.yaml
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from derain.config import Config, load_config
+from derain.errors import WeightsError
+
+log = logging.getLogger(__name__)
+
+CONFIG = "config.yaml"
+STATE = "state.json"
+MODEL = "model.safetensors"
+EMA = "ema.safetensors"
+OPTIMIZER = "optimizer.pt"
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a run stands; all of its randomness is a function of the seed and these numbers."""
+
+    step: int
+    """Steps that are done."""
+    epoch: int
+    offset: int
+    """Samples of the epoch that are done, over all ranks."""
+    seed: int
+    config_sha256: str
+    manifests: tuple[str, ...]
+    """sha256 of the manifests of the training datasets."""
+    frozen: Mapping[str, str]
+    """Modules that the checkpoint leaves out, and the fingerprint of each."""
+    loss: Mapping[str, float]
+    """Of the first and of the last step."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that is whole: its folder, its state and its config."""
+
+    folder: Path
+    state: State
+    config: Config
+
+    def model(self) -> dict[str, Tensor]:
+        """The trained tensors."""
+        return load_file(self.folder / MODEL)
+
+    def ema(self) -> dict[str, Tensor] | None:
+        """The moving average of the trained tensors, where the run keeps one."""
+        path = self.folder / EMA
+        return load_file(path) if path.exists() else None
+
+    def optimizer(self) -> dict[str, Any]:
+        """The optimiser's state dict."""
+        return torch.load(self.folder / OPTIMIZER, weights_only=True, map_location="cpu")
+
+    def weights_sha256(self) -> str:
+        """Digest of the weights that are used: the average where there is one."""
+        path = self.folder / EMA
+        return _sha256(path if path.exists() else self.folder / MODEL)
+
+
+def save(
+    run: Path,
+    config: Config,
+    state: State,
+    *,
+    model: Mapping[str, Tensor],
+    ema: Mapping[str, Tensor] | None,
+    optimizer: Mapping[str, Any],
+) -> Path:
+    """Write a checkpoint so that its name shows either all of it or nothing; returns its folder."""
+    final = run / "checkpoints" / f"step-{state.step:08d}"
+    temporary = final.with_name(f".{final.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    save_file(_contiguous(model), temporary / MODEL)
+    if ema is not None:
+        save_file(_contiguous(ema), temporary / EMA)
+    torch.save(optimizer, temporary / OPTIMIZER)
+    (temporary / CONFIG).write_text(config.to_yaml(), encoding="utf-8")
+    digests = {path.name: _sha256(path) for path in sorted(temporary.iterdir())}
+    text = json.dumps({**asdict(state), "files": digests}, indent=2, sort_keys=True)
+    (temporary / STATE).write_text(text + "\n", encoding="utf-8")
+    _sync(temporary)
+    shutil.rmtree(final, ignore_errors=True)  # a damaged one of the same step
+    temporary.rename(final)
+    _sync_folder(final.parent)
+    return final
+
+
+def load(folder: str | Path) -> Checkpoint:
+    """Open a checkpoint folder; every file is compared with its digest.
+
+    Raises WeightsError that names the file that is missing or damaged.
+    """
+    path = Path(folder)
+    try:
+        tree = json.loads((path / STATE).read_text(encoding="utf-8"))
+        files = tree.pop("files")
+        tree["manifests"] = tuple(tree["manifests"])
+        state = State(**tree)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{path}: not a checkpoint: {STATE} cannot be used ({error}).") from None
+    for name, expected in files.items():
+        if not (path / name).is_file():
+            raise WeightsError(f"{path}: {name} is missing.")
+        if _sha256(path / name) != expected:
+            raise WeightsError(f"{path}: {name} is damaged: its sha256 is not {expected}.")
+    return Checkpoint(path, state, load_config(path / CONFIG))
+
+
+def newest(run: Path) -> Checkpoint | None:
+    """The newest whole checkpoint of a run; damaged ones are passed over and logged."""
+    for folder in reversed(_folders(run)):
+        try:
+            return load(folder)
+        except WeightsError as error:
+            log.warning("checkpoint passed over: %s", error)
+    return None
+
+
+def prune(run: Path, keep: int) -> None:
+    """Remove all but the newest `keep` checkpoints, and what killed writers left."""
+    for folder in _folders(run)[:-keep]:
+        shutil.rmtree(folder)
+    for leftover in (run / "checkpoints").glob(".*.tmp"):
+        shutil.rmtree(leftover)
+
+
+def _folders(run: Path) -> list[Path]:
+    return sorted((run / "checkpoints").glob("step-*"))
+
+
+def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Independent plain tensors: safetensors refuses views that share memory."""
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(folder: Path) -> None:
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,319 @@
+"""derainctl: one thin command per verb, which parses, loads the config, calls and prints.
+
+Logs and progress go to stderr, results to stdout. Heavy packages are imported by the command that
+needs them, so that --help answers at once.
+"""
+
+import dataclasses
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn, TextIO
+
+import typer
+
+from derain.errors import ConfigError, DerainError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    help="Datasets, training and sweeps for image-deraining networks.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+)
+
+ConfigFile = Annotated[Path, typer.Argument(help="A YAML file, such as configs/ldfps.yaml.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Profile = Annotated[str | None, typer.Option(help="A profile of the config file.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a config value; repeatable."),
+]
+Density = Literal["light", "moderate", "heavy", "mixed"]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and the resolved config.")]
+
+
+@app.callback()
+def common(
+    debug: Annotated[bool, typer.Option(help="Show the traceback of expected errors.")] = False,
+) -> None:
+    """Options that come before the command."""
+    _State.debug = debug
+    _log_to_stderr()
+
+
+@app.command()
+def synthesize(
+    out: Path,
+    clean: Annotated[Path | None, typer.Option(help="Clean photographs; else bundled.")] = None,
+    count: Annotated[int, typer.Option(min=1)] = 100,
+    seed: int = 0,
+    density: Density = "mixed",
+    size_px: Annotated[int | None, typer.Option(help="Side of square crops; else whole.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Render rain on clean photographs, as a paired folder."""
+    results = _results()
+    from derain.data.rain import synthesize
+
+    done = synthesize(clean, out, count=count, seed=seed, density=density, size_px=size_px)
+    _print(results, as_json, done, f"{done.pairs} pairs in {done.folder}")
+
+
+@app.command()
+def prepare(
+    dataset: Annotated[str, typer.Argument(help="paired")],
+    source: Path,
+    out: Path,
+    split: str = "train",
+    shard_mib: Annotated[int, typer.Option(min=1, help="Size of a shard at most.")] = 128,
+    strict: Annotated[bool, typer.Option(help="Stop at the first unusable picture.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Turn a dataset as published into shards, index and manifest."""
+    results = _results()
+    from derain.pipelines.prepare import prepare
+
+    done = prepare(dataset, source, out, split=split, shard_mib=shard_mib, strict=strict)
+    text = f"{done.pairs} pairs, {done.shards} shards in {done.folder}"
+    if done.quarantined:
+        text += f"; {len(done.quarantined)} pictures left out, see its manifest.json"
+    _print(results, as_json, done, text)
+
+
+@app.command()
+def train(
+    config: ConfigFile,
+    profile: Profile = None,
+    overrides: Set = None,
+    resume: Annotated[str | None, typer.Option(help="Continue this run.")] = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Train one network."""
+    results = _results()
+    from derain.config import load_config, parse_overrides
+
+    loaded = load_config(config, profile=profile, overrides=overrides or ())
+    if dry_run:
+        _print(results, as_json, {"config": loaded.model_dump(mode="json")}, loaded.to_yaml())
+        return
+    from derain.pipelines import train
+
+    if resume is None:
+        result = train.train(loaded)
+    else:
+        given = parse_overrides(overrides or ())
+        result = train.resume(train.config_to_resume(loaded, resume, given))
+    _print(results, as_json, result, _run_summary(result))
+
+
+@app.command()
+def sweep(
+    config: ConfigFile,
+    profile: Profile = None,
+    overrides: Set = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Train every trial of a search space, rank them, register the best."""
+    results = _results()
+    from derain.config import load_config
+
+    loaded = load_config(config, profile=profile, overrides=overrides or ())
+    if loaded.sweep is None:
+        raise ConfigError(f"{config}: has no `sweep` section; use `derainctl train`.")
+    from derain.tune import report, sweep
+
+    if dry_run:
+        planned = sweep.describe(loaded)
+        _print(results, as_json, planned, _plan_summary(planned, loaded.to_yaml()))
+        return
+    result = sweep.sweep(loaded)
+    _print(results, as_json, result, report.summary(result["report"]) + _next_steps(result))
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="models:/NAME@alias or a checkpoint folder")],
+    prepared: list[str],
+    protocol: str = "rain13k",
+    as_json: Json = False,
+) -> None:
+    """Score a model on prepared datasets."""
+    results = _results()
+    from derain.pipelines.evaluate import evaluate
+
+    result = evaluate(model, prepared, protocol=protocol)
+    rows = [["dataset", "pictures", "PSNR-Y", "SSIM-Y", "input PSNR-Y", "input SSIM-Y"]]
+    rows += [
+        [item["name"], str(item["pictures"]), *_figures(item["metrics"]), *_figures(item["input"])]
+        for item in result["datasets"]
+    ]
+    _print(results, as_json, result, _columns(rows))
+
+
+@app.command()
+def predict(
+    model: Annotated[str, typer.Argument(help="models:/NAME@alias or a checkpoint folder")],
+    inputs: Annotated[list[Path], typer.Argument(help="Pictures or folders of them.")],
+    out: Annotated[Path, typer.Option(help="Where the clean pictures go.")],
+    as_json: Json = False,
+) -> None:
+    """Derain pictures."""
+    results = _results()
+    from derain.pipelines.predict import predict
+
+    written = predict(model, inputs, out)
+    _print(results, as_json, {"pictures": written}, "\n".join(written))
+
+
+@app.command()
+def register(checkpoint: Path, name: Annotated[str, typer.Option()], as_json: Json = False) -> None:
+    """Make a scored checkpoint a version of a registered model."""
+    results = _results()
+    from derain.pipelines.register import register
+
+    done = register(checkpoint, name)
+    _print(results, as_json, done, f"{done.name} version {done.version}, {done.alias}")
+
+
+@app.command()
+def promote(name: str, version: int) -> None:
+    """Make a version the champion."""
+    from derain.tracking import promote
+
+    promote(name, version)
+
+
+@app.command()
+def models(as_json: Json = False) -> None:
+    """List the registered model versions."""
+    results = _results()
+    from derain.tracking import models
+
+    found = models()
+    rows = [["model", "version", "aliases", "PSNR-Y", "trained with"]]
+    rows += [
+        [
+            item.name,
+            str(item.version),
+            ", ".join(item.aliases),
+            item.tags.get("psnr_y", "")[:6],
+            item.tags.get("profile", ""),
+        ]
+        for item in found
+    ]
+    _print(
+        results, as_json, {"models": [dataclasses.asdict(item) for item in found]}, _columns(rows)
+    )
+
+
+@app.command()
+def ui(port: int = 5000) -> None:
+    """Open the MLflow UI on the store that the runs are in."""
+    from derain.tracking import serve_ui
+
+    serve_ui(port)
+
+
+def main() -> NoReturn:
+    """Run a command; exit codes: 0 done, 1 failed, 2 wrong usage or input, 130 interrupted."""
+    try:
+        app()
+    except DerainError as error:
+        if _State.debug:
+            raise
+        print(f"derainctl: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except SystemExit as ended:  # typer turns Ctrl-C into this
+        if ended.code == INTERRUPTED:
+            print("derainctl: interrupted", file=sys.stderr)
+        raise
+    sys.exit(0)
+
+
+class _State:
+    debug = False
+
+
+class _ToStderr(logging.StreamHandler):
+    """Follows sys.stderr, so that lines appear above a progress bar and not inside it."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:
+        return sys.stderr
+
+
+def _log_to_stderr() -> None:
+    logger = logging.getLogger("derain")
+    logger.setLevel(logging.INFO)
+    logger.handlers = [_ToStderr()]
+
+
+def _results() -> TextIO:
+    """The real stdout, kept for results: whatever else prints there goes to stderr from now on."""
+    sys.stdout.flush()
+    kept = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return kept
+
+
+def _print(results: TextIO, as_json: bool, value: Any, text: str) -> None:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    document = json.dumps(value, indent=2, default=os.fspath) if as_json else text.rstrip("\n")
+    print(document, file=results, flush=True)
+
+
+def _run_summary(result: Mapping[str, Any]) -> str:
+    psnr, ssim = _figures(result["metrics"])
+    given = result["input"]["psnr_y"]
+    return (
+        f"{result['run']}: PSNR-Y {psnr} dB, SSIM-Y {ssim} (rainy input {given:.3f} dB), "
+        f"checkpoint {result['checkpoint']}"
+    )
+
+
+def _plan_summary(planned: Mapping[str, Any], resolved: str) -> str:
+    estimate = planned["estimate"]
+    names = "\n".join(f"  {trial['name']}: {trial['params']}" for trial in planned["trials"])
+    size = "not timed: this machine cannot run a trial"
+    if estimate["seconds"] is not None:
+        minutes, gpu_hours = estimate["seconds"] / 60, estimate["gpu_hours"]
+        size = f"about {minutes:.0f} minutes, {gpu_hours:.1f} GPU-hours"
+    head = f"{planned['name']}, profile {planned['profile']}: {len(planned['trials'])} trials"
+    return f"{head}, {size}\n{names}\n\n{resolved}"
+
+
+def _next_steps(result: Mapping[str, Any]) -> str:
+    registered = result["registered"]
+    if not registered:
+        return "\nNext: derainctl ui"
+    model = f"models:/{registered['name']}@{registered['alias']}"
+    return f"\nNext: derainctl ui, or derainctl predict {model} PICTURES --out FOLDER"
+
+
+def _figures(metrics: Mapping[str, float]) -> list[str]:
+    return [f"{metrics['psnr_y']:.3f}", f"{metrics['ssim_y']:.4f}"]
+
+
+def _columns(rows: Sequence[Iterable[str]]) -> str:
+    """Rows as aligned columns."""
+    table = [list(row) for row in rows]
+    widths = [max(len(row[at]) for row in table) for at in range(len(table[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in table
+    )
+
+
+if __name__ == "__main__":
+    main()

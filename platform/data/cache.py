@@ -1,0 +1,201 @@
+"""Decoded pixels of a prepared dataset: on this node's disk, memory-mapped, made once.
+
+A cache file is nothing but pixels: for each sample, in index order, the rainy and then the clean
+picture as uint8 HWC RGB. Its name is the manifest's sha256, so it never goes stale, and the index
+says where each sample begins.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import numpy as np
+
+from derain.data import pictures
+from derain.data.manifest import Prepared, ShardEntry
+from derain.data.shards import read_member
+from derain.errors import DataError
+
+log = logging.getLogger(__name__)
+
+ENVIRONMENT = "DERAIN_CACHE_DIR"
+_SUFFIX = ".rgb"
+
+
+class Pixels(Protocol):
+    """The pairs of a prepared dataset as pixels, however they are stored."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, sample: int, /) -> np.ndarray:
+        """Rainy and clean picture of one sample: uint8, (2, height, width, 3), RGB."""
+        ...
+
+
+def open_pixels(prepared: Prepared, *, folder: str | Path | None, budget_gib: float) -> Pixels:
+    """The cache of a prepared dataset, made first where it is missing.
+
+    One process builds, the others wait for it. A dataset that does not fit the budget is decoded
+    from its tars instead, and the log says so; otherwise the least recently used caches go until
+    it fits. Raises DataError when a shard is not the one that the manifest names.
+    """
+    needed = int(_offsets(prepared)[-1])
+    if needed > budget_gib * 2**30:
+        log.warning(
+            "cache: %s needs %.2f GiB, the budget is %.2f GiB: decoding from the tars",
+            prepared.folder, needed / 2**30, budget_gib,
+        )  # fmt: skip
+        return TarPixels(prepared)
+    place = cache_folder(folder)
+    path = place / f"{prepared.manifest.sha256()}{_SUFFIX}"
+    with _lock(place):
+        if _is_whole(path, needed):
+            log.info("cache: reusing %s for %s", path, prepared.folder)
+        else:
+            _make_room(place, int(budget_gib * 2**30) - needed)
+            _build(prepared, path)
+        path.touch()
+    return MappedPixels(prepared, path)
+
+
+def cache_folder(folder: str | Path | None) -> Path:
+    """Where caches live: `folder`, else DERAIN_CACHE_DIR, else the user's cache folder."""
+    chosen = folder or os.environ.get(ENVIRONMENT)
+    if chosen:
+        return Path(chosen).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "derain"
+
+
+class MappedPixels:
+    """Pixels of a cache file: every process of the node reads the same memory pages."""
+
+    def __init__(self, prepared: Prepared, path: Path) -> None:
+        self._pixels = np.memmap(path, dtype=np.uint8, mode="r")
+        self._offsets = _offsets(prepared)
+        self._shapes = _shapes(prepared)
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+    def __getitem__(self, sample: int) -> np.ndarray:
+        begin, end = self._offsets[sample], self._offsets[sample + 1]
+        return self._pixels[begin:end].reshape(2, *self._shapes[sample], 3)
+
+
+class TarPixels:
+    """Pixels decoded from the tars at every access: slow, needs no disk."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        self._folder = prepared.folder
+        self._rows = prepared.index.to_pylist()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, sample: int) -> np.ndarray:
+        row = self._rows[sample]
+        with (self._folder / row["shard"]).open("rb") as tar:
+            return np.stack([_decode(tar, row, side) for side in ("rain", "clean")])
+
+
+def _decode(tar: BinaryIO, row: Mapping[str, Any], side: str) -> np.ndarray:
+    data = read_member(tar, row[f"{side}_offset"], row[f"{side}_length"])
+    return pictures.decode(data, f"{tar.name}: {row[f'{side}_member']}")
+
+
+def _shapes(prepared: Prepared) -> list[tuple[int, int]]:
+    heights, widths = prepared.column("height").tolist(), prepared.column("width").tolist()
+    return list(zip(heights, widths, strict=True))
+
+
+def _offsets(prepared: Prepared) -> np.ndarray:
+    """Where each sample begins, and at the end the size of the whole file: int64 bytes."""
+    areas = prepared.column("height").astype(np.int64) * prepared.column("width")
+    return np.concatenate([[0], np.cumsum(2 * 3 * areas)])
+
+
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Hold the cache folder for building and clearing; a killed holder lets go by dying."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _is_whole(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
+
+
+def _make_room(folder: Path, allowed: int) -> None:
+    """Remove the least recently used caches until the others take at most `allowed` bytes."""
+    for leftover in folder.glob(f"*{_SUFFIX}.tmp"):  # of a builder that was killed
+        leftover.unlink()
+    caches = sorted(folder.glob(f"*{_SUFFIX}"), key=lambda path: path.stat().st_mtime)
+    used = sum(path.stat().st_size for path in caches)
+    for path in caches:
+        if used <= allowed:
+            return
+        log.info("cache: removing %s to stay within the budget", path)
+        used -= path.stat().st_size
+        path.unlink()
+
+
+def _build(prepared: Prepared, path: Path) -> None:
+    """Decode every shard into `path`, on all cores; the name appears when all bytes are there."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    offsets = _offsets(prepared)
+    log.info(
+        "cache: decoding %d pairs of %s (%.2f GiB)",
+        len(prepared), prepared.folder, offsets[-1] / 2**30,
+    )  # fmt: skip
+    with temporary.open("wb") as out, ThreadPoolExecutor(os.cpu_count()) as pool:
+        # Threads, since Pillow decodes outside the GIL; writes, since a full disk kills a mapping.
+        entries = prepared.manifest.shards
+        tasks = [pool.submit(_decode_shard, prepared, entry, out, offsets) for entry in entries]
+        for task in tasks:
+            task.result()
+        os.fsync(out.fileno())
+    temporary.replace(path)
+
+
+def _decode_shard(
+    prepared: Prepared, entry: ShardEntry, out: BinaryIO, offsets: np.ndarray
+) -> None:
+    path = prepared.folder / entry.name
+    _check_digest(path, entry)
+    samples = np.flatnonzero(prepared.column("shard") == entry.name)
+    rows = prepared.index.take(samples).to_pylist()
+    with path.open("rb") as tar:
+        for sample, row in zip(samples, rows, strict=True):
+            pair = np.stack([_decode(tar, row, side) for side in ("rain", "clean")])
+            _write_at(out, int(offsets[sample]), pair)
+
+
+def _write_at(out: BinaryIO, offset: int, pair: np.ndarray) -> None:
+    data = memoryview(pair.tobytes())
+    while data:
+        written = os.pwrite(out.fileno(), data, offset)
+        offset, data = offset + written, data[written:]
+
+
+def _check_digest(path: Path, entry: ShardEntry) -> None:
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise DataError(
+            f"{path}: missing, although the manifest lists it. Prepare the dataset again."
+        ) from None
+    if found != entry.sha256:
+        raise DataError(
+            f"{path}: damaged: expected sha256 {entry.sha256}, found {found}. "
+            "Prepare the dataset again."
+        )

@@ -1,0 +1,57 @@
+"""Paired crop, flip and rotation: what is cut is a pure function of (seed, epoch, sample id)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from derain.data.order import mix64
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Uniform draws of a batch: one number in [0, 1) a sample, and one of the 8 symmetries."""
+
+    top: np.ndarray
+    left: np.ndarray
+    symmetry: np.ndarray
+
+
+SYMMETRIES = {"none": (0,), "flip": (0, 4), "dihedral": tuple(range(8))}
+"""Which of the 8 symmetries of the square each augmentation draws from."""
+
+
+def draw(seed: int, epoch: int, ids: np.ndarray, augment: str = "dihedral") -> Draws:
+    """The draws of these samples in this epoch, whoever asks and in whichever order."""
+    allowed = np.asarray(SYMMETRIES[augment])
+
+    def uniform(salt: int) -> np.ndarray:
+        return (mix64(seed, 2, salt, epoch, ids) >> np.uint64(11)) * 2.0**-53
+
+    chosen = (uniform(2) * len(allowed)).astype(np.int64)
+    return Draws(uniform(0), uniform(1), allowed[chosen])
+
+
+def crop(pair: np.ndarray, top: float, left: float, crop_px: int) -> np.ndarray:
+    """A square of both pictures: uint8 (2, crop_px, crop_px, 3), a view where it can be.
+
+    `pair` is uint8 (2, height, width, 3); `top` and `left` in [0, 1) choose among all positions.
+    A picture that is smaller than the crop is reflected at its lower and right edges.
+    """
+    pair = _at_least(pair, crop_px)
+    y = int(top * (pair.shape[1] - crop_px + 1))
+    x = int(left * (pair.shape[2] - crop_px + 1))
+    return pair[:, y : y + crop_px, x : x + crop_px]
+
+
+def turn(pair: np.ndarray, symmetry: int) -> np.ndarray:
+    """One of the 8 symmetries of a square, the same for both pictures, as a view."""
+    turned = np.rot90(pair, symmetry % 4, axes=(1, 2))
+    return turned[:, :, ::-1] if symmetry >= 4 else turned
+
+
+def _at_least(pair: np.ndarray, crop_px: int) -> np.ndarray:
+    missing_y = max(0, crop_px - pair.shape[1])
+    missing_x = max(0, crop_px - pair.shape[2])
+    if not missing_y and not missing_x:
+        return pair
+    return np.pad(pair, ((0, 0), (0, missing_y), (0, missing_x), (0, 0)), mode="reflect")

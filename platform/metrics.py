@@ -1,0 +1,169 @@
+"""PSNR and SSIM on the luma of two pictures, each computed under a named, pinned protocol.
+
+A figure without its protocol's name means nothing: rounding the luma alone moves PSNR by 0.09 dB
+at 39 dB. docs/metrics.md says which published tables used which protocol.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64, UInt8
+from scipy.ndimage import correlate1d
+
+from derain.errors import DataError
+
+PSNR_CAP_DB = 100.0
+"""Identical pictures have an infinite PSNR, which no mean survives."""
+
+PEAK = 255.0
+SSIM_WINDOW_PX = 11
+SSIM_SIGMA_PX = 1.5
+SSIM_C1 = (0.01 * PEAK) ** 2
+SSIM_C2 = (0.03 * PEAK) ** 2
+
+LUMA_WEIGHTS = np.array([65.481, 128.553, 24.966]) / 255.0
+"""ITU-R BT.601, studio swing, as MATLAB's `rgb2ycbcr` has it: Y lies in [16, 235]."""
+LUMA_OFFSET = 16.0
+
+Luma = Float64[np.ndarray, "height width"]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What has to be known about a measurement before two figures may be compared."""
+
+    name: str
+    rounded_luma: bool
+    """Y is rounded to whole levels, as MATLAB's `rgb2ycbcr` does with uint8 pictures."""
+    downsampled_ssim: bool
+    """SSIM first shrinks both pictures by max(1, round(shorter side / 256)), with a box filter."""
+
+
+PROTOCOLS: dict[str, Protocol] = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol("rain13k", rounded_luma=True, downsampled_ssim=False),
+        Protocol("five_set", rounded_luma=False, downsampled_ssim=True),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How close one derained picture is to the clean one; larger is better in both."""
+
+    psnr_y: float
+    """Peak signal-to-noise ratio of Y in dB, at most `PSNR_CAP_DB`."""
+    ssim_y: float
+    """Mean structural similarity of Y, in [-1, 1]."""
+
+
+def score(derained: np.ndarray, clean: np.ndarray, protocol: str = "rain13k") -> Scores:
+    """Measure a derained picture against the clean one.
+
+    Both are HWC, RGB, uint8 in 0..255, of one shape, at least 11 px on each side; nothing is
+    cropped or resized.
+
+    PSNR is 20 log10(255 / sqrt(mean((Y1 - Y2)^2))). SSIM is Wang et al. 2004 (Image Quality
+    Assessment: From Error Visibility to Structural Similarity), equation 13 averaged as in 17:
+    11x11 gaussian window of sigma 1.5, K = (0.01, 0.03), L = 255, whole windows only.
+
+    Raises:
+        DataError: another shape, channel count or dtype, too small, or an unknown protocol.
+    """
+    chosen = _protocol(protocol)
+    _check(derained, "derained")
+    _check(clean, "clean")
+    if derained.shape != clean.shape:
+        raise DataError(
+            f"The derained picture is {_size(derained)} and the clean one {_size(clean)}; "
+            "a score needs two pictures of one size. Pair the files again."
+        )
+    first, second = _luma(derained, chosen.rounded_luma), _luma(clean, chosen.rounded_luma)
+    psnr_db = _psnr(first, second)
+    if chosen.downsampled_ssim:
+        first, second = _downsampled(first), _downsampled(second)
+    return Scores(psnr_y=psnr_db, ssim_y=_ssim(first, second))
+
+
+def _protocol(name: str) -> Protocol:
+    if name not in PROTOCOLS:
+        raise DataError(f"No protocol is called {name!r}; there are: {', '.join(PROTOCOLS)}.")
+    return PROTOCOLS[name]
+
+
+def _check(picture: np.ndarray, which: str) -> None:
+    if picture.dtype != np.uint8:
+        raise DataError(
+            f"The {which} picture holds {picture.dtype}, expected uint8 in 0..255. "
+            "Clamp to [0, 1], multiply by 255 and round."
+        )
+    if picture.ndim != 3 or picture.shape[2] != 3:
+        raise DataError(
+            f"The {which} picture has the shape {picture.shape}, expected (height, width, 3), RGB."
+        )
+    if min(picture.shape[:2]) < SSIM_WINDOW_PX:
+        raise DataError(
+            f"The {which} picture is {_size(picture)}; SSIM needs at least "
+            f"{SSIM_WINDOW_PX} px on each side."
+        )
+
+
+def _size(picture: np.ndarray) -> str:
+    return f"{picture.shape[1]}x{picture.shape[0]} px"
+
+
+def _luma(picture: UInt8[np.ndarray, "height width 3"], rounded: bool) -> Luma:
+    luma = LUMA_OFFSET + picture.astype(np.float64) @ LUMA_WEIGHTS
+    return np.rint(luma) if rounded else luma
+
+
+def _psnr(first: Luma, second: Luma) -> float:
+    mean_squared_error = float(np.mean((first - second) ** 2))
+    if mean_squared_error == 0.0:
+        return PSNR_CAP_DB
+    return min(PSNR_CAP_DB, float(10.0 * np.log10(PEAK**2 / mean_squared_error)))
+
+
+def _downsampled(luma: Luma) -> Luma:
+    """Box-filter and decimate, as Wang's `ssim.m` does with `imfilter(..., 'symmetric', 'same')`.
+
+    Every `factor`-th pixel becomes the mean of the factor x factor window around it; an even
+    window reaches one pixel further right and down than left and up.
+    """
+    factor = max(1, int(min(luma.shape) / 256 + 0.5))  # MATLAB rounds halves up
+    if factor == 1:
+        return luma
+    before = (factor - 1) // 2
+    padded = np.pad(luma, (before, factor - 1 - before), mode="symmetric")
+    height, width = luma.shape
+    shifted = [
+        padded[down : down + height : factor, right : right + width : factor]
+        for down in range(factor)
+        for right in range(factor)
+    ]
+    return np.mean(shifted, axis=0)
+
+
+def _gaussian() -> Float64[np.ndarray, " taps"]:
+    distance = np.arange(SSIM_WINDOW_PX) - SSIM_WINDOW_PX // 2
+    weights = np.exp(-(distance**2) / (2.0 * SSIM_SIGMA_PX**2))
+    return weights / weights.sum()
+
+
+def _ssim(first: Luma, second: Luma) -> float:
+    mean_first, mean_second = _local_mean(first), _local_mean(second)
+    product = mean_first * mean_second
+    squares = mean_first**2 + mean_second**2
+    # The formula needs both variances only as a sum: four filtered maps do instead of five.
+    covariance = _local_mean(first * second) - product
+    variances = _local_mean(first**2 + second**2) - squares
+    numerator = (2.0 * product + SSIM_C1) * (2.0 * covariance + SSIM_C2)
+    return float(np.mean(numerator / ((squares + SSIM_C1) * (variances + SSIM_C2))))
+
+
+def _local_mean(values: Luma) -> Luma:
+    """Gaussian-weighted means at the positions where the whole window lies inside."""
+    weights, margin = _gaussian(), SSIM_WINDOW_PX // 2
+    rows = correlate1d(values, weights, axis=0)[margin:-margin]
+    return correlate1d(rows, weights, axis=1)[:, margin:-margin]

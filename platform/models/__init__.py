@@ -1,0 +1,67 @@
+"""The networks by name, and which of their parts are trained."""
+
+import hashlib
+
+import torch
+from torch import nn
+
+from derain.models.clip_rpn import CLIPRPN
+from derain.models.fclip_unet import FCLIPUNet
+from derain.models.mprnet import MPRNet
+from derain.models.nafnet import NAFNet
+from derain.models.prenet import PReNet
+from derain.models.rdmc import RDMC
+from derain.models.restormer import Restormer
+
+MODELS: dict[str, type[nn.Module]] = {
+    "fclip_unet": FCLIPUNet,
+    "clip_rpn": CLIPRPN,
+    "rdmc": RDMC,
+    "prenet": PReNet,
+    "mprnet": MPRNet,
+    "restormer": Restormer,
+    "nafnet": NAFNet,
+}
+"""Every network takes keyword options, has `stride: int` (height and width of a picture must be
+multiples of it; `forward` raises ValueError otherwise) and `frozen: tuple[str, ...]`, the names of
+its sub-modules that never change. A network with loss terms of its own (rain masks, say) has
+`auxiliary: dict[str, float]`, the weight of each, and returns (picture, {term: scalar}) when it is
+called with `clean=`."""
+
+
+def build(name: str, **options: object) -> nn.Module:
+    """The network `MODELS[name]` with these options.
+
+    Raises ValueError for an unknown name or unfitting options, FileNotFoundError where pretrained
+    weights are missing.
+    """
+    if name not in MODELS:
+        raise ValueError(f"Expected one of the networks {', '.join(MODELS)}, got {name!r}")
+    return MODELS[name](**options)
+
+
+def frozen_modules(network: nn.Module) -> dict[str, nn.Module]:
+    """The sub-modules that `network.frozen` names, by name; none for a module without it.
+
+    They are left out of optimiser, moving average and checkpoint; a checkpoint records their
+    `fingerprint` instead.
+    """
+    return {name: network.get_submodule(name) for name in getattr(network, "frozen", ())}
+
+
+def trainable_parameters(network: nn.Module) -> list[nn.Parameter]:
+    """What an optimiser gets: the parameters that require a gradient, in the network's order."""
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
+
+
+def fingerprint(module: nn.Module) -> str:
+    """The sha256 (hex) of the names, shapes, dtypes and bytes of a module's state dict.
+
+    Device and memory format do not count; a difference of one bit does.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy())
+    return digest.hexdigest()

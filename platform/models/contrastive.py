@@ -1,0 +1,110 @@
+"""The contrastive prior: nearer to the clean picture than to the rainy one, as features see it."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Picture = Float[Tensor, "batch 3 height width"]
+Features = Callable[[Tensor], Sequence[Tensor]]
+"""Picture (NCHW RGB in [0, 1]) -> feature maps, shallow ones first; it normalises by itself. A
+module (it then moves with the loss) or a method such as `CLIPResNetEncoder.features`."""
+
+Ratio = Literal["per_layer", "of_sums"]
+
+PUBLISHED_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
+EPS = 1e-7
+
+
+class ContrastiveLoss(nn.Module):
+    """Distance to the positive over distance to the negatives, in feature space.
+
+    With a the anchor (what the network returns), p the positive (the clean picture), n_1..n_K the
+    negatives (the rainy picture, and others if wanted), V_i the i-th feature map and
+    d_i(x, y) = mean |V_i(x) - V_i(y)|:
+
+        N_i        = max(mean_k d_i(a, n_k), floor * mean_k d_i(p, n_k)) + 1e-7
+        per_layer    sum_i w_i d_i(a, p) / N_i
+        of_sums      sum_i w_i d_i(a, p) / sum_i w_i N_i
+
+    It is 0 at a = p and has a gradient for the anchor only (and for no parameter of `features`,
+    where these do not require one).
+
+    `floor` is ours: a network that adds to its input starts at a = n, where the published ratio
+    is as good as infinite. It is relative, because features of different networks differ in scale
+    by orders of magnitude; floor=0 is the published ratio.
+
+    Source: RDMC, arXiv 2305.18092 (positive and negative as here, one negative); form and weights
+    from Wu et al., "Contrastive Learning for Compact Single Image Dehazing" (AECR-Net), CVPR 2021:
+    per_layer over relu1_1, relu2_1, relu3_1, relu4_1 and relu5_1 of VGG-19. The code of DRNet
+    takes the ratio of_sums and passes the anchor in place of the positive, whose features it
+    detaches, so that its term has no gradient; that is not repeated here.
+
+    Raises ValueError for an unknown ratio, a negative floor, and weights that are not positive.
+    """
+
+    def __init__(
+        self,
+        features: Features,
+        weights: Sequence[float] = PUBLISHED_WEIGHTS,
+        *,
+        ratio: Ratio = "per_layer",
+        floor: float = 0.1,
+    ) -> None:
+        """
+        features: see `Features`; a module that belongs to the network is handed over as a method,
+            so that the loss does not own its parameters.
+        weights: one a feature map, in the order in which `features` returns them.
+        """
+        super().__init__()
+        if ratio not in ("per_layer", "of_sums"):
+            raise ValueError(f"ratio is per_layer or of_sums, got {ratio!r}")
+        if not weights or min(weights) <= 0:
+            raise ValueError(f"weights are positive, one a feature map, got {tuple(weights)}")
+        if floor < 0:
+            raise ValueError(f"floor is not negative, got {floor}")
+        self.features = features
+        self.weights = tuple(weights)
+        self.ratio = ratio
+        self.floor = floor
+
+    def forward(
+        self, anchor: Picture, positive: Picture, negatives: Sequence[Picture]
+    ) -> Float[Tensor, ""]:
+        """NCHW RGB in [0, 1], all of one shape -> a scalar.
+
+        Raises ValueError without negatives, and where `features` returns another number of maps
+        than there are weights.
+        """
+        if not negatives:
+            raise ValueError("ContrastiveLoss expects at least one negative picture, got none")
+        with torch.no_grad():
+            wanted = self._maps(positive)
+            avoided = [self._maps(negative) for negative in negatives]
+        found = self._maps(anchor)
+        attract = _distances(found, wanted)
+        repel = torch.stack([_distances(found, maps) for maps in avoided]).mean(0)
+        apart = torch.stack([_distances(wanted, maps) for maps in avoided]).mean(0)
+        repel = torch.maximum(repel, self.floor * apart) + EPS
+        weights = attract.new_tensor(self.weights)
+        if self.ratio == "of_sums":
+            return (weights * attract).sum() / (weights * repel).sum()
+        return (weights * attract / repel).sum()
+
+    def _maps(self, x: Picture) -> Sequence[Tensor]:
+        maps = self.features(x)
+        if len(maps) != len(self.weights):
+            raise ValueError(
+                f"ContrastiveLoss has {len(self.weights)} weights, but its features return "
+                f"{len(maps)} maps; give one weight a map"
+            )
+        return maps
+
+
+def _distances(one: Sequence[Tensor], other: Sequence[Tensor]) -> Float[Tensor, " maps"]:
+    """Mean absolute difference, map by map, in float32."""
+    pairs = zip(one, other, strict=True)
+    return torch.stack([F.l1_loss(a.float(), b.float()) for a, b in pairs])

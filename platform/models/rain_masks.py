@@ -1,0 +1,61 @@
+"""Where it rains: what a mask should be, and how far predicted ones are from it."""
+
+from collections.abc import Sequence
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Picture = Float[Tensor, "batch 3 height width"]
+
+
+class MaskHead(nn.Sequential):
+    """Features -> the logit of rain, NCHW, one channel: conv3x3, GELU, conv3x3.
+
+    Not stated in the paper, which says that precise masks are predicted at several scales.
+    """
+
+    def __init__(self, channels: int) -> None:
+        inner = max(1, channels // 2)
+        super().__init__(
+            nn.Conv2d(channels, inner, 3, padding=1),
+            nn.GELU(),
+            nn.Conv2d(inner, 1, 3, padding=1),
+        )
+
+
+def rain_mask(
+    rainy: Picture, clean: Picture, threshold: float
+) -> Float[Tensor, "batch 1 height width"]:
+    """1 where any channel differs by more than `threshold` (of 1), else 0."""
+    return ((rainy.float() - clean.float()).abs().amax(1, keepdim=True) > threshold).float()
+
+
+def mask_loss(
+    logits: Sequence[Float[Tensor, "batch 1 _height _width"]],
+    rainy: Picture,
+    clean: Picture,
+    threshold: float,
+) -> Float[Tensor, ""]:
+    """Sum over the scales of the binary cross-entropy of predicted rain, mean over the batch.
+
+        G_1 = 1[max_c |rainy - clean| > threshold], G_s = its maximum over s x s pixels
+        L = sum_s mean -(w G_s log M_s + (1 - G_s) log(1 - M_s)), M_s = sigmoid(logits)
+        w = (pixels without rain / pixels with rain) of that picture and scale, within 1 to 10
+
+    w belongs to a picture, not to the batch, so the loss does not depend on which pictures share
+    a process. A picture without rain has w = 10, which then weighs nothing. Not stated in the
+    paper: all of it.
+    """
+    target = rain_mask(rainy, clean, threshold)
+    total = target.new_zeros(())
+    for logit in logits:
+        scale = target.shape[-1] // logit.shape[-1]
+        total = total + _weighted_bce(logit.float(), F.max_pool2d(target, scale))
+    return total
+
+
+def _weighted_bce(logit: Tensor, target: Tensor) -> Tensor:
+    rain = target.sum((1, 2, 3), keepdim=True)
+    weight = ((target[0].numel() - rain) / rain.clamp_min(1.0)).clamp(1.0, 10.0)
+    return F.binary_cross_entropy_with_logits(logit, target, pos_weight=weight)

@@ -1,0 +1,100 @@
+"""A local file of weights -> a dict of float32 tensors, without running any code from the file."""
+
+import pickle
+import zipfile
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+_CONVERT = (
+    'python -c "import torch, safetensors.torch as s; '
+    "s.save_file({k: v.contiguous() for k, v in "
+    "torch.jit.load('FILE', map_location='cpu').state_dict().items() if v.dim()}, "
+    "'FILE.safetensors')\""
+)
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file, or of a .pt/.pth state dict, on the CPU.
+
+    Floating-point tensors come back as float32. A .pt file is read with `weights_only=True`; one
+    that wraps its tensors as open_clip's training does (key `state_dict`, names that begin with
+    `module.`) is unwrapped. A TorchScript archive is code and is refused.
+
+    Raises FileNotFoundError where there is no such file, ValueError where it is something else.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Expected a weights file (.safetensors, .pt or .pth) at {path}, found "
+            f"{'a folder' if path.is_dir() else 'nothing'}. Give the path of an existing file."
+        )
+    tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    return {name: _float32(tensor) for name, tensor in tensors.items()}
+
+
+def load_strictly(module: nn.Module, tensors: dict[str, Tensor], origin: str | Path) -> None:
+    """Replace the parameters and buffers of `module` (which may be on "meta") by `tensors`.
+
+    Raises ValueError that names `origin` where a name is missing or left over or a shape differs.
+    """
+    try:
+        module.load_state_dict(tensors, strict=True, assign=True)
+    except RuntimeError as error:
+        raise ValueError(
+            f"The weights in {origin} are not those of the network that was asked for: {error}. "
+            "Check that the file and the options for layers and width belong together."
+        ) from None
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(
+            f"Expected a safetensors file at {path}, found something else: {error}. "
+            "Copy or download it again."
+        ) from None
+
+
+def _read_torch(path: Path) -> dict[str, Tensor]:
+    if _is_torchscript(path):
+        raise ValueError(
+            f"{path} is a TorchScript archive. Loading one runs the code inside, so it is not "
+            "loaded here. If you trust it, convert it once and give the .safetensors file: "
+            + _CONVERT.replace("FILE", str(path))
+        )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(
+            f"Expected a state dict of tensors at {path} (torch.load with weights_only=True), "
+            f"found something else: {str(error).splitlines()[0]}"
+        ) from None
+    return _unwrap(content, path)
+
+
+def _is_torchscript(path: Path) -> bool:
+    """Whether the zip holds a `code` folder, as TorchScript archives do and state dicts do not."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any("/code/" in name for name in archive.namelist())
+
+
+def _unwrap(content: object, path: Path) -> dict[str, Tensor]:
+    if isinstance(content, dict) and "state_dict" in content:
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise ValueError(
+            f"Expected a dict of tensors at {path}, found {type(content).__name__} with other "
+            "values. Save `module.state_dict()`."
+        )
+    return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
+
+
+def _float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor

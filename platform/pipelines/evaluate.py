@@ -1,0 +1,132 @@
+"""A network's figures on prepared datasets, picture by picture, beside those of the rainy input."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+
+from derain import checkpoint, tracking
+from derain.config import DataConfig
+from derain.data.cache import Pixels
+from derain.data.loader import open_all
+from derain.data.manifest import Prepared, open_prepared
+from derain.metrics import score
+from derain.predictor import Predictor, load_model_folder
+from derain.trainer import restore_network
+
+log = logging.getLogger(__name__)
+
+Derain = Callable[[np.ndarray], np.ndarray]
+METRICS = ("psnr_y", "ssim_y")
+
+
+@dataclass(frozen=True)
+class PictureScores:
+    """One picture: what the network made of it, and what it was given."""
+
+    key: str
+    metrics: dict[str, float]
+    input: dict[str, float]
+
+
+@dataclass(frozen=True)
+class DatasetScores:
+    """Means over the pictures of one dataset."""
+
+    name: str
+    manifest_sha256: str
+    pictures: int
+    metrics: dict[str, float]
+    input: dict[str, float]
+    per_picture: list[PictureScores] = field(repr=False)
+
+
+def evaluate(
+    model: str, prepared: Sequence[str], *, protocol: str = "rain13k", device: str = "cpu"
+) -> dict[str, Any]:
+    """Score a model on prepared datasets; returns what `derainctl evaluate --json` prints.
+
+    `model` is models:/NAME@alias, models:/NAME/VERSION, runs:/ID/model or a checkpoint folder.
+    """
+    network = load_predictor(model, device)
+    datasets = [open_prepared(folder) for folder in prepared]
+    pixels = open_all(datasets, DataConfig.model_validate({}))
+    scores = [
+        score_dataset(network.derain, dataset, pairs, protocol)
+        for dataset, pairs in zip(datasets, pixels, strict=True)
+    ]
+    return {"model": model, "protocols": [protocol], "datasets": [asdict(item) for item in scores]}
+
+
+def load_predictor(model: str, device: str | torch.device) -> Predictor:
+    """The predictor of a registered model, a logged model or a checkpoint folder."""
+    if model.startswith(("models:/", "runs:/")):
+        return Predictor(load_model_folder(tracking.model_folder(model)), device)
+    if (Path(model) / checkpoint.STATE).is_file():
+        return Predictor(restore_network(checkpoint.load(model)), device)
+    return Predictor(load_model_folder(model), device)
+
+
+def score_dataset(
+    derain: Derain, dataset: Prepared, pixels: Pixels, protocol: str
+) -> DatasetScores:
+    """Scores of every picture of a dataset and their means."""
+    keys = dataset.column("key").tolist()
+    scores = [_score_picture(derain, key, pixels[at], protocol) for at, key in enumerate(keys)]
+    return DatasetScores(
+        name=f"{dataset.folder.name}",
+        manifest_sha256=dataset.manifest.sha256(),
+        pictures=len(scores),
+        metrics={name: fmean(item.metrics[name] for item in scores) for name in METRICS},
+        input={name: fmean(item.input[name] for item in scores) for name in METRICS},
+        per_picture=scores,
+    )
+
+
+def overall(scores: Sequence[DatasetScores]) -> tuple[dict[str, float], dict[str, float]]:
+    """(metrics, input): the plain mean of the datasets' means, as the papers' Average is."""
+    return (
+        {name: fmean(item.metrics[name] for item in scores) for name in METRICS},
+        {name: fmean(item.input[name] for item in scores) for name in METRICS},
+    )
+
+
+def gallery(derain: Derain, pixels: Pixels, count: int) -> np.ndarray:
+    """A grid of rain | derained | clean, one picture a row: uint8 HWC RGB.
+
+    The pictures are spread evenly over the dataset; smaller ones are padded with white.
+    """
+    picks = np.linspace(0, len(pixels) - 1, min(count, len(pixels))).astype(int)
+    rows = []
+    for pick in picks:
+        rain, clean = pixels[int(pick)]
+        rows.append(np.concatenate(_spaced([rain, derain(rain), clean], axis=1), axis=1))
+    width = max(row.shape[1] for row in rows)
+    padded = [
+        np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255)
+        for row in rows
+    ]
+    return np.concatenate(_spaced(padded, axis=0), axis=0)
+
+
+def _score_picture(derain: Derain, key: str, pair: np.ndarray, protocol: str) -> PictureScores:
+    rain, clean = pair
+    after, before = score(derain(rain), clean, protocol), score(rain, clean, protocol)
+    return PictureScores(
+        key=key,
+        metrics={name: getattr(after, name) for name in METRICS},
+        input={name: getattr(before, name) for name in METRICS},
+    )
+
+
+def _spaced(pictures: Sequence[np.ndarray], axis: int) -> list[np.ndarray]:
+    """The pictures with a white line between them."""
+    shape = list(pictures[0].shape)
+    shape[axis] = 4
+    gap = np.full(shape, 255, np.uint8)
+    return [part for picture in pictures for part in (gap, picture)][1:]

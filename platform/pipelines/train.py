@@ -1,0 +1,370 @@
+"""One run: trained under Ray Train by 1 to N workers, scored, and recorded in MLflow."""
+
+import contextlib
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import torch
+from ray.train.torch import TorchTrainer
+from torch import nn
+
+from derain import checkpoint, cluster, tracking
+from derain.checkpoint import Checkpoint
+from derain.config import Config, load_config
+from derain.data.loader import Loader, open_all
+from derain.data.manifest import open_prepared
+from derain.data.pictures import encode_png
+from derain.errors import DerainError, OccupiedError, UsageError, WeightsError
+from derain.models.losses import DerainLoss, build_loss
+from derain.models.schedules import Schedule
+from derain.pipelines.evaluate import DatasetScores, gallery, overall, score_dataset
+from derain.pipelines.prepare import check_data, with_data
+from derain.pipelines.progress import FIGURES, watch
+from derain.predictor import Predictor
+from derain.tracking import RunLog
+from derain.trainer import (
+    Outcome,
+    Rank,
+    Report,
+    Run,
+    Trainer,
+    build_network,
+    pick_device,
+    restore_network,
+)
+
+log = logging.getLogger(__name__)
+
+RESULT = "result.json"
+IDENTITY = "mlflow.json"
+GALLERY = "gallery.png"
+GALLERY_PICTURES = 4
+
+MAY_CHANGE = frozenset(
+    {
+        "steps",
+        "num_workers",
+        "device",
+        "cpu_threads",
+        "log_every_steps",
+        "checkpoint_every_steps",
+        "keep_checkpoints",
+        "ledger",
+    }
+)
+"""Keys of `train` that a resumed run may have otherwise: they do not change what a step does."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run is recorded: the MLflow store, and the parent run of a trial."""
+
+    uri: str
+    parent_run_id: str | None = None
+
+
+def train(config: Config) -> dict[str, Any]:
+    """One new run in `config.folder`; returns what `derainctl train --json` prints.
+
+    Raises OccupiedError when the folder holds something already.
+    """
+    check_data(config)
+    claim(config.folder)
+    return _train(config)
+
+
+def resume(config: Config) -> dict[str, Any]:
+    """Continue the run in `config.folder` after its newest whole checkpoint.
+
+    Raises UsageError when the config would train something else than the run did.
+    """
+    saved = checkpoint.newest(config.folder)
+    if saved is None:
+        log.info("train: %s has no checkpoint yet and begins again", config.name)
+    else:
+        _check_same_training(saved, config)
+        log.info("train: resuming %s after step %d", config.name, saved.state.step)
+    return _train(config)
+
+
+def config_to_resume(config: Config, name: str, overrides: Mapping[str, Any]) -> Config:
+    """The config that run `name` was started with, with this command's overrides on top."""
+    folder = Path(config.output_dir) / name
+    if not (folder / checkpoint.CONFIG).is_file():
+        raise UsageError(f"{folder}: there is no run to resume (no {checkpoint.CONFIG}).")
+    saved = load_config(folder / checkpoint.CONFIG)
+    return saved.replaced({**overrides, "name": name, "output_dir": config.output_dir}, "--set")
+
+
+def claim(folder: Path) -> None:
+    """Make a folder ours for a new run or sweep.
+
+    Raises OccupiedError that says what is there and what to do.
+    """
+    if folder.is_dir() and any(folder.iterdir()):
+        if (folder / RESULT).is_file():
+            raise OccupiedError(
+                f"{folder}: holds a finished run. Give another --set name=..., or train it on "
+                f"with --resume {folder.name} --set train.steps=..."
+            )
+        if (folder / checkpoint.CONFIG).is_file():
+            raise OccupiedError(
+                f"{folder}: holds an unfinished run. Continue it with --resume {folder.name}, "
+                "or give another --set name=..."
+            )
+        raise OccupiedError(f"{folder}: not empty. Give another --set name=... or output_dir.")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def run_in_this_process(config: Config, place: Place, rank: Rank) -> None:
+    """One process's part of a run: train, and on rank 0 score, record and write RESULT.
+
+    Continues after the newest whole checkpoint in the run's folder, where there is one.
+    """
+    began = time.monotonic()
+    folder = config.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(config.train.cpu_threads or _cores_a_worker(config))
+    if not rank.leads:
+        _fit(config, rank, lambda *_: None)
+        return
+    (folder / RESULT).unlink(missing_ok=True)  # of the shorter run that is trained on
+    (folder / checkpoint.CONFIG).write_text(config.to_yaml(), encoding="utf-8")
+    with _recorded(config, place) as record, (folder / FIGURES).open("a") as figures_file:
+        figures_file.write("\n")  # ends a line that a kill may have torn
+
+        def report(step: int, figures: Mapping[str, float]) -> None:
+            figures_file.write(json.dumps({"step": step, **figures}) + "\n")
+            figures_file.flush()
+            record.metrics(step, figures)
+
+        outcome = _fit(config, rank, report)
+        scores = _score(config, outcome, record)
+        result = _result(config, outcome, scores)
+        result |= {"mlflow_run_id": record.run_id, "seconds": time.monotonic() - began}
+        write_json(folder / RESULT, result)
+
+
+def run_under_ray_train(config: Config, place: Place) -> dict[str, Any]:
+    """The run on `train.num_workers` workers of the connected Ray; returns its result."""
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={"config": config.model_dump(mode="json"), "place": asdict(place)},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=config.train.num_workers, use_gpu=wants_gpu(config)
+        ),
+        run_config=ray.train.RunConfig(name="train", storage_path=str(config.folder / "ray")),
+    )
+    try:
+        _interruptible(trainer.fit)
+    except ray.train.TrainingFailedError as error:
+        raise expected_error(error) or DerainError(f"Training failed: {error}") from error
+    return read_json(config.folder / RESULT)
+
+
+def _interruptible(fit: Callable[[], object]) -> None:
+    """Call `fit` beside the main thread, where Ray Train would take Ctrl-C and exit with 1."""
+    done: Future[object] = Future()
+
+    def call() -> None:
+        try:
+            done.set_result(fit())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=call, daemon=True).start()
+    done.result()
+
+
+def wants_gpu(config: Config) -> bool:
+    """True when the run's workers need a GPU each; `auto` takes them where the cluster has any."""
+    return config.train.device == "cuda" or (config.train.device == "auto" and cluster.gpus() > 0)
+
+
+def check_room(config: Config) -> None:
+    """Raise UsageError where Ray would wait forever for the cores or GPUs of the workers."""
+    gpu, workers = wants_gpu(config), config.train.num_workers
+    if not cluster.fits(workers, gpu=gpu):
+        kind, there = ("GPUs", cluster.gpus()) if gpu else ("CPU cores", cluster.cpus())
+        raise UsageError(
+            f"train.num_workers={workers} needs {workers} {kind}, Ray has {there} here. Name a "
+            "cluster in RAY_ADDRESS, or give --set train.num_workers=... or train.device=cpu."
+        )
+
+
+def _train(config: Config) -> dict[str, Any]:
+    with cluster.connected():
+        config = with_data(config)
+        check_room(config)
+        place = Place(tracking.prepare_store())
+        # Recorded here and in the worker: a worker that is killed cannot end its own MLflow run.
+        with _recorded(config, place), watch({config.name: config.folder}, config.train.steps):
+            return run_under_ray_train(config, place)
+
+
+def _worker(payload: dict[str, Any]) -> None:
+    """What Ray Train runs in every worker process."""
+    context = ray.train.get_context()
+    run_in_this_process(
+        Config.model_validate(payload["config"]),
+        Place(**payload["place"]),
+        Rank(context.get_world_rank(), context.get_world_size()),
+    )
+
+
+def expected_error(error: BaseException) -> DerainError | None:
+    """The error of ours that Ray wrapped, if it was one."""
+    wrapped = list((getattr(error, "worker_failures", None) or {}).values())
+    for inner in (*wrapped, getattr(error, "cause", None), error.__cause__):
+        found = inner if isinstance(inner, DerainError) else inner and expected_error(inner)
+        if found:
+            return found
+    return None
+
+
+def _check_same_training(saved: Checkpoint, config: Config) -> None:
+    then, now = _what_is_trained(saved.config), _what_is_trained(config)
+    changed = sorted(key for key in {*then, *now} if then.get(key) != now.get(key))
+    if changed:
+        raise UsageError(
+            f"{config.folder}: cannot resume with another {', '.join(changed)}. "
+            f"The run has {', '.join(f'{key}={then.get(key)}' for key in changed)}."
+        )
+
+
+def _what_is_trained(config: Config) -> dict[str, Any]:
+    """The values that decide what a step does; the datasets are compared by their manifests."""
+    tree = config.model_dump(mode="json")
+    train = {key: value for key, value in tree["train"].items() if key not in MAY_CHANGE}
+    parts = {"model": tree["model"], "loss": tree["loss"], "train": train}
+    values = {f"{part}.{key}": value for part, keys in parts.items() for key, value in keys.items()}
+    values |= {f"data.{key}": tree["data"][key] for key in ("mix", "augment")}
+    return {**values, "seed": config.seed}
+
+
+def _fit(config: Config, rank: Rank, report: Report) -> Outcome:
+    """Train in this process until the run's steps are done."""
+    device = pick_device(config.train)
+    network = build_network(config)
+    datasets = [open_prepared(folder) for folder in config.data.train]
+    loader = Loader(
+        open_all(datasets, config.data),
+        batch_size=config.train.batch_size,
+        crop_px=config.train.crop_px,
+        seed=config.seed,
+        mix=config.data.mix,
+        augment=config.data.augment,
+        rank=rank.number,
+        world=rank.world,
+    )
+    run = Run(
+        config=config,
+        trainer=Trainer(config, network, loss_of(config, network), device=device, rank=rank),
+        loader=loader,
+        folder=config.folder,
+        report=report,
+        manifests=[dataset.manifest.sha256() for dataset in datasets],
+        rank=rank,
+        resume=checkpoint.newest(config.folder),
+    )
+    return run()
+
+
+def loss_of(config: Config, network: nn.Module) -> DerainLoss:
+    """The loss of a config. Raises WeightsError where the perceptual network's are missing."""
+    loss = config.loss
+    perceptual = loss.perceptual if loss.lambda_p else "none"
+    try:
+        schedule = Schedule(**loss.schedule.model_dump()) if loss.schedule else None
+        weights = loss.perceptual_weights
+        return build_loss(loss.pixel, loss.lambda_p, perceptual, weights, network, schedule)
+    except (FileNotFoundError, ValueError) as error:
+        raise WeightsError(str(error)) from error
+
+
+def _score(config: Config, outcome: Outcome, record: RunLog) -> list[DatasetScores]:
+    """Score the last checkpoint on the held-out datasets, with a gallery of the first of them."""
+    network = restore_network(checkpoint.load(outcome.checkpoint))
+    predictor = Predictor(network, pick_device(config.train))
+    datasets = [open_prepared(folder) for folder in config.data.eval]
+    pixels = open_all(datasets, config.data)
+    scores = [
+        score_dataset(predictor.derain, dataset, pairs, config.eval.protocol)
+        for dataset, pairs in zip(datasets, pixels, strict=True)
+    ]
+    grid = gallery(predictor.derain, pixels[0], GALLERY_PICTURES)
+    (config.folder / GALLERY).write_bytes(encode_png(grid))
+    record.picture(GALLERY, grid)
+    metrics, given = overall(scores)
+    record.metrics(outcome.steps, metrics)
+    record.metrics(outcome.steps, {f"input_{name}": value for name, value in given.items()})
+    return scores
+
+
+def _result(config: Config, outcome: Outcome, scores: Sequence[DatasetScores]) -> dict[str, Any]:
+    metrics, given = overall(scores)
+    return {
+        "run": config.name,
+        "folder": str(config.folder),
+        "steps": outcome.steps,
+        "train_seconds": outcome.seconds,
+        "resumed_from_step": outcome.resumed_from_step,
+        "loss": {"first": outcome.loss_first, "last": outcome.loss_last},
+        "metrics": metrics,
+        "input": given,
+        "protocol": config.eval.protocol,
+        "datasets": [asdict(item) for item in scores],
+        "checkpoint": str(outcome.checkpoint),
+        "weights_sha256": outcome.weights_sha256,
+    }
+
+
+@contextlib.contextmanager
+def _recorded(config: Config, place: Place) -> Iterator[RunLog]:
+    """The MLflow run of this run: a new one, or the one that a resumed run began with."""
+    note = config.folder / IDENTITY
+    known = read_json(note)["run_id"] if note.is_file() else None
+    with RunLog(
+        config.name, uri=place.uri, parent_run_id=place.parent_run_id, run_id=known
+    ) as record:
+        if known is None:
+            write_json(note, {"run_id": record.run_id})
+            record_inputs(config, record)
+        yield record
+
+
+def record_inputs(config: Config, record: RunLog) -> None:
+    """What a run or a sweep began with: its resolved config and the datasets, by their digests."""
+    record.params(config.model_dump(mode="json", exclude={"sweep"}))
+    record.text(checkpoint.CONFIG, config.to_yaml())
+    for context, folders in (("train", config.data.train), ("eval", config.data.eval)):
+        for folder in folders:
+            manifest = open_prepared(folder).manifest
+            record.dataset(
+                manifest.sha256(), Path(folder).name, folder, context=context, pairs=manifest.pairs
+            )
+
+
+def _cores_a_worker(config: Config) -> int:
+    return max(1, (os.cpu_count() or 1) // config.train.num_workers)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file's object."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_json(path: Path, tree: Mapping[str, Any]) -> None:
+    """Write a JSON file so that its name shows either all of it or nothing."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)

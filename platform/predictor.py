@@ -1,0 +1,280 @@
+"""Weights and a picture of any size in, the clean picture out; and a network as a plain folder.
+
+A *model folder* is a network for use, on disk:
+
+    network.json         {"format": 1, "name", "options", "trained_with"}
+    model.safetensors    the complete state dict, a frozen encoder's included
+
+Nothing in it executes code and nothing is downloaded to load it. It cannot resume a training run;
+that is what a checkpoint is for. This module knows neither Ray nor MLflow; a registered model
+carries a copy of it, and MLflow finds `_load_pyfunc` by name.
+"""
+
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from derain import models
+from derain.errors import DataError, DerainError, OccupiedError, WeightsError
+
+NETWORK_FILE = "network.json"
+WEIGHTS_FILE = "model.safetensors"
+FORMAT = 1
+
+PRETRAINED_OPTION = "encoder_weights"
+"""The option that names weights to start training from; loading replaces them all anyway."""
+NO_PRETRAINED = "random"
+
+NAMED_KEYS_LIMIT = 5
+
+
+class Predictor:
+    """Derains single pictures with one network on one device."""
+
+    def __init__(self, network: nn.Module, device: str | torch.device = "cpu") -> None:
+        """Move the network to the device; it needs `.stride`, the divisor of the sides it takes."""
+        self.device = torch.device(device)
+        self.network = network.to(self.device)
+
+    def derain(self, picture: np.ndarray) -> np.ndarray:
+        """Return the picture without rain: HWC, RGB, uint8 in 0..255, the same size.
+
+        The picture is mirrored at its right and lower edge up to a multiple of the network's
+        stride, and the result cropped back. The network runs in eval mode and is given back in
+        the mode that it was in. Its output is clamped to [0, 1], scaled by 255 and rounded.
+
+        Raises:
+            DataError: not a uint8 picture of the shape (height, width, 3), or an empty one.
+            DerainError: the network returned NaN or infinity.
+        """
+        _check(picture, ("height", "width", 3))
+        height, width = picture.shape[:2]
+        padded = torch.from_numpy(_padded(picture, _stride(self.network)))
+        rainy = padded.to(self.device).permute(2, 0, 1)[None].float() / 255.0
+        derained = self._forward(rainy)[0, :, :height, :width]
+        if not bool(torch.isfinite(derained).all()):
+            raise DerainError(
+                "The network returned NaN or infinity for a picture of "
+                f"{width}x{height} px. Its weights are damaged, or its training diverged."
+            )
+        levels = derained.float().clamp(0.0, 1.0).mul(255.0).round().to(torch.uint8)
+        return levels.permute(1, 2, 0).contiguous().cpu().numpy()
+
+    def _forward(self, rainy: Tensor) -> Tensor:
+        # One by one: a frozen part may be in eval mode while the rest trains.
+        modes = [(module, module.training) for module in self.network.modules()]
+        self.network.eval()
+        try:
+            with torch.inference_mode():
+                return self.network(rainy)
+        finally:
+            for module, was_training in modes:
+                module.training = was_training
+
+
+def save_model_folder(
+    network: nn.Module, folder: str | Path, name: str, options: Mapping[str, Any]
+) -> Path:
+    """Write a network as a model folder and return the folder.
+
+    `name` and `options` are what `derain.models.build` was called with; `trained_with` keeps which
+    pretrained weights these named. network.json is written last: a folder with it is complete.
+
+    Raises:
+        OccupiedError: the folder holds something already.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise OccupiedError(f"{folder} is not empty; a model folder needs a new or empty one.")
+    # A copy of each tensor: safetensors refuses two names that share memory (tied weights).
+    state = {
+        key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for key, value in network.state_dict().items()
+    }
+    _write(folder / WEIGHTS_FILE, lambda path: save_file(state, path))
+    description = json.dumps(_description(name, options), indent=2, sort_keys=True) + "\n"
+    _write(folder / NETWORK_FILE, lambda path: path.write_text(description, encoding="utf-8"))
+    return folder
+
+
+def load_model_folder(folder: str | Path, device: str | torch.device = "cpu") -> nn.Module:
+    """Build the network that a model folder describes and give it the folder's weights.
+
+    The network is returned on the device and in eval mode.
+
+    Raises:
+        WeightsError: the folder is incomplete or damaged, describes an unknown network, or its
+            weights are not exactly the ones that the network has.
+    """
+    folder = Path(folder)
+    description = _read_description(folder / NETWORK_FILE)
+    state = _read_state(folder / WEIGHTS_FILE)
+    network = _build(description, folder / NETWORK_FILE)
+    _check_state(network, state, folder / WEIGHTS_FILE)
+    network.load_state_dict(state)
+    return network.to(device).eval()
+
+
+class _PyfuncModel:
+    """The shape of a model that MLflow expects: `predict` on a batch."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor = predictor
+
+    def predict(self, model_input: np.ndarray, params: dict[str, Any] | None = None) -> np.ndarray:
+        """Derain a batch: NHWC, RGB, uint8 in 0..255, and the result in the same form.
+
+        Raises:
+            DataError: not a uint8 array of the shape (batch, height, width, 3); a single picture
+                is a batch of one, `picture[None]`. Or `params` were given: there are none.
+        """
+        if params:
+            raise DataError(f"This model takes no parameters, found: {', '.join(sorted(params))}.")
+        _check(model_input, ("batch", "height", "width", 3))
+        # One by one, so that a large batch needs no more memory than its largest picture.
+        return np.stack([self._predictor.derain(picture) for picture in model_input])
+
+
+def _load_pyfunc(path: str) -> _PyfuncModel:
+    """Open a model folder for `mlflow.pyfunc.load_model`, which calls this by name; on the CPU."""
+    return _PyfuncModel(Predictor(load_model_folder(path)))
+
+
+def _check(array: np.ndarray, shape: tuple[str | int, ...]) -> None:
+    found = getattr(array, "shape", None)
+    if (
+        not isinstance(array, np.ndarray)
+        or array.dtype != np.uint8
+        or array.ndim != len(shape)
+        or array.shape[-1] != 3
+        or array.size == 0
+    ):
+        kind = getattr(array, "dtype", type(array).__name__)
+        wanted = ", ".join(str(side) for side in shape)
+        raise DataError(
+            f"Expected a uint8 array of the shape ({wanted}), RGB in 0..255, none of its sides "
+            f"zero; found {kind} of the shape {found}."
+        )
+
+
+def _stride(network: nn.Module) -> int:
+    stride = network.stride
+    if not isinstance(stride, int) or stride < 1:
+        raise TypeError(f"{type(network).__name__}.stride must be a whole number, is {stride!r}")
+    return stride
+
+
+def _padded(picture: np.ndarray, stride: int) -> np.ndarray:
+    """Mirror at the right and lower edge, over and over where the picture is smaller than that.
+
+    numpy and not torch: torch refuses to reflect by more than the picture's own side.
+    """
+    height, width = picture.shape[:2]
+    margins = ((0, -height % stride), (0, -width % stride), (0, 0))
+    return np.ascontiguousarray(np.pad(picture, margins, mode="reflect"))
+
+
+def _write(path: Path, write: Callable[[Path], object]) -> None:
+    """Write under a temporary name and rename: a file under its own name is whole."""
+    temporary = path.with_name(f".{path.name}.partial")
+    write(temporary)
+    temporary.replace(path)
+
+
+def _description(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    description: dict[str, Any] = {"format": FORMAT, "name": name, "options": dict(options)}
+    option = _pretrained_option(name)
+    if option is not None:
+        description["options"][PRETRAINED_OPTION] = NO_PRETRAINED
+        trained_with = options.get(PRETRAINED_OPTION, option.default)
+        description["trained_with"] = {PRETRAINED_OPTION: trained_with}
+    return description
+
+
+def _pretrained_option(name: str) -> inspect.Parameter | None:
+    """The network's option for pretrained weights; left out, its default would download them."""
+    return inspect.signature(models.MODELS[name]).parameters.get(PRETRAINED_OPTION)
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    _check_exists(path)
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise WeightsError(f"{path} is damaged, it is not JSON: {error}.") from error
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        found = description.get("format") if isinstance(description, dict) else description
+        raise WeightsError(
+            f"{path} should have the format {FORMAT}, found {found!r}. "
+            "It was written by another version of derain-platform, or is another file."
+        )
+    if not isinstance(description.get("name"), str) or not isinstance(
+        description.get("options"), dict
+    ):
+        raise WeightsError(f"{path} should name a network and its options, and does not.")
+    return description
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    _check_exists(path)
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(
+            f"{path} is damaged or no safetensors file ({error}). Copy or register it again."
+        ) from error
+
+
+def _check_exists(path: Path) -> None:
+    if not path.is_file():
+        raise WeightsError(
+            f"{path} is missing; a model folder holds {NETWORK_FILE} and {WEIGHTS_FILE}."
+        )
+
+
+def _build(description: Mapping[str, Any], path: Path) -> nn.Module:
+    name, options = description["name"], dict(description["options"])
+    if name not in models.MODELS:
+        known = ", ".join(sorted(models.MODELS))
+        raise WeightsError(f"{path} names the network {name!r}; there are: {known}.")
+    if _pretrained_option(name) is not None:
+        options[PRETRAINED_OPTION] = NO_PRETRAINED
+    try:
+        return models.build(name, **options)
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"{path}: {name} cannot be built with {options}: {error}.") from error
+
+
+def _check_state(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    expected = network.state_dict()
+    problems = []
+    if missing := [key for key in expected if key not in state]:
+        problems.append(f"missing: {_named(missing)}")
+    if unexpected := [key for key in state if key not in expected]:
+        problems.append(f"unexpected: {_named(unexpected)}")
+    if reshaped := [
+        f"{key} is {tuple(state[key].shape)}, expected {tuple(value.shape)}"
+        for key, value in expected.items()
+        if key in state and state[key].shape != value.shape
+    ]:
+        problems.append(f"of another shape: {_named(reshaped)}")
+    if problems:
+        raise WeightsError(
+            f"{path} does not hold the weights of this {type(network).__name__}: "
+            + "; ".join(problems)
+            + ". Take the file that was written together with this network.json."
+        )
+
+
+def _named(keys: list[str]) -> str:
+    more = len(keys) - NAMED_KEYS_LIMIT
+    return ", ".join(keys[:NAMED_KEYS_LIMIT]) + (f" and {more} more" if more > 0 else "")

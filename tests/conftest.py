@@ -1,0 +1,97 @@
+"""What several tests need: small pictures, a paired folder, a prepared dataset."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+PairedFolder = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DERAIN_CACHE_DIR", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def paired_folder(tmp_path: Path) -> PairedFolder:
+    """Makes a folder of pairs whose pixels say which pair they are."""
+
+    def make(count: int, *, name: str = "source", width: int = 40, height: int = 32) -> Path:
+        source = tmp_path / name
+        for side in ("rain", "clean"):
+            (source / side).mkdir(parents=True)
+            for number in range(count):
+                pixels = np.random.default_rng([number, side == "rain"]).integers(
+                    0, 256, (height, width, 3), dtype=np.uint8
+                )
+                Image.fromarray(pixels).save(source / side / f"{number:03d}.png")
+        return source
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """One Ray for all tests that need it."""
+    from derain import cluster
+
+    with cluster.connected():
+        yield
+
+
+@pytest.fixture(scope="session")
+def rain_datasets(
+    tmp_path_factory: pytest.TempPathFactory,
+    ray_cluster: None,  # noqa: ARG001
+) -> tuple[Path, Path]:
+    """Two small prepared datasets of rendered rain: training and held-out pairs."""
+    from derain.data.rain import synthesize
+    from derain.pipelines.prepare import prepare
+
+    folder = tmp_path_factory.mktemp("rain")
+    made = []
+    for part, count in (("train", 5), ("held_out", 2)):
+        synthesize(None, folder / part, count=count, seed=0, density="mixed", size_px=48, part=part)
+        prepare("paired", folder / part, folder / "prepared" / part, split=part)
+        made.append(folder / "prepared" / part)
+    return made[0], made[1]
+
+
+@pytest.fixture(scope="session")
+def tiny(rain_datasets: tuple[Path, Path]) -> dict[str, Any]:
+    """The config tree of a run that takes a second once its worker has started."""
+    train, held_out = rain_datasets
+    return {
+        "name": "tiny",
+        "model": {
+            "name": "fclip_unet",
+            "encoder_weights": "random",
+            "encoder_width": 4,
+            "encoder_layers": [1, 1, 1, 1],
+            "decoder_widths": [8, 8, 8, 8, 8],
+            "decoder_depths": [1, 1, 1, 1, 1],
+            "layer_scale": 0.1,
+            "output": "residual",
+        },
+        "data": {
+            "train": str(train),
+            "eval": str(held_out),
+            "cache_dir": str(train.parent / "cache"),
+        },
+        "train": {
+            "steps": 4,
+            "batch_size": 4,
+            "crop_px": 16,
+            "lr": 1e-3,
+            "device": "cpu",
+            "cpu_threads": 1,
+            "log_every_steps": 1,
+            "checkpoint_every_steps": 1,
+            "ledger": True,
+        },
+        "loss": {"perceptual": "none"},
+    }

@@ -1,0 +1,131 @@
+"""A shard: standard WebDataset, the same bytes every time, offsets that point at the bytes."""
+
+import hashlib
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import webdataset
+from PIL import Image
+
+from derain.data import pictures
+from derain.data.shards import WrittenShard, read_member, write_shard
+from derain.data.sources import paired
+from derain.errors import DataError
+from tests.conftest import PairedFolder
+
+
+def shard_of(source: Path, path: Path) -> WrittenShard:
+    pairs, _ = paired(source)
+    return write_shard(pairs, source, path)
+
+
+def test_webdataset_reads_the_source_bytes(paired_folder: PairedFolder, tmp_path: Path) -> None:
+    source = paired_folder(5)
+    shard_of(source, tmp_path / "a.tar")
+    samples = list(webdataset.WebDataset(str(tmp_path / "a.tar"), shardshuffle=False))
+    assert [sample["__key__"] for sample in samples] == [f"{n:03d}" for n in range(5)]
+    for sample in samples:
+        for side in ("rain", "clean"):
+            expected = (source / side / f"{sample['__key__']}.png").read_bytes()
+            assert sample[f"{side}.png"] == expected
+
+
+def test_same_input_gives_the_same_bytes(paired_folder: PairedFolder, tmp_path: Path) -> None:
+    source = paired_folder(3)
+    entries = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        entries.append(shard_of(source, tmp_path / name / "x.tar"))
+    assert entries[0] == entries[1]
+    found = hashlib.sha256((tmp_path / "a/x.tar").read_bytes()).hexdigest()
+    assert entries[0].entry is not None
+    assert entries[0].entry.sha256 == found
+
+
+def test_rows_point_at_the_members(paired_folder: PairedFolder, tmp_path: Path) -> None:
+    source = paired_folder(3)
+    written = shard_of(source, tmp_path / "a.tar")
+    with (tmp_path / "a.tar").open("rb") as tar:
+        for row in written.rows:
+            for side in ("rain", "clean"):
+                data = read_member(tar, row[f"{side}_offset"], row[f"{side}_length"])
+                assert data == (source / row[f"{side}_source"]).read_bytes()
+                assert hashlib.sha256(data).hexdigest() == row[f"{side}_sha256"]
+    with tarfile.open(tmp_path / "a.tar") as archive:
+        assert {member.mtime for member in archive} == {0}
+
+
+def test_read_member_beyond_the_end_says_so(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(b"abc")
+    with (tmp_path / "a.tar").open("rb") as tar, pytest.raises(DataError, match="ends at byte 3"):
+        read_member(tar, 0, 10)
+
+
+def test_unusable_pairs_are_left_out_with_a_reason(
+    paired_folder: PairedFolder, tmp_path: Path
+) -> None:
+    source = paired_folder(4)
+    (source / "rain/000.png").write_bytes(b"not a picture")
+    whole = (source / "clean/001.png").read_bytes()
+    (source / "clean/001.png").write_bytes(whole[: len(whole) // 2])
+    Image.new("RGB", (8, 8)).save(source / "clean/002.png")
+    written = shard_of(source, tmp_path / "a.tar")
+    assert [row["key"] for row in written.rows] == ["003"]
+    reasons = {item.path: item.reason for item in written.quarantined}
+    assert "not a readable picture" in reasons["rain/000.png"]
+    assert "clean/001.png" in reasons["rain/001.png"]
+    assert "40 x 32, but clean/002.png: 8 x 8" in reasons["rain/002.png"]
+
+
+def test_a_shard_without_a_usable_pair_is_not_written(
+    paired_folder: PairedFolder, tmp_path: Path
+) -> None:
+    source = paired_folder(1)
+    (source / "rain/000.png").write_bytes(b"")
+    assert shard_of(source, tmp_path / "a.tar").entry is None
+    assert not list(tmp_path.glob("*a.tar*"))
+
+
+def encoded(image: Image.Image, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, **{"format": "PNG", **options})
+    return buffer.getvalue()
+
+
+def rotated() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded(Image.new("RGB", (4, 4)), format="JPEG", exif=exif)
+
+
+UNUSUAL = {
+    "alpha": encoded(Image.new("RGBA", (4, 4))),
+    "16 bit": encoded(Image.fromarray(np.zeros((4, 4), np.uint16))),
+    "cmyk": encoded(Image.new("CMYK", (4, 4)), format="JPEG"),
+    "animated": encoded(
+        Image.new("RGB", (4, 4)), format="GIF", save_all=True,
+        append_images=[Image.new("RGB", (4, 4), (9, 9, 9))],
+    ),
+    "rotated": rotated(),
+    "bomb": encoded(Image.new("1", (30_000, 30_000))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", UNUSUAL)
+def test_unusual_pictures_are_refused_by_name(kind: str) -> None:
+    with pytest.raises(DataError, match=r"odd\.png: "):
+        pictures.decode(UNUSUAL[kind], "odd.png")
+
+
+def test_grey_and_palette_pictures_become_rgb() -> None:
+    grey = Image.fromarray(np.arange(16, dtype=np.uint8).reshape(4, 4))
+    for image in (grey, grey.convert("P")):
+        assert np.array_equal(pictures.decode(encoded(image), "x")[..., 1], np.asarray(grey))
+
+
+def test_png_round_trip_is_lossless() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    assert np.array_equal(pictures.decode(pictures.encode_png(pixels), "x"), pixels)

@@ -1,0 +1,87 @@
+"""Evaluation: one set of figures, whichever way the model is named."""
+
+import json
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import pytest
+
+from derain.data.loader import open_all
+from derain.data.manifest import open_prepared
+from derain.errors import DataError, WeightsError
+from derain.metrics import score
+from derain.pipelines.evaluate import evaluate, gallery, load_predictor, overall, score_dataset
+from derain.pipelines.register import register
+
+
+def test_checkpoint_and_registered_version_have_the_same_figures(
+    trained: Any, rain_datasets: tuple[Path, Path]
+) -> None:
+    folder, held_out = trained.result["checkpoint"], str(rain_datasets[1])
+    version = register(folder, "evaluated")
+    ours = evaluate(folder, [held_out])
+    theirs = evaluate(version.uri, [held_out])
+    assert evaluate("models:/evaluated@champion", [held_out])["datasets"] == theirs["datasets"]
+    assert ours["datasets"] == theirs["datasets"]
+    assert ours["protocols"] == ["rain13k"]
+    assert theirs["model"] == version.uri
+    measured = ours["datasets"][0]
+    assert {"name", "manifest_sha256", "pictures", "metrics", "input"} <= set(measured)
+    assert measured["input"] == trained.result["input"]
+    for name, value in trained.result["metrics"].items():
+        assert measured["metrics"][name] == pytest.approx(value, abs=1e-3)
+    json.dumps(ours)  # what the command line prints
+
+
+def test_scores_are_those_of_each_picture(rain_datasets: tuple[Path, Path], trained: Any) -> None:
+    dataset = open_prepared(rain_datasets[1])
+    (pixels,) = open_all([dataset], trained.config.data)
+    scored = score_dataset(lambda rain: rain, dataset, pixels, "rain13k")
+    rainy = [score(pixels[at][0], pixels[at][1], "rain13k").psnr_y for at in range(len(dataset))]
+    assert [item.input["psnr_y"] for item in scored.per_picture] == rainy
+    assert scored.metrics == scored.input
+    assert scored.metrics["psnr_y"] == fmean(rainy)
+    clean = iter([pixels[at][1] for at in range(len(dataset))])
+    perfect = score_dataset(lambda _: next(clean), dataset, pixels, "rain13k")
+    assert perfect.metrics["ssim_y"] == 1.0
+    assert perfect.input == scored.input
+
+
+def test_the_average_is_over_datasets_not_over_pictures(
+    rain_datasets: tuple[Path, Path], trained: Any
+) -> None:
+    datasets = [open_prepared(folder) for folder in rain_datasets]
+    scored = [
+        score_dataset(lambda rain: rain, dataset, pixels, "rain13k")
+        for dataset, pixels in zip(datasets, open_all(datasets, trained.config.data), strict=True)
+    ]
+    assert scored[0].pictures != scored[1].pictures
+    metrics, _ = overall(scored)
+    assert metrics["psnr_y"] == fmean(item.metrics["psnr_y"] for item in scored)
+
+
+def test_the_gallery_shows_rain_derained_clean_in_rows() -> None:
+    shapes = [(8, 10), (6, 7), (5, 9)]
+    pixels = [np.full((2, *shape, 3), (at + 1) * 20, np.uint8) for at, shape in enumerate(shapes)]
+    grid = gallery(lambda rain: rain + 1, pixels, 2)  # type: ignore[arg-type]
+    assert grid.shape == (8 + 4 + 5, 10 * 3 + 4 * 2, 3)
+    assert grid[0, 0, 0] == 20
+    assert grid[0, 14, 0] == 21
+    assert grid[-1, 0, 0] == 60
+    assert grid[-1, -1, 0] == 255
+
+
+def test_what_is_no_model_is_named(tmp_path: Path, rain_datasets: tuple[Path, Path]) -> None:
+    with pytest.raises(WeightsError, match=str(tmp_path)):
+        load_predictor(str(tmp_path), "cpu")
+    with pytest.raises(WeightsError, match="nowhere"):
+        evaluate(str(tmp_path / "nowhere"), [str(rain_datasets[1])])
+
+
+def test_what_is_no_dataset_is_named(trained: Any, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nowhere"):
+        evaluate(trained.result["checkpoint"], [str(tmp_path / "nowhere")])
+    with pytest.raises(DataError, match="No protocol"):
+        evaluate(trained.result["checkpoint"], list(trained.config.data.eval), protocol="none")

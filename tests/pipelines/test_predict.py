@@ -1,0 +1,58 @@
+"""Predicting: pictures and folders of any size in, as many PNG files out."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from derain.data.pictures import read_picture
+from derain.errors import DataError, OccupiedError
+from derain.pipelines.evaluate import load_predictor
+from derain.pipelines.predict import predict
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number, size in enumerate([(33, 21), (16, 48)]):
+        pixels = np.random.default_rng(number).integers(0, 256, (*size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    (folder / "notes.txt").write_text("not a picture")
+    return folder
+
+
+def test_every_picture_is_derained(trained: Any, pictures: Path, tmp_path: Path) -> None:
+    single = tmp_path / "single.bmp"
+    Image.fromarray(read_picture(pictures / "0.png")).save(single)
+    out = tmp_path / "deep" / "out"
+    model = trained.result["checkpoint"]
+    written = predict(model, [pictures, single], out)
+    assert written == [str(out / name) for name in ("0.png", "1.png", "single.png")]
+    predictor = load_predictor(model, "cpu")
+    for name in ("0.png", "1.png"):
+        expected = predictor.derain(read_picture(pictures / name))
+        np.testing.assert_array_equal(read_picture(out / name), expected)
+    assert (out / "0.png").read_bytes() == (out / "single.png").read_bytes()
+
+
+def test_nothing_is_overwritten(trained: Any, pictures: Path, tmp_path: Path) -> None:
+    model = trained.result["checkpoint"]
+    with pytest.raises(OccupiedError, match=r"0\.png"):
+        predict(model, [pictures], pictures)
+    (tmp_path / "other").mkdir()
+    (pictures / "0.png").rename(tmp_path / "other" / "1.png")
+    with pytest.raises(OccupiedError, match=r"1\.png"):
+        predict(model, [pictures, tmp_path / "other"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_read_is_named(trained: Any, pictures: Path, tmp_path: Path) -> None:
+    model = trained.result["checkpoint"]
+    with pytest.raises(DataError, match="nowhere"):
+        predict(model, [tmp_path / "nowhere"], tmp_path / "out")
+    (pictures / "1.png").write_bytes(b"broken")
+    with pytest.raises(DataError, match=r"1\.png"):
+        predict(model, [pictures], tmp_path / "out")

@@ -1,0 +1,228 @@
+"""Preparing: the manifest comes last, the bytes are the same, what is unusable is named."""
+
+import hashlib
+import json
+import logging
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import ray.data
+import webdataset
+from PIL import Image
+
+from derain.config import Config
+from derain.data.manifest import INDEX, MANIFEST, open_prepared
+from derain.errors import ConfigError, DataError, OccupiedError
+from derain.pipelines.prepare import PARTS, PreparedSummary, prepare, with_data
+
+PairedFolder = Callable[..., Path]
+SHARDS = 3
+
+
+@pytest.fixture
+def source(paired_folder: PairedFolder) -> Path:
+    """Pairs of noise, each more than a MiB, so that every pair fills a shard of its own."""
+    return paired_folder(SHARDS, width=450, height=420)
+
+
+def prepared(source: Path, out: Path, **options: bool) -> PreparedSummary:
+    return prepare("paired", source, out, shard_mib=1, **options)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.iterdir()
+        if path.name != INDEX
+    }
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_other_readers_find_the_bytes_of_the_source(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = prepared(source, out)
+    tars = sorted(str(path) for path in out.glob("*.tar"))
+    assert (done.pairs, done.shards, len(tars)) == (SHARDS, SHARDS, SHARDS)
+    assert done.bytes == sum(Path(tar).stat().st_size for tar in tars)
+    assert done.manifest_sha256 == hashlib.sha256((out / MANIFEST).read_bytes()).hexdigest()
+    original = {
+        (path.stem, side): path.read_bytes()
+        for side in ("rain", "clean")
+        for path in (source / side).iterdir()
+    }
+    samples = list(webdataset.WebDataset(tars, shardshuffle=False))
+    read = {(item["__key__"], side): item[f"{side}.png"] for item in samples for side in SIDES}
+    assert read == original
+    rows = ray.data.read_webdataset(tars, decoder=None).take_all()
+    assert {
+        (row["__key__"], side): row[f"{side}.png"] for row in rows for side in SIDES
+    } == original
+    assert {json.loads(row["json"])["width"] for row in rows} == {450}
+
+
+SIDES = ("rain", "clean")
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_an_interrupted_call_is_continued_to_the_same_bytes(source: Path, tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    expected = prepared(source, whole)
+    (broken / PARTS).mkdir(parents=True)
+    (broken / INDEX).mkdir()  # where no file can be written: all shards are made, no manifest
+    with pytest.raises(OSError, match=INDEX):
+        prepared(source, broken)
+    assert not (broken / MANIFEST).exists()
+    with pytest.raises(DataError, match="not a finished prepared dataset"):
+        open_prepared(broken)
+
+    (broken / INDEX).rmdir()
+    (broken / "shard-000000.tar").unlink()
+    (broken / PARTS / "000001.json").unlink()
+    kept = (broken / "shard-000002.tar").stat().st_mtime_ns
+    done = prepared(source, broken)
+    assert done.manifest_sha256 == expected.manifest_sha256
+    assert contents(broken) == contents(whole)
+    assert (broken / "shard-000002.tar").stat().st_mtime_ns == kept
+    assert not (broken / PARTS).exists()
+    assert len(open_prepared(broken)) == SHARDS
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_finished_dataset_is_reused_and_it_says_so(
+    paired_folder: PairedFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="derain")
+    source, out = paired_folder(2), tmp_path / "out"
+    first = prepared(source, out)
+    times = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    second = prepared(source, out)
+    assert (first.reused, second.reused) == (False, True)
+    assert first.manifest_sha256 == second.manifest_sha256
+    assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == times
+    assert "nothing to do" in caplog.text
+    with pytest.raises(OccupiedError, match="other settings"):
+        prepare("paired", source, out, split="test", shard_mib=1)
+    assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == times
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_what_cannot_be_used_is_named_and_left_out(
+    paired_folder: PairedFolder, tmp_path: Path
+) -> None:
+    source = paired_folder(4)
+    (source / "rain" / "000.png").write_bytes(b"not a picture")
+    Image.new("RGB", (10, 32)).save(source / "clean" / "001.png")
+    Image.new("RGB", (40, 32)).save(source / "clean" / "alone.png")
+    strict = tmp_path / "strict"
+    with pytest.raises(DataError, match=r"clean/alone\.png"):
+        prepared(source, strict, strict=True)
+    assert not strict.exists()
+    (source / "clean" / "alone.png").unlink()
+    with pytest.raises(DataError, match=r"rain/000\.png(?s:.*)10 x 32"):
+        prepared(source, strict, strict=True)
+    assert not (strict / MANIFEST).exists()
+
+    Image.new("RGB", (40, 32)).save(source / "clean" / "alone.png")
+    done = prepared(source, tmp_path / "out")
+    reasons = {item["path"]: item["reason"] for item in done.quarantined}
+    assert set(reasons) == {"rain/000.png", "rain/001.png", "clean/alone.png"}
+    assert "40 x 32" in reasons["rain/001.png"]
+    assert "10 x 32" in reasons["rain/001.png"]
+    with tarfile.open(tmp_path / "out" / "shard-000000.tar") as tar:
+        assert {name.split(".")[0] for name in tar.getnames()} == {"002", "003"}
+    listed = json.loads((tmp_path / "out" / MANIFEST).read_text())["quarantined"]
+    assert listed == done.quarantined
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_nothing_usable_is_an_error(paired_folder: PairedFolder, tmp_path: Path) -> None:
+    source = paired_folder(1)
+    (source / "rain" / "000.png").write_bytes(b"")
+    with pytest.raises(DataError, match="no pair can be used"):
+        prepared(source, tmp_path / "out")
+    assert not (tmp_path / "out" / MANIFEST).exists()
+
+
+def test_a_folder_with_something_else_is_left_alone(
+    paired_folder: PairedFolder, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.tex").write_text("years of work")
+    with pytest.raises(OccupiedError, match="not empty"):
+        prepared(paired_folder(1), out)
+    assert [path.name for path in out.iterdir()] == ["thesis.tex"]
+
+
+def test_the_beginning_of_another_dataset_is_left_alone(
+    paired_folder: PairedFolder, tmp_path: Path
+) -> None:
+    (tmp_path / "out" / PARTS).mkdir(parents=True)
+    (tmp_path / "out" / PARTS / "plan").write_text("another")
+    with pytest.raises(OccupiedError, match="the beginning of another"):
+        prepared(paired_folder(1), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "folder", "named"),
+    [
+        ("rain9000", ".", "rain9000"),
+        ("paired", "nowhere", "nowhere"),
+        ("paired", ".", "sub-folders"),
+    ],
+)
+def test_a_wrong_source_is_named(dataset: str, folder: str, named: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=named):
+        prepare(dataset, tmp_path / folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_synthetic_data_is_made_once(
+    tiny: dict, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="derain")
+    synthetic = {"train_pairs": 2, "eval_pairs": 1, "size_px": 32}
+    tree = {**tiny, "data": {"synthetic": synthetic}, "output_dir": str(tmp_path)}
+    first = with_data(Config.model_validate(tree))
+    assert "reusing" not in caplog.text
+    second = with_data(Config.model_validate(tree))
+    assert caplog.text.count("reusing") == 2
+    assert first == second
+    sizes = [len(open_prepared(*folders)) for folders in (first.data.train, first.data.eval)]
+    assert sizes == [2, 1]
+
+
+def test_a_config_without_data_says_how_to_make_it(tiny: dict, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="derainctl prepare"):
+        with_data(Config.model_validate({**tiny, "data": {}}))
+    gone = {"train": str(tmp_path / "gone"), "eval": str(tmp_path / "gone")}
+    with pytest.raises(DataError, match="derainctl prepare"):
+        with_data(Config.model_validate({**tiny, "data": gone}))
+
+
+def test_a_lost_manifest_is_made_again(paired_folder: PairedFolder, tmp_path: Path) -> None:
+    source, out = paired_folder(5), tmp_path / "out"
+    first = prepare("paired", source, out, shard_mib=1)
+    before = {path.name: path.read_bytes() for path in out.glob("shard-*.tar")}
+    (out / "manifest.json").unlink()
+    again = prepare("paired", source, out, shard_mib=1)
+    assert again.manifest_sha256 == first.manifest_sha256
+    assert {path.name: path.read_bytes() for path in out.glob("shard-*.tar")} == before
+
+
+def test_a_picture_that_changed_is_not_passed_over(
+    paired_folder: PairedFolder, tmp_path: Path
+) -> None:
+    source, out = paired_folder(3), tmp_path / "out"
+    prepare("paired", source, out)
+    picture = source / "rain" / "001.png"
+    picture.touch()
+    assert prepare("paired", source, out).reused
+    data = bytearray(picture.read_bytes())
+    data[-20] ^= 1  # as long as before
+    picture.write_bytes(data)
+    with pytest.raises(OccupiedError, match=r"before rain/001\.png changed"):
+        prepare("paired", source, out)

@@ -1,0 +1,54 @@
+"""Registering: a checkpoint becomes a version with the scores that its own run measured."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from derain import tracking
+from derain.errors import UsageError, WeightsError
+from derain.pipelines.register import register
+from derain.pipelines.train import RESULT
+
+
+def test_a_version_carries_scores_and_lineage(trained: Any) -> None:
+    folder = trained.result["checkpoint"]
+    first, second = register(folder, "registered"), register(folder, "registered")
+    assert (first.version, first.alias) == (1, "champion")
+    assert (second.version, second.alias) == (2, "challenger")
+    listed = {v.version: v for v in tracking.models() if v.name == "registered"}
+    tags = listed[1].tags
+    assert float(tags["psnr_y"]) == trained.result["metrics"]["psnr_y"]
+    assert float(tags["input_psnr_y"]) == trained.result["input"]["psnr_y"]
+    assert tags["weights_sha256"] == trained.result["weights_sha256"]
+    assert tags["eval_manifest_sha256"] == trained.result["datasets"][0]["manifest_sha256"]
+    assert listed[1].run_id == trained.result["mlflow_run_id"]
+
+    tracking.promote("registered", 2)
+    aliases = {v.version: v.aliases for v in tracking.models() if v.name == "registered"}
+    assert aliases == {1: (), 2: ("champion",)}
+
+
+def test_a_checkpoint_without_scores_is_refused(trained: Any, tmp_path: Path) -> None:
+    run = tmp_path / "one"
+    shutil.copytree(trained.config.folder, run)
+    steps = sorted((run / "checkpoints").iterdir())
+    assert len(steps) > 1
+    with pytest.raises(UsageError, match=r"scored with step-00000004"):
+        register(steps[0], "refused")
+    (run / RESULT).unlink()
+    with pytest.raises(UsageError, match="not finished"):
+        register(steps[-1], "refused")
+    assert "refused" not in {version.name for version in tracking.models()}
+
+
+def test_a_damaged_checkpoint_is_refused(trained: Any, tmp_path: Path) -> None:
+    shutil.copytree(trained.config.folder, tmp_path / "one")
+    newest = max((tmp_path / "one" / "checkpoints").iterdir())
+    weights = newest / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
+    with pytest.raises(WeightsError, match=r"model\.safetensors is damaged"):
+        register(newest, "refused")
+    with pytest.raises(WeightsError, match="not a checkpoint"):
+        register(tmp_path, "refused")

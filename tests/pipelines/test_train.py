@@ -1,0 +1,215 @@
+"""A run under Ray Train: what it leaves, how it goes on, and what a killed worker costs."""
+
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from PIL import Image
+
+from derain import checkpoint, cluster
+from derain.errors import DerainError, OccupiedError, UsageError, WeightsError
+from derain.pipelines.progress import read_figures
+from derain.pipelines.train import (
+    GALLERY,
+    RESULT,
+    check_room,
+    claim,
+    config_to_resume,
+    expected_error,
+    loss_of,
+    read_json,
+    resume,
+    train,
+)
+from derain.trainer import LEDGER, build_network
+
+
+def ledger(folder: Path) -> dict[int, list[int]]:
+    """Step to the samples of all ranks."""
+    steps: dict[int, list[int]] = {}
+    for line in (folder / LEDGER).read_text().splitlines():
+        entry = json.loads(line)
+        steps.setdefault(entry["step"], []).extend(entry["ids"])
+    return {step: sorted(ids) for step, ids in steps.items()}
+
+
+def test_a_run_returns_and_leaves_what_is_promised(trained: Any) -> None:
+    result, folder = trained.result, trained.config.folder
+    promised = {
+        "run", "folder", "steps", "resumed_from_step", "loss", "metrics", "checkpoint",
+        "weights_sha256", "mlflow_run_id", "seconds",
+    }  # fmt: skip
+    assert promised <= set(result)
+    assert result == read_json(folder / RESULT)
+    assert (result["steps"], result["resumed_from_step"]) == (4, 0)
+    figures = read_figures(folder)
+    assert sorted(figures) == [1, 2, 3, 4]
+    assert (figures[1]["loss"], figures[4]["loss"]) == tuple(result["loss"].values())
+    saved = checkpoint.load(result["checkpoint"])
+    assert saved.state.step == 4
+    assert saved.weights_sha256() == result["weights_sha256"]
+    assert sorted(ledger(folder)) == [0, 1, 2, 3]
+    assert Image.open(folder / GALLERY).size[0] >= 3 * 48
+
+
+def test_a_run_is_recorded(trained: Any, store: str) -> None:
+    client = MlflowClient(tracking_uri=store)
+    recorded = client.get_run(trained.result["mlflow_run_id"])
+    assert recorded.info.status == "FINISHED"
+    assert recorded.data.metrics["psnr_y"] == trained.result["metrics"]["psnr_y"]
+    assert recorded.data.metrics["input_psnr_y"] == trained.result["input"]["psnr_y"]
+    losses = client.get_metric_history(recorded.info.run_id, "loss")
+    assert [point.step for point in losses] == [1, 2, 3, 4]
+    assert recorded.data.params["train.lr"] == "0.001"
+    contexts = {used.tags[0].value for used in recorded.inputs.dataset_inputs}
+    assert contexts == {"train", "eval"}
+    names = {item.path for item in client.list_artifacts(recorded.info.run_id)}
+    assert names == {GALLERY, checkpoint.CONFIG}
+
+
+def test_a_run_is_continued(trained: Any, tmp_path: Path, store: str) -> None:
+    shutil.copytree(trained.config.folder, tmp_path / "one")
+    moved = trained.config.replaced({"output_dir": str(tmp_path)}, "test")
+    result = resume(config_to_resume(moved, "one", {"train.steps": 6}))
+    assert (result["resumed_from_step"], result["steps"]) == (4, 6)
+    assert result["loss"]["first"] == trained.result["loss"]["first"]
+    assert result["mlflow_run_id"] == trained.result["mlflow_run_id"]
+    assert sorted(read_figures(tmp_path / "one")) == [1, 2, 3, 4, 5, 6]
+    before, after = ledger(trained.config.folder), ledger(tmp_path / "one")
+    assert sorted(after) == [0, 1, 2, 3, 4, 5]
+    assert before.items() <= after.items()
+    assert MlflowClient(tracking_uri=store).get_run(result["mlflow_run_id"]).info.status == (
+        "FINISHED"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"train.lr": 1e-4}, "train.lr"),
+        ({"train.batch_size": 2}, "train.batch_size"),
+        ({"model.output": "direct"}, "model.output"),
+        ({"seed": 7}, "seed"),
+    ],
+)
+def test_a_run_is_not_continued_as_another(
+    trained: Any, changed: dict[str, Any], named: str
+) -> None:
+    before = sorted(trained.config.folder.rglob("*"))
+    with pytest.raises(UsageError, match=f"another {named}"):
+        resume(config_to_resume(trained.config, "one", {**changed, "train.steps": 6}))
+    assert sorted(trained.config.folder.rglob("*")) == before
+
+
+def test_a_run_that_is_not_there_is_named(trained: Any) -> None:
+    with pytest.raises(UsageError, match=r"nowhere.*no run to resume"):
+        config_to_resume(trained.config, "nowhere", {})
+
+
+def test_an_occupied_folder_is_left_alone(trained: Any, tmp_path: Path) -> None:
+    with pytest.raises(OccupiedError, match="--resume one"):
+        train(trained.config)
+    (tmp_path / "config.yaml").write_text("")
+    with pytest.raises(OccupiedError, match="unfinished run"):
+        claim(tmp_path)
+    (tmp_path / "config.yaml").rename(tmp_path / "something")
+    with pytest.raises(OccupiedError, match="not empty"):
+        claim(tmp_path)
+
+
+def test_two_workers_train_the_same_run(trained: Any, tmp_path: Path) -> None:
+    if cluster.cpus() < 2:
+        pytest.skip("needs two cores")
+    values = {"train.num_workers": 2, "output_dir": str(tmp_path)}
+    result = train(trained.config.replaced(values, "test"))
+    assert ledger(tmp_path / "one") == ledger(trained.config.folder)
+    lines = (tmp_path / "one" / LEDGER).read_text().splitlines()
+    assert {json.loads(line)["rank"] for line in lines} == {0, 1}
+    assert result["metrics"]["psnr_y"] == pytest.approx(
+        trained.result["metrics"]["psnr_y"], abs=0.05
+    )
+
+
+def test_a_killed_worker_is_an_error_and_the_checkpoint_stays(
+    trained: Any, tmp_path: Path, store: str
+) -> None:
+    config = trained.config.replaced(
+        {
+            "train.steps": 10**6,
+            "train.checkpoint_every_steps": 20,
+            "output_dir": str(tmp_path),
+            "name": "killed",
+        },
+        "test",
+    )
+    killer = threading.Thread(target=kill_worker, args=(config.folder,))
+    killer.start()
+    with pytest.raises(DerainError, match="Training failed") as raised:
+        train(config)
+    killer.join()
+    assert raised.value.exit_code == 1
+    assert not (config.folder / RESULT).exists()
+    saved = checkpoint.newest(config.folder)
+    assert saved is not None
+    assert saved.state.step > 0
+    run_id = read_json(config.folder / "mlflow.json")["run_id"]
+    assert MlflowClient(tracking_uri=store).get_run(run_id).info.status == "FAILED"
+
+
+def kill_worker(folder: Path) -> None:
+    """Kill this test's training worker once it has saved a checkpoint."""
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("checkpoints/step-*")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for pid in children(os.getpid()):
+        if b"RayTrainWorker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(pid, signal.SIGKILL)
+
+
+def children(parent: int) -> Iterator[int]:
+    """All processes below one, whoever started them in between."""
+    for task in Path(f"/proc/{parent}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            yield int(child)
+            yield from children(int(child))
+
+
+def test_an_error_in_the_worker_comes_back_as_it_is(trained: Any, tmp_path: Path) -> None:
+    config = trained.config.replaced({"output_dir": str(tmp_path), "train.lr": 1e30}, "test")
+    with pytest.raises(DerainError, match="not finite"):
+        train(config)
+    assert not (config.folder / RESULT).exists()
+
+
+def test_more_workers_than_there_can_be_are_refused(trained: Any) -> None:
+    with pytest.raises(UsageError, match=r"num_workers=4000.*CPU cores"):
+        check_room(
+            trained.config.replaced({"train.num_workers": 4000, "train.batch_size": 4000}, "test")
+        )
+    if not cluster.gpus():
+        with pytest.raises(UsageError, match=r"GPUs.*train\.device=cpu"):
+            check_room(trained.config.replaced({"train.device": "cuda"}, "test"))
+
+
+def test_the_error_that_was_expected_is_found_in_its_wrappings() -> None:
+    ours = WeightsError("missing")
+    wrapped = RuntimeError("a worker failed")
+    wrapped.__cause__ = ValueError("a task failed")
+    wrapped.__cause__.__cause__ = ours
+    assert expected_error(wrapped) is ours
+    assert expected_error(RuntimeError("something else")) is None
+
+
+def test_missing_weights_of_the_loss_are_named(trained: Any, tmp_path: Path) -> None:
+    values = {"loss.perceptual": "vgg16", "loss.perceptual_weights": str(tmp_path / "gone.pth")}
+    config = trained.config.replaced(values, "test")
+    with pytest.raises(WeightsError, match=r"gone\.pth"):
+        loss_of(config, build_network(config))

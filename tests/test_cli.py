@@ -1,0 +1,255 @@
+"""The command line: exit codes, one message on stderr, one JSON document on stdout."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+from typer.testing import CliRunner
+
+from derain import cli
+
+COMMAND = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n" + (
+    "from derain.cli import main; main()"
+)
+"""derainctl with Ctrl-C as on a terminal, also where the shell that runs the tests ignores it."""
+
+VERBS = (
+    "synthesize",
+    "prepare",
+    "train",
+    "sweep",
+    "evaluate",
+    "predict",
+    "register",
+    "promote",
+    "models",
+    "ui",
+)
+
+SMALL = {
+    "name": "small",
+    "model": {"name": "fclip_unet", "encoder_weights": "random"},
+    "train": {"steps": 4},
+    "data": {"synthetic": {"train_pairs": 2, "eval_pairs": 1}},
+}
+
+PairedFolder = Callable[..., Path]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(SMALL))
+    return path
+
+
+def derainctl(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", COMMAND, *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def refused(done: subprocess.CompletedProcess[str], *named: str) -> None:
+    """One message that names what is wrong, nothing on stdout, exit code 2."""
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.count("derainctl: ") == 1
+    assert "Traceback" not in done.stderr
+    for part in named:
+        assert part in done.stderr
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_command_explains_itself(verb: str) -> None:
+    shown = CliRunner().invoke(cli.app, [verb, "--help"])
+    assert shown.exit_code == 0
+    assert f"{verb} [OPTIONS]" in " ".join(shown.output.split())
+
+
+def test_the_commands_are_these() -> None:
+    assert {command.callback.__name__ for command in cli.app.registered_commands} == set(VERBS)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["unheard-of"],
+        ["train"],
+        ["train", "a.yaml", "--unheard-of"],
+        ["synthesize", "out", "--count", "many"],
+        ["synthesize", "out", "--count", "0"],
+        ["synthesize", "out", "--density", "torrential"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
+    assert CliRunner().invoke(cli.app, arguments).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["train", "gone.yaml"], "gone.yaml"),
+        (["train", "small.yaml", "--set", "train.step=3"], "`train.steps`"),
+        (["train", "small.yaml", "--set", "train.steps=many"], "'many'"),
+        (["train", "small.yaml", "--set", "train.steps"], "KEY=VALUE"),
+        (["train", "small.yaml", "--profile", "huge"], "`huge`"),
+        (["sweep", "small.yaml"], "`sweep` section"),
+        (["train", "small.yaml", "--resume", "gone"], "no run to resume"),
+        (["prepare", "paired", "gone", "out"], "gone"),
+        (["prepare", "unheard-of", ".", "out"], "Known: paired"),
+        (["evaluate", "gone", "gone"], "gone"),
+        (["predict", "gone", "gone.png", "--out", "out"], "gone.png"),
+        (["register", "gone", "--name", "net"], "gone"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+@pytest.mark.usefixtures("config")
+def test_wrong_input_is_one_message(arguments: list[str], named: str, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    refused(derainctl(*arguments, cwd=tmp_path), named)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_error_in_the_file_names_its_line(config: Path, tmp_path: Path) -> None:
+    config.write_text(config.read_text().replace("steps:", "stpes:"))
+    line = config.read_text().splitlines().index("  stpes: 4") + 1
+    refused(derainctl("train", config, cwd=tmp_path), f"small.yaml:{line}", "`train.stpes`")
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    done = derainctl("--debug", "train", "gone.yaml", cwd=tmp_path)
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr
+    assert "ConfigError" in done.stderr
+
+
+def test_an_occupied_folder_is_left_alone(tmp_path: Path, config: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.tex").write_text("years of work")
+    refused(derainctl("synthesize", out, "--count", 1, cwd=tmp_path), "out")
+    run = tmp_path / "runs" / "small"
+    run.mkdir(parents=True)
+    (run / "thesis.tex").write_text("years of work")
+    refused(derainctl("train", config, cwd=tmp_path), "small")
+    assert [path.name for path in (*out.iterdir(), *run.iterdir())] == ["thesis.tex"] * 2
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_an_unpaired_picture_stops_a_strict_prepare(
+    paired_folder: PairedFolder, tmp_path: Path
+) -> None:
+    source = paired_folder(1)
+    Image.new("RGB", (40, 32)).save(source / "clean" / "alone.png")
+    done = derainctl("prepare", "paired", source, "out", "--strict", cwd=tmp_path)
+    refused(done, "clean/alone.png", "--strict")
+    assert not (tmp_path / "out").exists()
+
+
+def test_stdout_is_one_document_whoever_else_prints(tmp_path: Path) -> None:
+    code = (
+        "import os, sys\nfrom derain import cli\nimport derain.data.rain as rain\n"
+        "render = rain.synthesize\n"
+        "def noisy(*given, **named):\n"
+        "    print('a library prints')\n"
+        "    os.write(1, b'a C library prints')\n"
+        "    os.system('echo a child prints')\n"
+        "    return render(*given, **named)\n"
+        "rain.synthesize = noisy\n"
+        "cli.main()"
+    )
+    arguments = ["synthesize", "out", "--count", "1", "--size-px", "32", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["pairs"] == 1
+    assert all(f"a {who} prints" in done.stderr for who in ("library", "C library", "child"))
+
+
+def test_a_dry_run_prints_the_resolved_config_and_does_nothing(
+    config: Path, tmp_path: Path
+) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    arguments = ["train", config, "--dry-run", "--set", "train.lr=0.5"]
+    as_json = json.loads(derainctl(*arguments, "--json", cwd=tmp_path).stdout)["config"]
+    as_text = yaml.safe_load(derainctl(*arguments, cwd=tmp_path).stdout)
+    assert as_json == as_text
+    assert as_json["train"]["lr"] == 0.5
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory, tiny: dict[str, Any]) -> dict[str, Any]:
+    """A run and a sweep that were interrupted while they trained, each in a folder of its own."""
+    grid = {"train.lr": {"grid": {"slow": 1e-4, "fast": 1e-3}}}
+    endless = {**tiny["train"], "steps": 10**7, "checkpoint_every_steps": 10}
+    started = {}
+    for verb in ("train", "sweep"):
+        folder = tmp_path_factory.mktemp(verb)
+        tree = {**tiny, "train": endless, "register": {"name": "never"}}
+        tree |= {"sweep": {"space": grid}} if verb == "sweep" else {}
+        (folder / "tiny.yaml").write_text(yaml.safe_dump(tree))
+        environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
+        process = subprocess.Popen(
+            [sys.executable, "-c", COMMAND, verb, "tiny.yaml", "--json"],
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started[verb] = (folder, process)
+    return {verb: interrupt(*item) for verb, item in started.items()}
+
+
+def interrupt(folder: Path, process: subprocess.Popen[str]) -> tuple[Path, int, str, str]:
+    """Send Ctrl-C once the first checkpoint is there; returns folder, exit code and outputs."""
+    deadline = time.monotonic() + 180
+    while not list(folder.glob("runs/**/step-*")) and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    try:
+        out, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    return folder, process.returncode, out, errors
+
+
+@pytest.mark.parametrize("verb", ["train", "sweep"])
+def test_ctrl_c_leaves_nothing_that_looks_finished(interrupted: dict[str, Any], verb: str) -> None:
+    folder, code, out, errors = interrupted[verb]
+    assert code == 130, errors
+    assert out == ""
+    assert errors.count("derainctl: interrupted") == 1
+    assert "Traceback" not in errors
+    finished = [path for path in folder.rglob("result.json") if "ray" not in path.parts]
+    assert not finished  # Ray Tune has a file of that name too
+    assert not list(folder.rglob("sweep.json"))
+    assert not list(folder.rglob("report"))
+    with sqlite3.connect(folder / "mlflow.db") as store:
+        runs = store.execute("select name, status from runs").fetchall()
+        versions = store.execute("select name from model_versions").fetchall()
+    assert {status for _, status in runs} == {"KILLED"}
+    assert len(runs) == (1 if verb == "train" else 3)
+    assert versions == []

@@ -1,0 +1,111 @@
+"""The config: what it accepts, how its parts are laid over each other, and what its errors say."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+
+from derain.config import Config, FCLIPUNetConfig, load_config, valid_keys
+from derain.errors import ConfigError
+from derain.models import MODELS
+
+MINIMAL = "name: tiny\nmodel: {name: fclip_unet}\ntrain: {steps: 5}\n"
+
+
+def write(folder: Path, text: str, name: str = "run.yaml") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def message(folder: Path, text: str, *overrides: str, profile: str | None = None) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(folder, text), overrides=overrides, profile=profile)
+    return str(caught.value)
+
+
+def test_resolved_config_reads_back_equal(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, MINIMAL), overrides=["train.lr=1e-4", "seed=3"])
+    assert config.train.lr == pytest.approx(0.0001)
+    assert load_config(write(tmp_path, config.to_yaml(), "resolved.yaml")) == config
+
+
+def test_overrides_win_over_profile_over_file_over_base(tmp_path: Path) -> None:
+    write(tmp_path, MINIMAL + "seed: 1\noutput_dir: base\n", "base.yaml")
+    text = (
+        "extends: base.yaml\nprofile: a\ntrain: {batch_size: 2, crop_px: 32}\n"
+        "profiles:\n  a: {train: {crop_px: 48}}\n  b: {train: {crop_px: 64}}\n"
+    )
+    config = load_config(write(tmp_path, text), overrides=["seed=9"])
+    assert (config.seed, config.train.steps, config.train.batch_size) == (9, 5, 2)
+    assert (config.train.crop_px, config.profile) == (48, "a")
+    assert load_config(write(tmp_path, text), profile="b").train.crop_px == 64
+
+
+def test_unknown_key_names_file_line_and_nearest_key(tmp_path: Path) -> None:
+    found = message(tmp_path, MINIMAL + "loss:\n  lamda_p: 2\n")
+    assert f"{tmp_path}/run.yaml:5: unknown key `loss.lamda_p`" in found
+    assert "`loss.lambda_p`" in found
+
+
+def test_wrong_type_names_what_was_found(tmp_path: Path) -> None:
+    found = message(tmp_path, MINIMAL, "train.steps=many")
+    assert "--set train.steps=many: `train.steps`" in found
+    assert "found 'many'" in found
+
+
+def test_error_in_a_profile_names_the_line_there(tmp_path: Path) -> None:
+    text = MINIMAL + "profiles:\n  demo:\n    train:\n      stepz: 3\n"
+    assert "run.yaml:7: unknown key `train.stepz`" in message(tmp_path, text, profile="demo")
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "expected"),
+    [
+        ("name: [", [], "not valid YAML"),
+        ("- 1", [], "expected keys and values"),
+        (MINIMAL + "seed: 1\nseed: 2\n", [], "`seed` is given twice"),
+        (MINIMAL, ["train.steps"], "expected KEY=VALUE"),
+        (MINIMAL, ["train.lr=nan"], "finite"),
+        (MINIMAL, ["data.train=x"], "data.eval is missing"),
+        (MINIMAL, ["train.num_workers=17"], "less than"),
+        ("model: {name: fclip_unet}\ntrain: {steps: 5}", [], "`name` is missing"),
+        (MINIMAL + "extends: run.yaml\n", [], "circle"),
+    ],
+)
+def test_bad_input_has_one_clear_message(
+    tmp_path: Path, text: str, overrides: list[str], expected: str
+) -> None:
+    assert expected in message(tmp_path, text, *overrides)
+
+
+def test_yaml_tags_build_no_objects(tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    found = message(tmp_path, MINIMAL + f"seed: !!python/object/apply:os.mkdir ['{marker}']\n")
+    assert "seed" in found
+    assert not marker.exists()
+
+
+def test_missing_file_and_unknown_profile_are_config_errors(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such config file"):
+        load_config(tmp_path / "none.yaml")
+    assert "no profile `x`" in message(tmp_path, MINIMAL, profile="x")
+
+
+def test_model_section_mirrors_the_network() -> None:
+    parameters = inspect.signature(MODELS["fclip_unet"]).parameters
+    fields = {name: info.default for name, info in FCLIPUNetConfig.model_fields.items()}
+    assert fields.pop("name") == "fclip_unet"
+    assert fields == {name: parameter.default for name, parameter in parameters.items()}
+
+
+def test_valid_keys_reach_every_level() -> None:
+    keys = valid_keys()
+    assert {"register.name", "model.ldfps_sigma", "data.synthetic.train_pairs"} <= set(keys)
+    assert "register_" not in keys
+
+
+def test_digest_changes_with_any_value(tmp_path: Path) -> None:
+    config: Config = load_config(write(tmp_path, MINIMAL))
+    assert config.replaced({"train.lr": 0.5}, "test").digest() != config.digest()
+    assert config.replaced({}, "test").digest() == config.digest()

@@ -1,0 +1,182 @@
+"""A sweep under Ray Tune: ranked, reported, registered, and the same figures every time."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from derain import checkpoint, cluster, tracking
+from derain.config import Config, load_config
+from derain.errors import DerainError, OccupiedError
+from derain.tune.sweep import describe, sweep
+
+SPACE = {
+    "model.ldfps_sigma": {
+        "grid": {"low": [0.01, 0.01, 0.01, 0.01], "high": [0.1, 0.1, 0.1, 0.1]},
+    },
+}
+BROKEN = {"train.lr": {"grid": {"usable": 1e-3, "endless": 1e30}}}
+"""The second rate makes the loss infinite after one step."""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where the sweeps of this module and their store lie."""
+    folder = tmp_path_factory.mktemp("sweeps")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        yield folder
+
+
+def config(tiny: dict[str, Any], place: Path, space: dict[str, Any], **values: Any) -> Config:
+    reference = {"source": "a table", "psnr_y": {"low": 12.34}, "ssim_y": {"low": 0.5}}
+    tree = {
+        **tiny,
+        "name": "sweep",
+        "output_dir": str(place / "runs"),
+        "register": {"name": "net"},
+        "sweep": {"space": space, "reference": reference},
+        **values,
+    }
+    return Config.model_validate(tree)
+
+
+@pytest.fixture(scope="module")
+def first(tiny: dict[str, Any], place: Path) -> dict[str, Any]:
+    return sweep(config(tiny, place, SPACE))
+
+
+@pytest.fixture(scope="module")
+def second(tiny: dict[str, Any], place: Path, first: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG001
+    return sweep(config(tiny, place, SPACE))
+
+
+@pytest.fixture
+def client(place: Path) -> MlflowClient:
+    return MlflowClient(tracking_uri=f"sqlite:///{place}/mlflow.db")
+
+
+def test_a_sweep_returns_what_is_promised(first: dict[str, Any], place: Path) -> None:
+    promised = {"name", "profile", "trials", "best", "registered", "report"}
+    assert promised <= set(json.loads(json.dumps(first)))
+    each = {"name", "params", "seed", "status", "metrics", "input", "seconds", "mlflow_run_id"}
+    assert all(each <= set(trial) for trial in first["trials"])
+    assert [trial["name"] for trial in first["trials"]] == ["low", "high"]
+    assert {trial["status"] for trial in first["trials"]} == {"finished"}
+    figures = {trial["name"]: trial["metrics"]["psnr_y"] for trial in first["trials"]}
+    assert first["best"] == max(figures, key=figures.__getitem__)
+    assert len(set(figures.values())) == 2
+    inputs = {trial["input"]["psnr_y"] for trial in first["trials"]}
+    assert len(inputs) == 1
+    assert json.loads((place / "runs" / "sweep" / "sweep.json").read_text()) == first
+    saved = load_config(place / "runs" / "sweep" / checkpoint.CONFIG)
+    assert saved.sweep is not None
+
+
+def test_the_best_trial_is_registered(first: dict[str, Any], client: MlflowClient) -> None:
+    assert first["registered"] == {"name": "net", "version": 1, "alias": "champion"}
+    best = next(trial for trial in first["trials"] if trial["name"] == first["best"])
+    version = client.get_model_version("net", "1")
+    assert version.run_id == best["mlflow_run_id"]
+    assert float(version.tags["psnr_y"]) == best["metrics"]["psnr_y"]
+    assert version.tags["sweep_run_id"] == first["mlflow_run_id"]
+
+
+def test_trials_are_nested_in_the_sweeps_run(first: dict[str, Any], client: MlflowClient) -> None:
+    parent = client.get_run(first["mlflow_run_id"])
+    assert parent.info.status == "FINISHED"
+    for trial in first["trials"]:
+        child = client.get_run(trial["mlflow_run_id"])
+        assert child.info.status == "FINISHED"
+        assert client.get_parent_run(child.info.run_id).info.run_id == parent.info.run_id
+        assert child.data.metrics["psnr_y"] == trial["metrics"]["psnr_y"]
+        assert len(child.inputs.dataset_inputs) == 2
+    names = {item.path for item in client.list_artifacts(parent.info.run_id, "report")}
+    assert {"report/report.md", "report/report.html", "report/gallery.png"} <= names
+
+
+def test_the_report_is_there(first: dict[str, Any]) -> None:
+    text = Path(first["report"]).read_text()
+    assert "12.34" in text
+    assert "Not comparable" in text
+    assert "net version 1 as champion" in text
+    assert Path(first["report"]).with_suffix(".html").is_file()
+
+
+def test_a_second_sweep_has_the_same_figures_to_the_last_digit(
+    first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    assert second["name"] == "sweep-2"
+    same = ("name", "metrics", "input", "weights_sha256", "loss")
+    assert [[trial[key] for key in same] for trial in second["trials"]] == [
+        [trial[key] for key in same] for trial in first["trials"]
+    ]
+    assert second["registered"] == {"name": "net", "version": 2, "alias": "challenger"}
+    assert second["mlflow_run_id"] != first["mlflow_run_id"]
+
+
+def test_a_failed_trial_does_not_stop_the_others(
+    tiny: dict[str, Any], place: Path, client: MlflowClient
+) -> None:
+    values = {"name": "partly", "register": None}
+    result = sweep(config(tiny, place, BROKEN, **values))
+    usable, endless = result["trials"]
+    assert (usable["status"], endless["status"]) == ("finished", "failed")
+    assert "not finite" in endless["error"]
+    assert endless["metrics"] is None
+    assert (result["best"], result["registered"]) == ("usable", None)
+    assert "endless: The loss" in Path(result["report"]).read_text()
+    children = client.search_runs(
+        [client.get_run(result["mlflow_run_id"]).info.experiment_id],
+        f"tags.`mlflow.parentRunId` = '{result['mlflow_run_id']}'",
+    )
+    assert sorted(run.info.status for run in children) == ["FAILED", "FINISHED"]
+
+
+def test_a_sweep_without_any_result_fails_and_registers_nothing(
+    tiny: dict[str, Any], place: Path, client: MlflowClient
+) -> None:
+    only = {"train.lr": {"grid": {"endless": 1e30}}}
+    planned = config(tiny, place, only, name="none", register={"name": "never"})
+    with pytest.raises(DerainError, match=r"no trial finished.*not finite") as raised:
+        sweep(planned)
+    assert raised.value.exit_code == 1
+    assert not (planned.folder / "sweep.json").exists()
+    assert "never" not in {version.name for version in tracking.models()}
+    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    parents = client.search_runs([experiment.experiment_id], "run_name = 'none'")
+    assert [run.info.status for run in parents] == ["FAILED"]
+    with pytest.raises(OccupiedError, match="not a finished sweep"):
+        sweep(planned)
+
+
+def test_a_trial_of_as_many_workers_as_cores_finishes(tiny: dict[str, Any], place: Path) -> None:
+    train = {**tiny["train"], "num_workers": cluster.cpus(), "batch_size": cluster.cpus()}
+    space = {"train.lr": {"grid": {"low": 1e-4}}}
+    result = sweep(config(tiny, place, space, name="wide", register=None, train=train))
+    assert [trial["status"] for trial in result["trials"]] == ["finished"]
+
+
+def test_the_plan_is_shown_without_doing_it(tiny: dict[str, Any], place: Path) -> None:
+    planned = describe(config(tiny, place, SPACE, name="planned"))
+    assert [trial["name"] for trial in planned["trials"]] == ["low", "high"]
+    assert planned["estimate"]["seconds"] > 0
+    assert planned["estimate"]["gpu_hours"] == 0
+    assert planned["config"]["train"]["cpu_threads"] == 1
+    assert not (place / "runs" / "planned").exists()
+
+
+def test_where_no_trial_can_run_the_plan_is_shown_untimed(
+    tiny: dict[str, Any], place: Path
+) -> None:
+    if cluster.gpus():
+        pytest.skip("needs a machine without GPUs")
+    planned = config(tiny, place, SPACE, name="untimed").replaced({"train.device": "cuda"}, "test")
+    described = describe(planned)
+    assert described["estimate"] == {"seconds": None, "gpu_hours": None}
+    assert len(described["trials"]) == 2
+    with pytest.raises(DerainError, match="GPUs"):
+        sweep(planned)
