@@ -1,5 +1,6 @@
 """A sweep: many runs under Ray Tune, ranked, reported, the best registered."""
 
+import contextlib
 import logging
 import math
 import os
@@ -55,7 +56,8 @@ def sweep(config: Config) -> dict[str, Any]:
     check_data(config)
     config = _placed(config)
     _announce(config, space.plan(config))
-    with cluster.connected():
+    # What is put on `afterwards` is done once Ray and its processes are gone.
+    with contextlib.ExitStack() as afterwards, cluster.connected():
         config = with_data(config)
         check_room(config)
         config = config.replaced(_shares(config), "sweep")
@@ -64,7 +66,7 @@ def sweep(config: Config) -> dict[str, Any]:
         claim(config.folder)
         (config.folder / checkpoint.CONFIG).write_text(config.to_yaml(), encoding="utf-8")
         _warm_cache(config)
-        return _recorded(config, trials)
+        return _recorded(config, trials, afterwards)
 
 
 def describe(config: Config) -> dict[str, Any]:
@@ -161,16 +163,19 @@ def _warm_cache(config: Config) -> None:
         open_all([open_prepared(p) for p in (*config.data.train, *config.data.eval)], config.data)
 
 
-def _recorded(config: Config, trials: Sequence[Trial]) -> dict[str, Any]:
-    """Run the trials below one MLflow run of the sweep, and record there what came of them."""
+def _recorded(
+    config: Config, trials: Sequence[Trial], afterwards: contextlib.ExitStack
+) -> dict[str, Any]:
+    """Run the trials below one MLflow run of the sweep, and record there what came of them.
+
+    A trial that is being killed can still open a run, so those left open are ended `afterwards`.
+    """
     uri = tracking.prepare_store()
     began = time.monotonic()
     with RunLog(config.name, uri=uri, tags={"derain.kind": "sweep"}) as record:
         record_inputs(config, record)
-        try:
-            results = _run_trials(config, trials, Place(uri, record.run_id))
-        finally:
-            tracking.end_children(record.run_id, uri)
+        afterwards.callback(tracking.end_children, record.run_id, uri)
+        results = _run_trials(config, trials, Place(uri, record.run_id))
         result = _conclude(config, trials, results, record)
     result["seconds"] = time.monotonic() - began
     write_json(config.folder / SWEEP, result)
