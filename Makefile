@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test check clean
+.PHONY: setup demo test bench check clean
 
 setup: $(VENV)/installed
 
@@ -18,6 +18,14 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+# Ratios against peers, which only this target installs.
+bench: $(VENV)/peers
+	$(BIN)/python -m benchmarks
+
+$(VENV)/peers: $(VENV)/installed
+	@PATH="$(PATH):$(CURDIR)/$(BIN)" uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraints constraints.txt --editable '.[dev,bench]'
+	@touch $@
 
 check: setup
 	@mkdir -p build/typing && ln -sfn ../../platform build/typing/derain

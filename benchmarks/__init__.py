@@ -1,0 +1,1 @@
+"""Speed against peers and limits: `python -m benchmarks.NAME [--json]`; all: `make bench`."""
