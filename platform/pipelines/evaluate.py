@@ -96,8 +96,8 @@ def overall(scores: Sequence[DatasetScores]) -> tuple[dict[str, float], dict[str
     )
 
 
-def gallery(derain: Derain, pixels: Pixels, count: int) -> np.ndarray:
-    """A grid of rain | derained | clean, one picture a row: uint8 HWC RGB.
+def gallery(networks: Sequence[Derain], pixels: Pixels, count: int) -> np.ndarray:
+    """A grid of rain | what each network makes of it | clean, one picture a row: uint8 HWC RGB.
 
     The pictures are spread evenly over the dataset; smaller ones are padded with white.
     """
@@ -105,7 +105,8 @@ def gallery(derain: Derain, pixels: Pixels, count: int) -> np.ndarray:
     rows = []
     for pick in picks:
         rain, clean = pixels[int(pick)]
-        rows.append(np.concatenate(_spaced([rain, derain(rain), clean], axis=1), axis=1))
+        derained = [derain(rain) for derain in networks]
+        rows.append(np.concatenate(_spaced([rain, *derained, clean], axis=1), axis=1))
     width = max(row.shape[1] for row in rows)
     padded = [
         np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255)

@@ -301,7 +301,7 @@ def _score(config: Config, outcome: Outcome, record: RunLog) -> list[DatasetScor
         score_dataset(predictor.derain, dataset, pairs, config.eval.protocol)
         for dataset, pairs in zip(datasets, pixels, strict=True)
     ]
-    grid = gallery(predictor.derain, pixels[0], GALLERY_PICTURES)
+    grid = gallery([predictor.derain], pixels[0], GALLERY_PICTURES)
     (config.folder / GALLERY).write_bytes(encode_png(grid))
     record.picture(GALLERY, grid)
     metrics, given = overall(scores)

@@ -1,31 +1,36 @@
-"""The report of a sweep: ranking beside the published table, curves and gallery.
+"""The report of a sweep: ranking beside the published table, curves, importance, gallery.
 
-<sweep>/report/report.md     with curves.png and gallery.png beside it
+<sweep>/report/report.md     with the pictures beside it
 <sweep>/report/report.html   the same, pictures included
+<sweep>/report/trials.csv    every trial, failed ones too, one row each
 """
 
 import base64
+import csv
 import html
 import json
-import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-
+from derain import checkpoint
 from derain.config import Config
-from derain.pipelines.progress import read_figures
-from derain.pipelines.train import GALLERY
+from derain.data.loader import open_all
+from derain.data.manifest import open_prepared
+from derain.data.pictures import encode_png
+from derain.pipelines.evaluate import gallery
+from derain.predictor import Predictor
+from derain.trainer import restore_network
+from derain.tune import figures
 
 FOLDER = "report"
 MARKDOWN = f"{FOLDER}/report.md"
 HTML = f"{FOLDER}/report.html"
-CURVES = "curves.png"
+CSV = f"{FOLDER}/trials.csv"
+GALLERY_PICTURES = 4
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
@@ -36,18 +41,47 @@ img { max-width: 100%; }
 .note { color: #555; }
 """
 
+Row = Mapping[str, Any]
 Table = list[list[str]]
 
 
-def write(config: Config, ranking: Sequence[Mapping[str, Any]], result: Mapping[str, Any]) -> None:
-    """Write the report of a sweep into its folder; `ranking` has the best trial first."""
+@dataclass(frozen=True)
+class Picture:
+    """A picture of the report: its file beside the text, and what it shows."""
+
+    file: str
+    title: str
+
+
+CURVES = Picture("curves.png", "Learning curves")
+PARALLEL = Picture("parallel.png", "Parameters and figure of each trial, bright is better")
+GALLERY = Picture("gallery.png", "Rainy, worst trial, best trial, clean")
+
+
+def write(config: Config, ranking: Sequence[Row], result: Row, grid: np.ndarray) -> None:
+    """Write the report of a sweep into its folder; `ranking` has the best trial first.
+
+    `grid` is what `compared` made: uint8 HWC RGB.
+    """
     folder = config.folder / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    _draw_curves(ranking, folder / CURVES)
-    shutil.copyfile(Path(ranking[0]["folder"]) / GALLERY, folder / GALLERY)
-    table, lines = table_of(config, ranking), _lines(config, ranking, result)
-    (config.folder / MARKDOWN).write_text(_markdown(config, table, lines), encoding="utf-8")
-    (config.folder / HTML).write_text(_html(config, table, lines, folder), encoding="utf-8")
+    pictures = _draw(config, ranking, folder)
+    (folder / GALLERY.file).write_bytes(encode_png(grid))
+    text = Text(config, table_of(config, ranking), tuple(_lines(config, ranking, result)), pictures)
+    (config.folder / MARKDOWN).write_text(text.markdown(), encoding="utf-8")
+    (config.folder / HTML).write_text(text.html(folder), encoding="utf-8")
+    _write_csv(config, result["trials"])
+
+
+def compared(config: Config, ranking: Sequence[Row]) -> np.ndarray:
+    """A gallery of the worst trial against the best on the same held-out pictures."""
+    ends = [ranking[-1], ranking[0]] if len(ranking) > 1 else [ranking[0]]
+    networks = [
+        Predictor(restore_network(checkpoint.load(trial["checkpoint"])), "cpu").derain
+        for trial in ends
+    ]
+    pixels = open_all([open_prepared(config.data.eval[0])], config.data)
+    return gallery(networks, pixels[0], GALLERY_PICTURES)
 
 
 def summary(report: str | Path) -> str:
@@ -56,12 +90,13 @@ def summary(report: str | Path) -> str:
     return f"{text.partition('![')[0].rstrip()}\n\nReport: {report}"
 
 
-def table_of(config: Config, ranking: Sequence[Mapping[str, Any]]) -> Table:
+def table_of(config: Config, ranking: Sequence[Row]) -> Table:
     """The ranking beside the published figures, header first."""
     assert config.sweep is not None
     reference = config.sweep.reference
     header = ["trial", "PSNR-Y (dB)", "SSIM-Y", "gain over input (dB)", "minutes"]
-    rows = [header + (["published PSNR", "published SSIM"] if reference else [])]
+    published = ["published PSNR", "difference (dB)", "published SSIM"] if reference else []
+    rows = [header + published]
     for trial in ranking:
         metrics, given = trial["metrics"], trial["input"]
         row = [
@@ -71,102 +106,135 @@ def table_of(config: Config, ranking: Sequence[Mapping[str, Any]]) -> Table:
             f"{metrics['psnr_y'] - given['psnr_y']:+.3f}",
             f"{trial['seconds'] / 60:.1f}",
         ]
-        if reference:
-            row += [
-                f"{published[trial['name']]:{digits}}" if trial["name"] in published else ""
-                for published, digits in ((reference.psnr_y, ".2f"), (reference.ssim_y, ".3f"))
-            ]
-        rows.append(row)
+        rows.append(row + (_published(config, trial) if reference else []))
     return rows
 
 
-def _lines(
-    config: Config, ranking: Sequence[Mapping[str, Any]], result: Mapping[str, Any]
-) -> list[str]:
+def _published(config: Config, trial: Row) -> list[str]:
+    """The published PSNR of a trial, ours less that, and the published SSIM."""
+    assert config.sweep is not None
+    assert config.sweep.reference is not None
+    psnr = config.sweep.reference.psnr_y.get(trial["name"])
+    ssim = config.sweep.reference.ssim_y.get(trial["name"])
+    difference = "" if psnr is None else f"{trial['metrics']['psnr_y'] - psnr:+.2f}"
+    return [
+        "" if psnr is None else f"{psnr:.2f}",
+        difference,
+        "" if ssim is None else f"{ssim:.3f}",
+    ]
+
+
+def _lines(config: Config, ranking: Sequence[Row], result: Row) -> Iterator[str]:
     """What there is to say beside the table."""
     assert config.sweep is not None
     given = ranking[0]["input"]
-    lines = [
+    yield (
         f"Rainy input: {given['psnr_y']:.3f} dB PSNR-Y, {given['ssim_y']:.4f} SSIM-Y. "
         f"Protocol: {config.eval.protocol}. Each trial: {config.train.steps} steps of "
-        f"{config.train.batch_size} crops of {config.train.crop_px} px, seed {config.seed}.",
-    ]
+        f"{config.train.batch_size} crops of {config.train.crop_px} px, seed {config.seed}."
+    )
     if config.sweep.reference:
-        lines.append(f"Published: {config.sweep.reference.source}.")
+        yield f"Published: {config.sweep.reference.source}."
         if config.profile != "paper":
-            lines.append(
+            yield (
                 f"Not comparable: profile {config.profile or 'none'} trains another size of "
                 "network on other pictures; the published figures stand here as a reference only."
             )
-    lines += [
-        f"Failed: {trial['name']}: {trial['error']}"
-        for trial in result["trials"]
-        if trial["status"] == "failed"
-    ]
+    shares = figures.importance(ranking, config.sweep.metric)
+    if shares:
+        named = ", ".join(f"{key} {share:.0%}" for key, share in shares.items())
+        yield f"Variance of {config.sweep.metric} that a parameter alone explains: {named}."
+    for trial in result["trials"]:
+        if trial["status"] == "failed":
+            yield f"Failed: {trial['name']}: {trial['error']}"
     registered = result["registered"]
     if registered:
-        lines.append(
+        yield (
             f"Registered: {registered['name']} version {registered['version']} as "
             f"{registered['alias']}, from trial {result['best']}."
         )
-    return lines
 
 
-def _draw_curves(ranking: Iterable[Mapping[str, Any]], path: Path) -> None:
-    figure, axes = plt.subplots(figsize=(8, 4.5), dpi=120, layout="constrained")
-    for trial in ranking:
-        figures = read_figures(Path(trial["folder"]))
-        steps = sorted(figures)
-        losses = np.array([figures[step]["loss"] for step in steps])
-        window = max(1, len(losses) // 10)
-        smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
-        axes.plot(steps[window - 1 :], smooth, label=trial["name"], lw=1.2)
-    axes.set(xlabel="step", ylabel="training loss, mean over a tenth of the run", yscale="log")
-    axes.legend(frameon=False)
-    axes.grid(alpha=0.3)
-    figure.savefig(path)
-    plt.close(figure)
-
-
-def _markdown(config: Config, table: Table, lines: Sequence[str]) -> str:
-    rows = ["| " + " | ".join(row) + " |" for row in table]
-    rows.insert(1, "| --- |" + " ---: |" * (len(table[0]) - 1))
-    parts = [
-        f"# Sweep {config.name}, profile {config.profile or 'none'}",
-        "\n".join(rows),
-        "\n".join(f"- {line}" for line in lines),
-        f"![training loss of each trial]({CURVES})",
-        "Rainy, derained by the best trial, clean:",
-        f"![rainy, derained, clean]({GALLERY})",
-        "## Search space",
-        f"```json\n{_space(config)}\n```",
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def _html(config: Config, table: Table, lines: Sequence[str], folder: Path) -> str:
-    title = html.escape(f"Sweep {config.name}, profile {config.profile or 'none'}")
-    head, *body = ["".join(f"<CELL>{html.escape(cell)}</CELL>" for cell in row) for row in table]
-    rows = [head.replace("CELL", "th"), *(row.replace("CELL", "td") for row in body)]
-    parts = [
-        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{title}</title>",
-        f"<style>{_STYLE}</style><h1>{title}</h1>",
-        "<table>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>",
-        "<ul class='note'>" + "".join(f"<li>{html.escape(line)}</li>" for line in lines) + "</ul>",
-        "<h2>Training loss</h2>" + _embedded(folder / CURVES, "training loss of each trial"),
-        "<h2>Rainy, derained by the best trial, clean</h2>",
-        _embedded(folder / GALLERY, "rainy, derained, clean"),
-        f"<h2>Search space</h2><pre>{html.escape(_space(config))}</pre></html>",
-    ]
-    return "\n".join(parts) + "\n"
-
-
-def _embedded(picture: Path, alt: str) -> str:
-    data = base64.b64encode(picture.read_bytes()).decode()
-    return f"<img alt='{alt}' src='data:image/png;base64,{data}'>"
-
-
-def _space(config: Config) -> str:
+def _draw(config: Config, ranking: Sequence[Row], folder: Path) -> tuple[Picture, ...]:
+    """Draw what there is to see of the ranking; returns the report's pictures in their order."""
     assert config.sweep is not None
-    tree = {key: grid.grid for key, grid in config.sweep.space.items()}
-    return json.dumps(tree, indent=2)
+    metric = config.sweep.metric
+    figures.draw_curves(ranking, metric, folder / CURVES.file)
+    if len(ranking[0]["params"]) == 1:
+        return CURVES, GALLERY
+    figures.draw_parallel(ranking, metric, folder / PARALLEL.file)
+    return CURVES, PARALLEL, GALLERY
+
+
+def _write_csv(config: Config, trials: Sequence[Row]) -> None:
+    """One row a trial: its values, seed, figures, cost and error."""
+    params = list(dict.fromkeys(key for trial in trials for key in trial["params"]))
+    metrics = list(next(t["metrics"] for t in trials if t["metrics"] is not None))
+    head = ["name", "status", "seed", *params, *metrics, *(f"input_{m}" for m in metrics)]
+    with (config.folder / CSV).open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow([*head, "seconds", "error"])
+        for trial in trials:
+            measured, given = trial["metrics"] or {}, trial["input"] or {}
+            rows.writerow(
+                [trial["name"], trial["status"], trial["seed"]]
+                + [json.dumps(trial["params"].get(key)) for key in params]
+                + [measured.get(name) for name in metrics]
+                + [given.get(name) for name in metrics]
+                + [trial["seconds"], trial.get("error")]
+            )
+
+
+@dataclass(frozen=True)
+class Text:
+    """What the report says, in Markdown and as a page of its own."""
+
+    config: Config
+    table: Table
+    lines: tuple[str, ...]
+    pictures: tuple[Picture, ...]
+
+    @property
+    def title(self) -> str:
+        """Which sweep this is."""
+        return f"Sweep {self.config.name}, profile {self.config.profile or 'none'}"
+
+    def markdown(self) -> str:
+        """The text with links to the pictures beside it."""
+        rows = ["| " + " | ".join(row) + " |" for row in self.table]
+        rows.insert(1, "| --- |" + " ---: |" * (len(self.table[0]) - 1))
+        parts = [f"# {self.title}", "\n".join(rows), "\n".join(f"- {line}" for line in self.lines)]
+        for picture in self.pictures:
+            parts += [f"{picture.title}:", f"![{picture.title}]({picture.file})"]
+        parts += ["## Search space", f"```json\n{self._space()}\n```"]
+        return "\n\n".join(parts) + "\n"
+
+    def html(self, folder: Path) -> str:
+        """The page with the pictures of `folder` inside."""
+        title = html.escape(self.title)
+        lines = "".join(f"<li>{html.escape(line)}</li>" for line in self.lines)
+        parts = [
+            f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{title}</title>",
+            f"<style>{_STYLE}</style><h1>{title}</h1>",
+            f"<table>{self._rows()}</table><ul class='note'>{lines}</ul>",
+            *(_embedded(folder, picture) for picture in self.pictures),
+            f"<h2>Search space</h2><pre>{html.escape(self._space())}</pre></html>",
+        ]
+        return "\n".join(parts) + "\n"
+
+    def _rows(self) -> str:
+        head, *body = (
+            "".join(f"<CELL>{html.escape(cell)}</CELL>" for cell in row) for row in self.table
+        )
+        rows = [head.replace("CELL", "th"), *(row.replace("CELL", "td") for row in body)]
+        return "".join(f"<tr>{row}</tr>" for row in rows)
+
+    def _space(self) -> str:
+        assert self.config.sweep is not None
+        return json.dumps(self.config.sweep.model_dump(mode="json")["space"], indent=2)
+
+
+def _embedded(folder: Path, picture: Picture) -> str:
+    data = base64.b64encode((folder / picture.file).read_bytes()).decode()
+    title = html.escape(picture.title)
+    return f"<h2>{title}</h2><img alt='{title}' src='data:image/png;base64,{data}'>"

@@ -281,7 +281,7 @@ def _conclude(
         "mlflow_run_id": record.run_id,
         "folder": str(config.folder),
     }
-    report.write(config, ranking, result)
+    report.write(config, ranking, result, report.compared(config, ranking))
     record.folder(config.folder / report.FOLDER, report.FOLDER)
     record.metrics(0, {f"best_{name}": value for name, value in best["metrics"].items()})
     return result

@@ -65,7 +65,7 @@ def test_the_average_is_over_datasets_not_over_pictures(
 def test_the_gallery_shows_rain_derained_clean_in_rows() -> None:
     shapes = [(8, 10), (6, 7), (5, 9)]
     pixels = [np.full((2, *shape, 3), (at + 1) * 20, np.uint8) for at, shape in enumerate(shapes)]
-    grid = gallery(lambda rain: rain + 1, pixels, 2)  # type: ignore[arg-type]
+    grid = gallery([lambda rain: rain + 1], pixels, 2)  # type: ignore[arg-type]
     assert grid.shape == (8 + 4 + 5, 10 * 3 + 4 * 2, 3)
     assert grid[0, 0, 0] == 20
     assert grid[0, 14, 0] == 21
