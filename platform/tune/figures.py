@@ -16,6 +16,8 @@ from derain.pipelines.progress import read_figures
 MANY_VALUES = 6
 """A numeric parameter with more values than this is binned by quartile for its importance."""
 
+_PAPER = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1}
+
 Row = Mapping[str, Any]
 
 
@@ -37,7 +39,7 @@ def draw_curves(ranking: Sequence[Row], metric: str, path: Path) -> None:
         panel.set(xlabel="step", ylabel=f"{metric} on data.eval")
     for panel in axes[0]:
         panel.grid(alpha=0.3)
-        panel.legend(frameon=False, fontsize=8, ncols=1 + len(ranking) // 12)
+    loss.legend(frameon=False, fontsize=8, ncols=1 + len(ranking) // 12)
     figure.savefig(path)
     plt.close(figure)
 
@@ -101,7 +103,7 @@ def _places(values: Sequence[Any]) -> tuple[np.ndarray, dict[str, float]]:
         shown = dict(zip(values, heights, strict=True))
         if len(shown) > MANY_VALUES:
             shown = {value: shown[value] for value in (min(shown), max(shown))}
-        return heights, {f"{value:g}": height for value, height in shown.items()}
+        return heights, {f"{value:.3g}": height for value, height in shown.items()}
     names = [str(value) for value in values]
     known = list(dict.fromkeys(names))
     at = {name: place / max(1, len(known) - 1) for place, name in enumerate(known)}
@@ -112,7 +114,7 @@ def _draw_axis(axes: Axes, at: int, ticks: Mapping[str, float]) -> None:
     axes.axvline(at, color="#888", lw=0.8)
     for label, height in ticks.items():
         short = label if len(label) <= 24 else f"{label[:22]}…"
-        axes.text(at + 0.03, height, short, fontsize=7, va="center")
+        axes.text(at + 0.03, height, short, fontsize=8, va="center", bbox=_PAPER)
 
 
 def _ends(scores: np.ndarray) -> list[float]:
