@@ -19,6 +19,8 @@ BIN = Path(sys.executable).parent
 
 TESTED_ELSEWHERE = {
     "errors.py": "test_cli.py",
+    "ledger.py": "test_loop.py",
+    "parallel.py": "test_loop.py",
     "data/cache.py": "data/test_loader.py",
     "data/manifest.py": "data/test_shards.py",
     "data/pictures.py": "data/test_shards.py",

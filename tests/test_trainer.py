@@ -1,208 +1,26 @@
-"""A run: resumes to the bit, counts every sample, does not depend on the number of ranks."""
+"""What a step is made of: the device, the rate, what is trained and what is saved."""
 
-import json
-import math
-from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
-from torch import nn
 
 from derain import checkpoint
-from derain.config import Config
-from derain.data.loader import Loader
-from derain.errors import DerainError, UsageError, WeightsError
-from derain.models.losses import build_loss
-from derain.trainer import (
-    LEDGER,
-    Outcome,
-    Rank,
-    Run,
-    Trainer,
-    build_network,
-    learning_rate,
-    pick_device,
-    restore_network,
-)
-
-TINY = {
-    "name": "run",
-    "model": {
-        "name": "fclip_unet",
-        "encoder_weights": "random",
-        "encoder_width": 4,
-        "encoder_layers": [1, 1, 1, 1],
-        "decoder_widths": [8, 8, 8, 8, 8],
-        "decoder_depths": [1, 1, 1, 1, 1],
-        "layer_scale": 0.1,
-        "output": "residual",
-    },
-    "train": {
-        "steps": 9,
-        "batch_size": 4,
-        "crop_px": 16,
-        "lr": 1e-3,
-        "device": "cpu",
-        "cpu_threads": 1,
-        "ema_decay": 0.9,
-        "checkpoint_every_steps": 1,
-        "keep_checkpoints": 100,
-        "ledger": True,
-        "log_every_steps": 1,
-    },
-    "loss": {"perceptual": "encoder", "lambda_p": 0.1},
-}
-
-
-class Pixels:
-    """Eleven small random pairs."""
-
-    def __len__(self) -> int:
-        return 11
-
-    def __getitem__(self, sample: int) -> np.ndarray:
-        return np.random.default_rng(sample).integers(0, 256, (2, 24, 20, 3), dtype=np.uint8)
-
-
-def config(folder: Path, **train: object) -> Config:
-    tree = {**TINY, "output_dir": str(folder), "train": {**TINY["train"], **train}}
-    return Config.model_validate(tree)
-
-
-def run(
-    config: Config,
-    figures: list[Mapping[str, float]] | None = None,
-    *,
-    rank: Rank = Rank(),  # noqa: B008
-    network: nn.Module | None = None,
-) -> Outcome:
-    torch.set_num_threads(1)
-    network = network or build_network(config)
-    reported = figures if figures is not None else []
-    loss = build_loss("l1", config.loss.lambda_p, "encoder", None, network)
-    loader = Loader(
-        [Pixels()],
-        batch_size=config.train.batch_size,
-        crop_px=config.train.crop_px,
-        seed=config.seed,
-        rank=rank.number,
-        world=rank.world,
-    )
-    return Run(
-        config=config,
-        trainer=Trainer(config, network, loss, device=torch.device("cpu"), rank=rank),
-        loader=loader,
-        folder=config.folder,
-        report=lambda _, values: reported.append(dict(values)),
-        manifests=["abc"],
-        rank=rank,
-        resume=checkpoint.newest(config.folder),
-    )()
-
-
-def ledger(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "run" / LEDGER).read_text().splitlines()]
+from derain.errors import UsageError, WeightsError
+from derain.loop import Outcome
+from derain.trainer import build_network, learning_rate, pick_device, restore_network
+from tests.tiny import config, run
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome, list]:
-    folder = tmp_path_factory.mktemp("unbroken")
-    figures: list[Mapping[str, float]] = []
-    return folder, run(config(folder), figures), figures
-
-
-def test_the_same_config_gives_the_same_losses_and_weights(
-    unbroken: tuple[Path, Outcome, list], tmp_path: Path
-) -> None:
-    figures: list[Mapping[str, float]] = []
-    again = run(config(tmp_path), figures)
-    assert [f["loss"] for f in figures] == [f["loss"] for f in unbroken[2]]
-    assert again.weights_sha256 == unbroken[1].weights_sha256
-
-
-@pytest.mark.parametrize("stop", [1, 2, 3, 6, 8])
-def test_a_resumed_run_equals_the_unbroken_one_to_the_bit(
-    unbroken: tuple[Path, Outcome, list], tmp_path: Path, stop: int
-) -> None:
-    run(config(tmp_path))
-    for folder in (tmp_path / "run/checkpoints").iterdir():  # killed after `stop` steps
-        if int(folder.name.removeprefix("step-")) > stop:
-            (folder / "state.json").unlink()
-    figures: list[Mapping[str, float]] = []
-    resumed = run(config(tmp_path), figures)
-    assert resumed.resumed_from_step == stop
-    assert resumed.weights_sha256 == unbroken[1].weights_sha256
-    assert [f["loss"] for f in figures] == [f["loss"] for f in unbroken[2]][stop:]
-    assert (resumed.loss_first, resumed.loss_last) == (
-        unbroken[1].loss_first,
-        unbroken[1].loss_last,
-    )
-    assert ledger(tmp_path) == ledger(unbroken[0])
-
-
-def test_the_ledger_has_every_sample_of_an_epoch_once(
-    unbroken: tuple[Path, Outcome, list],
-) -> None:
-    lines = ledger(unbroken[0])
-    assert [line["step"] for line in lines] == list(range(9))
-    for epoch in range(3):
-        ids = [sample for line in lines if line["epoch"] == epoch for sample in line["ids"]]
-        assert sorted(ids) == list(range(11))
-
-
-def test_a_finished_run_resumes_to_the_same_end(
-    unbroken: tuple[Path, Outcome, list],
-) -> None:
-    again = run(config(unbroken[0]))
-    assert again.resumed_from_step == 9
-    assert again.checkpoint == unbroken[1].checkpoint
-
-
-def _rank(number: int, world: int, folder: Path, address: str) -> None:
-    dist.init_process_group("gloo", init_method=address, rank=number, world_size=world)
-    network = build_network(config(folder))
-    values = config(folder, num_workers=world, ema_decay=None).replaced(
-        {"model.ldfps_sigma": None}, "test"
-    )
-    run(values, rank=Rank(number, world), network=_without_noise(network))
-    dist.destroy_process_group()
-
-
-def _without_noise(network: nn.Module) -> nn.Module:
-    """LDFPS draws its noise per rank, so it is off where ranks are compared."""
-    network.ldfps = nn.Identity()
-    return network
-
-
-@pytest.mark.parametrize("world", [2, 3])
-def test_ranks_together_take_the_step_of_one(tmp_path: Path, world: int) -> None:
-    alone = config(tmp_path / "one", ema_decay=None)
-    run(alone, network=_without_noise(build_network(alone)))
-    several = tmp_path / "several"
-    address = f"file://{tmp_path}/meet"
-    mp.spawn(_rank, args=(world, several, address), nprocs=world)
-    first = checkpoint.newest(tmp_path / "one/run")
-    second = checkpoint.newest(several / "run")
-    assert first is not None
-    assert second is not None
-    expected, found = first.model(), second.model()
-    for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor, atol=2e-5, rtol=2e-3)
-    ids = [line["ids"] for line in ledger(tmp_path / "one")]
-    shared: list[list[int]] = [[] for _ in ids]
-    for line in sorted(ledger(several), key=lambda line: (line["step"], line["rank"])):
-        shared[line["step"]] += line["ids"]
-    assert shared == ids
+def done(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    return run(config(tmp_path_factory.mktemp("done"), steps=3))
 
 
 def test_frozen_parts_are_not_in_the_checkpoint_and_do_not_change(
-    unbroken: tuple[Path, Outcome, list],
+    done: Outcome,
 ) -> None:
-    saved = checkpoint.load(unbroken[1].checkpoint)
+    saved = checkpoint.load(done.checkpoint)
     assert not [name for name in saved.model() if name.startswith("encoder.")]
     assert saved.state.frozen
     restored = restore_network(saved)
@@ -210,8 +28,8 @@ def test_frozen_parts_are_not_in_the_checkpoint_and_do_not_change(
     assert torch.equal(restored.encoder.resnet.conv1.weight, fresh.encoder.resnet.conv1.weight)
 
 
-def test_the_average_is_what_is_used(unbroken: tuple[Path, Outcome, list]) -> None:
-    saved = checkpoint.load(unbroken[1].checkpoint)
+def test_the_average_is_what_is_used(done: Outcome) -> None:
+    saved = checkpoint.load(done.checkpoint)
     average = saved.ema()
     assert average is not None
     restored = restore_network(saved).state_dict()
@@ -219,39 +37,11 @@ def test_the_average_is_what_is_used(unbroken: tuple[Path, Outcome, list]) -> No
     assert any(not torch.equal(saved.model()[name], tensor) for name, tensor in average.items())
 
 
-def test_other_frozen_weights_are_refused(unbroken: tuple[Path, Outcome, list]) -> None:
-    saved = checkpoint.load(unbroken[1].checkpoint)
+def test_other_frozen_weights_are_refused(done: Outcome) -> None:
+    saved = checkpoint.load(done.checkpoint)
     other = saved.config.replaced({"model.encoder_seed": 5}, "test")
     with pytest.raises(WeightsError, match="frozen parts"):
         restore_network(checkpoint.Checkpoint(saved.folder, saved.state, other))
-
-
-def test_other_datasets_are_refused(unbroken: tuple[Path, Outcome, list]) -> None:
-    saved = checkpoint.load(unbroken[1].checkpoint)
-    network = build_network(saved.config)
-    loss = build_loss("l1", 0.0, "none", None, network)
-    trainer = Trainer(saved.config, network, loss, device=torch.device("cpu"), rank=Rank())
-    loader = Loader([Pixels()], batch_size=4, crop_px=16, seed=0)
-    with pytest.raises(UsageError, match="was trained on abc"):
-        Run(
-            config=saved.config,
-            trainer=trainer,
-            loader=loader,
-            folder=unbroken[0],
-            report=lambda *_: None,
-            manifests=["other"],
-            resume=saved,
-        )()
-
-
-def test_a_loss_that_is_not_finite_stops_and_saves_nothing(tmp_path: Path) -> None:
-    broken = config(tmp_path, checkpoint_every_steps=9, log_every_steps=1)
-    network = build_network(broken)
-    with torch.no_grad():
-        next(p for p in network.parameters() if p.requires_grad).fill_(math.nan)
-    with pytest.raises(DerainError, match="step 1 is not finite"):
-        run(broken, network=network)
-    assert checkpoint.newest(broken.folder) is None
 
 
 def test_a_missing_gpu_is_an_error_and_not_a_cpu(tmp_path: Path) -> None:

@@ -24,23 +24,16 @@ from derain.data.loader import Loader, open_all
 from derain.data.manifest import open_prepared
 from derain.data.pictures import encode_png
 from derain.errors import DerainError, OccupiedError, UsageError, WeightsError
+from derain.loop import Outcome, Report, Run
 from derain.models.losses import DerainLoss, build_loss
 from derain.models.schedules import Schedule
+from derain.parallel import Rank
 from derain.pipelines.evaluate import DatasetScores, gallery, overall, score_dataset
 from derain.pipelines.prepare import check_data, with_data
 from derain.pipelines.progress import FIGURES, watch
 from derain.predictor import Predictor
 from derain.tracking import RunLog
-from derain.trainer import (
-    Outcome,
-    Rank,
-    Report,
-    Run,
-    Trainer,
-    build_network,
-    pick_device,
-    restore_network,
-)
+from derain.trainer import Trainer, build_network, pick_device, restore_network
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,10 @@ import torch
 
 from derain.config import Config
 from derain.data.loader import Batch, Position
+from derain.parallel import Rank
 from derain.pipelines.train import loss_of
 from derain.predictor import Predictor
-from derain.trainer import Rank, Trainer, build_network, pick_device
+from derain.trainer import Trainer, build_network, pick_device
 
 PICTURE = (321, 481)
 """Height and width of a BSD picture, the commonest in rain datasets."""

@@ -19,6 +19,7 @@ from derain.config import Config
 from derain.data.loader import open_all
 from derain.data.manifest import open_prepared
 from derain.errors import DerainError, OccupiedError
+from derain.parallel import Rank
 from derain.pipelines.prepare import check_data, with_data
 from derain.pipelines.progress import watch
 from derain.pipelines.register import register
@@ -36,7 +37,6 @@ from derain.pipelines.train import (
     write_json,
 )
 from derain.tracking import RunLog
-from derain.trainer import Rank
 from derain.tune import report, space
 from derain.tune.estimate import Pace, measure
 from derain.tune.space import Trial

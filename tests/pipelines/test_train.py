@@ -16,6 +16,7 @@ from PIL import Image
 
 from derain import checkpoint, cluster
 from derain.errors import DerainError, OccupiedError, UsageError, WeightsError
+from derain.ledger import LEDGER
 from derain.pipelines.progress import read_figures
 from derain.pipelines.train import (
     GALLERY,
@@ -29,7 +30,7 @@ from derain.pipelines.train import (
     resume,
     train,
 )
-from derain.trainer import LEDGER, build_network
+from derain.trainer import build_network
 
 
 def ledger(folder: Path) -> dict[int, list[int]]:

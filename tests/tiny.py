@@ -1,0 +1,90 @@
+"""A small run without data files, Ray or MLflow, for the tests of its parts."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from derain import checkpoint
+from derain.config import Config
+from derain.data.loader import Loader
+from derain.loop import Outcome, Run
+from derain.models.losses import build_loss
+from derain.parallel import Rank
+from derain.trainer import Trainer, build_network
+
+TINY = {
+    "name": "run",
+    "model": {
+        "name": "fclip_unet",
+        "encoder_weights": "random",
+        "encoder_width": 4,
+        "encoder_layers": [1, 1, 1, 1],
+        "decoder_widths": [8, 8, 8, 8, 8],
+        "decoder_depths": [1, 1, 1, 1, 1],
+        "layer_scale": 0.1,
+        "output": "residual",
+    },
+    "train": {
+        "steps": 9,
+        "batch_size": 4,
+        "crop_px": 16,
+        "lr": 1e-3,
+        "device": "cpu",
+        "cpu_threads": 1,
+        "ema_decay": 0.9,
+        "checkpoint_every_steps": 1,
+        "keep_checkpoints": 100,
+        "ledger": True,
+        "log_every_steps": 1,
+    },
+    "loss": {"perceptual": "encoder", "lambda_p": 0.1},
+}
+
+
+class Pixels:
+    """Eleven small random pairs."""
+
+    def __len__(self) -> int:
+        return 11
+
+    def __getitem__(self, sample: int) -> np.ndarray:
+        return np.random.default_rng(sample).integers(0, 256, (2, 24, 20, 3), dtype=np.uint8)
+
+
+def config(folder: Path, **train: object) -> Config:
+    tree = {**TINY, "output_dir": str(folder), "train": {**TINY["train"], **train}}
+    return Config.model_validate(tree)
+
+
+def run(
+    config: Config,
+    figures: list[Mapping[str, float]] | None = None,
+    *,
+    rank: Rank = Rank(),  # noqa: B008
+    network: nn.Module | None = None,
+) -> Outcome:
+    torch.set_num_threads(1)
+    network = network or build_network(config)
+    reported = figures if figures is not None else []
+    loss = build_loss("l1", config.loss.lambda_p, "encoder", None, network)
+    loader = Loader(
+        [Pixels()],
+        batch_size=config.train.batch_size,
+        crop_px=config.train.crop_px,
+        seed=config.seed,
+        rank=rank.number,
+        world=rank.world,
+    )
+    return Run(
+        config=config,
+        trainer=Trainer(config, network, loss, device=torch.device("cpu"), rank=rank),
+        loader=loader,
+        folder=config.folder,
+        report=lambda _, values: reported.append(dict(values)),
+        manifests=["abc"],
+        rank=rank,
+        resume=checkpoint.newest(config.folder),
+    )()
