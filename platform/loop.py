@@ -1,4 +1,4 @@
-"""The loop of one run: positions in; steps, figures, ledger and checkpoints out.
+"""The loop of one run: batches in; positions, figures, ledger and checkpoints out.
 
 Knows nothing of Ray or MLflow: it reports through a callback.
 """
@@ -6,22 +6,29 @@ Knows nothing of Ray or MLflow: it reports through a callback.
 import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from torch import Tensor
 
 from derain import checkpoint, ledger
 from derain.checkpoint import Checkpoint, State
-from derain.config import Config
-from derain.data.loader import Loader, Position
+from derain.config import Config, TrainConfig
+from derain.data.loader import Batch, Loader, Position
 from derain.errors import DerainError, UsageError
 from derain.parallel import Rank
-from derain.trainer import Trainer, fingerprints, learning_rate
+from derain.trainer import Trainer, fingerprints, learning_rate, place
 
+Returned = TypeVar("Returned")
 Report = Callable[[int, Mapping[str, float]], None]
 """Called on rank 0 with the number of steps that are done and the figures of the last one."""
+
+
+Course = Generator[Position, Batch[Tensor], Returned]
+"""A run that asks for the batch at a position, is sent it, and goes on: what drives it may drive
+others on the same batches (see `cohort.py`)."""
 
 
 @dataclass(frozen=True)
@@ -37,21 +44,30 @@ class Outcome:
     seconds: float
 
 
+def follow(course: Course[Returned], loader: Loader, train: TrainConfig) -> Returned:
+    """Drive one course to its end on the batches that it asks for."""
+    try:
+        position = next(course)
+        while True:
+            position = course.send(place(loader.batch(position), train))
+    except StopIteration as end:
+        return end.value
+
+
 @dataclass
 class Run:
-    """The loop: positions in, steps, figures, ledger and checkpoints out."""
+    """The loop: batches in; positions, figures, ledger and checkpoints out."""
 
     config: Config
     trainer: Trainer
-    loader: Loader
     folder: Path
     report: Report
     manifests: Sequence[str]
     rank: Rank = field(default_factory=Rank)
     resume: Checkpoint | None = None
 
-    def __call__(self) -> Outcome:
-        """Train until `train.steps` are done.
+    def course(self) -> Course[Outcome]:
+        """Train until `train.steps` are done, on the batches that are sent.
 
         Raises DerainError when the loss is no longer finite; the checkpoints stay as they were.
         """
@@ -61,7 +77,7 @@ class Run:
         saved: Path | None = None
         with self._ledger(first) as consumed:
             for step in range(first, self.config.train.steps):
-                batch = self.loader.batch(position)
+                batch = yield position
                 values = self.trainer.step(step, batch)
                 consumed(step, position.epoch, batch.ids)
                 position = batch.following

@@ -34,6 +34,19 @@ def pick_device(train: TrainConfig) -> torch.device:
     return torch.device("cuda" if wants_cuda else "cpu")
 
 
+def place(batch: Batch[np.ndarray], train: TrainConfig) -> Batch[Tensor]:
+    """The batch on a run's device, NCHW, float32 in [0, 1]."""
+    device, layout = pick_device(train), _layout(train)
+
+    def tensor(pictures: np.ndarray) -> Tensor:
+        on_device = torch.from_numpy(np.ascontiguousarray(pictures)).to(device, non_blocking=True)
+        nchw = on_device.permute(0, 3, 1, 2)
+        return nchw.to(torch.float32, memory_format=layout).div_(255)
+
+    rain, clean = tensor(batch.rain), tensor(batch.clean)
+    return Batch(rain, clean, ids=batch.ids, share=batch.share, following=batch.following)
+
+
 def learning_rate(train: TrainConfig, step: int) -> float:
     """Rate of step number `step` (from 0): linear warm-up, then a cosine from lr to lr_min."""
     if step < train.warmup_steps:
@@ -84,10 +97,7 @@ class Trainer:
         self._rank = rank
         self._device = device
         self._loss = loss.to(device)
-        self._format = (
-            torch.channels_last if config.train.channels_last else torch.contiguous_format
-        )
-        self.network = network.to(device).to(memory_format=self._format).train()
+        self.network = network.to(device).to(memory_format=_layout(config.train)).train()
         self._parallel = parallel.wrap(self.network, device, rank)
         self._trained = {
             name: parameter
@@ -101,7 +111,7 @@ class Trainer:
         self._ema = _copies(self._trained) if train.ema_decay is not None else None
         self._frozen = tuple(f"{name}." for name in frozen_modules(network))
 
-    def step(self, number: int, batch: Batch) -> Tensor:
+    def step(self, number: int, batch: Batch[Tensor]) -> Tensor:
         """Train on one rank's part of a batch; returns total loss and its terms, not yet averaged
         over the ranks (see `figures`)."""
         self.begin(number)
@@ -122,7 +132,7 @@ class Trainer:
             group["lr"] = learning_rate(self._config.train, number)
         self._optimizer.zero_grad(set_to_none=True)
 
-    def losses(self, batch: Batch, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+    def losses(self, batch: Batch[Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """The total loss of a batch and its terms; `progress` through the run is in [0, 1)."""
         with self._autocast():
             return self._losses(batch, progress)
@@ -165,9 +175,9 @@ class Trainer:
         if self._ema is not None and average is not None:
             self._ema = {name: average[name].to(self._device) for name in self._ema}
 
-    def _losses(self, batch: Batch, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+    def _losses(self, batch: Batch[Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """The total loss and its terms, with those that the network itself adds."""
-        rain, clean = self._tensor(batch.rain), self._tensor(batch.clean)
+        rain, clean = batch.rain, batch.clean
         weights: Mapping[str, float] = getattr(self.network, "auxiliary", {})
         if not weights:
             return self._loss(self._parallel(rain), clean, progress)
@@ -175,12 +185,6 @@ class Trainer:
         total, terms = self._loss(output, clean, progress)
         total = total + sum(weight * extra[name] for name, weight in weights.items())
         return total, {**terms, **extra}
-
-    def _tensor(self, pictures: np.ndarray) -> Tensor:
-        """uint8 NHWC in 0..255 -> float32 NCHW in [0, 1] on the device."""
-        tensor = torch.from_numpy(np.ascontiguousarray(pictures))
-        tensor = tensor.to(self._device, non_blocking=True).permute(0, 3, 1, 2)
-        return tensor.to(torch.float32, memory_format=self._format).div_(255)
 
     def _autocast(self) -> contextlib.AbstractContextManager:
         wanted = self._config.train.precision == "bf16"
@@ -197,6 +201,10 @@ class Trainer:
         return {
             name: tensor for name, tensor in tensors.items() if not name.startswith(self._frozen)
         }
+
+
+def _layout(train: TrainConfig) -> torch.memory_format:
+    return torch.channels_last if train.channels_last else torch.contiguous_format
 
 
 def fingerprints(network: nn.Module) -> dict[str, str]:

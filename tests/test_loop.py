@@ -12,14 +12,12 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from derain import checkpoint
-from derain.data.loader import Loader
 from derain.errors import DerainError, UsageError
 from derain.ledger import LEDGER
-from derain.loop import Outcome, Run
-from derain.models.losses import build_loss
+from derain.loop import Outcome
 from derain.parallel import Rank
-from derain.trainer import Trainer, build_network
-from tests.tiny import Pixels, config, run
+from derain.trainer import build_network
+from tests.tiny import a_run, config, run
 
 
 def ledger(folder: Path) -> list[dict]:
@@ -118,21 +116,9 @@ def test_ranks_together_take_the_step_of_one(tmp_path: Path, world: int) -> None
 
 
 def test_other_datasets_are_refused(unbroken: tuple[Path, Outcome, list]) -> None:
-    saved = checkpoint.load(unbroken[1].checkpoint)
-    network = build_network(saved.config)
-    loss = build_loss("l1", 0.0, "none", None, network)
-    trainer = Trainer(saved.config, network, loss, device=torch.device("cpu"), rank=Rank())
-    loader = Loader([Pixels()], batch_size=4, crop_px=16, seed=0)
+    other = a_run(config(unbroken[0]), [], manifests=["other"])
     with pytest.raises(UsageError, match="was trained on abc"):
-        Run(
-            config=saved.config,
-            trainer=trainer,
-            loader=loader,
-            folder=unbroken[0],
-            report=lambda *_: None,
-            manifests=["other"],
-            resume=saved,
-        )()
+        next(other.course())
 
 
 def test_a_loss_that_is_not_finite_stops_and_saves_nothing(tmp_path: Path) -> None:

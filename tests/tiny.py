@@ -1,6 +1,6 @@
 """A small run without data files, Ray or MLflow, for the tests of its parts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ from torch import nn
 from derain import checkpoint
 from derain.config import Config
 from derain.data.loader import Loader
-from derain.loop import Outcome, Run
+from derain.loop import Outcome, Run, follow
 from derain.models.losses import build_loss
 from derain.parallel import Rank
 from derain.trainer import Trainer, build_network
@@ -59,6 +59,38 @@ def config(folder: Path, **train: object) -> Config:
     return Config.model_validate(tree)
 
 
+def loader(config: Config, rank: Rank = Rank()) -> Loader:  # noqa: B008
+    return Loader(
+        [Pixels()],
+        batch_size=config.train.batch_size,
+        crop_px=config.train.crop_px,
+        seed=config.seed,
+        rank=rank.number,
+        world=rank.world,
+    )
+
+
+def a_run(
+    config: Config,
+    figures: list[Mapping[str, float]],
+    *,
+    rank: Rank = Rank(),  # noqa: B008
+    network: nn.Module | None = None,
+    manifests: Sequence[str] = ("abc",),
+) -> Run:
+    network = network or build_network(config)
+    loss = build_loss("l1", config.loss.lambda_p, "encoder", None, network)
+    return Run(
+        config=config,
+        trainer=Trainer(config, network, loss, device=torch.device("cpu"), rank=rank),
+        folder=config.folder,
+        report=lambda _, values: figures.append(dict(values)),
+        manifests=manifests,
+        rank=rank,
+        resume=checkpoint.newest(config.folder),
+    )
+
+
 def run(
     config: Config,
     figures: list[Mapping[str, float]] | None = None,
@@ -67,24 +99,6 @@ def run(
     network: nn.Module | None = None,
 ) -> Outcome:
     torch.set_num_threads(1)
-    network = network or build_network(config)
     reported = figures if figures is not None else []
-    loss = build_loss("l1", config.loss.lambda_p, "encoder", None, network)
-    loader = Loader(
-        [Pixels()],
-        batch_size=config.train.batch_size,
-        crop_px=config.train.crop_px,
-        seed=config.seed,
-        rank=rank.number,
-        world=rank.world,
-    )
-    return Run(
-        config=config,
-        trainer=Trainer(config, network, loss, device=torch.device("cpu"), rank=rank),
-        loader=loader,
-        folder=config.folder,
-        report=lambda _, values: reported.append(dict(values)),
-        manifests=["abc"],
-        rank=rank,
-        resume=checkpoint.newest(config.folder),
-    )()
+    course = a_run(config, reported, rank=rank, network=network).course()
+    return follow(course, loader(config, rank), config.train)

@@ -7,6 +7,7 @@ process, with another number of workers, and gets the same samples with the same
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from derain.config import DataConfig
 from derain.data import order, transforms
 from derain.data.cache import Pixels, open_pixels
 from derain.data.manifest import Prepared
+
+Array = TypeVar("Array")
 
 
 @dataclass(frozen=True)
@@ -25,13 +28,11 @@ class Position:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """One rank's part of a global batch."""
+class Batch(Generic[Array]):
+    """One rank's part of a global batch: RGB, uint8 NHWC in numpy as the loader makes it."""
 
-    rain: np.ndarray
-    """uint8, NHWC, RGB."""
-    clean: np.ndarray
-    """uint8, NHWC, RGB."""
+    rain: Array
+    clean: Array
     ids: np.ndarray
     """Sample ids, int64."""
     share: float
@@ -76,7 +77,7 @@ class Loader:
         """Samples in an epoch."""
         return int(self._first[-1])
 
-    def batch(self, at: Position) -> Batch:
+    def batch(self, at: Position) -> Batch[np.ndarray]:
         """This rank's part of the global batch that begins at a position."""
         batch_ids = self._order(at.epoch)[at.offset : at.offset + self._batch_size]
         ids = batch_ids[order.rank_slice(len(batch_ids), self._rank, self._world)]

@@ -24,7 +24,7 @@ from derain.data.loader import Loader, open_all
 from derain.data.manifest import open_prepared
 from derain.data.pictures import encode_png
 from derain.errors import DerainError, OccupiedError, UsageError, WeightsError
-from derain.loop import Outcome, Report, Run
+from derain.loop import Course, Outcome, Report, Run, follow
 from derain.models.losses import DerainLoss, build_loss
 from derain.models.schedules import Schedule
 from derain.parallel import Rank
@@ -119,16 +119,21 @@ def claim(folder: Path) -> None:
 
 
 def run_in_this_process(config: Config, place: Place, rank: Rank) -> None:
-    """One process's part of a run: train, and on rank 0 score, record and write RESULT.
+    """One process's part of a run, see `course`."""
+    torch.set_num_threads(config.train.cpu_threads or _cores_a_worker(config))
+    follow(course(config, place, rank), _loader(config, rank), config.train)
+
+
+def course(config: Config, place: Place, rank: Rank) -> Course[None]:
+    """Train on the batches that are sent, and on rank 0 score, record and write RESULT.
 
     Continues after the newest whole checkpoint in the run's folder, where there is one.
     """
     began = time.monotonic()
     folder = config.folder
     folder.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(config.train.cpu_threads or _cores_a_worker(config))
     if not rank.leads:
-        _fit(config, rank, lambda *_: None)
+        yield from _run(config, rank, lambda *_: None).course()
         return
     (folder / RESULT).unlink(missing_ok=True)  # of the shorter run that is trained on
     (folder / checkpoint.CONFIG).write_text(config.to_yaml(), encoding="utf-8")
@@ -140,7 +145,7 @@ def run_in_this_process(config: Config, place: Place, rank: Rank) -> None:
             figures_file.flush()
             record.metrics(step, figures)
 
-        outcome = _fit(config, rank, report)
+        outcome = yield from _run(config, rank, report).course()
         scores = _score(config, outcome, record)
         result = _result(config, outcome, scores)
         result |= {"mlflow_run_id": record.run_id, "seconds": time.monotonic() - began}
@@ -244,12 +249,9 @@ def _what_is_trained(config: Config) -> dict[str, Any]:
     return {**values, "seed": config.seed}
 
 
-def _fit(config: Config, rank: Rank, report: Report) -> Outcome:
-    """Train in this process until the run's steps are done."""
-    device = pick_device(config.train)
-    network = build_network(config)
+def _loader(config: Config, rank: Rank) -> Loader:
     datasets = [open_prepared(folder) for folder in config.data.train]
-    loader = Loader(
+    return Loader(
         open_all(datasets, config.data),
         batch_size=config.train.batch_size,
         crop_px=config.train.crop_px,
@@ -259,17 +261,21 @@ def _fit(config: Config, rank: Rank, report: Report) -> Outcome:
         rank=rank.number,
         world=rank.world,
     )
-    run = Run(
+
+
+def _run(config: Config, rank: Rank, report: Report) -> Run:
+    """This process's loop, which goes on after the newest checkpoint where there is one."""
+    device = pick_device(config.train)
+    network = build_network(config)
+    return Run(
         config=config,
         trainer=Trainer(config, network, loss_of(config, network), device=device, rank=rank),
-        loader=loader,
         folder=config.folder,
         report=report,
-        manifests=[dataset.manifest.sha256() for dataset in datasets],
+        manifests=[open_prepared(folder).manifest.sha256() for folder in config.data.train],
         rank=rank,
         resume=checkpoint.newest(config.folder),
     )
-    return run()
 
 
 def loss_of(config: Config, network: nn.Module) -> DerainLoss:

@@ -12,7 +12,7 @@ from derain.data.loader import Batch, Position
 from derain.parallel import Rank
 from derain.pipelines.train import loss_of
 from derain.predictor import Predictor
-from derain.trainer import Trainer, build_network, pick_device
+from derain.trainer import Trainer, build_network, pick_device, place
 
 PICTURE = (321, 481)
 """Height and width of a BSD picture, the commonest in rain datasets."""
@@ -49,14 +49,14 @@ def measure(config: Config) -> Pace:
     network = build_network(config)
     device = pick_device(config.train)
     trainer = Trainer(config, network, loss_of(config, network), device=device, rank=Rank())
-    batch = _noise(config)
+    batch = place(_noise(config), config.train)
     a_step = _seconds(lambda number: trainer.step(number, batch)[0].item())
     picture = np.zeros((*PICTURE, 3), np.uint8)
     predictor = Predictor(network, device)
     return Pace(a_step, _seconds(lambda _: predictor.derain(picture)))
 
 
-def _noise(config: Config) -> Batch:
+def _noise(config: Config) -> Batch[np.ndarray]:
     side = config.train.crop_px
     shape = (config.train.batch_size // config.train.num_workers, side, side, 3)
     pictures = np.random.default_rng(0).integers(0, 256, (2, *shape), dtype=np.uint8)
