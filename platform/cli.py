@@ -100,7 +100,10 @@ def train(
 
     loaded = load_config(config, profile=profile, overrides=overrides or ())
     if dry_run:
-        _print(results, as_json, {"config": loaded.model_dump(mode="json")}, loaded.to_yaml())
+        from derain.trainer import describe
+
+        planned = describe(loaded)
+        _print(results, as_json, planned, _network_summary(planned["network"]) + loaded.to_yaml())
         return
     from derain.pipelines import train
 
@@ -279,6 +282,15 @@ def _run_summary(result: Mapping[str, Any]) -> str:
     return (
         f"{result['run']}: PSNR-Y {psnr} dB, SSIM-Y {ssim} (rainy input {given:.3f} dB), "
         f"checkpoint {result['checkpoint']}"
+    )
+
+
+def _network_summary(network: Mapping[str, int]) -> str:
+    trained, frozen = network["trained_parameters"] / 1e6, network["frozen_parameters"] / 1e6
+    macs = network["macs"] / 1e9
+    return (
+        f"# {trained:.3f} M trained and {frozen:.3f} M frozen parameters, "
+        f"{macs:.2f} G multiply-adds for a picture of 256x256\n"
     )
 
 

@@ -64,10 +64,15 @@ class FCLIPUNetConfig(Section):
     """Options of `derain.models.fclip_unet.FCLIPUNet`; its docstring says what each one does."""
 
     name: Literal["fclip_unet"] = "fclip_unet"
-    encoder_weights: NameOrPath = "openai"
-    """An open_clip tag of RN50, the path of a local file, or `random` (demos and tests)."""
-    encoder_layers: tuple[int, ...] = (3, 4, 6, 3)
-    encoder_width: int = Field(64, gt=0)
+    encoder: Literal["clip_rn50", "clip_vit_b32", "clip_vit_b16", "imagenet_resnet50"] = "clip_rn50"
+    """The encoders of Table 6."""
+    encoder_weights: NameOrPath | None = None
+    """Null takes the published ones (open_clip's `openai`, torchvision's `IMAGENET1K_V1`); else
+    another tag, the path of a local file, or `random` (demos and tests)."""
+    encoder_layers: tuple[int, ...] | None = None
+    """Blocks of each stage of a ResNet, or one number for a ViT; null takes the published ones."""
+    encoder_width: int | None = Field(None, gt=0)
+    """Channels of the stem, or of a ViT's tokens; null takes the published ones."""
     encoder_bn_mode: Literal["frozen", "clip_denoising"] = "frozen"
     encoder_seed: int = 0
     """Only for `encoder_weights: random`."""

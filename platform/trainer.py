@@ -6,7 +6,9 @@ Knows nothing of loops, files of data, Ray or MLflow.
 import contextlib
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +20,8 @@ from derain.config import Config, TrainConfig
 from derain.data.loader import Batch
 from derain.data.order import mix64
 from derain.errors import UsageError, WeightsError
-from derain.models import build, fingerprint, frozen_modules
+from derain.models import build, fingerprint, frozen_modules, trained_parameters
+from derain.models.cost import cost
 from derain.models.losses import DerainLoss
 from derain.parallel import Rank
 
@@ -69,6 +72,22 @@ def build_network(config: Config) -> nn.Module:
         raise WeightsError(str(error)) from error
 
 
+def without_weights(config: Config) -> Config:
+    """The config with random weights for all that is pretrained: for what needs sizes alone."""
+    values: dict[str, object] = {}
+    if hasattr(config.model, "encoder_weights"):
+        values["model.encoder_weights"] = "random"
+    if config.loss.perceptual.startswith("vgg"):
+        values["loss.perceptual_weights"] = "random"
+    return config.replaced(values, "without weights")
+
+
+def describe(config: Config) -> dict[str, Any]:
+    """What `derainctl train --dry-run --json` prints; no pretrained weights are loaded for it."""
+    network = build_network(without_weights(config))
+    return {"network": asdict(cost(network)), "config": config.model_dump(mode="json")}
+
+
 def restore_network(saved: Checkpoint) -> nn.Module:
     """The network of a checkpoint with its trained weights: the average where there is one.
 
@@ -99,11 +118,7 @@ class Trainer:
         self._loss = loss.to(device)
         self.network = network.to(device).to(memory_format=_layout(config.train)).train()
         self._parallel = parallel.wrap(self.network, device, rank)
-        self._trained = {
-            name: parameter
-            for name, parameter in network.named_parameters()
-            if parameter.requires_grad
-        }
+        self._trained = trained_parameters(network)
         train = config.train
         self._optimizer = torch.optim.AdamW(
             self._trained.values(), lr=train.lr, betas=train.betas, weight_decay=train.weight_decay

@@ -49,9 +49,9 @@ def frozen_modules(network: nn.Module) -> dict[str, nn.Module]:
     return {name: network.get_submodule(name) for name in getattr(network, "frozen", ())}
 
 
-def trainable_parameters(network: nn.Module) -> list[nn.Parameter]:
+def trained_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
     """What an optimiser gets: the parameters that require a gradient, in the network's order."""
-    return [parameter for parameter in network.parameters() if parameter.requires_grad]
+    return {name: value for name, value in network.named_parameters() if value.requires_grad}
 
 
 def fingerprint(module: nn.Module) -> str:

@@ -9,12 +9,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from derain.models.frozen import FrozenEncoder, Taps
 from derain.models.weights import load_strictly, read_state_dict
 
 BNMode = Literal["frozen", "clip_denoising"]
-Taps = tuple[Tensor, Tensor, Tensor, Tensor]
 
-TAGS = {"RN50": ("openai", "yfcc15m", "cc12m"), "ViT-B-32": ("openai", "laion400m_e32")}
+TAGS = {
+    "RN50": ("openai", "yfcc15m", "cc12m"),
+    "ViT-B-32": ("openai", "laion400m_e32"),
+    "ViT-B-16": ("openai",),
+}
 """open_clip's tags that are known to be of the architecture built here."""
 
 # The statistics that CLIP normalises its input with (github openai/CLIP, clip.py): RGB in [0, 1].
@@ -22,7 +26,7 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-class CLIPResNetEncoder(nn.Module):
+class CLIPResNetEncoder(FrozenEncoder):
     """Stem, layer1, layer2 and layer3 of CLIP's ModifiedResNet, without layer4 and the pooling.
 
     From NCHW RGB in [0, 1] with H and W multiples of 16 to (width 64 gives CLIP-RN50):
@@ -48,8 +52,7 @@ class CLIPResNetEncoder(nn.Module):
     Raises FileNotFoundError where weights cannot be had, ValueError where they do not fit.
     """
 
-    mean: Tensor
-    std: Tensor
+    mean_std = (CLIP_MEAN, CLIP_STD)
 
     def __init__(
         self,
@@ -59,36 +62,17 @@ class CLIPResNetEncoder(nn.Module):
         bn_mode: BNMode = "frozen",
         seed: int = 0,
     ) -> None:
-        super().__init__()
         if bn_mode not in ("frozen", "clip_denoising"):
             raise ValueError(f"bn_mode is frozen or clip_denoising, got {bn_mode!r}")
-        self.bn_mode = bn_mode
-        self.channels = (width, 4 * width, 8 * width, 16 * width)
+        channels = (width, 4 * width, 8 * width, 16 * width)
+        super().__init__(channels, (2, 4, 8, 16), drifts=bn_mode == "clip_denoising")
         self.resnet = _stem_to_layer3(layers, width)
         _fill(self.resnet, weights, seed)
-        self.register_buffer("mean", torch.tensor(CLIP_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(CLIP_STD).view(3, 1, 1), persistent=False)
         self.requires_grad_(False)
         self.train()
 
-    def train(self, mode: bool = True) -> "CLIPResNetEncoder":
-        """Stay in evaluation mode unless `bn_mode` is "clip_denoising"."""
-        super().train(mode and self.bn_mode == "clip_denoising")
-        return self
-
-    def normalise(
-        self, x: Float[Tensor, "batch 3 height width"]
-    ) -> Float[Tensor, "batch 3 height width"]:
-        """RGB in [0, 1] -> CLIP's input: mean about 0 and standard deviation about 1."""
-        return (x - self.mean) / self.std
-
-    @torch.no_grad()
-    def forward(self, x: Float[Tensor, "batch 3 height width"]) -> Taps:
-        """F1 to F4 without a graph: NCHW RGB in [0, 1] -> non-negative feature maps."""
-        return self.features(x)
-
     def features(self, x: Float[Tensor, "batch 3 height width"]) -> Taps:
-        """F1 to F4 as in `forward`, differentiable with respect to `x` (for a feature loss)."""
+        """F1 to F4: NCHW RGB in [0, 1] -> non-negative feature maps."""
         net: Any = self.resnet  # open_clip's classes carry no types
         x = net.act1(net.bn1(net.conv1(self.normalise(x))))
         x = net.act2(net.bn2(net.conv2(x)))
@@ -119,10 +103,10 @@ def _stem_to_layer3(layers: Sequence[int], width: int) -> nn.Module:
 def _fill(net: nn.Module, weights: str, seed: int) -> None:
     if weights == "random":
         net.to_empty(device="cpu")
-        _randomise(net, torch.Generator().manual_seed(seed))
+        randomise_resnet(net, torch.Generator().manual_seed(seed))
         return
     tensors, path = read_clip("RN50", weights)
-    load_strictly(net, _visual_part(tensors), path)
+    load_strictly(net, visual_part(tensors, ("layer4.", "attnpool.")), path)
 
 
 def read_clip(arch: str, weights: str) -> tuple[dict[str, Tensor], str]:
@@ -140,11 +124,11 @@ def read_clip(arch: str, weights: str) -> tuple[dict[str, Tensor], str]:
         ) from None
 
 
-def _visual_part(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def visual_part(tensors: dict[str, Tensor], unused: tuple[str, ...]) -> dict[str, Tensor]:
     """The picture tower of a CLIP state dict, less the parts that are not built."""
     prefix = "visual." if any(name.startswith("visual.") for name in tensors) else ""
     tower = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-    return {k: v for k, v in tower.items() if not k.startswith(("layer4.", "attnpool."))}
+    return {k: v for k, v in tower.items() if not k.startswith(unused)}
 
 
 def _download(arch: str, tag: str) -> str:
@@ -164,7 +148,7 @@ def _download(arch: str, tag: str) -> str:
         ) from error
 
 
-def _randomise(net: nn.Module, generator: torch.Generator) -> None:
+def randomise_resnet(net: nn.Module, generator: torch.Generator) -> None:
     """Kaiming-uniform convolutions and BatchNorms with mean 0 and variance 1.
 
     Where a shortcut is projected, it and the residual branch carry half of the variance each;
@@ -186,3 +170,15 @@ def _gain(batch_norm: str) -> float:
     if batch_norm.endswith(("0.bn3", "0.downsample.1")):
         return math.sqrt(0.5)
     return 0.25 if batch_norm.endswith(".bn3") else 1.0
+
+
+def randomise_transformer(net: nn.Module, generator: torch.Generator) -> None:
+    """Uniform weights with variance 1 / fan-in, so that scales are kept; norms as the identity."""
+    for name, parameter in net.named_parameters():
+        if name.endswith("bias"):
+            nn.init.zeros_(parameter)
+        elif parameter.dim() < 2 and "embedding" not in name:
+            nn.init.ones_(parameter)  # weights of LayerNorms, and logit_scale, which is not used
+        else:
+            bound = math.sqrt(3.0 / max(1, parameter[0].numel()))
+            nn.init.uniform_(parameter, -bound, bound, generator=generator)

@@ -13,6 +13,7 @@ from derain.models.mgca import MGCAKind
 from derain.models.perception import PROMPTS, RainPerception, Similarity
 from derain.models.rain_masks import mask_loss
 from derain.models.routing import grouped, mixed
+from derain.models.sizes import check_sides
 
 Routing = Literal["hard", "soft", "oracle", "single", "random"]
 ROUTINGS: tuple[str, ...] = Routing.__args__  # type: ignore[attr-defined]
@@ -192,12 +193,7 @@ class CLIPRPN(nn.Module):
             expert.load_state_dict(state)
 
     def _restore(self, x: Tensor, route: Tensor | None) -> tuple[Tensor, ...]:
-        height, width = x.shape[-2:]
-        if height % self.stride or width % self.stride:
-            raise ValueError(
-                f"CLIPRPN expects height and width to be multiples of {self.stride}, got "
-                f"{height}x{width} (height x width). Pad the picture first, as the predictor does."
-            )
+        check_sides("CLIPRPN", x, self.stride)
         if self.routing == "soft" and route is None and self.perception is not None:
             return mixed(self.experts, x, self.perception(x))
         route = self.perceive(x) if route is None else route

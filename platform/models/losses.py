@@ -1,6 +1,5 @@
 """What a deraining network is trained to lower: a pixel loss and, if wanted, a perceptual one."""
 
-import urllib.error
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -9,14 +8,20 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from derain.models.clip import CLIPResNetEncoder
+from derain.models.frozen import FrozenEncoder
 from derain.models.schedules import Schedule, Statistics
-from derain.models.weights import load_strictly, read_state_dict
+from derain.models.weights import download_torchvision, load_strictly, read_state_dict
 
 PixelLoss = Literal["l1", "mse", "charbonnier", "power"]
 Perceptual = Literal["none", "vgg16", "vgg19", "encoder"]
 Arch = Literal["vgg16", "vgg19"]
 Picture = Float[Tensor, "batch 3 height width"]
+
+
+_REMEDY = (
+    "give its path as the weights of the perceptual loss (the option encoder needs no weights of "
+    "its own; none switches the term off)"
+)
 
 
 def charbonnier(output: Picture, clean: Picture, eps: float = 1e-3) -> Float[Tensor, ""]:
@@ -146,13 +151,10 @@ class EncoderFeatures(nn.Module):
     Raises ValueError for an encoder that is not frozen: its target would move as it trains.
     """
 
-    def __init__(self, encoder: CLIPResNetEncoder) -> None:
+    def __init__(self, encoder: FrozenEncoder) -> None:
         super().__init__()
-        if encoder.bn_mode != "frozen":
-            raise ValueError(
-                f"A perceptual loss on the encoder needs encoder_bn_mode=frozen, "
-                f"got {encoder.bn_mode!r}"
-            )
+        if encoder.drifts:
+            raise ValueError("A perceptual loss on the encoder needs encoder_bn_mode=frozen")
         self._encoder = (encoder,)  # a tuple hides it from nn.Module
 
     def forward(self, output: Picture, clean: Picture) -> Float[Tensor, ""]:
@@ -188,11 +190,11 @@ def build_loss(
     return DerainLoss(pixel, lambda_p, features, schedule)
 
 
-def _encoder_of(network: nn.Module) -> CLIPResNetEncoder:
+def _encoder_of(network: nn.Module) -> FrozenEncoder:
     encoder = getattr(network, "encoder", None)
-    if not isinstance(encoder, CLIPResNetEncoder):
+    if not isinstance(encoder, FrozenEncoder):
         raise ValueError(
-            f"perceptual='encoder' needs a network with a CLIP encoder, {type(network).__name__} "
+            f"perceptual='encoder' needs a network with a frozen encoder, {type(network).__name__} "
             "has none; choose vgg16 or vgg19"
         )
     return encoder
@@ -222,24 +224,11 @@ def _fill_vgg(features: nn.Sequential, arch: Arch, weights: str) -> None:
             else:
                 nn.init.zeros_(parameter)
         return
-    tensors = _download_vgg(arch) if weights == "imagenet" else read_state_dict(weights)
+    if weights == "imagenet":
+        tensors = download_torchvision(arch, "IMAGENET1K_V1", _REMEDY)
+    else:
+        tensors = read_state_dict(weights)
     positions = {name.split(".")[0] for name in features.state_dict()}
     prefixed = {k.removeprefix("features."): v for k, v in tensors.items() if "features." in k}
     used = {k: v for k, v in prefixed.items() if k.split(".")[0] in positions}
     load_strictly(features, used, f"{arch} {weights}")
-
-
-def _download_vgg(arch: Arch) -> dict[str, Tensor]:
-    """torchvision's ImageNet weights; a copy in the cache of torch.hub needs no network."""
-    import torchvision
-
-    entry = torchvision.models.get_model_weights(arch)["IMAGENET1K_V1"]
-    try:
-        return entry.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except (urllib.error.URLError, OSError) as error:
-        raise FileNotFoundError(
-            f"The ImageNet weights of {arch} are not in torch's cache and {entry.url} could not "
-            f"be downloaded: {error}. Download that file on a machine with a network, copy it "
-            "here and give its path as the weights of the perceptual loss. (The option encoder "
-            "needs no weights of its own; none switches the term off.)"
-        ) from error

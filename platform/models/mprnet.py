@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from derain.models.sizes import check_sides
+
 Features = Float[Tensor, "batch channels height width"]
 
 
@@ -86,12 +88,7 @@ class MPRNet(nn.Module):
 
         Raises ValueError unless height and width are multiples of `stride`.
         """
-        height, width = x.shape[-2:]
-        if height % self.stride or width % self.stride:
-            raise ValueError(
-                f"MPRNet expects height and width to be multiples of {self.stride}, got "
-                f"{height}x{width} (height x width). Pad the picture first, as the predictor does."
-            )
+        check_sides("MPRNet", x, self.stride)
         # Parts of a picture are treated alike and apart: they go through as one larger batch.
         halves = _split(x, dim=2)
         quarters = _split(halves, dim=3)

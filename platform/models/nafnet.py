@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from derain.models.sizes import check_sides
+
 
 class NAFNet(nn.Module):
     """Rainy picture -> clean picture, NCHW RGB in [0, 1].
@@ -74,12 +76,7 @@ class NAFNet(nn.Module):
 
         Raises ValueError unless height and width are multiples of `stride`.
         """
-        height, width = x.shape[-2:]
-        if height % self.stride or width % self.stride:
-            raise ValueError(
-                f"NAFNet expects height and width to be multiples of {self.stride}, got "
-                f"{height}x{width} (height x width). Pad the picture first, as the predictor does."
-            )
+        check_sides("NAFNet", x, self.stride)
         y, skips = self.intro(x), []
         for encoder, down in zip(self.encoders, self.downs, strict=True):
             skips.append(encoder(y))

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from derain.models.clip import CLIP_MEAN, CLIP_STD, read_clip
+from derain.models.clip import CLIP_MEAN, CLIP_STD, randomise_transformer, read_clip
 from derain.models.weights import load_strictly
 
 Similarity = Literal["cosine", "dot"]
@@ -157,7 +157,7 @@ def _clip(dim: int, width: int, layers: int, text_width: int, text_layers: int) 
 def _fill(clip: Any, weights: str, seed: int) -> None:
     if weights == "random":
         clip.to_empty(device="cpu")
-        _randomise(clip, torch.Generator().manual_seed(seed))
+        randomise_transformer(clip, torch.Generator().manual_seed(seed))
     else:
         tensors, path = read_clip("ViT-B-32", weights)
         load_strictly(clip, _without_sizes(tensors), path)
@@ -170,22 +170,6 @@ def _without_sizes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """OpenAI's own state dict keeps three sizes as tensors."""
     sizes = ("input_resolution", "context_length", "vocab_size")
     return {name: tensor for name, tensor in tensors.items() if name not in sizes}
-
-
-def _randomise(clip: nn.Module, generator: torch.Generator) -> None:
-    """Uniform weights with variance 1 / fan-in, so that scales are kept; norms as the identity.
-
-    Uniform numbers, because their bits are the same on every CPU, which those of `normal_` need
-    not be.
-    """
-    for name, parameter in clip.named_parameters():
-        if name.endswith("bias"):
-            nn.init.zeros_(parameter)
-        elif parameter.dim() < 2 and "embedding" not in name:
-            nn.init.ones_(parameter)  # weights of LayerNorms, and logit_scale, which is not used
-        else:
-            bound = math.sqrt(3.0 / max(1, parameter[0].numel()))
-            nn.init.uniform_(parameter, -bound, bound, generator=generator)
 
 
 @torch.no_grad()

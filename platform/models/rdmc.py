@@ -8,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from derain.models.sizes import check_sides
+
 Gate = Literal["learned", "dynamic"]
 Norm = Literal["batch", "group", "none"]
 Up = Literal["mixed", "bilinear"]
@@ -106,12 +108,7 @@ class RDMC(nn.Module):
 
         Raises ValueError unless height and width are multiples of `stride`.
         """
-        height, width = x.shape[-2:]
-        if height % self.stride or width % self.stride:
-            raise ValueError(
-                f"RDMC expects height and width to be multiples of {self.stride}, got "
-                f"{height}x{width} (height x width). Pad the picture first, as the predictor does."
-            )
+        check_sides("RDMC", x, self.stride)
         output = x
         for _ in range(self.recursions):
             output = x + self._residue(torch.cat((x, output), dim=1))

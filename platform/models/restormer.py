@@ -7,6 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from derain.models.sizes import check_sides
+
 
 class Restormer(nn.Module):
     """Rainy picture -> clean picture, NCHW RGB in [0, 1].
@@ -72,12 +74,7 @@ class Restormer(nn.Module):
 
         Raises ValueError unless height and width are multiples of `stride`.
         """
-        height, width = x.shape[-2:]
-        if height % self.stride or width % self.stride:
-            raise ValueError(
-                f"Restormer expects height and width to be multiples of {self.stride}, got "
-                f"{height}x{width} (height x width). Pad the picture first, as the predictor does."
-            )
+        check_sides("Restormer", x, self.stride)
         e1 = self.encoder_level1(self.patch_embed(x))
         e2 = self.encoder_level2(self.down1_2(e1))
         e3 = self.encoder_level3(self.down2_3(e2))

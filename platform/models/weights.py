@@ -1,6 +1,7 @@
 """A local file of weights -> a dict of float32 tensors, without running any code from the file."""
 
 import pickle
+import urllib.error
 import zipfile
 from pathlib import Path
 
@@ -48,6 +49,24 @@ def load_strictly(module: nn.Module, tensors: dict[str, Tensor], origin: str | P
             f"The weights in {origin} are not those of the network that was asked for: {error}. "
             "Check that the file and the options for layers and width belong together."
         ) from None
+
+
+def download_torchvision(arch: str, tag: str, remedy: str) -> dict[str, Tensor]:
+    """torchvision's weights `tag` of `arch`; a copy in the cache of torch.hub needs no network.
+
+    Raises FileNotFoundError that names the file and what to do with it (`remedy`).
+    """
+    import torchvision  # seconds to import
+
+    entry = torchvision.models.get_model_weights(arch)[tag]
+    try:
+        return entry.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except (urllib.error.URLError, OSError) as error:
+        raise FileNotFoundError(
+            f"The ImageNet weights of {arch} are not in torch's cache and {entry.url} could not "
+            f"be downloaded: {error}. Download that file on a machine with a network, copy it "
+            f"here and {remedy}."
+        ) from error
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -65,8 +65,14 @@ def _lineage(config: Config, manifests: Sequence[str], result: dict[str, Any]) -
         "protocol": result["protocol"],
         "profile": config.profile or "",
         "input_psnr_y": repr(result["input"]["psnr_y"]),
-        "encoder_weights": getattr(config.model, "encoder_weights", ""),
+        "encoder_weights": _encoder(config),
     }
+
+
+def _encoder(config: Config) -> str:
+    """Which weights the frozen encoder began with; nothing for a network without one."""
+    named = getattr(config.model, "encoder_weights", "")
+    return "published" if named is None else named
 
 
 def _combined(digests: Sequence[str]) -> str:

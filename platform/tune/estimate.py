@@ -12,7 +12,7 @@ from derain.data.loader import Batch, Position
 from derain.parallel import Rank
 from derain.pipelines.train import loss_of
 from derain.predictor import Predictor
-from derain.trainer import Trainer, build_network, pick_device, place
+from derain.trainer import Trainer, build_network, pick_device, place, without_weights
 
 PICTURE = (321, 481)
 """Height and width of a BSD picture, the commonest in rain datasets."""
@@ -39,12 +39,8 @@ def measure(config: Config) -> Pace:
 
     The steps learn next to nothing: a rate at which the first trial diverges fails that trial only.
     """
-    values: dict[str, object] = {"train.steps": 100, "train.lr": 1e-12}
-    if hasattr(config.model, "encoder_weights"):
-        values["model.encoder_weights"] = "random"
-    if config.loss.perceptual.startswith("vgg"):
-        values["loss.perceptual_weights"] = "random"
-    config = config.replaced(values, "estimate")
+    values = {"train.steps": 100, "train.lr": 1e-12}
+    config = without_weights(config).replaced(values, "estimate")
     torch.set_num_threads(config.train.cpu_threads or 1)
     network = build_network(config)
     device = pick_device(config.train)

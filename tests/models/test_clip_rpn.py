@@ -167,7 +167,9 @@ def test_single_has_one_expert_and_no_clip(small):
     single, many = small(routing="single"), small(routing="hard")
     assert single.frozen == ()
     assert models.frozen_modules(many).keys() == {"perception"}
-    trained = [sum(p.numel() for p in models.trainable_parameters(n)) for n in (single, many)]
+    trained = [
+        sum(p.numel() for p in models.trained_parameters(n).values()) for n in (single, many)
+    ]
     assert trained[1] == 3 * trained[0] == 3 * sum(p.numel() for p in single.parameters())
 
 
@@ -243,7 +245,7 @@ def test_the_picture_is_float32_under_bfloat16_autocast(small):
         picture, extra = network(batch(), ROUTE, clean=batch() * 0.9)
         (F.l1_loss(picture, batch()) + extra["mask"]).backward()
     assert picture.dtype == extra["mask"].dtype == torch.float32
-    assert all(torch.isfinite(p.grad).all() for p in models.trainable_parameters(network))
+    assert all(torch.isfinite(p.grad).all() for p in models.trained_parameters(network).values())
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         low = network.eval()(batch(), ROUTE)
     assert 0 < (low - network(batch(), ROUTE)).abs().max() < 0.02
@@ -307,7 +309,7 @@ def test_it_overfits_one_batch(small):
 
 def train(network, rainy, clean, steps, lr=6e-3):
     """Plain Adam on L1 and the network's own terms; the L1, one a step."""
-    optimizer = torch.optim.Adam(models.trainable_parameters(network), lr=lr)
+    optimizer = torch.optim.Adam(models.trained_parameters(network).values(), lr=lr)
     losses = []
     network.train()
     for _ in range(steps):

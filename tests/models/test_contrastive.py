@@ -112,7 +112,7 @@ def test_a_clip_encoder_lends_its_taps_and_stays_its_networks_own(tiny):
     loss = ContrastiveLoss(network.encoder.features, (1 / 8, 1 / 4, 1 / 2, 1.0))
     rainy, clean = (torch.rand(1, 3, 32, 32) for _ in range(2))
     loss(network(rainy), clean, [rainy]).backward()
-    assert all(p.grad is not None for p in models.trainable_parameters(network))
+    assert all(p.grad is not None for p in models.trained_parameters(network).values())
     assert all(p.grad is None for p in network.encoder.parameters())
     assert loss.state_dict() == {}
 

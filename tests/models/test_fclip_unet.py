@@ -19,7 +19,7 @@ def batch(size=2, height=32, width=48):
 
 def train(network, rainy, clean, steps, lr=3e-3):
     """Plain Adam on L1; the losses, one a step."""
-    optimizer = torch.optim.Adam(models.trainable_parameters(network), lr=lr)
+    optimizer = torch.optim.Adam(models.trained_parameters(network).values(), lr=lr)
     losses = []
     network.train()
     for _ in range(steps):
@@ -54,7 +54,7 @@ def test_the_default_size_is_that_of_the_specification():
         expected += 3 * ((49 * c + c) + 2 * c + (4 * c * c + 4 * c) + (4 * c * c + c) + c)
     for c, d, skip in zip(widths, widths[1:], skips[1:], strict=False):
         expected += (9 * c + c) + 2 * (c * d + d) + (d + skip) * d + d
-    trained = sum(p.numel() for p in models.trainable_parameters(network))
+    trained = sum(p.numel() for p in models.trained_parameters(network).values())
     assert trained == expected
     assert round(trained / 1e6, 2) == 9.78
     assert sum(p.numel() for p in network.encoder.parameters()) == 8_562_528
@@ -127,7 +127,7 @@ def test_the_picture_is_float32_under_bfloat16_autocast(tiny):
         output = network(batch())
         F.l1_loss(output, batch()).backward()
     assert output.dtype == torch.float32
-    assert all(torch.isfinite(p.grad).all() for p in models.trainable_parameters(network))
+    assert all(torch.isfinite(p.grad).all() for p in models.trained_parameters(network).values())
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         low = network.eval()(batch())
     assert 0 < (low - network(batch())).abs().max() < 0.05
@@ -143,7 +143,7 @@ def test_the_state_survives_safetensors(tiny, tmp_path):
 def test_without_the_frozen_part_the_state_is_the_decoder(tiny):
     network = tiny()
     left = [k for k in network.state_dict() if k.split(".")[0] not in network.frozen]
-    assert len(left) == len(models.trainable_parameters(network))
+    assert len(left) == len(models.trained_parameters(network))
 
 
 def test_it_overfits_one_batch(tiny):

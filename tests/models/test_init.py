@@ -24,7 +24,7 @@ def test_every_network_says_its_stride_and_its_frozen_parts(name):
 def test_frozen_and_trainable_parameters_are_apart_and_complete(tiny):
     network = tiny()
     frozen = {p for m in models.frozen_modules(network).values() for p in m.parameters()}
-    trained = set(models.trainable_parameters(network))
+    trained = set(models.trained_parameters(network).values())
     assert frozen
     assert not frozen & trained
     assert frozen | trained == set(network.parameters())

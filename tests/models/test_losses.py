@@ -95,7 +95,7 @@ def test_vgg_trains_nothing_and_gives_a_gradient_to_the_output():
     loss(output, clean).backward()
     assert output.grad.abs().sum() > 0
     assert clean.grad is None
-    assert models.trainable_parameters(loss) == []
+    assert models.trained_parameters(loss) == {}
 
 
 def test_vgg_with_random_weights_is_always_the_same():
@@ -136,7 +136,7 @@ def test_encoder_features_train_the_decoder_and_leave_the_encoder(tiny):
     rainy, clean = pictures()
     _, terms = loss(network(rainy), clean)
     terms["perceptual"].backward()
-    assert all(p.grad is not None for p in models.trainable_parameters(network))
+    assert all(p.grad is not None for p in models.trained_parameters(network).values())
     assert all(p.grad is None for p in network.encoder.parameters())
     assert models.fingerprint(network.encoder) == before
     assert loss.state_dict() == {}
