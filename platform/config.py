@@ -226,6 +226,9 @@ class DataConfig(Section):
     """Decoded pixels live here; null takes DERAIN_CACHE_DIR, else the user's cache folder."""
     cache_gib: float = Field(50.0, ge=0)
     """Budget of the cache folder; 0 decodes from the tars every time."""
+    loader_processes: int = Field(0, ge=0)
+    """Processes a worker that cut batches ahead of the step; 0 cuts between the steps. The batches
+    are the same. Worth it on a GPU, and where the pictures are not in the cache."""
 
     @model_validator(mode="after")
     def _mix_fits(self) -> "DataConfig":

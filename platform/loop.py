@@ -16,7 +16,8 @@ from torch import Tensor
 from derain import checkpoint, ledger
 from derain.checkpoint import Checkpoint, State
 from derain.config import Config, TrainConfig
-from derain.data.loader import Batch, Loader, Position
+from derain.data.feed import BatchAt
+from derain.data.loader import Batch, Position
 from derain.errors import DerainError, UsageError
 from derain.parallel import Rank
 from derain.trainer import Trainer, fingerprints, learning_rate, place
@@ -44,12 +45,12 @@ class Outcome:
     seconds: float
 
 
-def follow(course: Course[Returned], loader: Loader, train: TrainConfig) -> Returned:
+def follow(course: Course[Returned], batch_at: BatchAt, train: TrainConfig) -> Returned:
     """Drive one course to its end on the batches that it asks for."""
     try:
         position = next(course)
         while True:
-            position = course.send(place(loader.batch(position), train))
+            position = course.send(place(batch_at(position), train))
     except StopIteration as end:
         return end.value
 
@@ -113,7 +114,7 @@ class Run:
             )
         self.trainer.restore(self.resume)
         self._loss_first, self._loss_last = state.loss["first"], state.loss["last"]
-        return state.step, Position(state.epoch, state.offset)
+        return state.step, Position(state.epoch, state.offset, state.step)
 
     def _due(self, done: int, every: int) -> bool:
         return done % every == 0 or done == self.config.train.steps

@@ -42,8 +42,12 @@ def place(batch: Batch[np.ndarray], train: TrainConfig) -> Batch[Tensor]:
     device, layout = pick_device(train), _layout(train)
 
     def tensor(pictures: np.ndarray) -> Tensor:
-        on_device = torch.from_numpy(np.ascontiguousarray(pictures)).to(device, non_blocking=True)
-        nchw = on_device.permute(0, 3, 1, 2)
+        host = torch.from_numpy(np.ascontiguousarray(pictures))
+        if device.type == "cuda":
+            host = (
+                host.pin_memory()
+            )  # torch keeps it until the copy, which nobody waits for, is done
+        nchw = host.to(device, non_blocking=True).permute(0, 3, 1, 2)
         return nchw.to(torch.float32, memory_format=layout).div_(255)
 
     rain, clean = tensor(batch.rain), tensor(batch.clean)

@@ -101,4 +101,4 @@ def run(
     torch.set_num_threads(1)
     reported = figures if figures is not None else []
     course = a_run(config, reported, rank=rank, network=network).course()
-    return follow(course, loader(config, rank), config.train)
+    return follow(course, loader(config, rank).batch, config.train)

@@ -45,7 +45,7 @@ def open_pixels(prepared: Prepared, *, folder: str | Path | None, budget_gib: fl
     from its tars instead, and the log says so; otherwise the least recently used caches go until
     it fits. Raises DataError when a shard is not the one that the manifest names.
     """
-    needed = int(_offsets(prepared)[-1])
+    needed = int(_offsets(*_sizes(prepared))[-1])
     if needed > budget_gib * 2**30:
         log.warning(
             "cache: %s needs %.2f GiB, the budget is %.2f GiB: decoding from the tars",
@@ -61,7 +61,7 @@ def open_pixels(prepared: Prepared, *, folder: str | Path | None, budget_gib: fl
             _make_room(place, int(budget_gib * 2**30) - needed)
             _build(prepared, path)
         path.touch()
-    return MappedPixels(prepared, path)
+    return MappedPixels(path, *_sizes(prepared))
 
 
 def cache_folder(folder: str | Path | None) -> Path:
@@ -76,17 +76,23 @@ def cache_folder(folder: str | Path | None) -> Path:
 class MappedPixels:
     """Pixels of a cache file: every process of the node reads the same memory pages."""
 
-    def __init__(self, prepared: Prepared, path: Path) -> None:
-        self._pixels = np.memmap(path, dtype=np.uint8, mode="r")
-        self._offsets = _offsets(prepared)
-        self._shapes = _shapes(prepared)
+    def __init__(self, path: Path, heights: np.ndarray, widths: np.ndarray) -> None:
+        self._file = path, heights, widths
+        # Not np.memmap, whose every slice costs a microsecond more.
+        self._pixels = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
+        self._offsets = _offsets(heights, widths)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process maps the file itself."""
+        return MappedPixels, self._file
 
     def __len__(self) -> int:
-        return len(self._shapes)
+        return len(self._offsets) - 1
 
     def __getitem__(self, sample: int) -> np.ndarray:
+        _, heights, widths = self._file
         begin, end = self._offsets[sample], self._offsets[sample + 1]
-        return self._pixels[begin:end].reshape(2, *self._shapes[sample], 3)
+        return self._pixels[begin:end].reshape(2, heights[sample], widths[sample], 3)
 
 
 class TarPixels:
@@ -110,15 +116,13 @@ def _decode(tar: BinaryIO, row: Mapping[str, Any], side: str) -> np.ndarray:
     return pictures.decode(data, f"{tar.name}: {row[f'{side}_member']}")
 
 
-def _shapes(prepared: Prepared) -> list[tuple[int, int]]:
-    heights, widths = prepared.column("height").tolist(), prepared.column("width").tolist()
-    return list(zip(heights, widths, strict=True))
+def _sizes(prepared: Prepared) -> tuple[np.ndarray, np.ndarray]:
+    return prepared.column("height"), prepared.column("width")
 
 
-def _offsets(prepared: Prepared) -> np.ndarray:
+def _offsets(heights: np.ndarray, widths: np.ndarray) -> np.ndarray:
     """Where each sample begins, and at the end the size of the whole file: int64 bytes."""
-    areas = prepared.column("height").astype(np.int64) * prepared.column("width")
-    return np.concatenate([[0], np.cumsum(2 * 3 * areas)])
+    return np.concatenate([[0], np.cumsum(2 * 3 * heights.astype(np.int64) * widths)])
 
 
 @contextlib.contextmanager
@@ -151,7 +155,7 @@ def _make_room(folder: Path, allowed: int) -> None:
 def _build(prepared: Prepared, path: Path) -> None:
     """Decode every shard into `path`, on all cores; the name appears when all bytes are there."""
     temporary = path.with_name(f"{path.name}.tmp")
-    offsets = _offsets(prepared)
+    offsets = _offsets(*_sizes(prepared))
     log.info(
         "cache: decoding %d pairs of %s (%.2f GiB)",
         len(prepared), prepared.folder, offsets[-1] / 2**30,

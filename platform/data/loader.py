@@ -21,10 +21,11 @@ Array = TypeVar("Array")
 
 @dataclass(frozen=True)
 class Position:
-    """The next sample to train on: `offset` samples of `epoch` are done, over all ranks."""
+    """Where a run stands: `step` steps are done, `offset` samples of `epoch` over all ranks."""
 
     epoch: int = 0
     offset: int = 0
+    step: int = 0
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,29 @@ class Batch(Generic[Array]):
     """This rank's samples over the global batch's; 0 for a rank that has none."""
     following: Position
     """Where the next batch begins."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which samples of an epoch one rank cuts for one step; no pixels yet."""
+
+    epoch: int
+    places: slice
+    """Of what is cut, in the epoch's order; one sample where the rank has none."""
+    ids: np.ndarray
+    share: float
+    crop_px: int
+    following: Position
+
+    @property
+    def shape(self) -> tuple[int, int, int, int, int]:
+        """Of the pixels: side (rain, clean), samples, height, width, 3."""
+        count = self.places.stop - self.places.start
+        return 2, count, self.crop_px, self.crop_px, 3
+
+    def batch(self, pixels: np.ndarray) -> Batch[np.ndarray]:
+        """This part with its pixels, of `shape`."""
+        return Batch(pixels[0], pixels[1], self.ids, self.share, self.following)
 
 
 class Loader:
@@ -61,55 +85,89 @@ class Loader:
         rank: int = 0,
         world: int = 1,
     ) -> None:
+        sizes = tuple(len(dataset) for dataset in pixels)
         self._pixels = pixels
-        self._sizes = [len(dataset) for dataset in pixels]
-        self._first = np.concatenate([[0], np.cumsum(self._sizes)])
+        self._recipe = _Recipe(sizes, tuple(mix) if mix else None, seed, augment)
         self._batch_size = batch_size
         self._crop_px = crop_px
-        self._seed = seed
-        self._augment = augment
         self._rank, self._world = rank, world
-        self._order = lru_cache(maxsize=2)(
-            lambda epoch: order.epoch_ids(self._sizes, mix, seed, epoch)
-        )
 
     def __len__(self) -> int:
         """Samples in an epoch."""
-        return int(self._first[-1])
+        return sum(self._recipe.sizes)
+
+    @property
+    def largest_bytes(self) -> int:
+        """Of the pixels of this rank's part of a batch."""
+        return 2 * -(-self._batch_size // self._world) * self._crop_px**2 * 3
 
     def batch(self, at: Position) -> Batch[np.ndarray]:
         """This rank's part of the global batch that begins at a position."""
-        batch_ids = self._order(at.epoch)[at.offset : at.offset + self._batch_size]
-        ids = batch_ids[order.rank_slice(len(batch_ids), self._rank, self._world)]
-        cut = ids if len(ids) else batch_ids[:1]
-        pairs = self._cut(at.epoch, cut)
-        return Batch(
-            rain=pairs[:, 0],
-            clean=pairs[:, 1],
-            ids=ids,
-            share=len(ids) / len(batch_ids),
-            following=self._after(at, len(batch_ids)),
+        part = self.part(at)
+        pixels = np.empty(part.shape, np.uint8)
+        self.cut(part, pixels)
+        return part.batch(pixels)
+
+    def part(self, at: Position) -> Part:
+        """What `batch` is made of, known without touching a pixel."""
+        count = min(self._batch_size, len(self) - at.offset)
+        mine = order.rank_slice(count, self._rank, self._world)
+        first = at.offset + mine.start
+        last = at.offset + mine.stop
+        end = at.offset + count
+        return Part(
+            epoch=at.epoch,
+            places=slice(first, last) if first < last else slice(at.offset, at.offset + 1),
+            ids=_epoch(self._recipe, at.epoch).ids[first:last],
+            share=(last - first) / count,
+            crop_px=self._crop_px,
+            following=Position(at.epoch, end, at.step + 1)
+            if end < len(self)
+            else Position(at.epoch + 1, 0, at.step + 1),
         )
 
-    def _after(self, at: Position, count: int) -> Position:
-        if at.offset + count < len(self):
-            return Position(at.epoch, at.offset + count)
-        return Position(at.epoch + 1, 0)
+    def cut(self, part: Part, out: np.ndarray) -> None:
+        """Write the crops of a part: uint8, of its shape."""
+        epoch, crop_px = _epoch(self._recipe, part.epoch), part.crop_px
+        columns = (epoch.dataset, epoch.sample, epoch.top, epoch.left, epoch.symmetry)
+        rows = zip(*(column[part.places].tolist() for column in columns), strict=True)
+        for place, (dataset, sample, top, left, symmetry) in enumerate(rows):
+            square = transforms.crop(self._pixels[dataset][sample], top, left, crop_px)
+            transforms.write_turned(out[:, place], square, symmetry)
 
-    def _cut(self, epoch: int, ids: np.ndarray) -> np.ndarray:
-        """Crops of both pictures: uint8 (samples, 2, crop_px, crop_px, 3)."""
-        draws = transforms.draw(self._seed, epoch, ids, self._augment)
-        out = np.empty((len(ids), 2, self._crop_px, self._crop_px, 3), dtype=np.uint8)
-        for place, sample in enumerate(ids):
-            square = transforms.crop(
-                self._pair(int(sample)), draws.top[place], draws.left[place], self._crop_px
-            )
-            out[place] = transforms.turn(square, int(draws.symmetry[place]))
-        return out
 
-    def _pair(self, sample: int) -> np.ndarray:
-        dataset = int(np.searchsorted(self._first, sample, side="right")) - 1
-        return self._pixels[dataset][sample - int(self._first[dataset])]
+@dataclass(frozen=True)
+class _Recipe:
+    """What decides the order of samples and their crops."""
+
+    sizes: tuple[int, ...]
+    mix: tuple[float, ...] | None
+    seed: int
+    augment: str
+
+
+@dataclass(frozen=True)
+class _Epoch:
+    """The samples of an epoch in order, each column an array: drawing them at once is 20 times
+    cheaper a sample than batch by batch."""
+
+    ids: np.ndarray
+    dataset: np.ndarray
+    sample: np.ndarray
+    """Number within its dataset."""
+    top: np.ndarray
+    left: np.ndarray
+    symmetry: np.ndarray
+
+
+@lru_cache(maxsize=4)
+def _epoch(recipe: _Recipe, number: int) -> _Epoch:
+    ids = order.epoch_ids(recipe.sizes, recipe.mix, recipe.seed, number)
+    draws = transforms.draw(recipe.seed, number, ids, recipe.augment)
+    ends = np.cumsum(recipe.sizes)
+    dataset = np.searchsorted(ends, ids, side="right")
+    sample = ids - (ends - recipe.sizes)[dataset]
+    return _Epoch(ids, dataset, sample, draws.top, draws.left, draws.symmetry)
 
 
 def open_all(datasets: Sequence[Prepared], config: DataConfig) -> list[Pixels]:

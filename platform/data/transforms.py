@@ -45,8 +45,39 @@ def crop(pair: np.ndarray, top: float, left: float, crop_px: int) -> np.ndarray:
 
 def turn(pair: np.ndarray, symmetry: int) -> np.ndarray:
     """One of the 8 symmetries of a square, the same for both pictures, as a view."""
-    turned = np.rot90(pair, symmetry % 4, axes=(1, 2))
-    return turned[:, :, ::-1] if symmetry >= 4 else turned
+    transposed, down, right = _STEPS[symmetry]
+    turned = pair.transpose(0, 2, 1, 3) if transposed else pair
+    return turned[:, ::down, ::right]
+
+
+def write_turned(out: np.ndarray, square: np.ndarray, symmetry: int) -> None:
+    """Copy a square under one of the 8 symmetries.
+
+    Where rows do not stay rows, numpy would copy three bytes at a time (160 us a pair of 128 px);
+    a copy into the processor's cache and one channel after the other takes 40 us.
+    """
+    if symmetry in _WHOLE_ROWS:
+        out[...] = turn(square, symmetry)
+        return
+    turned = turn(square.copy(), symmetry)
+    for channel in range(3):
+        out[..., channel] = turned[..., channel]
+
+
+_STEPS = (
+    (False, 1, 1),
+    (True, -1, 1),
+    (False, -1, -1),
+    (True, 1, -1),
+    (False, 1, -1),
+    (True, -1, -1),
+    (False, -1, 1),
+    (True, 1, 1),
+)
+"""Of each symmetry: transposed first, then the step down the rows and along them."""
+_WHOLE_ROWS = frozenset(
+    number for number, (transposed, _, right) in enumerate(_STEPS) if not transposed and right == 1
+)
 
 
 def _at_least(pair: np.ndarray, crop_px: int) -> np.ndarray:

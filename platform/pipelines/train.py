@@ -20,6 +20,7 @@ from torch import nn
 from derain import checkpoint, cluster, tracking
 from derain.checkpoint import Checkpoint
 from derain.config import Config, load_config
+from derain.data.feed import feed
 from derain.data.loader import Loader, open_all
 from derain.data.manifest import open_prepared
 from derain.data.pictures import encode_png
@@ -121,7 +122,8 @@ def claim(folder: Path) -> None:
 def run_in_this_process(config: Config, place: Place, rank: Rank) -> None:
     """One process's part of a run, see `course`."""
     torch.set_num_threads(config.train.cpu_threads or _cores_a_worker(config))
-    follow(course(config, place, rank), _loader(config, rank), config.train)
+    with feed(_loader(config, rank), config.data.loader_processes) as batch_at:
+        follow(course(config, place, rank), batch_at, config.train)
 
 
 def course(config: Config, place: Place, rank: Rank) -> Course[None]:

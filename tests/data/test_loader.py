@@ -175,7 +175,7 @@ def test_an_epoch_has_every_sample_once(dataset: Prepared) -> None:
     ids = np.concatenate([batch.ids for batch in batches])
     assert sorted(ids.tolist()) == list(range(26))
     assert [len(batch.ids) for batch in batches] == [4] * 6 + [2]
-    assert batches[-1].following == Position(3, 0)
+    assert batches[-1].following == Position(3, 0, step=7)
 
 
 @pytest.mark.parametrize("world", [2, 3, 4])
