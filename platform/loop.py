@@ -34,9 +34,10 @@ others on the same batches (see `cohort.py`)."""
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished run leaves."""
+    """What a run leaves that is finished, or paused on its way."""
 
     steps: int
+    """Steps that are done."""
     resumed_from_step: int
     loss_first: float
     loss_last: float
@@ -66,9 +67,11 @@ class Run:
     manifests: Sequence[str]
     rank: Rank = field(default_factory=Rank)
     resume: Checkpoint | None = None
+    until: int | None = None
+    """Pause after this many steps, with a checkpoint; None, or more than there are: to the end."""
 
     def course(self) -> Course[Outcome]:
-        """Train until `train.steps` are done, on the batches that are sent.
+        """Train until `train.steps`, or `until`, are done, on the batches that are sent.
 
         Raises DerainError when the loss is no longer finite; the checkpoints stay as they were.
         """
@@ -77,7 +80,7 @@ class Run:
         first, position = self._beginning()
         saved: Path | None = None
         with self._ledger(first) as consumed:
-            for step in range(first, self.config.train.steps):
+            for step in range(first, self._last):
                 batch = yield position
                 values = self.trainer.step(step, batch)
                 consumed(step, position.epoch, batch.ids)
@@ -92,7 +95,7 @@ class Run:
             assert self.resume is not None
             saved = self.resume.folder
         return Outcome(
-            steps=self.config.train.steps,
+            steps=max(first, self._last),
             resumed_from_step=first,
             loss_first=self._loss_first,
             loss_last=self._loss_last,
@@ -100,6 +103,10 @@ class Run:
             weights_sha256=checkpoint.load(saved).weights_sha256() if self.rank.leads else "",
             seconds=time.monotonic() - began,
         )
+
+    @property
+    def _last(self) -> int:
+        return min(self.until or self.config.train.steps, self.config.train.steps)
 
     def _beginning(self) -> tuple[int, Position]:
         """Steps that are done and the position of the next one."""
@@ -117,7 +124,7 @@ class Run:
         return state.step, Position(state.epoch, state.offset, state.step)
 
     def _due(self, done: int, every: int) -> bool:
-        return done % every == 0 or done == self.config.train.steps
+        return done % every == 0 or done == self._last
 
     def _figures(self, done: int, values: Tensor, share: float, began: float, steps: int) -> None:
         """Report the figures of a step, averaged over the ranks."""

@@ -101,7 +101,8 @@ def prepare_store(uri: str | None = None, experiment: str = EXPERIMENT) -> str:
 class RunLog:
     """One MLflow run as a context manager; with `parent_run_id` a child of that run.
 
-    The run ends as FINISHED, as KILLED on KeyboardInterrupt, and as FAILED on any other exception.
+    The run ends as FINISHED, or SCHEDULED after `pause`, as KILLED on KeyboardInterrupt, and as
+    FAILED on any other exception.
     Metrics are buffered and written by the caller's own thread; an instance belongs to one thread.
     """
 
@@ -125,6 +126,7 @@ class RunLog:
         self._tags = dict(tags or {})
         if parent_run_id is not None:
             self._tags["mlflow.parentRunId"] = parent_run_id
+        self._ends_as = "FINISHED"
         self._buffer: list[Any] = []
         self._flushed_at = time.monotonic()
         self._run_id = run_id
@@ -158,7 +160,7 @@ class RunLog:
         trace: TracebackType | None,
     ) -> None:
         """Write what is buffered and end the run."""
-        status = "FINISHED"
+        status = self._ends_as
         if kind is not None:
             status = "KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED"
         try:
@@ -179,6 +181,10 @@ class RunLog:
                 f"The MLflow run {run_id} is not in the store {_without_password(self.uri)}: "
                 f"{error}. Point MLFLOW_TRACKING_URI at the store that it was begun in."
             ) from error
+
+    def pause(self) -> None:
+        """Let the run end as SCHEDULED: it is to be continued."""
+        self._ends_as = "SCHEDULED"
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Log parameters; nested mappings become dotted names, sequences JSON.

@@ -44,11 +44,11 @@ def read_figures(folder: Path) -> dict[int, dict[str, Any]]:
     path = folder / FIGURES
     if not path.is_file():
         return {}
-    found = {}
+    found: dict[int, dict[str, Any]] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         with contextlib.suppress(ValueError):  # a line that a kill has torn
             figures = json.loads(line)
-            found[figures["step"]] = figures
+            found.setdefault(figures["step"], {}).update(figures)
     return found
 
 

@@ -39,6 +39,7 @@ from derain.trainer import Trainer, build_network, pick_device, restore_network
 log = logging.getLogger(__name__)
 
 RESULT = "result.json"
+PAUSED = "paused.json"
 IDENTITY = "mlflow.json"
 GALLERY = "gallery.png"
 GALLERY_PICTURES = 4
@@ -119,23 +120,24 @@ def claim(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def run_in_this_process(config: Config, place: Place, rank: Rank) -> None:
+def run_in_this_process(config: Config, place: Place, rank: Rank, until: int | None = None) -> None:
     """One process's part of a run, see `course`."""
     torch.set_num_threads(config.train.cpu_threads or _cores_a_worker(config))
     with feed(_loader(config, rank), config.data.loader_processes) as batch_at:
-        follow(course(config, place, rank), batch_at, config.train)
+        follow(course(config, place, rank, until), batch_at, config.train)
 
 
-def course(config: Config, place: Place, rank: Rank) -> Course[None]:
+def course(config: Config, place: Place, rank: Rank, until: int | None = None) -> Course[None]:
     """Train on the batches that are sent, and on rank 0 score, record and write RESULT.
 
-    Continues after the newest whole checkpoint in the run's folder, where there is one.
+    Continues after the newest whole checkpoint in the run's folder, where there is one. Where
+    `until` is a step before the last, pauses there and writes PAUSED: the figures at that step.
     """
     began = time.monotonic()
     folder = config.folder
     folder.mkdir(parents=True, exist_ok=True)
     if not rank.leads:
-        yield from _run(config, rank, lambda *_: None).course()
+        yield from _run(config, rank, lambda *_: None, until).course()
         return
     (folder / RESULT).unlink(missing_ok=True)  # of the shorter run that is trained on
     (folder / checkpoint.CONFIG).write_text(config.to_yaml(), encoding="utf-8")
@@ -147,18 +149,28 @@ def course(config: Config, place: Place, rank: Rank) -> Course[None]:
             figures_file.flush()
             record.metrics(step, figures)
 
-        outcome = yield from _run(config, rank, report).course()
+        outcome = yield from _run(config, rank, report, until).course()
         scores = _score(config, outcome, record)
+        if outcome.steps < config.train.steps:
+            metrics, _ = overall(scores)
+            report(outcome.steps, metrics)
+            write_json(folder / PAUSED, {"step": outcome.steps, "metrics": metrics})
+            record.pause()
+            return
         result = _result(config, outcome, scores)
         result |= {"mlflow_run_id": record.run_id, "seconds": time.monotonic() - began}
         write_json(folder / RESULT, result)
 
 
-def run_under_ray_train(config: Config, place: Place) -> dict[str, Any]:
-    """The run on `train.num_workers` workers of the connected Ray; returns its result."""
+def run_under_ray_train(config: Config, place: Place, until: int | None = None) -> None:
+    """The run on `train.num_workers` workers of the connected Ray, as `run_in_this_process`."""
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"config": config.model_dump(mode="json"), "place": asdict(place)},
+        train_loop_config={
+            "config": config.model_dump(mode="json"),
+            "place": asdict(place),
+            "until": until,
+        },
         scaling_config=ray.train.ScalingConfig(
             num_workers=config.train.num_workers, use_gpu=wants_gpu(config)
         ),
@@ -168,7 +180,6 @@ def run_under_ray_train(config: Config, place: Place) -> dict[str, Any]:
         _interruptible(trainer.fit)
     except ray.train.TrainingFailedError as error:
         raise expected_error(error) or DerainError(f"Training failed: {error}") from error
-    return read_json(config.folder / RESULT)
 
 
 def _interruptible(fit: Callable[[], object]) -> None:
@@ -208,7 +219,8 @@ def _train(config: Config) -> dict[str, Any]:
         place = Place(tracking.prepare_store())
         # Recorded here and in the worker: a worker that is killed cannot end its own MLflow run.
         with _recorded(config, place), watch({config.name: config.folder}, config.train.steps):
-            return run_under_ray_train(config, place)
+            run_under_ray_train(config, place)
+        return read_json(config.folder / RESULT)
 
 
 def _worker(payload: dict[str, Any]) -> None:
@@ -218,6 +230,7 @@ def _worker(payload: dict[str, Any]) -> None:
         Config.model_validate(payload["config"]),
         Place(**payload["place"]),
         Rank(context.get_world_rank(), context.get_world_size()),
+        payload["until"],
     )
 
 
@@ -265,7 +278,7 @@ def _loader(config: Config, rank: Rank) -> Loader:
     )
 
 
-def _run(config: Config, rank: Rank, report: Report) -> Run:
+def _run(config: Config, rank: Rank, report: Report, until: int | None) -> Run:
     """This process's loop, which goes on after the newest checkpoint where there is one."""
     device = pick_device(config.train)
     network = build_network(config)
@@ -277,6 +290,7 @@ def _run(config: Config, rank: Rank, report: Report) -> Run:
         manifests=[open_prepared(folder).manifest.sha256() for folder in config.data.train],
         rank=rank,
         resume=checkpoint.newest(config.folder),
+        until=until,
     )
 
 
@@ -293,7 +307,7 @@ def loss_of(config: Config, network: nn.Module) -> DerainLoss:
 
 
 def _score(config: Config, outcome: Outcome, record: RunLog) -> list[DatasetScores]:
-    """Score the last checkpoint on the held-out datasets, with a gallery of the first of them."""
+    """Score the last checkpoint on the held-out datasets; a finished run gets a gallery too."""
     network = restore_network(checkpoint.load(outcome.checkpoint))
     predictor = Predictor(network, pick_device(config.train))
     datasets = [open_prepared(folder) for folder in config.data.eval]
@@ -302,12 +316,13 @@ def _score(config: Config, outcome: Outcome, record: RunLog) -> list[DatasetScor
         score_dataset(predictor.derain, dataset, pairs, config.eval.protocol)
         for dataset, pairs in zip(datasets, pixels, strict=True)
     ]
-    grid = gallery([predictor.derain], pixels[0], GALLERY_PICTURES)
-    (config.folder / GALLERY).write_bytes(encode_png(grid))
-    record.picture(GALLERY, grid)
-    metrics, given = overall(scores)
-    record.metrics(outcome.steps, metrics)
-    record.metrics(outcome.steps, {f"input_{name}": value for name, value in given.items()})
+    if outcome.steps == config.train.steps:
+        grid = gallery([predictor.derain], pixels[0], GALLERY_PICTURES)
+        (config.folder / GALLERY).write_bytes(encode_png(grid))
+        record.picture(GALLERY, grid)
+        metrics, given = overall(scores)
+        record.metrics(outcome.steps, metrics)
+        record.metrics(outcome.steps, {f"input_{name}": value for name, value in given.items()})
     return scores
 
 

@@ -1,12 +1,15 @@
 """The plan of a sweep: every point of the grid once a repeat, named, checked, paired by seed."""
 
+import math
 from typing import Any
 
+import numpy as np
 import pytest
+from scipy import stats
 
-from derain.config import Config
+from derain.config import Config, Dimension
 from derain.errors import ConfigError
-from derain.tune.space import plan
+from derain.tune.space import drawn, plan
 
 RATES = {"slow": 1e-4, "fast": 1e-2}
 
@@ -20,6 +23,13 @@ def config(space: dict[str, Any], **sweep: Any) -> Config:
         "sweep": {"space": {key: {"grid": grid} for key, grid in space.items()}, **sweep},
     }
     return Config.model_validate(tree)
+
+
+def searched(space: dict[str, Any], **sweep: Any) -> Config:
+    """A config whose space is written as in a file."""
+    base = config({"train.lr": RATES})
+    values = {"search": "random", "samples": 3, **sweep, "space": space}
+    return base.replaced({"sweep": values}, "test")
 
 
 def test_the_grid_is_every_combination_in_order() -> None:
@@ -74,3 +84,159 @@ def test_a_config_without_a_sweep_is_refused() -> None:
     single = config({"train.lr": RATES}).replaced({"sweep": None}, "test")
     with pytest.raises(ConfigError, match="no `sweep` section"):
         plan(single)
+
+
+MIXED = {
+    "model.ldfps_sigma": {"grid": {"flat": [0.05] * 4, "rising": [0.01, 0.03, 0.06, 0.1]}},
+    "train.lr": {"loguniform": [1e-4, 1e-2]},
+    "train.batch_size": {"integers": [2, 4]},
+    "loss.pixel": {"choice": ["l1", "mse"]},
+}
+
+
+def test_drawn_values_are_crossed_with_the_grid() -> None:
+    trials = plan(searched(MIXED))
+    assert [trial.name for trial in trials] == [
+        "flat,s000", "rising,s000", "flat,s001", "rising,s001", "flat,s002", "rising,s002",
+    ]  # fmt: skip
+    for first, second in zip(trials[::2], trials[1::2], strict=True):
+        others = {key: value for key, value in first.params.items() if "sigma" not in key}
+        assert others.items() <= second.params.items()
+        assert 1e-4 <= first.config.train.lr <= 1e-2
+        assert first.config.train.batch_size in (2, 3, 4)
+    assert len({trial.config.train.lr for trial in trials}) == 3
+
+
+def test_more_samples_leave_the_earlier_ones_as_they_are() -> None:
+    few, many = (plan(searched(MIXED, samples=count)) for count in (2, 5))
+    assert [(t.name, t.params) for t in many[:4]] == [(t.name, t.params) for t in few]
+    other = searched(MIXED).replaced({"seed": 6}, "test")
+    assert plan(other)[0].params["train.lr"] != few[0].params["train.lr"]
+
+
+@pytest.mark.parametrize(
+    ("dimension", "expected"),
+    [
+        ({"uniform": [2.0, 6.0]}, stats.uniform(2, 4).cdf),
+        ({"loguniform": [1e-4, 1e-1]}, stats.loguniform(1e-4, 1e-1).cdf),
+    ],
+)
+def test_values_are_drawn_as_their_name_says(dimension: dict, expected: Any) -> None:
+    chance = np.random.default_rng(1)
+    values = [drawn(Dimension(**dimension), chance)[1] for _ in range(500)]
+    assert stats.kstest(values, expected).pvalue > 0.01
+
+
+def test_both_ends_of_integers_are_drawn() -> None:
+    chance = np.random.default_rng(1)
+    values = [drawn(Dimension(integers=(2, 4)), chance)[1] for _ in range(300)]
+    assert sorted(set(values)) == [2, 3, 4]
+    assert min(values.count(each) for each in (2, 3, 4)) > 70
+
+
+SCHEDULES = {
+    "loss.pixel": {"grid": ["mse", "power"]},
+    "loss.schedule": {
+        "grid": {"anneal": {"kind": "power_anneal"}},
+        "when": {"loss.pixel": "power"},
+    },
+    "loss.schedule.end": {"grid": [1.0, 0.5], "when": {"loss.schedule": "anneal"}},
+}
+
+
+def test_a_key_exists_only_where_its_condition_holds() -> None:
+    trials = plan(searched(SCHEDULES, search="grid", samples=None))
+    assert [trial.name for trial in trials] == ["mse", "power,anneal,1.0", "power,anneal,0.5"]
+    assert trials[0].config.loss.schedule is None
+    assert [t.config.loss.schedule.end for t in trials[1:]] == [1.0, 0.5]
+
+
+def test_a_condition_may_name_several_values_and_values_that_are_lists() -> None:
+    levels = [[0.1] * 4, [0.2] * 4]
+    space = {
+        "model.ldfps_sigma": {"grid": [None, *levels]},
+        "train.lr": {"grid": [1e-3, 1e-2], "when": {"model.ldfps_sigma": levels}},
+        "train.batch_size": {"grid": [2, 4], "when": {"model.ldfps_sigma": levels[0]}},
+    }
+    trials = plan(searched(space, search="grid", samples=None))
+    assert [len(trial.params) for trial in trials] == [1, 3, 3, 3, 3, 2, 2]
+
+
+def test_one_level_of_a_list_can_vary() -> None:
+    space = {"model.ldfps_sigma.3": {"uniform": [0.05, 0.15]}}
+    for trial in plan(searched(space)):
+        *others, last = trial.config.model.ldfps_sigma
+        assert others == [0.01, 0.03, 0.06]
+        assert last == trial.params["model.ldfps_sigma.3"]
+
+
+@pytest.mark.parametrize(
+    ("space", "named"),
+    [
+        ({"train.lrr": {"uniform": [0.1, 0.2]}}, r"train\.lrr at 0\.1.*nearest.*`train\.lr`"),
+        ({"train.lr": {"uniform": [-0.1, 0.2]}}, r"train\.lr at -0\.1.*greater than 0"),
+        ({"train.batch_size": {"uniform": [1.5, 4]}}, r"batch_size at 1\.5.*integer"),
+        ({"train.lr": {"uniform": [0.2, 0.1]}}, "from low to high"),
+        ({"train.lr": {"loguniform": [0, 0.1]}}, "above 0"),
+        ({"train.lr": {"uniform": [0.1, 0.2], "choice": [1]}}, "expected one of grid"),
+        ({"train.lr": {}}, "expected one of grid"),
+        ({"train.lr": {"unifrm": [0.1, 0.2]}}, "unknown key `sweep.space.train.lr.unifrm`"),
+        ({"train.lr": {"choice": []}}, "at least 1"),
+        ({}, "at least 1"),
+        ({"seed": {"choice": [1, 2]}}, "the sweep's own"),
+        ({"data.synthetic.density": {"choice": ["light"]}}, "the sweep's own"),
+        ({"model.ldfps_sigma.7": {"uniform": [0.1, 0.2]}}, "place from 0 to 3"),
+        ({"train.lr.deep": {"uniform": [0.1, 0.2]}}, "train.lr`: expected a valid number"),
+        (
+            {
+                "loss.pixel": {"choice": ["l1", "mse"]},
+                "train.lr": {"uniform": [0.1, 0.2], "when": {"loss.pxel": "l1"}},
+            },
+            "`loss.pxel` is not a key of the space.*`loss.pixel`",
+        ),
+        (
+            {
+                "loss.pixel": {"choice": ["l1", "mse"]},
+                "train.lr": {"uniform": [0.1, 0.2], "when": {"loss.pixel": "l2"}},
+            },
+            "never is 'l2'.*l1.*mse",
+        ),
+        (
+            {
+                "loss.pixel": {"choice": ["l1", "mse"], "when": {"loss.lambda_p": 0.0}},
+                "loss.lambda_p": {"choice": [0.0, 1.0], "when": {"loss.pixel": "l1"}},
+            },
+            "circle",
+        ),
+    ],
+)
+def test_a_wrong_space_is_one_message(space: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigError, match=named) as raised:
+        plan(searched(space))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("sweep", "named"),
+    [
+        ({"search": "grid"}, "grid draws nothing"),
+        ({"samples": None}, "give sweep.samples"),
+        (
+            {"search": "tpe", "space": {"train.lr": {"grid": [1, 2]}}},
+            "make space.train.lr a choice",
+        ),
+        ({"search": "asha", "space": {"train.lr": {"grid": [1, 2]}}}, "something to draw"),
+        ({"search": "pbt", "repeats": 2}, "no repeats"),
+    ],
+)
+def test_a_search_that_does_not_fit_its_space_is_refused(sweep: dict[str, Any], named: str) -> None:
+    space = sweep.pop("space", {"train.lr": {"uniform": [0.1, 0.2]}})
+    with pytest.raises(ConfigError, match=named):
+        searched(space, **sweep)
+
+
+def test_the_ends_of_a_range_are_in_it() -> None:
+    edge = math.nextafter(1e-3, 1)
+    chance = np.random.default_rng(0)
+    values = [drawn(Dimension(loguniform=(1e-3, edge)), chance)[1] for _ in range(50)]
+    assert set(values) <= {1e-3, edge}

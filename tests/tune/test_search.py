@@ -1,0 +1,263 @@
+"""What a sweep does next: a function of its history, whoever ends first and however often it
+was interrupted."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from derain.config import Config, Dimension
+from derain.tune.search import Outcome, Queue, Segment, source_of, varied
+
+LR = {"train.lr": {"loguniform": [1e-5, 1e-1]}}
+
+
+def config(space: dict[str, Any], search: str, **sweep: Any) -> Config:
+    return Config.model_validate(
+        {
+            "name": "search",
+            "seed": 5,
+            "model": {"name": "fclip_unet", "encoder_weights": "random"},
+            "train": {"steps": 64},
+            "sweep": {"space": space, "search": search, **sweep},
+        }
+    )
+
+
+def figure(segment: Segment) -> float:
+    """A PSNR that is best at a rate of 1e-3 and rises with the steps."""
+    (trial,) = segment.trials
+    return 30 + segment.until / 64 - abs(math.log10(trial.config.train.lr) + 3)
+
+
+def outcome(segment: Segment, steps: int) -> Outcome:
+    (trial,) = segment.trials
+    done = segment.until == steps
+    return Outcome(
+        trial.name,
+        "finished" if done else "paused",
+        segment.until,
+        {"psnr_y": figure(segment), "ssim_y": 0.9},
+        costs={"parameters": 1.0 / trial.config.train.lr},
+    )
+
+
+class Driven:
+    """A sweep without its work: every segment that was run, in order, and what came of it."""
+
+    def __init__(self, config: Config, at_once: int = 2, shuffled: int | None = None) -> None:
+        self.config, self.at_once = config, at_once
+        self.source = source_of(config, ahead=2 * at_once, known={})
+        self.queue = Queue(self.source)
+        self.ended: list[tuple[Segment, Outcome]] = []
+        self.chance = np.random.default_rng(shuffled) if shuffled is not None else None
+
+    def replay(self, ended: list[tuple[Segment, Outcome]]) -> None:
+        for segment, result in ended:
+            self.queue.take(segment.key)
+            self.queue.done(segment.key, [result])
+            self.ended.append((segment, result))
+
+    def run(self, limit: int = 10**9, fails: Callable[[Segment], bool] = lambda _: False) -> None:
+        while not self.queue.finished and len(self.ended) < limit:
+            while len(self.queue.running) < self.at_once and self.queue.take():
+                pass
+            keys = list(self.queue.running)
+            key = keys[0] if self.chance is None else str(self.chance.choice(keys))
+            segment = self.queue.running[key]
+            result = outcome(segment, self.config.train.steps)
+            if fails(segment):
+                result = Outcome(segment.trials[0].name, "failed", 0, error="broken")
+            self.queue.done(key, [result])
+            self.ended.append((segment, result))
+
+    def values(self) -> dict[str, tuple[float, str | None]]:
+        return {s.key: (s.trials[0].config.train.lr, s.copies) for s, _ in self.ended}
+
+
+def test_grid_and_random_run_every_trial_to_its_end() -> None:
+    driven = Driven(config(LR, "random", samples=5))
+    driven.run()
+    assert [s.until for s, _ in driven.ended] == [64] * 5
+    assert len(driven.values()) == 5
+
+
+def test_what_is_given_back_comes_next() -> None:
+    queue = Driven(config(LR, "random", samples=3)).queue
+    first, second = queue.take(), queue.take()
+    assert first
+    assert second
+    queue.give_back(first.key)
+    assert queue.take() == first
+    third = queue.take()
+    assert third not in (None, first, second)
+    assert queue.take() is None
+    assert not queue.finished
+
+
+def test_tpe_finds_a_better_rate_than_chance() -> None:
+    best = {}
+    for search in ("random", "tpe"):
+        driven = Driven(config(LR, search, samples=30))
+        driven.run()
+        rates = [s.trials[0].config.train.lr for s, _ in driven.ended[15:]]
+        best[search] = float(np.mean([abs(math.log10(rate) + 3) for rate in rates]))
+    assert best["tpe"] < 0.6 * best["random"]
+
+
+@pytest.mark.parametrize("search", ["tpe", "pbt"])
+def test_neither_the_order_of_the_ends_nor_a_break_changes_a_search(search: str) -> None:
+    planned = config(LR, search, samples=8 if search == "pbt" else 16)
+    first = Driven(planned)
+    first.run()
+    late = Driven(planned, shuffled=3)
+    late.run()
+    assert late.values() == first.values()
+    broken = Driven(planned)
+    broken.run(limit=11)
+    resumed = Driven(planned)
+    resumed.replay(broken.ended)
+    resumed.run()
+    assert resumed.values() == first.values()
+
+
+def test_tpe_goes_on_from_the_values_in_the_journal() -> None:
+    known = {"s000": {"train.lr": 0.012345}}
+    source = source_of(config(LR, "tpe", samples=4), ahead=2, known=known)
+    assert next(iter(source.ready.values())).trials[0].config.train.lr == 0.012345
+    assert len(source.ready) == 2
+
+
+def test_tpe_knows_conditions_lists_failures_and_repeats() -> None:
+    space = {
+        "loss.pixel": {"choice": ["mse", "power"]},
+        "loss.schedule": {
+            "choice": {"anneal": {"kind": "power_anneal"}, "mix": {"kind": "convex_mix"}},
+            "when": {"loss.pixel": "power"},
+        },
+        "train.batch_size": {"integers": [2, 16]},
+        **LR,
+    }
+    driven = Driven(config(space, "tpe", samples=14, repeats=2))
+    driven.run(fails=lambda segment: segment.trials[0].name == "s001,seed=6")
+    assert len(driven.ended) == 28
+    for segment, _ in driven.ended:
+        loss = segment.trials[0].config.loss
+        assert (loss.pixel == "power") == (loss.schedule is not None)
+    by_point = {s.trials[0].point: s.trials[0].params for s, _ in driven.ended}
+    assert len(by_point) == 14
+
+
+def test_tpe_weighs_costs_and_keeps_limits() -> None:
+    """The cost falls with the rate: with it as an objective, larger rates are tried more often."""
+    medians = {}
+    for costs in ((), ("parameters",)):
+        driven = Driven(config(LR, "tpe", samples=40, costs=costs))
+        driven.run()
+        rates = [s.trials[0].config.train.lr for s, _ in driven.ended[15:]]
+        medians[costs] = float(np.median(np.log10(rates)))
+    assert medians[("parameters",)] > medians[()]
+    limited = Driven(config(LR, "tpe", samples=40, limits={"parameters": 100}))  # rate above 1e-2
+    limited.run()
+    rates = [s.trials[0].config.train.lr for s, _ in limited.ended[20:]]
+    assert np.median(rates) > 1e-2 > 5 * 10 ** medians[()]
+
+
+def halved() -> Config:
+    return config(LR, "asha", samples=16, asha={"first_steps": 4, "keep_one_in": 4})
+
+
+def test_asha_finds_the_winner_in_a_part_of_the_steps() -> None:
+    driven = Driven(halved())
+    driven.run()
+    reached: dict[str, int] = {}
+    for segment, _ in driven.ended:
+        reached[segment.trials[0].name] = segment.until
+    every = [(figure(s), s.trials[0].name) for s, _ in driven.ended if s.until == 4]
+    assert len(every) == 16
+    assert reached[max(every)[1]] == 64
+    assert sum(reached.values()) <= 0.4 * 16 * 64
+
+
+def test_asha_goes_on_with_the_rungs_that_the_journal_has() -> None:
+    whole = Driven(halved(), at_once=1)
+    whole.run()
+    for cut in (1, 7, 15):
+        resumed = Driven(halved(), at_once=1)
+        resumed.replay(whole.ended[:cut])
+        resumed.run()
+        assert [s.key for s, _ in resumed.ended] == [s.key for s, _ in whole.ended]
+
+
+def test_asha_always_brings_a_trial_to_its_end() -> None:
+    for samples in (1, 2, 5, 8):
+        driven = Driven(config(LR, "asha", samples=samples, asha={"first_steps": 4}))
+        driven.run()
+        assert max(segment.until for segment, _ in driven.ended) == 64
+    lost = Driven(halved())
+    lost.run(fails=lambda _: True)
+    assert len(lost.ended) == 16
+
+
+def test_a_trial_that_fails_on_a_rung_ends_there() -> None:
+    driven = Driven(halved())
+    driven.run(fails=lambda segment: segment.trials[0].name == "s003")
+    assert [s.until for s, _ in driven.ended if s.trials[0].name == "s003"] == [4]
+
+
+def population(**pbt: Any) -> Config:
+    return config(LR, "pbt", samples=8, pbt={"every_steps": 16, **pbt})
+
+
+def test_the_worst_of_a_population_go_on_from_the_best_with_other_values() -> None:
+    driven = Driven(population())
+    driven.run()
+    assert [s.until for s, _ in driven.ended] == [16] * 8 + [32] * 8 + [48] * 8 + [64] * 8
+    first = {s.trials[0].name: (figure(s), s) for s, _ in driven.ended[:8]}
+    order = sorted(first, key=lambda name: first[name][0])
+    for segment, _ in driven.ended[8:16]:
+        name = segment.trials[0].name
+        rate = segment.trials[0].config.train.lr
+        if name in order[:2]:
+            assert segment.copies in order[-2:]
+            parent = first[segment.copies][1].trials[0].config.train.lr
+            assert rate == pytest.approx(parent * 0.8) or rate == pytest.approx(parent * 1.25)
+        else:
+            assert segment.copies is None
+            assert rate == first[name][1].trials[0].config.train.lr
+
+
+def test_a_checkpoint_that_is_copied_is_still_there() -> None:
+    """The parent may be an interval ahead by the time it is copied, and keeps two checkpoints."""
+    for segment in source_of(population(), ahead=2, known={}).ready.values():
+        train = segment.trials[0].config.train
+        assert train.checkpoint_every_steps == 16
+        assert train.keep_checkpoints == 2
+
+
+def test_a_population_goes_on_without_a_member_that_failed() -> None:
+    driven = Driven(population())
+    driven.run(fails=lambda segment: segment.trials[0].name == "s002" and segment.until == 32)
+    assert [s.until for s, _ in driven.ended] == [16] * 8 + [32] * 8 + [48] * 7 + [64] * 7
+    lost = Driven(population())
+    lost.run(fails=lambda _: True)
+    assert len(lost.ended) == 8
+
+
+@pytest.mark.parametrize(
+    ("dimension", "value", "expected"),
+    [
+        ({"uniform": [0.0, 1.0]}, 0.5, {0.4, 0.625}),
+        ({"uniform": [0.45, 0.6]}, 0.5, {0.45, 0.6}),
+        ({"integers": [1, 9]}, 4, {3, 5}),
+        ({"integers": [1, 9]}, 1, {1, 2}),
+        ({"choice": ["a", "b", "c"]}, "b", {"a", "c"}),
+        ({"choice": ["a", "b", "c"]}, "c", {"b", "c"}),
+    ],
+)
+def test_a_varied_value_is_near_the_old_one(dimension: dict, value: Any, expected: set) -> None:
+    chance = np.random.default_rng(0)
+    found = {varied(Dimension(**dimension), value, chance)[1] for _ in range(40)}
+    assert found == expected
