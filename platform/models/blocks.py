@@ -8,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from derain.models.slabs import in_slabs
+
 LDFPSKind = Literal["multiplicative", "additive", "statistics"]
 
 
@@ -34,8 +36,14 @@ class ConvNeXtBlock(nn.Module):
     ) -> Float[Tensor, "batch channels height width"]:
         """NCHW -> NCHW."""
         y = self.depthwise(x).permute(0, 2, 3, 1)
-        y = self.project(F.gelu(self.expand(self.norm(y))))
-        return x + self.drop_path((self.gamma * y).permute(0, 3, 1, 2))
+        y = in_slabs(self._mlp, y, hidden=self.expand.out_features)
+        return x + self.drop_path(y.permute(0, 3, 1, 2))
+
+    def _mlp(self, pixels: Float[Tensor, "*pixels channels"]) -> Float[Tensor, "*pixels channels"]:
+        """gamma * MLP(LayerNorm(.)); gamma goes into the weights, which are less than a picture."""
+        y = F.gelu(self.expand(self.norm(pixels)))
+        weight, bias = self.gamma[:, None] * self.project.weight, self.gamma * self.project.bias
+        return F.linear(y, weight, bias)
 
 
 class DropPath(nn.Module):
@@ -71,6 +79,8 @@ def upsample2(
 class UpDWBlock(nn.Module):
     """Twice the size: with u = upsample2(x), y = Conv1x1(GELU(DepthwiseConv3x3(u))) + Conv1x1(u).
 
+    The second convolution goes before its upsampling, see `BilinearUp`.
+
     The paper names the block and says that it lowers the loss of upsampling; what is inside is
     not stated in the paper. This is a reading of the name.
     """
@@ -85,8 +95,8 @@ class UpDWBlock(nn.Module):
         self, x: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch out_channels 2*height 2*width"]:
         """NCHW -> NCHW."""
-        x = upsample2(x)
-        return self.pointwise(F.gelu(self.depthwise(x))) + self.shortcut(x)
+        y = self.pointwise(F.gelu(self.depthwise(upsample2(x))))
+        return y + upsample2(self.shortcut(x))
 
 
 class BilinearUp(nn.Module):

@@ -35,7 +35,7 @@ class TransformerBlock(nn.Module):
     def forward(self, x: Features) -> Features:
         """NCHW -> NCHW."""
         q, k, v = self.depthwise(self.project(self.norm(x))).chunk(3, dim=1)
-        x = x + self.out(self.attention(q, k, v))
+        x = x + self.attention(q, k, v, self.out)
         return x + self.ffn(self.ffn_norm(x))
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from derain.models.rain_masks import MaskHead
+from derain.models.slabs import in_slabs
 
 MGCAKind = Literal["window", "channel", "none"]
 Features = Float[Tensor, "batch channels height width"]
@@ -43,8 +44,14 @@ class GatedFFN(nn.Module):
 
     def forward(self, x: Features) -> Features:
         """NCHW -> NCHW."""
-        a, b = self.depthwise(self.expand(x)).chunk(2, dim=1)
-        return self.project(F.gelu(a) * b)
+        pixels = self.depthwise(self.expand(x)).permute(0, 2, 3, 1)
+        return in_slabs(self._project, pixels, hidden=pixels.shape[-1]).permute(0, 3, 1, 2)
+
+    def _project(
+        self, pixels: Float[Tensor, "*pixels hidden"]
+    ) -> Float[Tensor, "*pixels channels"]:
+        a, b = pixels.chunk(2, dim=-1)
+        return F.linear(F.gelu(a) * b, self.project.weight.flatten(1), self.project.bias)
 
 
 class WindowAttention(nn.Module):
@@ -96,9 +103,13 @@ class WindowAttention(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """Attention between channels: softmax(t Q K^T) V, Q and K with length 1 over the pixels.
+    """Attention between channels, projected: W softmax(t Q K^T) V + b, Q and K of length 1.
 
-    t is learnt, one number a head. Linear in the number of pixels.
+    Lengths are over the pixels, t is learnt, one number a head. Linear in the number of pixels.
+
+    Whatever is as large as a picture is touched as seldom as possible: the lengths divide the
+    small Q K^T and not Q and K, and W (softmax) is one matrix a picture, which V meets once.
+
     Source: Zamir et al., Restormer, CVPR 2022, section 3.1.
     """
 
@@ -106,13 +117,31 @@ class ChannelAttention(nn.Module):
         super().__init__()
         self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
 
-    def forward(self, q: Features, k: Features, v: Features) -> Features:
-        """NCHW, three times -> NCHW."""
+    def forward(self, q: Features, k: Features, v: Features, project: nn.Conv2d) -> Features:
+        """NCHW, three times, and the 1x1 convolution that is W and b -> NCHW."""
+        q, k, v = (t.permute(0, 2, 3, 1) for t in (q, k, v))
+        share = self._share(q.flatten(1, 2), k.flatten(1, 2))
+        heads, depth = share.shape[1:3]
+        weight = project.weight.view(-1, heads, depth)
+        merged = torch.einsum("ohi,bhij->bhjo", weight.to(share.dtype), share).flatten(1, 2)
+        y = torch.matmul(v.flatten(1, 2), merged.to(v.dtype)).unflatten(1, v.shape[1:3])
+        return (y + project.bias).permute(0, 3, 1, 2)
+
+    def _share(
+        self, q: Float[Tensor, "batch pixels channels"], k: Float[Tensor, "batch pixels channels"]
+    ) -> Float[Tensor, "batch heads depth depth"]:
+        """softmax(t Q K^T), head by head."""
         heads = self.temperature.shape[0]
-        q, k, flat = (t.flatten(2).unflatten(1, (heads, -1)) for t in (q, k, v))
-        q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
-        share = torch.softmax((q @ k.mT) * self.temperature, dim=-1)
-        return (share.to(flat.dtype) @ flat).reshape(v.shape)
+        pairs = zip(q.chunk(heads, -1), k.chunk(heads, -1), strict=True)
+        products = torch.stack([a.mT @ b for a, b in pairs], dim=1).float()
+        q_length, k_length = (_lengths(t).unflatten(-1, (heads, -1)) for t in (q, k))
+        return torch.softmax(
+            self.temperature * products / (q_length[..., None] * k_length[..., None, :]), dim=-1
+        )
+
+
+def _lengths(x: Float[Tensor, "batch pixels channels"]) -> Float[Tensor, "batch channels"]:
+    return torch.linalg.vector_norm(x, dim=1, dtype=torch.float32).clamp_min(1e-12)
 
 
 class CrossAttention(nn.Module):
@@ -139,14 +168,12 @@ class CrossAttention(nn.Module):
         """Normalised features and the mask of the pixels that are to change, NCHW -> NCHW."""
         q, k, v = self.project(x).chunk(3, dim=1)
         gate = target.to(q.dtype)
-        if self.windows is not None:
-            source = (1 - target).to(q.dtype)
-            bias = torch.log(EPS + 1 - target)
-            y = self.windows(q * gate, k * source, v * source, bias)
-        else:
-            assert self.channels is not None
-            y = self.channels(q * gate, k, v)
-        return gate * self.out(y)
+        if self.channels is not None:
+            return gate * self.channels(q * gate, k, v, self.out)
+        assert self.windows is not None
+        source = (1 - target).to(q.dtype)
+        bias = torch.log(EPS + 1 - target)
+        return gate * self.out(self.windows(q * gate, k * source, v * source, bias))
 
 
 class MGCA(nn.Module):
