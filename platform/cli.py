@@ -65,20 +65,54 @@ def synthesize(
 
 
 @app.command()
+def datasets(
+    names: Annotated[list[str] | None, typer.Argument(help="Show these, with layout.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Say which lie in this folder.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the known datasets: pairs, layout, where to get them, terms."""
+    results = _results()
+    from derain.pipelines.datasets import datasets
+
+    rows = [dataclasses.asdict(row) for row in datasets(root, names)]
+    if as_json or names:
+        text = "\n\n".join(map(_dataset_entry, rows))
+        _print(results, as_json, {"datasets": rows}, text)
+    else:
+        _print_datasets(results, rows, with_found=root is not None)
+
+
+@app.command()
 def prepare(
-    dataset: Annotated[str, typer.Argument(help="paired")],
+    dataset: Annotated[str, typer.Argument(help="A name of `derainctl datasets`.")],
     source: Path,
     out: Path,
-    split: str = "train",
+    split: Annotated[str | None, typer.Option(help="Else the dataset's first.")] = None,
+    rain: Annotated[str | None, typer.Option(help="Rainy files, as 'in/{id}_{n:d}.jpg'.")] = None,
+    clean: Annotated[str | None, typer.Option(help="Their clean files, as 'gt/{id}.jpg'.")] = None,
+    clean_half: Annotated[
+        Literal["left", "right"] | None, typer.Option(help="Both pictures are in the rainy file.")
+    ] = None,
+    share: Annotated[str, typer.Option(help="LOW:HIGH, a part of the clean pictures.")] = "0:1",
     shard_mib: Annotated[int, typer.Option(min=1, help="Size of a shard at most.")] = 128,
     strict: Annotated[bool, typer.Option(help="Stop at the first unusable picture.")] = False,
     as_json: Json = False,
 ) -> None:
     """Turn a dataset as published into shards, index and manifest."""
     results = _results()
+    from derain.data.sources import naming, share_of
     from derain.pipelines.prepare import prepare
 
-    done = prepare(dataset, source, out, split=split, shard_mib=shard_mib, strict=strict)
+    done = prepare(
+        dataset,
+        source,
+        out,
+        split=split,
+        shard_mib=shard_mib,
+        strict=strict,
+        naming=naming(rain, clean, clean_half),
+        share=share_of(share),
+    )
     text = f"{done.pairs} pairs, {done.shards} shards in {done.folder}"
     if done.quarantined:
         text += f"; {len(done.quarantined)} pictures left out, see its manifest.json"
@@ -274,6 +308,44 @@ def _print(results: TextIO, as_json: bool, value: Any, text: str) -> None:
         value = dataclasses.asdict(value)
     document = json.dumps(value, indent=2, default=os.fspath) if as_json else text.rstrip("\n")
     print(document, file=results, flush=True)
+
+
+def _dataset_entry(row: Mapping[str, Any]) -> str:
+    """One dataset as text: what it is, then its folders."""
+    lines = [f"{row['name']}: {row['title']}. {row['about']}", f"pairs: {_pairs_of(row)}"]
+    lines += [f"from: {row['where']}", f"licence: {row['terms']}"]
+    lines += [f"found: {line}" for line in _found_lines(row)]
+    return "\n".join([*lines, *(f"  {line}" for line in row["layout"].splitlines())])
+
+
+def _print_datasets(
+    results: TextIO, rows: Sequence[Mapping[str, Any]], *, with_found: bool
+) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("dataset", "what", "pairs", "licence", box=box.SIMPLE_HEAD)
+    if with_found:
+        table.add_column("found")
+    for row in rows:
+        pairs = _pairs_of(row).replace(", ", "\n")
+        cells = [row["name"], row["about"], pairs, row["terms"]]
+        table.add_row(*cells, *(["\n".join(_found_lines(row)) or "-"] if with_found else []))
+    Console(file=results, markup=False).print(table)
+    print("Layout and source of one: derainctl datasets NAME", file=results, flush=True)
+
+
+def _pairs_of(row: Mapping[str, Any]) -> str:
+    splits = row["splits"].items()
+    return ", ".join(f"{split} {' or '.join(map(str, counts)) or '?'}" for split, counts in splits)
+
+
+def _found_lines(row: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{folder}: {', '.join(f'{split} {count}' for split, count in counts.items())}"
+        for folder, counts in row["found"].items()
+    ]
 
 
 def _run_summary(result: Mapping[str, Any]) -> str:

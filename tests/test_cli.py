@@ -25,6 +25,7 @@ COMMAND = "import signal; signal.signal(signal.SIGINT, signal.default_int_handle
 
 VERBS = (
     "synthesize",
+    "datasets",
     "prepare",
     "train",
     "sweep",
@@ -111,7 +112,10 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
         (["sweep", "small.yaml"], "`sweep` section"),
         (["train", "small.yaml", "--resume", "gone"], "no run to resume"),
         (["prepare", "paired", "gone", "out"], "gone"),
-        (["prepare", "unheard-of", ".", "out"], "Known: paired"),
+        (["prepare", "unheard-of", ".", "out"], "Known: rain13k"),
+        (["prepare", "rain800", ".", "out", "--split", "val"], "train, test"),
+        (["prepare", "paired", ".", "out", "--share", "2"], "LOW:HIGH"),
+        (["datasets", "unheard-of"], "Known: rain13k"),
         (["evaluate", "gone", "gone"], "gone"),
         (["predict", "gone", "gone.png", "--out", "out"], "gone.png"),
         (["register", "gone", "--name", "net"], "gone"),

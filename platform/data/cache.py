@@ -45,6 +45,7 @@ def open_pixels(prepared: Prepared, *, folder: str | Path | None, budget_gib: fl
     from its tars instead, and the log says so; otherwise the least recently used caches go until
     it fits. Raises DataError when a shard is not the one that the manifest names.
     """
+    prepared.require_clean()
     needed = int(_offsets(*_sizes(prepared))[-1])
     if needed > budget_gib * 2**30:
         log.warning(

@@ -80,6 +80,8 @@ class Manifest:
     source_fingerprint: str
     settings: Mapping[str, Any]
     quarantined: tuple[Quarantined, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What a reader must know, such as a count that is not the published one."""
     format: int = FORMAT
 
     def to_bytes(self) -> builtins.bytes:
@@ -102,6 +104,16 @@ class Prepared:
     def __len__(self) -> int:
         return self.index.num_rows
 
+    def require_clean(self) -> None:
+        """Raise DataError where pictures have no clean partner: no loss and no PSNR without it."""
+        alone = self.index.column("clean_member").null_count
+        if alone:
+            raise DataError(
+                f"{self.folder}: {alone} of its {len(self)} pictures have no clean partner "
+                f"({self.manifest.dataset}). Training and scores against a clean picture need one: "
+                "use a paired dataset. `derainctl predict` derains such pictures."
+            )
+
     def column(self, name: str) -> np.ndarray:
         """One column of the index, in sample order."""
         return self.index.column(name).to_numpy()
@@ -115,6 +127,7 @@ def parse_manifest(data: bytes, name: str) -> Manifest:
         if found != FORMAT:
             raise DataError(f"{name}: format {found}; this version reads format {FORMAT}.")
         tree["shards"] = tuple(ShardEntry(**entry) for entry in tree["shards"])
+        tree["notes"] = tuple(tree["notes"])
         tree["quarantined"] = tuple(Quarantined(**entry) for entry in tree["quarantined"])
         return Manifest(**tree)
     except (ValueError, KeyError, TypeError) as error:

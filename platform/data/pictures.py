@@ -1,7 +1,7 @@
 """Reading a picture: the header first, then the pixels, always as RGB uint8."""
 
 import io
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 from PIL import Image
@@ -12,12 +12,20 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
 MAX_PIXELS = 64_000_000
 """8,000 x 8,000: above the largest picture of any rain dataset, below what exhausts a worker."""
 
+_ENDINGS = {".jpeg": ".jpg", ".tiff": ".tif"}
+
 _CONVERTIBLE = frozenset({"RGB", "L", "P", "1"})
 
 
-def is_picture(path: Path) -> bool:
+def is_picture(path: PurePath) -> bool:
     """True for a file name that ends like a picture and is not hidden."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def ending(name: str) -> str:
+    """A file name's ending in its usual spelling: `.jpg` for `A.JPEG`."""
+    suffix = PurePath(name).suffix.lower()
+    return _ENDINGS.get(suffix, suffix)
 
 
 def read_picture(path: str | Path) -> np.ndarray:

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+import numpy as np
+
 from derain.data import pictures
-from derain.data.manifest import Quarantined, ShardEntry
+from derain.data.manifest import INDEX_SCHEMA, Quarantined, ShardEntry
 from derain.data.sources import Pair
 from derain.errors import DataError
 
@@ -43,11 +45,11 @@ def write_shard(pairs: Sequence[Pair], source: Path, path: Path) -> WrittenShard
         ) as tar:
             for pair in pairs:
                 try:
-                    sample = _read(pair, source)
+                    sample = read_sample(pair, source)
                 except DataError as error:
-                    quarantined.append(Quarantined(_relative(pair.rain, source), str(error)))
+                    quarantined.append(Quarantined(pair.rain, str(error)))
                 else:
-                    rows.append({"shard": path.name, **_append(tar, sample)})
+                    rows.append({**_append(tar, sample), "shard": path.name})
         raw.flush()
         os.fsync(raw.fileno())
     if not rows:
@@ -67,71 +69,90 @@ def read_member(tar: BinaryIO, offset: int, length: int) -> bytes:
 
 
 @dataclass(frozen=True)
-class _Member:
-    name: str
-    data: bytes
+class Sample:
+    """A pair as it goes into a tar: its members by side, and what the index says beforehand."""
+
+    key: str
+    note: Row
+    members: Mapping[str, tuple[str, bytes]]
+    """Of `rain`, `clean` (where there is one) and `json`: file ending and bytes."""
 
 
-@dataclass(frozen=True)
-class _Sample:
-    row: Row
-    members: Mapping[str, _Member]
+def read_sample(pair: Pair, source: Path) -> Sample:
+    """Read a pair from its source; bytes pass through, side by side pictures become two PNGs.
 
-
-def _read(pair: Pair, source: Path) -> _Sample:
-    rain, clean = _bytes(pair.rain, source), _bytes(pair.clean, source)
-    shapes = [
-        pictures.decode(data, _relative(path, source)).shape[:2]
-        for data, path in ((rain, pair.rain), (clean, pair.clean))
-    ]
-    if shapes[0] != shapes[1]:
-        (rain_h, rain_w), (clean_h, clean_w) = shapes
+    Raises DataError for a picture that cannot be read and for a pair of two sizes.
+    """
+    sides = _halves(pair, source) if pair.clean_half else _files(pair, source)
+    sizes = {side: pixels.shape[1::-1] for side, (_, _, pixels) in sides.items()}
+    width, height = sizes["rain"]
+    if sizes.get("clean", (width, height)) != (width, height):
         raise DataError(
-            f"{_relative(pair.rain, source)}: {rain_w} x {rain_h}, but "
-            f"{_relative(pair.clean, source)}: {clean_w} x {clean_h}; a pair has one size."
+            f"{pair.rain}: {width} x {height}, but {pair.clean}: "
+            f"{sizes['clean'][0]} x {sizes['clean'][1]}; a pair has one size."
         )
-    height, width = shapes[0]
-    row = {
+    note = {
         "key": pair.key,
-        "rain_source": _relative(pair.rain, source),
-        "clean_source": _relative(pair.clean, source),
+        "rain_source": pair.rain,
+        "clean_source": pair.clean,
         "width": width,
         "height": height,
-        "labels": json.dumps(dict(pair.labels), sort_keys=True),
+        "labels": dict(pair.labels),
     }
-    note = {**row, "labels": dict(pair.labels)}
-    members = {
-        "rain": _Member(f"{pair.key}.rain{pair.rain.suffix.lower()}", rain),
-        "clean": _Member(f"{pair.key}.clean{pair.clean.suffix.lower()}", clean),
-        "json": _Member(f"{pair.key}.json", json.dumps(note, sort_keys=True).encode()),
-    }
-    return _Sample(row, members)
+    members = {side: (ending, data) for side, (ending, data, _) in sides.items()}
+    members["json"] = (".json", json.dumps(note, sort_keys=True).encode())
+    return Sample(pair.key, note, members)
 
 
-def _append(tar: tarfile.TarFile, sample: _Sample) -> Row:
+_Side = tuple[str, bytes, np.ndarray]
+"""File ending, bytes, pixels."""
+
+
+def _files(pair: Pair, source: Path) -> dict[str, _Side]:
+    names = {"rain": pair.rain} | ({"clean": pair.clean} if pair.clean else {})
+    found = {}
+    for side, name in names.items():
+        data = _bytes(source, name)
+        found[side] = (pictures.ending(name), data, pictures.decode(data, name))
+    return found
+
+
+def _halves(pair: Pair, source: Path) -> dict[str, _Side]:
+    """Left and right half of one picture, without loss."""
+    pixels = pictures.decode(_bytes(source, pair.rain), pair.rain)
+    width = pixels.shape[1]
+    if width % 2:
+        raise DataError(f"{pair.rain}: {width} pixels wide, which are not two equal halves.")
+    left, right = pixels[:, : width // 2], pixels[:, width // 2 :]
+    rain, clean = (right, left) if pair.clean_half == "left" else (left, right)
+    return {
+        side: (".png", pictures.encode_png(half), half)
+        for side, half in (("rain", rain), ("clean", clean))
+    }
+
+
+def _append(tar: tarfile.TarFile, sample: Sample) -> Row:
     """Write the members side by side; the row says where each one's bytes are."""
-    row = dict(sample.row)
-    for side, member in sample.members.items():
-        info = tarfile.TarInfo(member.name)
-        info.size, info.mtime, info.mode = len(member.data), 0, 0o644
+    row: Row = {**dict.fromkeys(INDEX_SCHEMA.names), **sample.note}
+    row["labels"] = json.dumps(sample.note["labels"], sort_keys=True)
+    for side, (ending, data) in sample.members.items():
+        name = f"{sample.key}{ending}" if side == "json" else f"{sample.key}.{side}{ending}"
+        info = tarfile.TarInfo(name)
+        info.size, info.mtime, info.mode = len(data), 0, 0o644
         row[f"{side}_offset"] = tar.offset + tarfile.BLOCKSIZE
         row[f"{side}_length"] = info.size
-        row[f"{side}_sha256"] = hashlib.sha256(member.data).hexdigest()
+        row[f"{side}_sha256"] = hashlib.sha256(data).hexdigest()
         if side != "json":
-            row[f"{side}_member"] = member.name
-        tar.addfile(info, io.BytesIO(member.data))
+            row[f"{side}_member"] = name
+        tar.addfile(info, io.BytesIO(data))
     return row
 
 
-def _bytes(path: Path, source: Path) -> bytes:
+def _bytes(source: Path, name: str) -> bytes:
     try:
-        return path.read_bytes()
+        return (source / name).read_bytes()
     except OSError as error:
-        raise DataError(f"{_relative(path, source)}: cannot be read ({error.strerror}).") from None
-
-
-def _relative(path: Path, source: Path) -> str:
-    return path.relative_to(source).as_posix()
+        raise DataError(f"{name}: cannot be read ({error.strerror}).") from None
 
 
 class _Hashing:

@@ -1,75 +1,132 @@
-"""Datasets as they lie on disk: their layouts, turned into pairs."""
+"""Datasets as they lie on disk: the rows of the catalogue, turned into pairs."""
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from derain.data.catalogue import CATALOGUE
+from derain.data.layouts import Dataset, Half, Layout, layouts_of
+from derain.data.matching import Couple, Unpaired, match
 from derain.data.pictures import is_picture
 from derain.errors import DataError
-
-FOLDER_NAMES = (
-    ("input", "target"),
-    ("rain", "norain"),
-    ("rain", "clean"),
-    ("rainy", "clean"),
-    ("rainy", "norain"),
-    ("data", "gt"),
-    ("lq", "gt"),
-)
-"""The usual names of the two sub-folders: rainy, clean."""
 
 MAX_KEY = 80
 """Longer names do not fit the 100 characters that a tar header has."""
 
-LABELS = "labels.json"
-"""Beside the two sub-folders: {file name: {label: value}}, carried into the samples."""
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Pair:
-    """A rainy picture and its clean one."""
+    """A rainy picture and its clean one; names are below the source, with slashes."""
 
     key: str
     """Unique in the dataset, without dots: a dot would end the key for WebDataset readers."""
-    rain: Path
-    clean: Path
+    rain: str
+    clean: str | None
+    """None where there is no clean picture."""
     labels: Mapping[str, str] = field(default_factory=dict)
+    clean_half: Half | None = None
+    """Set where `rain` and `clean` are one file with both pictures side by side."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files of the source that it is made of, each once."""
+        return (self.rain,) if self.clean in (None, self.rain) else (self.rain, self.clean or "")
 
 
 @dataclass(frozen=True)
-class Unpaired:
-    """A picture that has no partner."""
+class Naming:
+    """A naming of the user's own, in place of the catalogue's rows."""
 
-    path: Path
-    reason: str
+    rain: str
+    clean: str | None = None
+    clean_half: Half | None = None
 
 
-def paired(source: Path) -> tuple[list[Pair], list[Unpaired]]:
-    """Pairs of a folder with two sub-folders of FOLDER_NAMES, matched by file stem.
+def naming(rain: str | None, clean: str | None, clean_half: Half | None) -> Naming | None:
+    """A naming from its parts, None where none is given. Raises DataError for half a naming."""
+    if rain is None and clean is None and clean_half is None:
+        return None
+    if rain is None:
+        raise DataError("--clean and --clean-half need --rain beside them.")
+    return Naming(rain, clean, clean_half)
 
-    Stems are compared without regard to case; file endings may differ. The pairs come in the order
-    of their keys. Raises DataError when the sub-folders are not there or nothing matches.
-    """
-    rain_folder, clean_folder = _sides(source)
-    rain, clean = _by_stem(rain_folder), _by_stem(clean_folder)
-    unpaired = _without_partner(rain, clean, clean_folder)
-    unpaired += _without_partner(clean, rain, rain_folder)
-    stems = sorted(stem for stem in rain if stem in clean and _single(rain, clean, stem))
-    if not stems:
-        raise DataError(
-            f"{source}: no file in {rain_folder.name}/ has a partner of the same name in "
-            f"{clean_folder.name}/."
+
+def share_of(text: str) -> tuple[float, float]:
+    """LOW:HIGH as numbers. Raises DataError unless 0 <= LOW < HIGH <= 1."""
+    try:
+        low, high = (float(part) for part in text.split(":"))
+    except ValueError:
+        low, high = 1.0, 0.0
+    if not 0 <= low < high <= 1:
+        raise DataError(f"--share is LOW:HIGH with 0 <= LOW < HIGH <= 1; found {text!r}.")
+    return low, high
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a source holds of one split."""
+
+    dataset: Dataset
+    split: str
+    layout: Layout
+    pairs: list[Pair]
+    unpaired: list[Unpaired]
+    total: int
+    """Pairs before a share of them was taken."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the result must know: a count that is not the published one."""
+        published = self.dataset.splits.get(self.split, ())
+        if not published or self.total in published:
+            return ()
+        stated = " or ".join(f"{count:,}" for count in published)
+        return (
+            f"{self.dataset.title}, {self.split}: {self.total:,} pairs were found, "
+            f"{stated} are published.",
         )
-    keys = slugs(rain[stem][0].stem for stem in stems)
-    labels = _labels(source)
-    pairs = [
-        Pair(key, rain[stem][0], clean[stem][0], labels.get(rain[stem][0].stem, {}))
-        for key, stem in zip(keys, stems, strict=True)
-    ]
-    return pairs, unpaired
+
+
+def find(
+    dataset: str,
+    source: Path,
+    split: str | None = None,
+    *,
+    naming: Naming | None = None,
+    share: tuple[float, float] = (0.0, 1.0),
+) -> Found:
+    """The pairs of a split (else of the dataset's first), in the order of their clean pictures.
+
+    `share` takes a part of the clean pictures, with all rainy ones that belong to them: (0, 0.9)
+    and (0.9, 1) have none in common. Raises DataError for an unknown dataset or split, a source
+    that is not there or holds nothing that fits.
+    """
+    row, chosen = _chosen(dataset, split)
+    layouts = (_own(row, chosen, naming),) if naming else layouts_of(row, chosen)
+    if not source.is_dir():
+        raise DataError(f"{source}: no such folder.")
+    names = _pictures(source)
+    layout, couples, unpaired = _best(layouts, row, source, names)
+    if not couples:
+        raise _nothing(row, chosen, source, layouts, unpaired, names)
+    kept = [couple for couple in couples if share[0] <= _place(couple) < share[1]]
+    if not kept:
+        raise DataError(f"{source}: no pair lies in the share {share[0]:g}:{share[1]:g}.")
+    return Found(row, chosen, layout, _pairs(kept, layout), unpaired, len(couples))
+
+
+def counts(dataset: Dataset, source: Path) -> dict[str, int]:
+    """How many pairs of each split lie in a folder; splits without any are left out."""
+    names = _pictures(source)
+    pairs = {
+        split: len(_best(layouts_of(dataset, split), dataset, source, names)[1])
+        for split in dataset.splits
+    }
+    return {split: count for split, count in pairs.items() if count}
 
 
 def slugs(names: Iterable[str]) -> list[str]:
@@ -90,65 +147,79 @@ def fingerprint(source: Path, pairs: Sequence[Pair]) -> str:
     """sha256 over names and sizes of the source files and the labels, to notice a change."""
     digest = hashlib.sha256()
     for pair in pairs:
-        for path in (pair.rain, pair.clean):
-            stat = path.stat()
-            name = path.relative_to(source).as_posix()
-            digest.update(f"{name}\t{stat.st_size}\n".encode())
+        for name in pair.files:
+            digest.update(f"{name}\t{(source / name).stat().st_size}\n".encode())
         digest.update(json.dumps(dict(pair.labels), sort_keys=True).encode())
     return digest.hexdigest()
 
 
-def _sides(source: Path) -> tuple[Path, Path]:
-    if not source.is_dir():
-        raise DataError(f"{source}: no such folder.")
-    for rain, clean in FOLDER_NAMES:
-        if (source / rain).is_dir() and (source / clean).is_dir():
-            return source / rain, source / clean
-    usual = ", ".join("/".join(names) for names in FOLDER_NAMES)
-    found = ", ".join(sorted(path.name for path in source.iterdir())[:8]) or "nothing"
-    raise DataError(f"{source}: expected two sub-folders ({usual}), found {found}.")
+def _chosen(dataset: str, split: str | None) -> tuple[Dataset, str]:
+    row = CATALOGUE.get(dataset)
+    if row is None:
+        raise DataError(f"{dataset}: no such dataset. Known: {', '.join(CATALOGUE)}.")
+    if split and split not in row.splits and not row.any_split:
+        raise DataError(f"{dataset}: has no split {split!r}, but {', '.join(row.splits)}.")
+    return row, split or next(iter(row.splits))
 
 
-def _labels(source: Path) -> dict[str, dict[str, str]]:
-    """What labels.json says of each picture, by file stem; nothing where there is no such file."""
-    path = source / LABELS
-    if not path.is_file():
-        return {}
-    try:
-        named = json.loads(path.read_text(encoding="utf-8"))
-        return {
-            Path(name).stem: {key: str(value) for key, value in labels.items()}
-            for name, labels in named.items()
-        }
-    except (ValueError, AttributeError):
-        raise DataError(f"{path}: expected {{file name: {{label: value}}}}.") from None
+def _own(row: Dataset, split: str, naming: Naming) -> Layout:
+    if naming.clean and naming.clean_half:
+        raise DataError("A naming has clean files of their own or clean halves, not both.")
+    needs_clean = all(layout.clean or layout.clean_half for layout in row.layouts)
+    if needs_clean and not (naming.clean or naming.clean_half):
+        raise DataError(f"{row.name}: --rain needs --clean or --clean-half beside it.")
+    clean = (naming.clean,) if naming.clean else ()
+    return Layout(split, naming.rain, clean, clean_half=naming.clean_half)
 
 
-def _by_stem(folder: Path) -> dict[str, list[Path]]:
-    stems: dict[str, list[Path]] = {}
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and is_picture(path):
-            stems.setdefault(path.stem.casefold(), []).append(path)
-    return stems
+def _best(
+    layouts: Sequence[Layout], row: Dataset, source: Path, names: Sequence[str]
+) -> tuple[Layout, list[Couple], list[Unpaired]]:
+    """The layout that finds the most pairs, the first of equals."""
+    found = [(layout, *match(layout, row, source, names)) for layout in layouts]
+    return max(found, key=lambda it: (len(it[1]), len(it[2])))
 
 
-def _single(rain: dict[str, list[Path]], clean: dict[str, list[Path]], stem: str) -> bool:
-    return len(rain[stem]) == len(clean[stem]) == 1
+def _pictures(source: Path) -> list[str]:
+    """Names of all pictures below a folder, in order."""
+    found = []
+    for folder, _, files in os.walk(source, followlinks=True):
+        below = Path(folder).relative_to(source).as_posix()
+        prefix = "" if below == "." else f"{below}/"
+        found += [prefix + name for name in files if is_picture(PurePosixPath(name))]
+    return sorted(found, key=lambda name: (name.casefold(), name))
 
 
-def _without_partner(
-    side: dict[str, list[Path]], other: dict[str, list[Path]], other_folder: Path
-) -> list[Unpaired]:
-    alone = [
-        Unpaired(path, f"no partner of this name in {other_folder.name}/")
-        for stem, paths in side.items()
-        for path in paths
-        if stem not in other
+def _place(couple: Couple) -> float:
+    """Where a clean picture lies between 0 and 1, by its name: all its rainy ones lie there too."""
+    name = PurePosixPath(couple.clean or couple.rain).with_suffix("").as_posix().casefold()
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big") / 2**56
+
+
+def _pairs(couples: Iterable[Couple], layout: Layout) -> list[Pair]:
+    """In the order of the clean pictures, so that the rainy ones of a scene are neighbours."""
+    ordered = sorted(couples, key=lambda it: ((it.clean or "").casefold(), it.rain.casefold()))
+    keys = slugs(couple.stem for couple in ordered)
+    return [
+        Pair(key, it.rain, it.clean, it.labels, layout.clean_half)
+        for key, it in zip(keys, ordered, strict=True)
     ]
-    twice = [
-        Unpaired(path, "several files have this name up to its ending")
-        for stem, paths in side.items()
-        for path in paths
-        if stem in other and (len(paths) > 1 or len(other[stem]) > 1)
-    ]
-    return alone + twice
+
+
+def _nothing(
+    row: Dataset,
+    split: str,
+    source: Path,
+    layouts: Sequence[Layout],
+    unpaired: Sequence[Unpaired],
+    names: Sequence[str],
+) -> DataError:
+    shapes = [" + ".join((layout.rain, *layout.clean)) for layout in layouts]
+    expected = "\n  ".join(dict.fromkeys(shapes))
+    found = ", ".join(names[:: max(1, len(names) // 4)][:4]) or "no picture"
+    if unpaired:
+        found = f"{unpaired[0].path}: {unpaired[0].reason}"
+    return DataError(
+        f"{source}: holds no pair of {row.name}, split {split}. Expected one of\n  {expected}\n"
+        f"found {found}. For other names give --rain and --clean (`derainctl datasets`)."
+    )

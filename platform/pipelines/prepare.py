@@ -7,7 +7,7 @@ import logging
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,15 +30,12 @@ from derain.data.manifest import (
     write_manifest,
 )
 from derain.data.rain import Part, synthesize
-from derain.data.shards import WrittenShard, write_shard
-from derain.data.sources import Pair, Unpaired
+from derain.data.shards import WrittenShard, read_sample, write_shard
+from derain.data.sources import Found, Naming, Pair
 from derain.errors import ConfigError, DataError, OccupiedError
 
 log = logging.getLogger(__name__)
 
-DATASETS: dict[str, Callable[[Path], tuple[list[Pair], list[Unpaired]]]] = {
-    "paired": sources.paired,
-}
 SIDES = ("rain", "clean")
 PARTS = ".parts"
 """While a dataset is being made: one note a finished shard, and the plan that they belong to."""
@@ -52,6 +49,8 @@ class PreparedSummary:
     shards: int
     bytes: int
     quarantined: list[dict[str, str]]
+    notes: list[str]
+    """What a reader must know, such as a count that is not the published one."""
     manifest_sha256: str
     seconds: float
     reused: bool
@@ -63,8 +62,11 @@ class _Plan:
     """Which pairs go into which shard: the same for the same source and settings."""
 
     source: Path
-    """Absolute, as the paths of the pairs: workers have another working directory."""
+    """Absolute: workers have another working directory."""
     out: Path
+    dataset: str
+    split: str
+    notes: tuple[str, ...]
     shards: tuple[tuple[Pair, ...], ...]
     quarantined: tuple[Quarantined, ...]
     fingerprint: str
@@ -86,36 +88,44 @@ def prepare(
     source: str | Path,
     out: str | Path,
     *,
-    split: str = "train",
+    split: str | None = None,
     shard_mib: int = 128,
     strict: bool = False,
+    naming: Naming | None = None,
+    share: tuple[float, float] = (0.0, 1.0),
 ) -> PreparedSummary:
     """Write the pairs of a published dataset as shards, index and, last of all, manifest.
 
-    Whole shards of an interrupted call are kept. A finished dataset of the same source and
-    settings is left as it is. Pairs that cannot be used are listed as quarantined; with `strict`
-    they stop the work. Raises DataError or OccupiedError; nothing unfinished has a manifest.
+    `split`, `naming` and `share` choose the pairs, as `sources.find` says. Whole shards of an
+    interrupted call are kept. A finished dataset of the same source and settings is left as it is.
+    Pairs that cannot be used are listed as quarantined; with `strict` they stop the work. Raises
+    DataError or OccupiedError; nothing unfinished has a manifest.
     """
     began = time.monotonic()
-    plan = _plan(dataset, Path(source).resolve(), Path(out).resolve(), split, shard_mib)
+    found = sources.find(dataset, Path(source).resolve(), split, naming=naming, share=share)
+    settings = {"shard_mib": shard_mib} | ({} if share == (0.0, 1.0) else {"share": list(share)})
+    plan = _plan(found, Path(source).resolve(), Path(out).resolve(), settings)
     if strict and plan.quarantined:
         raise _strict_error(plan.quarantined)
     finished = _finished(plan)
     if finished is None:
         _claim(plan)
         written = _write_shards(plan)
-        finished = _finish(plan, written, dataset, split, strict)
+        finished = _finish(plan, written, strict)
         reused = False
     else:
         log.info("prepare: %s is finished already, nothing to do", plan.out)
         reused = True
     for item in finished.quarantined:
         log.warning("prepare: left out %s: %s", item.path, item.reason)
+    for note in finished.notes:
+        log.warning("prepare: %s", note)
     return PreparedSummary(
         pairs=finished.pairs,
         shards=len(finished.shards),
         bytes=finished.bytes,
         quarantined=[asdict(item) for item in finished.quarantined],
+        notes=list(finished.notes),
         manifest_sha256=finished.sha256(),
         seconds=time.monotonic() - began,
         reused=reused,
@@ -123,28 +133,28 @@ def prepare(
     )
 
 
-def _plan(dataset: str, source: Path, out: Path, split: str, shard_mib: int) -> _Plan:
-    if dataset not in DATASETS:
-        raise DataError(f"{dataset}: no such dataset. Known: {', '.join(DATASETS)}.")
-    pairs, unpaired = DATASETS[dataset](source)
+def _plan(found: Found, source: Path, out: Path, settings: Mapping[str, Any]) -> _Plan:
+    dataset, split, layout = found.dataset.name, found.split, found.layout
+    log.info("prepare: %s, %s: %d pairs, %s", dataset, split, len(found.pairs), layout)
     return _Plan(
         source=source,
         out=out,
-        shards=tuple(_pack(pairs, shard_mib * 2**20)),
-        quarantined=tuple(
-            Quarantined(item.path.relative_to(source).as_posix(), item.reason) for item in unpaired
-        ),
-        fingerprint=sources.fingerprint(source, pairs),
-        settings={"dataset": dataset, "split": split, "shard_mib": shard_mib},
+        dataset=dataset,
+        split=split,
+        notes=found.notes,
+        shards=tuple(_pack(found.pairs, source, settings["shard_mib"] * 2**20)),
+        quarantined=tuple(Quarantined(item.path, item.reason) for item in found.unpaired),
+        fingerprint=sources.fingerprint(source, found.pairs),
+        settings={"dataset": dataset, "split": split, "layout": str(layout), **settings},
     )
 
 
-def _pack(pairs: Sequence[Pair], limit: int) -> Iterator[tuple[Pair, ...]]:
+def _pack(pairs: Sequence[Pair], source: Path, limit: int) -> Iterator[tuple[Pair, ...]]:
     """Neighbouring pairs, as many as fit into a shard of `limit` bytes, but at least one."""
     shard: list[Pair] = []
     filled = 0
     for pair in pairs:
-        size = pair.rain.stat().st_size + pair.clean.stat().st_size
+        size = sum((source / name).stat().st_size for name in pair.files)
         if shard and filled + size > limit:
             yield tuple(shard)
             shard, filled = [], 0
@@ -172,19 +182,32 @@ def _finished(plan: _Plan) -> Manifest | None:
 def _check_unchanged(plan: _Plan, prepared: Prepared) -> None:
     """Raise OccupiedError for a source file that is newer than the manifest and has other bytes."""
     written = (plan.out / MANIFEST).stat().st_mtime_ns
-    files = [path for pairs in plan.shards for pair in pairs for path in (pair.rain, pair.clean)]
-    newer = [path for path in files if path.stat().st_mtime_ns > written]
+    newer = [
+        pair
+        for pair in itertools.chain(*plan.shards)
+        if any((plan.source / name).stat().st_mtime_ns > written for name in pair.files)
+    ]
     if not newer:
         return
-    rows = prepared.index.to_pylist()
-    known = {row[f"{side}_source"]: row[f"{side}_sha256"] for row in rows for side in SIDES}
-    for path in newer:
-        name = path.relative_to(plan.source).as_posix()
-        if known.get(name) != hashlib.sha256(path.read_bytes()).hexdigest():
+    known = {row["key"]: row for row in prepared.index.to_pylist()}
+    for pair in newer:
+        if pair.key not in known or _has_changed(pair, plan.source, known[pair.key]):
             raise OccupiedError(
-                f"{plan.out}: was made before {name} changed. Prepare into another folder, or "
-                "remove this one."
+                f"{plan.out}: was made before {' or '.join(pair.files)} changed. Prepare into "
+                "another folder, or remove this one."
             )
+
+
+def _has_changed(pair: Pair, source: Path, row: Mapping[str, Any]) -> bool:
+    """True where the source now has other pictures than the index row was written of."""
+    try:
+        members = read_sample(pair, source).members
+    except DataError:
+        return True
+    return any(
+        row[f"{side}_sha256"] != hashlib.sha256(data).hexdigest()
+        for side, (_, data) in members.items()
+    )
 
 
 def _claim(plan: _Plan) -> None:
@@ -228,17 +251,17 @@ def _write_shards(plan: _Plan) -> list[WrittenShard]:
 
 def _task(plan: _Plan, number: int, pairs: Sequence[Pair]) -> dict[str, Any]:
     """What a worker needs to write a shard, as a row of Ray Data."""
-    listed = [[pair.key, str(pair.rain), str(pair.clean), dict(pair.labels)] for pair in pairs]
-    return {"number": number, **plan.places(), "pairs": json.dumps(listed)}
+    return {
+        "number": number,
+        **plan.places(),
+        "pairs": json.dumps([asdict(pair) for pair in pairs]),
+    }
 
 
 def _write_one(row: dict[str, Any]) -> dict[str, Any]:
     out, number = Path(row["out"]), row["number"]
     source = Path(row["source"])
-    pairs = [
-        Pair(key, Path(rain), Path(clean), labels)
-        for key, rain, clean, labels in json.loads(row["pairs"])
-    ]
+    pairs = [Pair(**pair) for pair in json.loads(row["pairs"])]
     written = write_shard(pairs, source, out / _shard_name(number))
     note = out / PARTS / f"{number:06d}.json"
     temporary = note.with_suffix(".tmp")
@@ -267,9 +290,7 @@ def _has_size(path: Path, size: int) -> bool:
     return path.is_file() and path.stat().st_size == size
 
 
-def _finish(
-    plan: _Plan, written: Sequence[WrittenShard], dataset: str, split: str, strict: bool
-) -> Manifest:
+def _finish(plan: _Plan, written: Sequence[WrittenShard], strict: bool) -> Manifest:
     quarantined = (*plan.quarantined, *itertools.chain(*(s.quarantined for s in written)))
     rows = list(itertools.chain(*(shard.rows for shard in written)))
     if strict and quarantined:
@@ -278,8 +299,8 @@ def _finish(
         raise DataError(f"{plan.source}: no pair can be used. {_listed(quarantined)}")
     entries = tuple(shard.entry for shard in written if shard.entry)
     manifest = Manifest(
-        dataset=dataset,
-        split=split,
+        dataset=plan.dataset,
+        split=plan.split,
         pairs=len(rows),
         bytes=sum(entry.bytes for entry in entries),
         shards=entries,
@@ -287,6 +308,7 @@ def _finish(
         source_fingerprint=plan.fingerprint,
         settings=plan.settings,
         quarantined=quarantined,
+        notes=plan.notes,
     )
     write_index(plan.out, rows)
     write_manifest(plan.out, manifest)
@@ -313,10 +335,10 @@ def _shard_name(number: int) -> str:
 
 
 def check_data(config: Config) -> None:
-    """Raise ConfigError when the config names no data, DataError when a dataset is missing."""
+    """Raise ConfigError when the config names no data, DataError when a dataset cannot be used."""
     data = config.data
     for folder in (*data.train, *data.eval):
-        open_prepared(folder)
+        open_prepared(folder).require_clean()
     if not data.train and data.synthetic is None:
         raise ConfigError(
             f"{config.name}, profile {config.profile or 'none'}: data.train and data.eval name no "

@@ -20,7 +20,7 @@ from derain.data.manifest import (
     write_manifest,
 )
 from derain.data.shards import write_shard
-from derain.data.sources import paired
+from derain.data.sources import find
 from derain.errors import DataError
 from tests.conftest import PairedFolder
 
@@ -28,7 +28,7 @@ from tests.conftest import PairedFolder
 def prepared(source: Path, out: Path, shards: int = 2) -> Prepared:
     """A prepared dataset without Ray, straight from the parts."""
     out.mkdir()
-    pairs, _ = paired(source)
+    pairs = find("paired", source).pairs
     parts = [pairs[first::shards] for first in range(shards)]
     written = [
         write_shard(part, source, out / f"shard-{n:06d}.tar") for n, part in enumerate(parts)

@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter, sobel
 
 from derain.data.pictures import is_picture, read_picture
 from derain.data.rain import bundled_photographs, render, synthesize
-from derain.data.sources import paired
+from derain.data.sources import find
 from derain.errors import DataError, OccupiedError, UsageError
 
 PHOTOGRAPHS = sorted(path for path in bundled_photographs().iterdir() if is_picture(path))
@@ -166,11 +166,11 @@ def test_labels_name_every_pair_and_travel_with_it(tmp_path: Path) -> None:
         again = render(read_picture(out / "clean" / name), label["density"], label["seed"])
         assert np.array_equal(again.rain, read_picture(out / "rain" / name))
         assert label["angle_deg"] == pytest.approx(again.angle_deg, abs=1e-3)
-    pairs, unpaired = paired(out)
-    assert [pair.labels["density"] for pair in pairs] == [
+    found = find("paired", out)
+    assert [pair.labels["density"] for pair in found.pairs] == [
         each["density"] for each in labels.values()
     ]
-    assert unpaired == []
+    assert found.unpaired == []
     assert summary.pairs == sum(summary.densities.values()) == 7
 
 

@@ -12,14 +12,13 @@ from PIL import Image
 
 from derain.data import pictures
 from derain.data.shards import WrittenShard, read_member, write_shard
-from derain.data.sources import paired
+from derain.data.sources import find
 from derain.errors import DataError
 from tests.conftest import PairedFolder
 
 
 def shard_of(source: Path, path: Path) -> WrittenShard:
-    pairs, _ = paired(source)
-    return write_shard(pairs, source, path)
+    return write_shard(find("paired", source).pairs, source, path)
 
 
 def test_webdataset_reads_the_source_bytes(paired_folder: PairedFolder, tmp_path: Path) -> None:

@@ -1,11 +1,12 @@
-"""Paired folders: names are found, partners matched, keys made safe."""
+"""Sources: names are found, partners matched, keys made safe, shares kept apart."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from derain.data.sources import FOLDER_NAMES, paired, slugs
+from derain.data.catalogue import CATALOGUE, USUAL_FOLDERS
+from derain.data.sources import Naming, counts, find, naming, share_of, slugs
 from derain.errors import DataError
 
 
@@ -15,27 +16,92 @@ def touch(*paths: Path) -> None:
         path.write_bytes(b"x")
 
 
-@pytest.mark.parametrize(("rain", "clean"), FOLDER_NAMES)
+@pytest.mark.parametrize(("rain", "clean"), USUAL_FOLDERS)
 def test_usual_folder_names_are_found(tmp_path: Path, rain: str, clean: str) -> None:
     touch(tmp_path / rain / "b.png", tmp_path / clean / "B.jpg", tmp_path / rain / "Thumbs.db")
-    (pair,), unpaired = paired(tmp_path)
-    assert (pair.rain, pair.clean) == (tmp_path / rain / "b.png", tmp_path / clean / "B.jpg")
-    assert not unpaired
+    found = find("paired", tmp_path)
+    (pair,) = found.pairs
+    assert (pair.rain, pair.clean) == (f"{rain}/b.png", f"{clean}/B.jpg")
+    assert not found.unpaired
 
 
 def test_pictures_without_partner_are_reported(tmp_path: Path) -> None:
     touch(tmp_path / "rain/a.png", tmp_path / "clean/a.png", tmp_path / "rain/b.png")
     touch(tmp_path / "clean/c.png", tmp_path / "rain/d.png", tmp_path / "rain/d.jpg")
     touch(tmp_path / "clean/d.png")
-    pairs, unpaired = paired(tmp_path)
-    assert [pair.key for pair in pairs] == ["a"]
-    assert {item.path.name for item in unpaired} == {"b.png", "c.png", "d.png", "d.jpg"}
+    found = find("paired", tmp_path)
+    assert [pair.key for pair in found.pairs] == ["a"]
+    assert {item.path: item.reason for item in found.unpaired} == {
+        "rain/b.png": "no clean partner clean/{name}",
+        "rain/d.png": "several files have this name up to its ending",
+        "rain/d.jpg": "several files have this name up to its ending",
+        "clean/c.png": "no rainy partner rain/{name}",
+        "clean/d.png": "no rainy partner rain/{name}",
+    }
+
+
+def test_a_naming_of_ones_own(tmp_path: Path) -> None:
+    touch(*(tmp_path / f"wet/{scene}/f{n}.jpg" for scene in "ab" for n in range(3)))
+    touch(tmp_path / "dry/a-gt.png", tmp_path / "dry/b-gt.png", tmp_path / "dry/c-gt.png")
+    found = find(
+        "paired", tmp_path, "val", naming=Naming("wet/{scene}/f{n:d}.jpg", "dry/{scene}-gt")
+    )
+    assert [(pair.key, pair.clean) for pair in found.pairs] == [
+        (f"{scene}-f{n}", f"dry/{scene}-gt.png") for scene in "ab" for n in range(3)
+    ]
+    assert [item.path for item in found.unpaired] == ["dry/c-gt.png"]
+    assert found.split == "val"
+
+
+def test_a_naming_can_lie_side_by_side_or_have_no_clean_picture(tmp_path: Path) -> None:
+    touch(tmp_path / "x/1.jpg", tmp_path / "x/2.jpg")
+    halves = find("paired", tmp_path, naming=Naming("x/{n}", clean_half="left")).pairs
+    assert [(pair.rain, pair.clean, pair.clean_half) for pair in halves] == [
+        ("x/1.jpg", "x/1.jpg", "left"),
+        ("x/2.jpg", "x/2.jpg", "left"),
+    ]
+    alone = find("unpaired", tmp_path, naming=Naming("x/{n}")).pairs
+    assert [pair.clean for pair in alone] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ((None, "gt/{n}", None), "need --rain"),
+        (("in/{n}", None, None), "needs --clean"),
+        (("in/{n}", "gt/{n}", "left"), "not both"),
+        (("in/{", "gt/{n}", None), "not a pattern"),
+    ],
+)
+def test_half_a_naming_is_refused(parts: tuple, expected: str, tmp_path: Path) -> None:
+    touch(tmp_path / "in/1.png")
+    with pytest.raises(DataError, match=expected):
+        find("paired", tmp_path, naming=naming(*parts))
+
+
+def test_shares_have_no_clean_picture_in_common(tmp_path: Path) -> None:
+    touch(*(tmp_path / f"in/{scene}_{n}.png" for scene in range(40) for n in range(3)))
+    touch(*(tmp_path / f"gt/{scene}.png" for scene in range(40)))
+    own = Naming("in/{scene:d}_{n:d}.png", "gt/{scene:d}.png")
+    train, held_out = (
+        find("paired", tmp_path, naming=own, share=share_of(text)).pairs
+        for text in ("0:0.75", "0.75:1")
+    )
+    assert len(train) + len(held_out) == 120
+    assert not {pair.clean for pair in train} & {pair.clean for pair in held_out}
+    assert 20 < len({pair.clean for pair in train}) < 40
+
+
+@pytest.mark.parametrize("text", ["0.5", "0.5:0.5", "1:0", "0:2", "a:b", "0:0.5:1"])
+def test_what_is_no_share_is_refused(text: str) -> None:
+    with pytest.raises(DataError, match="LOW:HIGH"):
+        share_of(text)
 
 
 def test_labels_reach_the_pairs(tmp_path: Path) -> None:
     touch(tmp_path / "rain/a.png", tmp_path / "clean/a.png")
     (tmp_path / "labels.json").write_text(json.dumps({"a.png": {"density": "light"}}))
-    assert paired(tmp_path)[0][0].labels == {"density": "light"}
+    assert find("paired", tmp_path).pairs[0].labels == {"density": "light"}
 
 
 def test_keys_have_no_dots_and_do_not_collide() -> None:
@@ -47,16 +113,63 @@ def test_keys_have_no_dots_and_do_not_collide() -> None:
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
-        (["other/a.png"], "expected two sub-folders"),
-        (["rain/a.png", "clean/b.png"], "no file in rain/ has a partner"),
+        (["other/a.png"], r"Expected one of\n  input/\{name\} \+ target(?s:.*)found other/a\.png"),
+        (["rain/a.png", "clean/b.png"], r"found rain/a\.png: no clean partner"),
+        ([], "found no picture"),
     ],
 )
 def test_folders_that_do_not_fit_are_named(tmp_path: Path, files: list[str], expected: str) -> None:
     touch(*(tmp_path / name for name in files))
     with pytest.raises(DataError, match=expected):
-        paired(tmp_path)
+        find("paired", tmp_path)
 
 
-def test_missing_folder_is_named(tmp_path: Path) -> None:
+def test_wrong_words_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
-        paired(tmp_path / "none")
+        find("paired", tmp_path / "none")
+    with pytest.raises(DataError, match="Known: rain13k"):
+        find("rain9000", tmp_path)
+    with pytest.raises(DataError, match="has no split 'val', but train, test"):
+        find("rain800", tmp_path, "val")
+
+
+def test_the_folder_of_another_split_is_not_taken(tmp_path: Path) -> None:
+    folder = tmp_path / "test" / "Rain100L"
+    touch(folder / "input/1.png", folder / "target/1.png")
+    assert find("rain13k", folder, "rain100l").pairs
+    with pytest.raises(DataError, match="split test100"):
+        find("rain13k", folder, "test100")
+
+
+def test_splits_are_counted(tmp_path: Path) -> None:
+    for split, count in (("train/Rain13K", 3), ("test/Test100", 2)):
+        for n in range(count):
+            touch(tmp_path / split / f"input/{n}.jpg", tmp_path / split / f"target/{n}.png")
+    assert counts(CATALOGUE["rain13k"], tmp_path) == {"train": 3, "test100": 2}
+
+
+def test_a_published_count_that_differs_is_noted(tmp_path: Path) -> None:
+    for n in range(12):
+        touch(tmp_path / f"rainy/{n}.png", tmp_path / f"groundtruth/{n}.png")
+    assert find("rain12", tmp_path).notes == ()
+    (tmp_path / "rainy/3.png").unlink()
+    (note,) = find("rain12", tmp_path).notes
+    assert "11 pairs were found, 12 are published" in note
+
+
+def test_a_list_that_is_not_one_is_named(tmp_path: Path) -> None:
+    touch(tmp_path / "real_world/a/b/1.png")
+    (tmp_path / "real_world.txt").write_text("real_world/a/b/1.png\n")
+    with pytest.raises(DataError, match=r"real_world\.txt:1: expected `rainy clean`"):
+        find("spa-data", tmp_path)
+
+
+def test_a_list_cannot_point_out_of_its_folder(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    touch(source / "real_world/1.png", source / "real_world/2.png", tmp_path / "secret.png")
+    (source / "real_world.txt").write_text(
+        "./real_world/1.png /real_world/2.png\n../secret.png /real_world/2.png\n"
+    )
+    found = find("spa-data", source)
+    assert [pair.rain for pair in found.pairs] == ["real_world/1.png"]
+    assert "missing" in found.unpaired[0].reason

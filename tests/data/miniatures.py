@@ -1,0 +1,80 @@
+"""A published dataset in miniature, built from nothing but its row of the catalogue."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from derain.data.layouts import Layout
+from derain.data.patterns import Pattern
+
+SCENES = 3
+RAINS = 2
+WIDTH, HEIGHT = 12, 8
+
+
+@dataclass(frozen=True)
+class Miniature:
+    """Which names belong together, below the folder that was built."""
+
+    source: Path
+    pairs: dict[str, str | None]
+    """Clean name by rainy name."""
+
+
+def build(layout: Layout, source: Path) -> Miniature:
+    """Three clean pictures, two rainy ones for each where the names allow it, and clutter."""
+    prefix = f"{layout.folder}/" if layout.folder else ""
+    pairs = {prefix + rain: clean and prefix + clean for rain, clean in _names(layout)}
+    for rain, clean in pairs.items():
+        if layout.clean_half:
+            _picture(source / rain, rain, wide=True)
+            continue
+        _picture(source / rain, rain)
+        if clean:
+            _picture(source / clean, clean)
+    if layout.clean_half:
+        pairs = {rain: rain for rain in pairs}
+    if layout.listing:
+        inside = {rain.removeprefix(prefix): clean for rain, clean in pairs.items()}
+        lines = [
+            f"./{rain} /{(clean or '').removeprefix(prefix)}" for rain, clean in inside.items()
+        ]
+        (source / prefix / layout.listing).write_text("\n".join(lines))  # no newline at the end
+    for clutter in ("Thumbs.db", ".hidden.png", "deep/er/down/rainstreak-1.png", "readme.txt"):
+        path = source / prefix / clutter
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"clutter")
+    return Miniature(source, pairs)
+
+
+def _names(layout: Layout) -> Iterator[tuple[str, str | None]]:
+    rain = layout.rain_pattern
+    for scene in range(SCENES):
+        clean = layout.clean_patterns[scene % len(layout.clean)] if layout.clean else None
+        for number in range(RAINS):
+            values = _values(layout, rain, clean, scene, number)
+            yield rain.fill(values), clean.fill(values) if clean else None
+
+
+def _values(
+    layout: Layout, rain: Pattern, clean: Pattern | None, scene: int, number: int
+) -> Mapping[str, object]:
+    """Fields that both names have come from the scene, the others from the rainy picture."""
+    digits = {name for name in rain.fields if f"{{{name}:d}}" in rain.text}
+    values: dict[str, object] = {}
+    for name in rain.fields:
+        shared = clean is None or name in clean.fields
+        count = scene if shared else number
+        first = layout.only[name].start if name in layout.only else 5
+        values[name] = first + count if name in digits else f"{name[0]}{count}.x"
+    return values
+
+
+def _picture(path: Path, seed: str, *, wide: bool = False) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(list(seed.encode()))
+    shape = (HEIGHT, WIDTH * (2 if wide else 1), 3)
+    Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(path)

@@ -1,0 +1,70 @@
+"""The list of datasets says what is found in a folder, and prepares what it found."""
+
+import json
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pytest
+
+from derain.data.cache import open_pixels
+from derain.data.catalogue import CATALOGUE
+from derain.data.manifest import MANIFEST, open_prepared
+from derain.errors import DataError
+from derain.pipelines.datasets import datasets
+from derain.pipelines.prepare import prepare
+from tests.data.miniatures import build
+
+
+def test_every_row_is_told_whole() -> None:
+    rows = datasets()
+    assert [row.name for row in rows] == list(CATALOGUE)
+    assert all(row.layout and row.splits and row.terms and row.where for row in rows)
+    assert not any(row.found for row in rows)
+    (one,) = datasets(names=["rain800"])
+    assert "clean | rainy, side by side" in one.layout
+
+
+def test_what_lies_under_a_root_is_found(tmp_path: Path) -> None:
+    (sided,) = (row for row in CATALOGUE["rain12"].layouts if "rainy" in row.rain)
+    build(sided, tmp_path / "RAIN-12")
+    build(CATALOGUE["rain800"].layouts[0], tmp_path / "Rain800")
+    found = {row.name: row.found for row in datasets(tmp_path) if row.found}
+    assert found == {
+        "rain12": {str(tmp_path / "RAIN-12"): {"test": 3}},
+        "rain800": {str(tmp_path / "Rain800"): {"train": 3}},
+    }
+
+
+def test_wrong_words_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="Known: rain13k"):
+        datasets(names=["rain9000"])
+    with pytest.raises(DataError, match="no such folder"):
+        datasets(tmp_path / "none")
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_side_by_side_pictures_are_prepared_and_a_wrong_count_is_told(tmp_path: Path) -> None:
+    made = build(CATALOGUE["rain800"].layouts[0], tmp_path / "source")
+    done = prepare("rain800", made.source, tmp_path / "out")
+    (note,) = done.notes
+    assert "3 pairs were found, 700 are published" in note
+    assert json.loads((tmp_path / "out" / MANIFEST).read_text())["notes"] == done.notes
+    prepared = open_prepared(tmp_path / "out")
+    assert prepared.manifest.settings["layout"] == "training/{n:d}.jpg, clean left"
+    assert len(open_pixels(prepared, folder=None, budget_gib=1)) == 3
+    for picture in (made.source / "training").glob("*.jpg"):
+        picture.touch()  # newer than the manifest, with the same bytes
+    assert prepare("rain800", made.source, tmp_path / "out").reused
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_pictures_without_a_clean_one_are_kept_and_refused_where_it_is_needed(
+    tmp_path: Path,
+) -> None:
+    made = build(CATALOGUE["nturain-r"].layouts[0], tmp_path / "source")
+    prepare("nturain-r", made.source, tmp_path / "out")
+    prepared = open_prepared(tmp_path / "out")
+    assert len(prepared) == len(made.pairs) == 3
+    assert pc.all(pc.is_null(prepared.index.column("clean_sha256"))).as_py()
+    with pytest.raises(DataError, match="3 of its 3 pictures have no clean partner"):
+        open_pixels(prepared, folder=None, budget_gib=1)
