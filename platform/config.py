@@ -218,6 +218,9 @@ class DataConfig(Section):
     augment: Literal["none", "flip", "dihedral"] = "dihedral"
     """Mirror left and right, or all 8 symmetries of the square; rain that falls sideways is hard
     to learn in few steps, so short runs take `flip`."""
+    seed: int | None = Field(None, ge=0)
+    """Of the order, the crops and the flips; null takes the run's `seed`. With one of their own,
+    runs of several seeds see the same batches, and can train in one cohort."""
     eval: Prepared = ()
     """Prepared datasets that are held out, one path or several."""
     synthetic: SyntheticConfig | None = None
@@ -469,6 +472,11 @@ class Config(Section):
     def folder(self) -> Path:
         """Where this run or sweep lives."""
         return Path(self.output_dir) / self.name
+
+    @property
+    def data_seed(self) -> int:
+        """The seed of the batches."""
+        return self.seed if self.data.seed is None else self.data.seed
 
     def digest(self) -> str:
         """sha256 of the resolved values, whatever file they came from."""

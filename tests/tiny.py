@@ -64,7 +64,7 @@ def loader(config: Config, rank: Rank = Rank()) -> Loader:  # noqa: B008
         [Pixels()],
         batch_size=config.train.batch_size,
         crop_px=config.train.crop_px,
-        seed=config.seed,
+        seed=config.data_seed,
         rank=rank.number,
         world=rank.world,
     )

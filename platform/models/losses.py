@@ -44,6 +44,9 @@ class DerainLoss(nn.Module):
 
     pixel="power" takes its powers of the error from `schedule`, which only it needs.
 
+    `frozen` names the sub-modules that are functions of one picture and never change, as a
+    network's does.
+
     Source: Sun et al., JEIT, doi 10.11999/JEIT251066: L1, lambda_p = 1 (Tables 9 and 10).
     """
 
@@ -65,6 +68,8 @@ class DerainLoss(nn.Module):
         self.lambda_p = lambda_p
         self.perceptual = perceptual if lambda_p else None
         self.schedule = schedule
+        inner = getattr(self.perceptual, "frozen", ())
+        self.frozen = tuple(f"perceptual.{name}" for name in inner)
 
     def forward(
         self,
@@ -93,18 +98,15 @@ class DerainLoss(nn.Module):
         return total, terms
 
 
-class VGGFeatures(nn.Module):
-    """Mean over four layers of the L1 distance between VGG's features of two pictures.
+class VGG(nn.Module):
+    """NCHW RGB in [0, 1] -> four feature maps of VGG; nothing in it is trained.
 
-    Layers: after relu1_2, relu2_2, relu3_4 and relu4_4 of VGG-19 (relu3_3 and relu4_3 of VGG-16),
-    with equal weights. Pictures are normalised as for ImageNet inside. Nothing here is trained.
+    After relu1_2, relu2_2, relu3_4 and relu4_4 of VGG-19 (relu3_3 and relu4_3 of VGG-16).
+    Pictures are normalised as for ImageNet inside.
 
     `weights`: "imagenet" (torchvision's IMAGENET1K_V1, downloaded), the path of a .safetensors or
     state dict .pt file with torchvision's names (it may end after the last layer used), or
     "random" (always the same ones, for tests; no perceptual meaning).
-
-    Which network and layers the paper uses is not stated in it. Source of the idea: Johnson et
-    al., "Perceptual Losses for Real-Time Style Transfer and Super-Resolution", ECCV 2016.
 
     Raises FileNotFoundError where weights cannot be had, ValueError where they do not fit.
     """
@@ -126,13 +128,8 @@ class VGGFeatures(nn.Module):
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1), False)
         self.requires_grad_(False)
 
-    def forward(self, output: Picture, clean: Picture) -> Float[Tensor, ""]:
-        """NCHW RGB in [0, 1], twice -> a scalar with a gradient for `output` only."""
-        with torch.no_grad():
-            wanted = self._extract(clean)
-        return _mean_l1(self._extract(output), wanted)
-
-    def _extract(self, x: Picture) -> list[Tensor]:
+    def forward(self, x: Picture) -> list[Tensor]:
+        """Four feature maps, shallow ones first, differentiable with respect to `x`."""
         x = (x - self.mean) / self.std
         found = []
         for position, layer in enumerate(self.features):
@@ -140,6 +137,26 @@ class VGGFeatures(nn.Module):
             if position in self.taps:
                 found.append(x)
         return found
+
+
+class VGGFeatures(nn.Module):
+    """Mean over four layers of the L1 distance between VGG's features of two pictures: see `VGG`.
+
+    Which network and layers the paper uses is not stated in it. Source of the idea: Johnson et
+    al., "Perceptual Losses for Real-Time Style Transfer and Super-Resolution", ECCV 2016.
+    """
+
+    frozen = ("vgg",)
+
+    def __init__(self, arch: Arch = "vgg19", weights: str = "imagenet") -> None:
+        super().__init__()
+        self.vgg = VGG(arch, weights)
+
+    def forward(self, output: Picture, clean: Picture) -> Float[Tensor, ""]:
+        """NCHW RGB in [0, 1], twice -> a scalar with a gradient for `output` only."""
+        with torch.no_grad():
+            wanted = self.vgg(clean)
+        return _mean_l1(self.vgg(output), wanted)
 
 
 class EncoderFeatures(nn.Module):

@@ -19,6 +19,7 @@ from torch import nn
 
 from derain import checkpoint, cluster, tracking
 from derain.checkpoint import Checkpoint
+from derain.cohort import Cohort, Shared
 from derain.config import Config, load_config
 from derain.data.feed import feed
 from derain.data.loader import Loader, open_all
@@ -127,17 +128,41 @@ def run_in_this_process(config: Config, place: Place, rank: Rank, until: int | N
         follow(course(config, place, rank, until), batch_at, config.train)
 
 
-def course(config: Config, place: Place, rank: Rank, until: int | None = None) -> Course[None]:
+def run_cohort_in_this_process(
+    configs: Sequence[Config], place: Place, until: int | None = None
+) -> dict[str, Exception]:
+    """Several runs of one worker side by side, see `course`; the errors of those that failed.
+
+    All have the same batches, the same device and the same frozen modules.
+    """
+    first, alone = configs[0], Rank()
+    torch.set_num_threads(first.train.cpu_threads or _cores_a_worker(first))
+    shared = Shared()
+    courses = {config.name: course(config, place, alone, until, shared) for config in configs}
+    cohort = Cohort(courses, shared)
+    with feed(_loader(first, alone), first.data.loader_processes) as batch_at:
+        cohort.follow(batch_at, first.train)
+    return cohort.failed
+
+
+def course(
+    config: Config,
+    place: Place,
+    rank: Rank,
+    until: int | None = None,
+    shared: Shared | None = None,
+) -> Course[None]:
     """Train on the batches that are sent, and on rank 0 score, record and write RESULT.
 
     Continues after the newest whole checkpoint in the run's folder, where there is one. Where
     `until` is a step before the last, pauses there and writes PAUSED: the figures at that step.
+    `shared` is for a member of a cohort.
     """
     began = time.monotonic()
     folder = config.folder
     folder.mkdir(parents=True, exist_ok=True)
     if not rank.leads:
-        yield from _run(config, rank, lambda *_: None, until).course()
+        yield from _run(config, rank, lambda *_: None, until, shared).course()
         return
     (folder / RESULT).unlink(missing_ok=True)  # of the shorter run that is trained on
     (folder / checkpoint.CONFIG).write_text(config.to_yaml(), encoding="utf-8")
@@ -149,7 +174,7 @@ def course(config: Config, place: Place, rank: Rank, until: int | None = None) -
             figures_file.flush()
             record.metrics(step, figures)
 
-        outcome = yield from _run(config, rank, report, until).course()
+        outcome = yield from _run(config, rank, report, until, shared).course()
         scores = _score(config, outcome, record)
         if outcome.steps < config.train.steps:
             metrics, _ = overall(scores)
@@ -261,7 +286,7 @@ def _what_is_trained(config: Config) -> dict[str, Any]:
     parts = {"model": tree["model"], "loss": tree["loss"], "train": train}
     values = {f"{part}.{key}": value for part, keys in parts.items() for key, value in keys.items()}
     values |= {f"data.{key}": tree["data"][key] for key in ("mix", "augment")}
-    return {**values, "seed": config.seed}
+    return {**values, "seed": config.seed, "data.seed": config.data_seed}
 
 
 def _loader(config: Config, rank: Rank) -> Loader:
@@ -270,7 +295,7 @@ def _loader(config: Config, rank: Rank) -> Loader:
         open_all(datasets, config.data),
         batch_size=config.train.batch_size,
         crop_px=config.train.crop_px,
-        seed=config.seed,
+        seed=config.data_seed,
         mix=config.data.mix,
         augment=config.data.augment,
         rank=rank.number,
@@ -278,13 +303,13 @@ def _loader(config: Config, rank: Rank) -> Loader:
     )
 
 
-def _run(config: Config, rank: Rank, report: Report, until: int | None) -> Run:
+def _run(
+    config: Config, rank: Rank, report: Report, until: int | None, shared: Shared | None
+) -> Run:
     """This process's loop, which goes on after the newest checkpoint where there is one."""
-    device = pick_device(config.train)
-    network = build_network(config)
     return Run(
         config=config,
-        trainer=Trainer(config, network, loss_of(config, network), device=device, rank=rank),
+        trainer=_trainer(config, rank, shared),
         folder=config.folder,
         report=report,
         manifests=[open_prepared(folder).manifest.sha256() for folder in config.data.train],
@@ -292,6 +317,16 @@ def _run(config: Config, rank: Rank, report: Report, until: int | None) -> Run:
         resume=checkpoint.newest(config.folder),
         until=until,
     )
+
+
+def _trainer(config: Config, rank: Rank, shared: Shared | None) -> Trainer:
+    network = build_network(config)
+    if shared:
+        shared.adopt(network)
+    loss = loss_of(config, network)  # after that: it may look through the network's encoder
+    if shared:
+        shared.adopt(loss)
+    return Trainer(config, network, loss, device=pick_device(config.train), rank=rank)
 
 
 def loss_of(config: Config, network: nn.Module) -> DerainLoss:
