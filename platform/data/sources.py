@@ -4,14 +4,14 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from derain.data.catalogue import CATALOGUE
 from derain.data.layouts import Dataset, Half, Layout, layouts_of
 from derain.data.matching import Couple, Unpaired, match
-from derain.data.pictures import is_picture
+from derain.data.pictures import ending, is_picture
 from derain.errors import DataError
 
 MAX_KEY = 80
@@ -80,15 +80,31 @@ class Found:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the result must know: a count that is not the published one."""
+        """What a reader of the result must know: another count than published, mixed formats."""
+        return (*self._count_note(), *self._format_notes())
+
+    def _count_note(self) -> Iterator[str]:
         published = self.dataset.splits.get(self.split, ())
-        if not published or self.total in published:
-            return ()
-        stated = " or ".join(f"{count:,}" for count in published)
-        return (
-            f"{self.dataset.title}, {self.split}: {self.total:,} pairs were found, "
-            f"{stated} are published.",
-        )
+        if published and self.total not in published:
+            stated = " or ".join(f"{count:,}" for count in published)
+            yield (
+                f"{self.dataset.title}, {self.split}: {self.total:,} pairs were found, "
+                f"{stated} are published."
+            )
+
+    def _format_notes(self) -> Iterator[str]:
+        if self.layout.clean_half:
+            return  # split pictures are PNGs all of them
+        sides = {
+            "rainy": {ending(pair.rain) for pair in self.pairs},
+            "clean": {ending(pair.clean) for pair in self.pairs if pair.clean},
+        }
+        for side, endings in sides.items():
+            if len(endings) > 1:
+                yield (
+                    f"The {side} pictures mix {' and '.join(sorted(endings))}, as the source does: "
+                    'Hugging Face load_dataset("webdataset") wants one format a column.'
+                )
 
 
 def find(

@@ -157,6 +157,15 @@ def test_a_published_count_that_differs_is_noted(tmp_path: Path) -> None:
     assert "11 pairs were found, 12 are published" in note
 
 
+def test_formats_that_mix_are_noted_and_spellings_are_not(tmp_path: Path) -> None:
+    touch(*(tmp_path / f"input/{name}" for name in ("1.jpg", "2.JPG", "3.jpeg", "4.png")))
+    touch(*(tmp_path / f"target/{name}.png" for name in "1234"))
+    (note,) = find("paired", tmp_path).notes
+    assert "rainy pictures mix .jpg and .png" in note
+    (tmp_path / "input/4.png").unlink()
+    assert find("paired", tmp_path).notes == ()
+
+
 def test_a_list_that_is_not_one_is_named(tmp_path: Path) -> None:
     touch(tmp_path / "real_world/a/b/1.png")
     (tmp_path / "real_world.txt").write_text("real_world/a/b/1.png\n")

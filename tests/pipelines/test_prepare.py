@@ -8,6 +8,7 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import datasets
 import pytest
 import ray.data
 import webdataset
@@ -61,6 +62,13 @@ def test_other_readers_find_the_bytes_of_the_source(source: Path, tmp_path: Path
         (row["__key__"], side): row[f"{side}.png"] for row in rows for side in SIDES
     } == original
     assert {json.loads(row["json"])["width"] for row in rows} == {450}
+    table = datasets.load_dataset(
+        "webdataset", data_files={"train": tars}, split="train", cache_dir=str(tmp_path / "hf")
+    ).cast_column("rain.png", datasets.Image(decode=False))
+    table = table.cast_column("clean.png", datasets.Image(decode=False))
+    assert {
+        (row["__key__"], side): row[f"{side}.png"]["bytes"] for row in table for side in SIDES
+    } == original
 
 
 SIDES = ("rain", "clean")
