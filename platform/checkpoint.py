@@ -52,6 +52,8 @@ class State:
     """Modules that the checkpoint leaves out, and the fingerprint of each."""
     loss: Mapping[str, float]
     """Of the first and of the last step."""
+    running_error: Mapping[str, Any] | None = None
+    """What an adaptive loss schedule goes by (`schedules.RunningError`)."""
 
 
 @dataclass(frozen=True)

@@ -181,6 +181,8 @@ class MPRNetConfig(Section):
     full_growth: int = Field(16, ge=0)
     blocks: int = Field(8, ge=0)
     reduction: int = Field(4, gt=0)
+    stage_weight: float = Field(1.0, ge=0)
+    """Weight of the losses of stages 1 and 2; 0 trains on the last picture alone."""
 
 
 ModelConfig = Annotated[
@@ -285,7 +287,9 @@ class TrainConfig(Section):
 class ScheduleConfig(Section):
     """Options of `derain.models.schedules.Schedule`, which `loss.pixel: power` follows."""
 
-    kind: Literal["constant", "power_anneal", "power_anneal_rev", "convex_mix"] = "power_anneal"
+    kind: Literal[
+        "constant", "power_anneal", "power_anneal_rev", "convex_mix", "progress_adaptive"
+    ] = "power_anneal"
     start: float = Field(2.0, gt=0)
     """Exponent of the error when training begins."""
     end: float = Field(1.0, gt=0)
@@ -298,21 +302,43 @@ class ScheduleConfig(Section):
 
 
 class LossConfig(Section):
-    """L = pixel loss + lambda_p * perceptual loss (FCLIP-UNet, Tables 9 and 10)."""
+    """L = pixel loss + lambda_p * perceptual loss (FCLIP-UNet) + lambda_c * contrastive (RDMC)."""
 
-    pixel: Literal["l1", "mse", "charbonnier", "power"] = "l1"
+    pixel: Literal["l1", "mse", "charbonnier", "charbonnier_edge", "ssim", "mse_ssim", "power"] = (
+        "l1"
+    )
+    """`ssim` is 1 - SSIM, `mse_ssim` 0.1 MSE + 1 - SSIM, `charbonnier_edge` MPRNet's."""
     schedule: ScheduleConfig | None = None
     """For `pixel: power`, and only for it."""
     lambda_p: float = Field(1.0, ge=0)
     perceptual: Literal["none", "vgg16", "vgg19", "encoder"] = "vgg19"
     """Whose features: ImageNet VGG, or the frozen encoder of the network itself."""
     perceptual_weights: NameOrPath | None = None
-    """VGG: null takes torchvision's download; otherwise a local file, or `random` (tests)."""
+    """VGG, of both terms: null takes torchvision's download; otherwise a local file, or `random`
+    (tests)."""
+    lambda_c: float = Field(0.1, ge=0)
+    contrastive: Literal["none", "vgg16", "vgg19", "encoder"] = "none"
+    """Whose features the contrastive prior compares clean, restored and rainy pictures in."""
+    contrastive_weights: tuple[float, ...] = Field(
+        (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0), min_length=1, max_length=5
+    )
+    """One a layer: relu1_1, relu2_1, ... of VGG, F1, F2, ... of the encoder."""
+    contrastive_ratio: Literal["per_layer", "of_sums"] = "per_layer"
+    contrastive_floor: float = Field(0.1, ge=0)
+    """Least distance to the rainy picture, as a share of that between clean and rainy."""
 
     @model_validator(mode="after")
     def _schedule_fits(self) -> "LossConfig":
         if (self.pixel == "power") != (self.schedule is not None):
             raise ValueError("schedule goes with pixel: power, and pixel: power needs one")
+        return self
+
+    @model_validator(mode="after")
+    def _features_fit(self) -> "LossConfig":
+        both = {self.perceptual if self.lambda_p else "none"}
+        both |= {self.contrastive if self.lambda_c else "none"}
+        if len(both - {"none"}) > 1:
+            raise ValueError("perceptual and contrastive take the same network; name it twice")
         return self
 
 

@@ -153,6 +153,7 @@ class Run:
             manifests=tuple(self.manifests),
             frozen=fingerprints(self.trainer.network),
             loss={"first": self._loss_first, "last": self._loss_last},
+            running_error=self.trainer.running_error,
         )
         path = self.folder / "checkpoints" / f"step-{done:08d}"
         if self.rank.leads:

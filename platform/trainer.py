@@ -23,6 +23,7 @@ from derain.errors import UsageError, WeightsError
 from derain.models import build, fingerprint, frozen_modules, trained_parameters
 from derain.models.cost import cost
 from derain.models.losses import DerainLoss
+from derain.models.schedules import RunningError
 from derain.parallel import Rank
 
 
@@ -81,7 +82,7 @@ def without_weights(config: Config) -> Config:
     values: dict[str, object] = {}
     if hasattr(config.model, "encoder_weights"):
         values["model.encoder_weights"] = "random"
-    if config.loss.perceptual.startswith("vgg"):
+    if {config.loss.perceptual, config.loss.contrastive} & {"vgg16", "vgg19"}:
         values["loss.perceptual_weights"] = "random"
     return config.replaced(values, "without weights")
 
@@ -127,6 +128,8 @@ class Trainer:
         self._optimizer = torch.optim.AdamW(
             self._trained.values(), lr=train.lr, betas=train.betas, weight_decay=train.weight_decay
         )
+        adaptive = loss.schedule is not None and loss.schedule.kind == "progress_adaptive"
+        self._error = RunningError() if adaptive else None
         self._ema = _copies(self._trained) if train.ema_decay is not None else None
         self._frozen = tuple(f"{name}." for name in frozen_modules(network))
 
@@ -185,8 +188,15 @@ class Trainer:
             optimizer=self._optimizer.state_dict(),
         )
 
+    @property
+    def running_error(self) -> dict[str, float] | None:
+        """What an adaptive schedule goes by, for the checkpoint's state."""
+        return None if self._error is None else asdict(self._error)
+
     def restore(self, saved: Checkpoint) -> None:
         """Continue from a checkpoint of an equal network."""
+        if self._error is not None and saved.state.running_error is not None:
+            self._error = RunningError(**saved.state.running_error)
         _check_frozen(self.network, saved)
         self.network.load_state_dict({**self.network.state_dict(), **saved.model()})
         self._optimizer.load_state_dict(saved.optimizer())
@@ -199,11 +209,22 @@ class Trainer:
         rain, clean = batch.rain, batch.clean
         weights: Mapping[str, float] = getattr(self.network, "auxiliary", {})
         if not weights:
-            return self._loss(self._parallel(rain), clean, progress)
+            return self._compared(self._parallel(rain), batch, progress)
         output, extra = self._parallel(rain, clean=clean)
-        total, terms = self._loss(output, clean, progress)
+        total, terms = self._compared(output, batch, progress)
         total = total + sum(weight * extra[name] for name, weight in weights.items())
         return total, {**terms, **extra}
+
+    def _compared(
+        self, output: Tensor, batch: Batch[Tensor], progress: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of an output and its terms; an adaptive schedule hears of the error."""
+        if self._error is None:
+            return self._loss(output, batch.clean, rain=batch.rain, progress=progress)
+        statistics = self._error.statistics
+        error = (output.detach().float() - batch.clean).abs().mean()
+        self._error.update(self._rank.mean(error, batch.share).item())
+        return self._loss(output, batch.clean, rain=batch.rain, statistics=statistics)
 
     def _autocast(self) -> contextlib.AbstractContextManager:
         wanted = self._config.train.precision == "bf16"

@@ -79,7 +79,7 @@ def a_run(
     manifests: Sequence[str] = ("abc",),
 ) -> Run:
     network = network or build_network(config)
-    loss = build_loss("l1", config.loss.lambda_p, "encoder", None, network)
+    loss = build_loss(network, lambda_p=config.loss.lambda_p, perceptual="encoder")
     return Run(
         config=config,
         trainer=Trainer(config, network, loss, device=torch.device("cpu"), rank=rank),

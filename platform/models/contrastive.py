@@ -1,6 +1,6 @@
 """The contrastive prior: nearer to the clean picture than to the rainy one, as features see it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -8,10 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Picture = Float[Tensor, "batch 3 height width"]
-Features = Callable[[Tensor], Sequence[Tensor]]
-"""Picture (NCHW RGB in [0, 1]) -> feature maps, shallow ones first; it normalises by itself. A
-module (it then moves with the loss) or a method such as `CLIPResNetEncoder.features`."""
+Maps = Sequence[Tensor]
+"""The feature maps of a batch of pictures, NCHW, shallow ones first."""
 
 Ratio = Literal["per_layer", "of_sums"]
 
@@ -30,8 +28,8 @@ class ContrastiveLoss(nn.Module):
         per_layer    sum_i w_i d_i(a, p) / N_i
         of_sums      sum_i w_i d_i(a, p) / sum_i w_i N_i
 
-    It is 0 at a = p and has a gradient for the anchor only (and for no parameter of `features`,
-    where these do not require one).
+    It is 0 at a = p. It knows nothing of the network that makes the maps; `losses.FeatureTerms`
+    makes them, with a gradient for the anchor only.
 
     `floor` is ours: a network that adds to its input starts at a = n, where the published ratio
     is as good as infinite. It is relative, because features of different networks differ in scale
@@ -48,17 +46,12 @@ class ContrastiveLoss(nn.Module):
 
     def __init__(
         self,
-        features: Features,
         weights: Sequence[float] = PUBLISHED_WEIGHTS,
         *,
         ratio: Ratio = "per_layer",
         floor: float = 0.1,
     ) -> None:
-        """
-        features: see `Features`; a module that belongs to the network is handed over as a method,
-            so that the loss does not own its parameters.
-        weights: one a feature map, in the order in which `features` returns them.
-        """
+        """weights: one a feature map."""
         super().__init__()
         if ratio not in ("per_layer", "of_sums"):
             raise ValueError(f"ratio is per_layer or of_sums, got {ratio!r}")
@@ -66,45 +59,33 @@ class ContrastiveLoss(nn.Module):
             raise ValueError(f"weights are positive, one a feature map, got {tuple(weights)}")
         if floor < 0:
             raise ValueError(f"floor is not negative, got {floor}")
-        self.features = features
         self.weights = tuple(weights)
         self.ratio = ratio
         self.floor = floor
 
-    def forward(
-        self, anchor: Picture, positive: Picture, negatives: Sequence[Picture]
-    ) -> Float[Tensor, ""]:
-        """NCHW RGB in [0, 1], all of one shape -> a scalar.
+    def forward(self, anchor: Maps, positive: Maps, negatives: Sequence[Maps]) -> Float[Tensor, ""]:
+        """The maps of the three, in one order and of one shape each -> a scalar.
 
-        Raises ValueError without negatives, and where `features` returns another number of maps
-        than there are weights.
+        Raises ValueError without negatives, and where there is not one weight a map.
         """
         if not negatives:
             raise ValueError("ContrastiveLoss expects at least one negative picture, got none")
-        with torch.no_grad():
-            wanted = self._maps(positive)
-            avoided = [self._maps(negative) for negative in negatives]
-        found = self._maps(anchor)
-        attract = _distances(found, wanted)
-        repel = torch.stack([_distances(found, maps) for maps in avoided]).mean(0)
-        apart = torch.stack([_distances(wanted, maps) for maps in avoided]).mean(0)
+        if len(anchor) != len(self.weights):
+            raise ValueError(
+                f"ContrastiveLoss has {len(self.weights)} weights for {len(anchor)} maps; give "
+                "one weight a map"
+            )
+        attract = _distances(anchor, positive)
+        repel = torch.stack([_distances(anchor, maps) for maps in negatives]).mean(0)
+        apart = torch.stack([_distances(positive, maps) for maps in negatives]).mean(0)
         repel = torch.maximum(repel, self.floor * apart) + EPS
         weights = attract.new_tensor(self.weights)
         if self.ratio == "of_sums":
             return (weights * attract).sum() / (weights * repel).sum()
         return (weights * attract / repel).sum()
 
-    def _maps(self, x: Picture) -> Sequence[Tensor]:
-        maps = self.features(x)
-        if len(maps) != len(self.weights):
-            raise ValueError(
-                f"ContrastiveLoss has {len(self.weights)} weights, but its features return "
-                f"{len(maps)} maps; give one weight a map"
-            )
-        return maps
 
-
-def _distances(one: Sequence[Tensor], other: Sequence[Tensor]) -> Float[Tensor, " maps"]:
+def _distances(one: Maps, other: Maps) -> Float[Tensor, " maps"]:
     """Mean absolute difference, map by map, in float32."""
     pairs = zip(one, other, strict=True)
     return torch.stack([F.l1_loss(a.float(), b.float()) for a, b in pairs])

@@ -1,6 +1,6 @@
-"""What a deraining network is trained to lower: a pixel loss and, if wanted, a perceptual one."""
+"""What a deraining network is trained to lower: a pixel loss, and terms on features."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -8,244 +8,223 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from derain.models.contrastive import PUBLISHED_WEIGHTS, ContrastiveLoss, Ratio
+from derain.models.features import EncoderFeatures, VGGFeatures
 from derain.models.frozen import FrozenEncoder
+from derain.models.pixel import PIXEL_LOSSES
 from derain.models.schedules import Schedule, Statistics
-from derain.models.weights import download_torchvision, load_strictly, read_state_dict
 
-PixelLoss = Literal["l1", "mse", "charbonnier", "power"]
-Perceptual = Literal["none", "vgg16", "vgg19", "encoder"]
-Arch = Literal["vgg16", "vgg19"]
+PixelName = Literal["l1", "mse", "charbonnier", "charbonnier_edge", "ssim", "mse_ssim", "power"]
+FeatureName = Literal["none", "vgg16", "vgg19", "encoder"]
 Picture = Float[Tensor, "batch 3 height width"]
 
-
-_REMEDY = (
-    "give its path as the weights of the perceptual loss (the option encoder needs no weights of "
-    "its own; none switches the term off)"
-)
-
-
-def charbonnier(output: Picture, clean: Picture, eps: float = 1e-3) -> Float[Tensor, ""]:
-    """mean sqrt(d^2 + eps^2), d = output - clean: L1 with a round tip (Charbonnier et al. 1994)."""
-    return torch.sqrt((output - clean).square() + eps**2).mean()
-
-
-PIXEL_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "l1": F.l1_loss,
-    "mse": F.mse_loss,
-    "charbonnier": charbonnier,
+PERCEPTUAL_LAYERS = {
+    "vgg16": ("relu1_2", "relu2_2", "relu3_3", "relu4_3"),
+    "vgg19": ("relu1_2", "relu2_2", "relu3_4", "relu4_4"),
+    "encoder": ("F1", "F2", "F3", "F4"),
+}
+CONTRASTIVE_LAYERS = {
+    "vgg16": ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"),
+    "vgg19": ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"),
+    "encoder": ("F1", "F2", "F3", "F4"),
 }
 
 
 class DerainLoss(nn.Module):
-    """pixel(output, clean) + lambda_p * perceptual(output, clean).
+    """pixel(output, clean) + lambda_p perceptual + lambda_c contrastive.
 
-    `perceptual` is a module (output, clean) -> scalar, or None for no such term. With lambda_p = 0
-    it is not computed either.
-
-    pixel="power" takes its powers of the error from `schedule`, which only it needs.
+    The last two are those of `features`, or there is none; see `FeatureTerms`. pixel="power" takes
+    its powers of the error from `schedule`, which only it needs.
 
     `frozen` names the sub-modules that are functions of one picture and never change, as a
     network's does.
 
-    Source: Sun et al., JEIT, doi 10.11999/JEIT251066: L1, lambda_p = 1 (Tables 9 and 10).
+    Source: Sun et al., JEIT, doi 10.11999/JEIT251066: L1, lambda_p = 1 (Tables 9 and 10); RDMC,
+    arXiv 2305.18092: mse_ssim, lambda_c = 0.1.
     """
 
     def __init__(
         self,
-        pixel: PixelLoss = "l1",
-        lambda_p: float = 1.0,
-        perceptual: nn.Module | None = None,
+        pixel: PixelName = "l1",
         schedule: Schedule | None = None,
+        features: "FeatureTerms | None" = None,
     ) -> None:
         super().__init__()
         if pixel not in (*PIXEL_LOSSES, "power"):
             raise ValueError(f"pixel is one of {', '.join(PIXEL_LOSSES)}, power, got {pixel!r}")
         if (pixel == "power") != (schedule is not None):
             raise ValueError(f"A schedule goes with pixel=power alone, got {pixel!r}, {schedule}")
-        if lambda_p < 0:
-            raise ValueError(f"lambda_p is not negative, got {lambda_p}")
         self.pixel = pixel
-        self.lambda_p = lambda_p
-        self.perceptual = perceptual if lambda_p else None
         self.schedule = schedule
-        inner = getattr(self.perceptual, "frozen", ())
-        self.frozen = tuple(f"perceptual.{name}" for name in inner)
+        self.features = features
+        inner = getattr(features, "frozen", ())
+        self.frozen = tuple(f"features.{name}" for name in inner)
 
     def forward(
         self,
         output: Picture,
         clean: Picture,
+        *,
+        rain: Picture | None = None,
         progress: float | None = None,
         statistics: Statistics | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """NCHW RGB in [0, 1], twice -> the total and its terms (scalars, terms not weighted).
+        """NCHW RGB in [0, 1] -> the total and its terms (scalars, terms not weighted).
 
-        Terms carry the name of the pixel loss and "perceptual". `progress`, the share of the
-        run's steps that is done, and `statistics` are for a schedule.
+        Terms carry the name of the pixel loss, "perceptual" and "contrastive". The rainy picture is
+        for the latter; `progress`, the share of the run's steps that is done, and `statistics` are
+        for a schedule.
 
-        Raises ValueError where the schedule needs one that is None.
+        Raises ValueError where something is needed that is None.
         """
         output, clean = output.float(), clean.float()
         if self.schedule is None:
-            pixel = PIXEL_LOSSES[self.pixel](output, clean)
+            total = PIXEL_LOSSES[self.pixel](output, clean)
         else:
-            pixel = self.schedule.loss(output, clean, progress, statistics)
-        terms: dict[str, Tensor] = {self.pixel: pixel}
-        total = terms[self.pixel]
-        if self.perceptual is not None:
-            terms["perceptual"] = self.perceptual(output, clean)
-            total = total + self.lambda_p * terms["perceptual"]
+            total = self.schedule.loss(output, clean, progress, statistics)
+        terms: dict[str, Tensor] = {self.pixel: total}
+        if self.features is not None:
+            found = self.features(output, clean, rain)
+            total = total + sum(self.features.lambdas[name] * term for name, term in found.items())
+            terms |= found
         return total, terms
 
 
-class VGG(nn.Module):
-    """NCHW RGB in [0, 1] -> four feature maps of VGG; nothing in it is trained.
+class FeatureTerms(nn.Module):
+    """Up to two terms in the space of features; each picture is looked at once for both.
 
-    After relu1_2, relu2_2, relu3_4 and relu4_4 of VGG-19 (relu3_3 and relu4_3 of VGG-16).
-    Pictures are normalised as for ImageNet inside.
+        perceptual   mean over its layers of mean |V(output) - V(clean)|
+        contrastive  `ContrastiveLoss` with the clean picture as positive, the rainy as negative
 
-    `weights`: "imagenet" (torchvision's IMAGENET1K_V1, downloaded), the path of a .safetensors or
-    state dict .pt file with torchvision's names (it may end after the last layer used), or
-    "random" (always the same ones, for tests; no perceptual meaning).
+    `features` maps a picture to one map for each of `layers`. A term is there where its lambda is
+    not 0; `perceptual` and `contrastive` name the layers of each.
 
-    Raises FileNotFoundError where weights cannot be had, ValueError where they do not fit.
+    Which layers FCLIP-UNet's perceptual term takes is not stated in the paper. Source of the idea:
+    Johnson et al., "Perceptual Losses for Real-Time Style Transfer and Super-Resolution", 2016.
     """
 
-    mean: Tensor
-    std: Tensor
-
-    # positions in torchvision's `features`
-    _TAPS = {"vgg16": (3, 8, 15, 22), "vgg19": (3, 8, 17, 26)}  # noqa: RUF012
-
-    def __init__(self, arch: Arch = "vgg19", weights: str = "imagenet") -> None:
+    def __init__(
+        self,
+        features: nn.Module,
+        layers: Sequence[str],
+        *,
+        lambda_p: float = 0.0,
+        perceptual: Sequence[str] = (),
+        lambda_c: float = 0.0,
+        contrastive: Sequence[str] = (),
+        contrast: ContrastiveLoss | None = None,
+    ) -> None:
         super().__init__()
-        if arch not in self._TAPS:
-            raise ValueError(f"arch is one of {', '.join(self._TAPS)}, got {arch!r}")
-        self.taps = self._TAPS[arch]
-        self.features = _vgg_layers(arch, self.taps[-1] + 1)
-        _fill_vgg(self.features, arch, weights)
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), False)
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1), False)
-        self.requires_grad_(False)
+        self.features = features
+        self.frozen = ("features",) if list(features.parameters()) else ()
+        self.lambdas = {"perceptual": lambda_p, "contrastive": lambda_c}
+        self._perceptual = [layers.index(name) for name in perceptual]
+        self._contrastive = [layers.index(name) for name in contrastive]
+        self.contrast = contrast if lambda_c else None
 
-    def forward(self, x: Picture) -> list[Tensor]:
-        """Four feature maps, shallow ones first, differentiable with respect to `x`."""
-        x = (x - self.mean) / self.std
-        found = []
-        for position, layer in enumerate(self.features):
-            x = layer(x)
-            if position in self.taps:
-                found.append(x)
-        return found
+    def forward(
+        self, output: Picture, clean: Picture, rain: Picture | None
+    ) -> dict[str, Float[Tensor, ""]]:
+        """NCHW RGB in [0, 1] -> the terms, with a gradient for `output` only.
 
-
-class VGGFeatures(nn.Module):
-    """Mean over four layers of the L1 distance between VGG's features of two pictures: see `VGG`.
-
-    Which network and layers the paper uses is not stated in it. Source of the idea: Johnson et
-    al., "Perceptual Losses for Real-Time Style Transfer and Super-Resolution", ECCV 2016.
-    """
-
-    frozen = ("vgg",)
-
-    def __init__(self, arch: Arch = "vgg19", weights: str = "imagenet") -> None:
-        super().__init__()
-        self.vgg = VGG(arch, weights)
-
-    def forward(self, output: Picture, clean: Picture) -> Float[Tensor, ""]:
-        """NCHW RGB in [0, 1], twice -> a scalar with a gradient for `output` only."""
+        Raises ValueError where the contrastive term misses the rainy picture.
+        """
+        found = self.features(output)
+        terms = {}
         with torch.no_grad():
-            wanted = self.vgg(clean)
-        return _mean_l1(self.vgg(output), wanted)
-
-
-class EncoderFeatures(nn.Module):
-    """Mean over F1 to F4 of the L1 distance between the encoder's features of two pictures.
-
-    The encoder belongs to the network: it is no sub-module here, so it moves with the network and
-    appears in no state dict of the loss.
-
-    Raises ValueError for an encoder that is not frozen: its target would move as it trains.
-    """
-
-    def __init__(self, encoder: FrozenEncoder) -> None:
-        super().__init__()
-        if encoder.drifts:
-            raise ValueError("A perceptual loss on the encoder needs encoder_bn_mode=frozen")
-        self._encoder = (encoder,)  # a tuple hides it from nn.Module
-
-    def forward(self, output: Picture, clean: Picture) -> Float[Tensor, ""]:
-        """NCHW RGB in [0, 1], H and W multiples of 16, twice -> a scalar."""
-        (encoder,) = self._encoder
-        return _mean_l1(encoder.features(output), encoder(clean))
+            wanted = self.features(clean)
+            avoided = () if self.contrast is None else self.features(_given(rain).float())
+        if self.lambdas["perceptual"]:
+            distances = [
+                F.l1_loss(found[at].float(), wanted[at].float()) for at in self._perceptual
+            ]
+            terms["perceptual"] = torch.stack(distances).mean()
+        if self.contrast is not None:
+            maps = ([maps[at] for at in self._contrastive] for maps in (found, wanted, avoided))
+            anchor, positive, negative = maps
+            terms["contrastive"] = self.contrast(anchor, positive, [negative])
+        return terms
 
 
 def build_loss(
-    pixel: PixelLoss,
-    lambda_p: float,
-    perceptual: Perceptual,
-    weights: str | None,
     network: nn.Module,
+    *,
+    pixel: PixelName = "l1",
     schedule: Schedule | None = None,
+    lambda_p: float = 0.0,
+    perceptual: FeatureName = "none",
+    lambda_c: float = 0.0,
+    contrastive: FeatureName = "none",
+    contrastive_weights: Sequence[float] = PUBLISHED_WEIGHTS,
+    contrastive_ratio: Ratio = "per_layer",
+    contrastive_floor: float = 0.1,
+    vgg_weights: str | None = None,
 ) -> DerainLoss:
-    """The loss for these options; with lambda_p = 0 no perceptual network is built or downloaded.
+    """The loss for these options; a term whose lambda is 0 builds and downloads nothing.
 
-    `weights` is for "vgg16" and "vgg19" (None means "imagenet"); `network` lends its `encoder` to
-    "encoder"; `schedule` is for pixel="power".
+    `vgg_weights` is for "vgg16" and "vgg19" (None means "imagenet"); `network` lends its `encoder`
+    to "encoder"; `schedule` is for pixel="power"; `contrastive_weights` has one number a layer, and
+    fewer numbers take fewer layers, shallow ones first.
 
     Raises ValueError for options that do not fit together, and what `VGGFeatures` raises.
     """
-    if perceptual not in ("none", "vgg16", "vgg19", "encoder"):
-        raise ValueError(f"perceptual is none, vgg16, vgg19 or encoder, got {perceptual!r}")
-    if weights is not None and perceptual in ("none", "encoder"):
-        raise ValueError(f"perceptual={perceptual!r} takes no weights, got {weights!r}")
-    if perceptual == "none" or lambda_p == 0:
-        return DerainLoss(pixel, lambda_p, schedule=schedule)
-    if perceptual == "encoder":
-        return DerainLoss(pixel, lambda_p, EncoderFeatures(_encoder_of(network)), schedule)
-    features = VGGFeatures(perceptual, weights or "imagenet")
-    return DerainLoss(pixel, lambda_p, features, schedule)
+    for name, value in (("lambda_p", lambda_p), ("lambda_c", lambda_c)):
+        if value < 0:
+            raise ValueError(f"{name} is not negative, got {value}")
+    for name, choice in (("perceptual", perceptual), ("contrastive", contrastive)):
+        if choice != "none" and choice not in PERCEPTUAL_LAYERS:
+            raise ValueError(f"{name} is none, vgg16, vgg19 or encoder, got {choice!r}")
+    lambda_p, lambda_c = lambda_p * (perceptual != "none"), lambda_c * (contrastive != "none")
+    if vgg_weights is not None and not {perceptual, contrastive} & {"vgg16", "vgg19"}:
+        raise ValueError(f"Neither term is of a VGG and takes weights, got {vgg_weights!r}")
+    sources = {name for name, on in ((perceptual, lambda_p), (contrastive, lambda_c)) if on}
+    if not sources:
+        return DerainLoss(pixel, schedule)
+    if len(sources) > 1:
+        raise ValueError(f"One network gives the features of both terms, got {sorted(sources)}")
+    (source,) = sources
+    seen = PERCEPTUAL_LAYERS[source] if lambda_p else ()
+    contrasted = _contrasted(source, contrastive_weights) if lambda_c else ()
+    layers = tuple(sorted({*seen, *contrasted}))
+    terms = FeatureTerms(
+        _features(source, layers, vgg_weights, network),
+        layers,
+        lambda_p=lambda_p,
+        perceptual=seen,
+        lambda_c=lambda_c,
+        contrastive=contrasted,
+        contrast=ContrastiveLoss(
+            contrastive_weights, ratio=contrastive_ratio, floor=contrastive_floor
+        ),
+    )
+    return DerainLoss(pixel, schedule, terms)
 
 
-def _encoder_of(network: nn.Module) -> FrozenEncoder:
+def _contrasted(source: str, weights: Sequence[float]) -> tuple[str, ...]:
+    layers = CONTRASTIVE_LAYERS[source]
+    if not 0 < len(weights) <= len(layers):
+        raise ValueError(
+            f"contrastive_weights has one number a layer, {source} has {', '.join(layers)}; "
+            f"got {len(weights)}"
+        )
+    return layers[: len(weights)]
+
+
+def _features(
+    source: str, layers: Sequence[str], weights: str | None, network: nn.Module
+) -> nn.Module:
+    if source != "encoder":
+        return VGGFeatures(source, layers, weights or "imagenet")
     encoder = getattr(network, "encoder", None)
     if not isinstance(encoder, FrozenEncoder):
         raise ValueError(
-            f"perceptual='encoder' needs a network with a frozen encoder, {type(network).__name__} "
-            "has none; choose vgg16 or vgg19"
+            f"perceptual='encoder' needs a network with a frozen encoder, "
+            f"{type(network).__name__} has none; choose vgg16 or vgg19"
         )
-    return encoder
+    return EncoderFeatures(encoder, layers)
 
 
-def _mean_l1(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
-    distances = [F.l1_loss(a.float(), b.float()) for a, b in zip(found, wanted, strict=True)]
-    return torch.stack(distances).mean()
-
-
-def _vgg_layers(arch: Arch, count: int) -> nn.Sequential:
-    """The first `count` layers of torchvision's VGG, on the meta device: no values, no memory."""
-    import torchvision  # seconds to import
-
-    with torch.device("meta"):
-        network = torchvision.models.get_model(arch, weights=None, init_weights=False)
-    return network.features[:count]
-
-
-def _fill_vgg(features: nn.Sequential, arch: Arch, weights: str) -> None:
-    if weights == "random":
-        features.to_empty(device="cpu")
-        generator = torch.Generator().manual_seed(0)
-        for parameter in features.parameters():
-            if parameter.dim() > 1:
-                nn.init.kaiming_uniform_(parameter, nonlinearity="relu", generator=generator)
-            else:
-                nn.init.zeros_(parameter)
-        return
-    if weights == "imagenet":
-        tensors = download_torchvision(arch, "IMAGENET1K_V1", _REMEDY)
-    else:
-        tensors = read_state_dict(weights)
-    positions = {name.split(".")[0] for name in features.state_dict()}
-    prefixed = {k.removeprefix("features."): v for k, v in tensors.items() if "features." in k}
-    used = {k: v for k, v in prefixed.items() if k.split(".")[0] in positions}
-    load_strictly(features, used, f"{arch} {weights}")
+def _given(rain: Tensor | None) -> Tensor:
+    if rain is None:
+        raise ValueError("The contrastive term needs the rainy picture, got None")
+    return rain

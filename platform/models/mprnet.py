@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from derain.models.pixel import charbonnier_edge
 from derain.models.sizes import check_sides
 
 Features = Float[Tensor, "batch channels height width"]
@@ -23,7 +24,8 @@ class MPRNet(nn.Module):
     With the defaults the published network for deraining: 3,637,249 parameters (published as
     3.64 M). Names in the state dict are those of the published weights; one PReLU is shared by all
     blocks and appears under many of them. Published training compares the pictures of all three
-    stages (`stages`) with the clean one, by Charbonnier and edge losses.
+    stages (`stages`) with the clean one, by Charbonnier and edge losses: `auxiliary` has those of
+    the first two, and loss.pixel=charbonnier_edge is that of the last.
 
     Source: Zamir et al., "Multi-Stage Progressive Image Restoration", CVPR 2021, section 3.
 
@@ -34,6 +36,9 @@ class MPRNet(nn.Module):
     """Height and width of a picture must be multiples of this."""
 
     frozen: tuple[str, ...] = ()
+
+    auxiliary: dict[str, float]
+    """The loss of the earlier stages, which `forward(x, clean=clean)` returns, and its weight."""
 
     shallow_feat1: nn.Module
     shallow_feat2: nn.Module
@@ -47,6 +52,7 @@ class MPRNet(nn.Module):
         full_growth: int = 16,
         blocks: int = 8,
         reduction: int = 4,
+        stage_weight: float = 1.0,
     ) -> None:
         """
         width: channels at full resolution.
@@ -54,10 +60,12 @@ class MPRNet(nn.Module):
         full_growth: channels that stage 3 has more.
         blocks: channel attention blocks in each of the three groups of stage 3.
         reduction: how much narrower the attention is inside.
+        stage_weight: of the losses of stages 1 and 2; 0 trains on the last picture alone.
         """
         super().__init__()
         if reduction < 1 or width < reduction:
             raise ValueError(f"width is at least reduction, got {width=} and {reduction=}")
+        self.auxiliary = {"stages": stage_weight} if stage_weight else {}
         shared = nn.PReLU()
         block = _BlockFactory(reduction, shared)
         full = width + full_growth
@@ -75,13 +83,21 @@ class MPRNet(nn.Module):
         self.tail = _conv3(full, 3)
 
     def forward(
-        self, x: Float[Tensor, "batch 3 height width"]
-    ) -> Float[Tensor, "batch 3 height width"]:
+        self,
+        x: Float[Tensor, "batch 3 height width"],
+        clean: Float[Tensor, "batch 3 height width"] | None = None,
+    ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         """Rainy -> clean, NCHW RGB in [0, 1] (the output not clamped): the picture of stage 3.
+
+        With `clean` the loss "stages", the sum over stages 1 and 2, comes back beside it.
 
         Raises ValueError unless height and width are multiples of `stride`.
         """
-        return self.stages(x)[-1]
+        *earlier, picture = self.stages(x)
+        if clean is None:
+            return picture
+        losses = [charbonnier_edge(stage.float(), clean) for stage in earlier]
+        return picture, {name: torch.stack(losses).sum() for name in self.auxiliary}
 
     def stages(self, x: Float[Tensor, "batch 3 height width"]) -> tuple[Tensor, Tensor, Tensor]:
         """The pictures of stages 1, 2 and 3, each NCHW RGB of the size of `x`, not clamped.

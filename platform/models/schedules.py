@@ -120,6 +120,11 @@ class RunningError:
     error: float = 0.0
     first_error: float = 0.0
 
+    @property
+    def statistics(self) -> Statistics:
+        """Where things stand."""
+        return Statistics(self.error, self.first_error)
+
     def update(self, error: float) -> Statistics:
         """Count one step's mean |output - clean| in and return where things stand."""
         self.updates += 1
@@ -128,7 +133,7 @@ class RunningError:
         self.error += rate * (error - self.error)
         if self.updates <= self.warmup:
             self.first_error = self.error
-        return Statistics(self.error, self.first_error)
+        return self.statistics
 
 
 def _cosine(progress: float | None) -> float:

@@ -331,12 +331,11 @@ def _trainer(config: Config, rank: Rank, shared: Shared | None) -> Trainer:
 
 def loss_of(config: Config, network: nn.Module) -> DerainLoss:
     """The loss of a config. Raises WeightsError where the perceptual network's are missing."""
-    loss = config.loss
-    perceptual = loss.perceptual if loss.lambda_p else "none"
+    options = config.loss.model_dump(exclude={"schedule", "perceptual_weights"})
+    schedule, weights = config.loss.schedule, config.loss.perceptual_weights
     try:
-        schedule = Schedule(**loss.schedule.model_dump()) if loss.schedule else None
-        weights = loss.perceptual_weights
-        return build_loss(loss.pixel, loss.lambda_p, perceptual, weights, network, schedule)
+        made = Schedule(**schedule.model_dump()) if schedule else None
+        return build_loss(network, **options, schedule=made, vgg_weights=weights)
     except (FileNotFoundError, ValueError) as error:
         raise WeightsError(str(error)) from error
 

@@ -1,172 +1,142 @@
-"""The losses against numpy, and where the weights of the perceptual ones come from."""
+"""The total and its terms: what is added up, from which features, and who gets a gradient."""
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 import derain.models as models
-from derain.models.losses import DerainLoss, EncoderFeatures, VGGFeatures, build_loss
+from derain.models.contrastive import ContrastiveLoss
+from derain.models.features import VGGFeatures
+from derain.models.losses import DerainLoss, FeatureTerms, build_loss
 
 
 class Counting(nn.Module):
-    """A perceptual term that counts its calls and is always 3."""
+    """Two maps, and how often they were asked for."""
 
-    calls = 0
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 4, 3).requires_grad_(False)
+        self.batches = []
 
-    def forward(self, output, clean):  # noqa: ARG002
-        self.calls += 1
-        return torch.tensor(3.0)
+    def forward(self, x):
+        self.batches.append(len(x))
+        return [self.layer(x), 10 * self.layer(x).relu()]
 
 
-def pictures(size=32):
+def pictures(count=2, size=32):
     generator = torch.Generator().manual_seed(6)
-    return torch.rand(2, 2, 3, size, size, generator=generator).unbind()
+    return torch.rand(count, 2, 3, size, size, generator=generator).unbind()
 
 
-@pytest.fixture(scope="module")
-def vgg16():
-    """torchvision's VGG-16 with random weights, whole."""
-    import torchvision
-
-    torch.manual_seed(5)
-    return torchvision.models.vgg16(weights=None, init_weights=False).features
-
-
-def test_pixel_losses_match_numpy():
-    output, clean = pictures()
-    d = (output - clean).double().numpy()
-    expected = {
-        "l1": np.abs(d).mean(),
-        "mse": (d**2).mean(),
-        "charbonnier": np.sqrt(d**2 + 1e-6).mean(),
-    }
-    for name, value in expected.items():
-        total, terms = DerainLoss(name)(output, clean)
-        assert total.item() == pytest.approx(value, rel=1e-5)
-        assert terms == {name: total}
+def both_terms(features, lambda_p=0.5, lambda_c=0.2):
+    return FeatureTerms(
+        features,
+        ("a", "b"),
+        lambda_p=lambda_p,
+        perceptual=("b",),
+        lambda_c=lambda_c,
+        contrastive=("a", "b"),
+        contrast=ContrastiveLoss((0.5, 1.0)),
+    )
 
 
 def test_the_total_weighs_and_the_terms_do_not():
-    output, clean = pictures()
-    total, terms = DerainLoss("l1", 0.5, Counting())(output, clean)
-    assert terms["perceptual"].item() == 3.0
-    assert total.item() == pytest.approx(terms["l1"].item() + 1.5)
+    output, clean, rain = pictures(3)
+    features = Counting()
+    total, terms = DerainLoss("l1", None, both_terms(features))(output, clean, rain=rain)
+    maps = [features(x) for x in (output, clean, rain)]
+    distances = np.abs((maps[0][1] - maps[1][1]).numpy())
+    assert terms["perceptual"].item() == pytest.approx(distances.mean(), rel=1e-4)
+    contrast = ContrastiveLoss((0.5, 1.0))(maps[0], maps[1], [maps[2]])
+    assert terms["contrastive"].item() == pytest.approx(contrast.item(), rel=1e-4)
+    weighed = terms["l1"] + 0.5 * terms["perceptual"] + 0.2 * terms["contrastive"]
+    assert total.item() == pytest.approx(weighed.item(), rel=1e-5)
 
 
-def test_lambda_zero_skips_the_perceptual_network():
-    counting = Counting()
-    _, terms = DerainLoss("l1", 0.0, counting)(*pictures())
-    assert counting.calls == 0
-    assert "perceptual" not in terms
+def test_each_picture_is_looked_at_once_for_both_terms():
+    features = Counting()
+    both_terms(features)(*pictures(3))
+    assert features.batches == [2, 2, 2]
 
 
-def test_lambda_zero_needs_no_perceptual_weights(tmp_path):
-    loss = build_loss("l1", 0.0, "vgg19", str(tmp_path / "missing.pt"), nn.Identity())
+def test_only_the_output_gets_a_gradient():
+    output, clean, rain = (x.requires_grad_() for x in pictures(3))
+    features = Counting()
+    sum(both_terms(features)(output, clean, rain).values()).backward()
+    assert output.grad.abs().sum() > 0
+    assert clean.grad is None
+    assert rain.grad is None
+    assert features.layer.weight.grad is None
+
+
+@pytest.mark.parametrize(("lambdas", "named"), [((0.5, 0.0), "perceptual"), ((0.0, 0.2), "contr")])
+def test_a_term_without_weight_is_not_there(lambdas, named):
+    output, clean, rain = pictures(3)
+    found = both_terms(Counting(), *lambdas)(output, clean, rain)
+    assert len(found) == 1
+    assert next(iter(found)).startswith(named)
+
+
+def test_the_contrast_asks_for_the_rainy_picture():
+    with pytest.raises(ValueError, match="needs the rainy picture"):
+        both_terms(Counting())(*pictures(), None)
+
+
+def test_lambda_zero_needs_no_weights(tmp_path):
+    missing = str(tmp_path / "missing.pt")
+    loss = build_loss(nn.Identity(), perceptual="vgg19", vgg_weights=missing)
     assert list(loss.parameters()) == []
 
 
-def test_vgg_loads_a_part_of_torchvisions_file_in_half_precision(vgg16, tmp_path):
-    """The file ends after conv4_3; the loss is numpy's over hooks on torchvision's own layers."""
-    kept = {f"features.{k}": v.half() for k, v in vgg16[:22].state_dict().items()}
-    save_file(kept, tmp_path / "vgg16.safetensors")
-    output, clean = pictures(24)
-    found = VGGFeatures("vgg16", str(tmp_path / "vgg16.safetensors"))(output, clean)
-
-    half = vgg16.half().float()
-    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    distances = []
-    for last in (4, 9, 16, 23):  # the slices that end with relu1_2, relu2_2, relu3_3, relu4_3
-        with torch.no_grad():
-            a, b = (
-                half[:last]((x - mean[:, None, None]) / std[:, None, None]).numpy()
-                for x in (output, clean)
-            )
-        distances.append(np.abs(a - b).mean())
-    assert found.item() == pytest.approx(np.mean(distances), rel=1e-4)
+def test_one_vgg_serves_both_terms():
+    loss = build_loss(
+        nn.Identity(),
+        pixel="mse_ssim",
+        lambda_p=0.1,
+        perceptual="vgg16",
+        lambda_c=0.1,
+        contrastive="vgg16",
+        contrastive_weights=(0.25, 0.5, 1.0),
+        vgg_weights="random",
+    )
+    assert isinstance(loss.features.features, VGGFeatures)
+    assert len(loss.features.features.taps) == 4 + 3
+    total, terms = loss(*pictures(), rain=pictures(3)[2])
+    assert terms.keys() == {"mse_ssim", "perceptual", "contrastive"}
+    assert torch.isfinite(total)
 
 
-def test_vgg_trains_nothing_and_gives_a_gradient_to_the_output():
-    loss = VGGFeatures("vgg16", "random")
-    output, clean = pictures()
-    output.requires_grad_()
-    clean.requires_grad_()
-    loss(output, clean).backward()
-    assert output.grad.abs().sum() > 0
-    assert clean.grad is None
-    assert models.trained_parameters(loss) == {}
-
-
-def test_vgg_with_random_weights_is_always_the_same():
-    state = torch.get_rng_state()
-    first = models.fingerprint(VGGFeatures("vgg19", "random"))
-    assert torch.equal(torch.get_rng_state(), state)
-    torch.rand(3)
-    assert models.fingerprint(VGGFeatures("vgg19", "random")) == first
-
-
-def test_vgg_weights_of_another_network_are_refused(vgg16, tmp_path):
-    tensors = {f"features.{k}": v for k, v in vgg16.state_dict().items()}
-    torch.save(tensors, tmp_path / "vgg16.pt")
-    with pytest.raises(ValueError, match=r"vgg16\.pt"):
-        VGGFeatures("vgg19", str(tmp_path / "vgg16.pt"))
-
-
-def test_vgg_without_a_network_says_what_to_put_where(monkeypatch, tmp_path):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # the discard port: nobody answers
-    with pytest.raises(FileNotFoundError, match=r"vgg19.*give its path"):
-        VGGFeatures("vgg19")
-
-
-def test_encoder_features_match_numpy_over_the_taps(tiny):
-    network = tiny()
-    output, clean = pictures()
-    pairs = zip(network.encode(output), network.encode(clean), strict=True)
-    expected = np.mean([np.abs(a.numpy() - b.numpy()).mean() for a, b in pairs])
-    found = EncoderFeatures(network.encoder)(output, clean)
-    assert found.item() == pytest.approx(expected, rel=1e-5)
-
-
-def test_encoder_features_train_the_decoder_and_leave_the_encoder(tiny):
+def test_terms_on_the_encoder_train_the_decoder_and_leave_the_encoder(tiny):
     network = tiny().train()
-    loss = build_loss("l1", 1.0, "encoder", None, network)
+    options = {"perceptual": "encoder", "contrastive": "encoder", "contrastive_weights": (0.5, 1.0)}
+    loss = build_loss(network, lambda_p=1.0, lambda_c=0.1, **options)
     before = models.fingerprint(network.encoder)
     rainy, clean = pictures()
-    _, terms = loss(network(rainy), clean)
-    terms["perceptual"].backward()
+    _, terms = loss(network(rainy), clean, rain=rainy)
+    (terms["perceptual"] + terms["contrastive"]).backward()
     assert all(p.grad is not None for p in models.trained_parameters(network).values())
     assert all(p.grad is None for p in network.encoder.parameters())
     assert models.fingerprint(network.encoder) == before
     assert loss.state_dict() == {}
 
 
-def test_an_encoder_that_drifts_is_no_measure(tiny):
-    with pytest.raises(ValueError, match="frozen"):
-        build_loss("l1", 1.0, "encoder", None, tiny(encoder_bn_mode="clip_denoising"))
-
-
-def test_a_network_without_an_encoder_is_refused():
-    with pytest.raises(ValueError, match="Identity"):
-        build_loss("l1", 1.0, "encoder", None, nn.Identity())
-
-
-def test_weights_without_a_network_to_put_them_into_are_refused():
-    with pytest.raises(ValueError, match="takes no weights"):
-        build_loss("l1", 1.0, "none", "vgg.pt", nn.Identity())
-
-
-def test_build_loss_makes_the_loss_that_was_asked_for(tiny):
-    loss = build_loss("charbonnier", 0.1, "vgg16", "random", tiny())
-    assert isinstance(loss.perceptual, VGGFeatures)
-    total, terms = loss(*pictures())
-    expected = terms["charbonnier"] + 0.1 * terms["perceptual"]
-    assert total.item() == pytest.approx(expected.item())
-
-
-@pytest.mark.parametrize("options", [("l3", 1.0, "none"), ("l1", -1.0, "none"), ("l1", 1.0, "x")])
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"pixel": "l3"}, "pixel"),
+        ({"lambda_p": -1.0}, "lambda_p"),
+        ({"perceptual": "x"}, "perceptual"),
+        ({"lambda_p": 1.0, "perceptual": "encoder"}, "Identity has none"),
+        ({"vgg_weights": "vgg.pt"}, "takes weights"),
+        (
+            {"lambda_p": 1.0, "perceptual": "vgg16", "lambda_c": 1.0, "contrastive": "vgg19"},
+            "One network",
+        ),
+        ({"lambda_c": 1.0, "contrastive": "encoder"}, "one number a layer"),
+    ],
+)
 @pytest.mark.usefixtures("unchecked")
-def test_unfitting_options_are_refused(options):
-    with pytest.raises(ValueError, match=r"pixel|lambda_p|perceptual"):
-        build_loss(*options, None, nn.Identity())
+def test_unfitting_options_are_refused(options, named):
+    with pytest.raises(ValueError, match=named):
+        build_loss(nn.Identity(), **options)

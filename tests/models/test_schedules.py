@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from derain.models.losses import DerainLoss, build_loss
+from derain.models.losses import DerainLoss
 from derain.models.schedules import KINDS, RunningError, Schedule, Statistics
 
 HALFWAY = Statistics(error=0.02, first_error=0.08)
@@ -145,7 +145,7 @@ def test_a_running_error_continues_from_its_numbers():
 
 def test_the_derain_loss_takes_a_schedule():
     output, clean = pictures()
-    loss = build_loss("power", 0.0, "none", None, torch.nn.Identity(), Schedule())
+    loss = DerainLoss("power", Schedule())
     total, terms = loss(output, clean, progress=0.4)
     assert terms == {"power": total}
     assert total.item() == pytest.approx(Schedule().loss(output, clean, 0.4).item())
