@@ -22,8 +22,8 @@ from derain.data.order import mix64
 from derain.errors import UsageError, WeightsError
 from derain.models import build, fingerprint, frozen_modules, trained_parameters
 from derain.models.cost import cost
-from derain.models.losses import DerainLoss
-from derain.models.schedules import RunningError
+from derain.models.losses import DerainLoss, build_loss
+from derain.models.schedules import RunningError, Schedule
 from derain.parallel import Rank
 
 
@@ -73,6 +73,17 @@ def build_network(config: Config) -> nn.Module:
     options = config.model.model_dump(exclude={"name"})
     try:
         return build(config.model.name, **options)
+    except (FileNotFoundError, ValueError) as error:
+        raise WeightsError(str(error)) from error
+
+
+def loss_of(config: Config, network: nn.Module) -> DerainLoss:
+    """The loss of a config. Raises WeightsError where the perceptual network's are missing."""
+    options = config.loss.model_dump(exclude={"schedule", "perceptual_weights"})
+    schedule, weights = config.loss.schedule, config.loss.perceptual_weights
+    try:
+        made = Schedule(**schedule.model_dump()) if schedule else None
+        return build_loss(network, **options, schedule=made, vgg_weights=weights)
     except (FileNotFoundError, ValueError) as error:
         raise WeightsError(str(error)) from error
 

@@ -16,8 +16,7 @@ from derain.data.loader import Batch, Position
 from derain.errors import DerainError
 from derain.loop import Course, Run, follow
 from derain.parallel import Rank
-from derain.pipelines.train import loss_of
-from derain.trainer import Trainer, build_network, place
+from derain.trainer import Trainer, build_network, loss_of, place
 from tests.tiny import config, loader
 
 DLS = {"pixel": "power", "schedule": {"kind": "power_anneal"}, "lambda_p": 0.0}

@@ -12,6 +12,7 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from derain import checkpoint
+from derain.config import Config
 from derain.errors import DerainError, UsageError
 from derain.ledger import LEDGER
 from derain.loop import Outcome
@@ -58,6 +59,28 @@ def test_a_resumed_run_equals_the_unbroken_one_to_the_bit(
         unbroken[1].loss_last,
     )
     assert ledger(tmp_path) == ledger(unbroken[0])
+
+
+def test_a_resumed_run_keeps_the_error_that_its_schedule_follows(tmp_path: Path) -> None:
+    """25 steps: after the first 20 the exponent begins to move."""
+
+    def adaptive(folder: Path, steps: int) -> Config:
+        schedule = {"kind": "progress_adaptive"}
+        loss = {"pixel": "power", "schedule": schedule, "perceptual": "none"}
+        return config(folder, steps=steps, warmup_steps=1000).replaced({"loss": loss}, "test")
+
+    def totals(figures: list[Mapping[str, float]]) -> list[float]:
+        return [values["loss"] for values in figures]
+
+    whole: list[Mapping[str, float]] = []
+    end = run(adaptive(tmp_path / "whole", 25), whole)
+    resumed: list[Mapping[str, float]] = []
+    run(adaptive(tmp_path / "cut", 22), resumed)
+    assert run(adaptive(tmp_path / "cut", 25), resumed).weights_sha256 == end.weights_sha256
+    assert totals(resumed) == totals(whole)
+    state = json.loads((end.checkpoint / "state.json").read_text())["running_error"]
+    assert state["updates"] == 25
+    assert state["error"] != state["first_error"]
 
 
 def test_the_ledger_has_every_sample_of_an_epoch_once(

@@ -11,9 +11,8 @@ from derain import checkpoint
 from derain.config import Config
 from derain.data.loader import Loader
 from derain.loop import Outcome, Run, follow
-from derain.models.losses import build_loss
 from derain.parallel import Rank
-from derain.trainer import Trainer, build_network
+from derain.trainer import Trainer, build_network, loss_of
 
 TINY = {
     "name": "run",
@@ -79,7 +78,7 @@ def a_run(
     manifests: Sequence[str] = ("abc",),
 ) -> Run:
     network = network or build_network(config)
-    loss = build_loss(network, lambda_p=config.loss.lambda_p, perceptual="encoder")
+    loss = loss_of(config, network)
     return Run(
         config=config,
         trainer=Trainer(config, network, loss, device=torch.device("cpu"), rank=rank),

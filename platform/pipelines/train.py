@@ -15,7 +15,6 @@ from typing import Any
 import ray.train
 import torch
 from ray.train.torch import TorchTrainer
-from torch import nn
 
 from derain import checkpoint, cluster, tracking
 from derain.checkpoint import Checkpoint
@@ -25,17 +24,15 @@ from derain.data.feed import feed
 from derain.data.loader import Loader, open_all
 from derain.data.manifest import open_prepared
 from derain.data.pictures import encode_png
-from derain.errors import DerainError, OccupiedError, UsageError, WeightsError
+from derain.errors import DerainError, OccupiedError, UsageError
 from derain.loop import Course, Outcome, Report, Run, follow
-from derain.models.losses import DerainLoss, build_loss
-from derain.models.schedules import Schedule
 from derain.parallel import Rank
 from derain.pipelines.evaluate import DatasetScores, gallery, overall, score_dataset
 from derain.pipelines.prepare import check_data, with_data
 from derain.pipelines.progress import FIGURES, watch
 from derain.predictor import Predictor
 from derain.tracking import RunLog
-from derain.trainer import Trainer, build_network, pick_device, restore_network
+from derain.trainer import Trainer, build_network, loss_of, pick_device, restore_network
 
 log = logging.getLogger(__name__)
 
@@ -327,17 +324,6 @@ def _trainer(config: Config, rank: Rank, shared: Shared | None) -> Trainer:
     if shared:
         shared.adopt(loss)
     return Trainer(config, network, loss, device=pick_device(config.train), rank=rank)
-
-
-def loss_of(config: Config, network: nn.Module) -> DerainLoss:
-    """The loss of a config. Raises WeightsError where the perceptual network's are missing."""
-    options = config.loss.model_dump(exclude={"schedule", "perceptual_weights"})
-    schedule, weights = config.loss.schedule, config.loss.perceptual_weights
-    try:
-        made = Schedule(**schedule.model_dump()) if schedule else None
-        return build_loss(network, **options, schedule=made, vgg_weights=weights)
-    except (FileNotFoundError, ValueError) as error:
-        raise WeightsError(str(error)) from error
 
 
 def _score(config: Config, outcome: Outcome, record: RunLog) -> list[DatasetScores]:

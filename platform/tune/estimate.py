@@ -10,9 +10,8 @@ import torch
 from derain.config import Config
 from derain.data.loader import Batch, Position
 from derain.parallel import Rank
-from derain.pipelines.train import loss_of
 from derain.predictor import Predictor
-from derain.trainer import Trainer, build_network, pick_device, place, without_weights
+from derain.trainer import Trainer, build_network, loss_of, pick_device, place, without_weights
 
 PICTURE = (321, 481)
 """Height and width of a BSD picture, the commonest in rain datasets."""

@@ -40,6 +40,17 @@ def test_the_grid_is_every_combination_in_order() -> None:
     assert trials[1].params == {"train.lr": 1e-4, "train.batch_size": 4}
 
 
+def test_a_loss_schedule_is_one_value() -> None:
+    anneal, adaptive = {"kind": "power_anneal", "end": 0.8}, {"kind": "progress_adaptive"}
+    grid = {"anneal": anneal, "adaptive": adaptive}
+    trials = plan(config({"loss.schedule": grid, "loss.pixel": ["power"]}))
+    found = [trial.config.loss.schedule for trial in trials]
+    assert [(schedule.kind, schedule.end) for schedule in found if schedule] == [
+        ("power_anneal", 0.8),
+        ("progress_adaptive", 1.0),
+    ]
+
+
 def test_a_trial_is_a_run_below_the_sweep() -> None:
     (trial, _) = plan(config({"train.lr": RATES}))
     assert trial.config.sweep is None
