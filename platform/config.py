@@ -215,8 +215,13 @@ class DataConfig(Section):
 
     train: Prepared = ()
     """Prepared datasets, one path or several."""
-    mix: tuple[float, ...] | None = None
-    """Share of each training dataset in an epoch; null takes every sample once."""
+    mix: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    """Weight of each training dataset in an epoch; null takes every sample once. An epoch stays as
+    long as the datasets together; each goes round through its samples at its own pace."""
+    shuffle: bool = True
+    """False keeps the order of the prepared datasets, to look at a run picture by picture."""
+    stratify: str | None = None
+    """A label of the samples, such as `density`: every batch gets its share of each value."""
     augment: Literal["none", "flip", "dihedral"] = "dihedral"
     """Mirror left and right, or all 8 symmetries of the square; rain that falls sideways is hard
     to learn in few steps, so short runs take `flip`."""
@@ -245,6 +250,15 @@ class DataConfig(Section):
         return self
 
 
+class Stage(Section):
+    """Crops and batches from a step on."""
+
+    from_step: int = Field(ge=0)
+    crop_px: int = Field(ge=16)
+    batch_size: int = Field(gt=0)
+    """Pairs a step, over all workers together."""
+
+
 class TrainConfig(Section):
     """The optimisation of one run."""
 
@@ -252,6 +266,8 @@ class TrainConfig(Section):
     batch_size: int = Field(16, gt=0)
     """Pairs a step, over all workers together."""
     crop_px: int = Field(128, ge=16)
+    progressive: tuple[Stage, ...] = ()
+    """Later steps with other crops and batches, in order, as in Restormer's recipe."""
     lr: float = Field(3e-4, gt=0)
     lr_min: float = Field(1e-6, ge=0)
     """Where the cosine ends."""
@@ -279,9 +295,26 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _batch_fits(self) -> "TrainConfig":
-        if self.batch_size < self.num_workers:
-            raise ValueError(f"batch_size {self.batch_size} is less than {self.num_workers=}")
+        smallest = min(stage.batch_size for stage in self.stages)
+        if smallest < self.num_workers:
+            raise ValueError(f"batch_size {smallest} is less than {self.num_workers=}")
         return self
+
+    @model_validator(mode="after")
+    def _stages_follow(self) -> "TrainConfig":
+        begins = [stage.from_step for stage in self.stages]
+        if begins != sorted(set(begins)) or begins[-1] >= self.steps:
+            raise ValueError(
+                f"progressive: the stages begin at steps {begins[1:]}; each has to begin after the "
+                f"one before it and before the end, step {self.steps}"
+            )
+        return self
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """All stages in order; the first has the plain keys and begins at step 0."""
+        first = Stage(from_step=0, crop_px=self.crop_px, batch_size=self.batch_size)
+        return first, *self.progressive
 
 
 class ScheduleConfig(Section):

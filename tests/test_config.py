@@ -109,3 +109,22 @@ def test_digest_changes_with_any_value(tmp_path: Path) -> None:
     config: Config = load_config(write(tmp_path, MINIMAL))
     assert config.replaced({"train.lr": 0.5}, "test").digest() != config.digest()
     assert config.replaced({}, "test").digest() == config.digest()
+
+
+def test_stages_begin_one_after_another_and_before_the_end(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, MINIMAL))
+    stage = {"from_step": 3, "crop_px": 32, "batch_size": 2}
+    staged = config.replaced({"train.steps": 9, "train.progressive": [stage]}, "test")
+    assert [item.from_step for item in staged.train.stages] == [0, 3]
+    for begins in ((0,), (9,), (4, 4), (5, 3)):
+        stages = [{**stage, "from_step": step} for step in begins]
+        with pytest.raises(ConfigError, match="progressive: the stages begin at steps"):
+            config.replaced({"train.steps": 9, "train.progressive": stages}, "test")
+
+
+def test_the_smallest_batch_of_a_schedule_has_a_pair_for_every_worker(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, MINIMAL))
+    stage = {"from_step": 3, "crop_px": 32, "batch_size": 1}
+    values = {"train.steps": 9, "train.progressive": [stage], "train.num_workers": 2}
+    with pytest.raises(ConfigError, match="batch_size 1 is less than"):
+        config.replaced(values, "test")

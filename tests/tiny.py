@@ -10,6 +10,7 @@ from torch import nn
 from derain import checkpoint
 from derain.config import Config
 from derain.data.loader import Loader
+from derain.data.order import Recipe
 from derain.loop import Outcome, Run, follow
 from derain.parallel import Rank
 from derain.trainer import Trainer, build_network, loss_of
@@ -59,14 +60,9 @@ def config(folder: Path, **train: object) -> Config:
 
 
 def loader(config: Config, rank: Rank = Rank()) -> Loader:  # noqa: B008
-    return Loader(
-        [Pixels()],
-        batch_size=config.train.batch_size,
-        crop_px=config.train.crop_px,
-        seed=config.data_seed,
-        rank=rank.number,
-        world=rank.world,
-    )
+    recipe = Recipe(sizes=(11,), seed=config.data_seed)
+    stages = config.train.stages
+    return Loader([Pixels()], recipe, stages, rank=rank.number, world=rank.world)
 
 
 def a_run(

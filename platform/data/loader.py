@@ -11,10 +11,11 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from derain.config import DataConfig
+from derain.config import Config, DataConfig, Stage
 from derain.data import order, transforms
 from derain.data.cache import Pixels, open_pixels
-from derain.data.manifest import Prepared
+from derain.data.manifest import Prepared, open_prepared
+from derain.data.order import Recipe
 
 Array = TypeVar("Array")
 
@@ -76,20 +77,17 @@ class Loader:
     def __init__(
         self,
         pixels: Sequence[Pixels],
+        recipe: Recipe,
+        stages: Sequence[Stage],
         *,
-        batch_size: int,
-        crop_px: int,
-        seed: int,
-        mix: Sequence[float] | None = None,
         augment: str = "dihedral",
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        sizes = tuple(len(dataset) for dataset in pixels)
         self._pixels = pixels
-        self._recipe = _Recipe(sizes, tuple(mix) if mix else None, seed, augment)
-        self._batch_size = batch_size
-        self._crop_px = crop_px
+        self._recipe = recipe
+        self._stages = stages
+        self._augment = augment
         self._rank, self._world = rank, world
 
     def __len__(self) -> int:
@@ -99,7 +97,8 @@ class Loader:
     @property
     def largest_bytes(self) -> int:
         """Of the pixels of this rank's part of a batch."""
-        return 2 * -(-self._batch_size // self._world) * self._crop_px**2 * 3
+        pixels = (-(-s.batch_size // self._world) * s.crop_px**2 for s in self._stages)
+        return 2 * 3 * max(pixels)
 
     def batch(self, at: Position) -> Batch[np.ndarray]:
         """This rank's part of the global batch that begins at a position."""
@@ -110,46 +109,36 @@ class Loader:
 
     def part(self, at: Position) -> Part:
         """What `batch` is made of, known without touching a pixel."""
-        count = min(self._batch_size, len(self) - at.offset)
-        mine = order.rank_slice(count, self._rank, self._world)
-        first = at.offset + mine.start
-        last = at.offset + mine.stop
-        end = at.offset + count
+        stage = order.stage_at(self._stages, at.step)
+        end = min(at.offset + stage.batch_size, len(self))
+        mine = order.rank_slice(end - at.offset, self._rank, self._world)
+        first, last = at.offset + mine.start, at.offset + mine.stop
+        ended = end == len(self)
         return Part(
             epoch=at.epoch,
             places=slice(first, last) if first < last else slice(at.offset, at.offset + 1),
-            ids=_epoch(self._recipe, at.epoch).ids[first:last],
-            share=(last - first) / count,
-            crop_px=self._crop_px,
-            following=Position(at.epoch, end, at.step + 1)
-            if end < len(self)
-            else Position(at.epoch + 1, 0, at.step + 1),
+            ids=self._epoch(at.epoch).ids[first:last],
+            share=(last - first) / (end - at.offset),
+            crop_px=stage.crop_px,
+            following=Position(at.epoch + ended, 0 if ended else end, at.step + 1),
         )
 
     def cut(self, part: Part, out: np.ndarray) -> None:
         """Write the crops of a part: uint8, of its shape."""
-        epoch, crop_px = _epoch(self._recipe, part.epoch), part.crop_px
+        epoch = self._epoch(part.epoch)
         columns = (epoch.dataset, epoch.sample, epoch.top, epoch.left, epoch.symmetry)
         rows = zip(*(column[part.places].tolist() for column in columns), strict=True)
         for place, (dataset, sample, top, left, symmetry) in enumerate(rows):
-            square = transforms.crop(self._pixels[dataset][sample], top, left, crop_px)
+            square = transforms.crop(self._pixels[dataset][sample], top, left, part.crop_px)
             transforms.write_turned(out[:, place], square, symmetry)
 
-
-@dataclass(frozen=True)
-class _Recipe:
-    """What decides the order of samples and their crops."""
-
-    sizes: tuple[int, ...]
-    mix: tuple[float, ...] | None
-    seed: int
-    augment: str
+    def _epoch(self, number: int) -> "_Epoch":
+        return _epoch(self._recipe, self._augment, number)
 
 
 @dataclass(frozen=True)
 class _Epoch:
-    """The samples of an epoch in order, each column an array: drawing them at once is 20 times
-    cheaper a sample than batch by batch."""
+    """The samples of an epoch in order, each column an array: drawn once, not batch by batch."""
 
     ids: np.ndarray
     dataset: np.ndarray
@@ -161,13 +150,33 @@ class _Epoch:
 
 
 @lru_cache(maxsize=4)
-def _epoch(recipe: _Recipe, number: int) -> _Epoch:
-    ids = order.epoch_ids(recipe.sizes, recipe.mix, recipe.seed, number)
-    draws = transforms.draw(recipe.seed, number, ids, recipe.augment)
+def _epoch(recipe: Recipe, augment: str, number: int) -> _Epoch:
+    drawn = order.epoch(recipe, number)
+    draws = transforms.draw(recipe.seed, drawn.times, drawn.ids, augment)
     ends = np.cumsum(recipe.sizes)
-    dataset = np.searchsorted(ends, ids, side="right")
-    sample = ids - (ends - recipe.sizes)[dataset]
-    return _Epoch(ids, dataset, sample, draws.top, draws.left, draws.symmetry)
+    dataset = np.searchsorted(ends, drawn.ids, side="right")
+    sample = drawn.ids - (ends - recipe.sizes)[dataset]
+    return _Epoch(drawn.ids, dataset, sample, draws.top, draws.left, draws.symmetry)
+
+
+def open_loader(config: Config, *, rank: int = 0, world: int = 1) -> Loader:
+    """The loader of a config's training datasets, through the node's cache."""
+    data = config.data
+    datasets = [open_prepared(folder) for folder in data.train]
+    recipe = Recipe(
+        sizes=tuple(map(len, datasets)),
+        seed=config.data_seed,
+        mix=data.mix,
+        shuffle=data.shuffle,
+        strata=_strata(datasets, data.stratify) if data.stratify else None,
+    )
+    pixels, stages = open_all(datasets, data), config.train.stages
+    return Loader(pixels, recipe, stages, augment=data.augment, rank=rank, world=world)
+
+
+def _strata(datasets: Sequence[Prepared], label: str) -> np.ndarray:
+    values = [value for dataset in datasets for value in dataset.labels(label)]
+    return np.unique(values, return_inverse=True)[1]
 
 
 def open_all(datasets: Sequence[Prepared], config: DataConfig) -> list[Pixels]:

@@ -118,6 +118,20 @@ class Prepared:
         """One column of the index, in sample order."""
         return self.index.column(name).to_numpy()
 
+    def labels(self, name: str) -> list[str]:
+        """One label of every sample. Raises DataError where a sample does not have it."""
+        values = []
+        for row, text in enumerate(self.column("labels")):
+            labels = json.loads(text)
+            if name not in labels:
+                known = ", ".join(labels) or "none"
+                raise DataError(
+                    f"{self.folder}: sample {self.column('key')[row]} has no label `{name}`, "
+                    f"its labels: {known}. Labels come from labels.json beside the pictures."
+                )
+            values.append(labels[name])
+        return values
+
 
 def parse_manifest(data: bytes, name: str) -> Manifest:
     """Raises DataError that names the file when it is not a manifest of this format."""

@@ -1,4 +1,4 @@
-"""Paired crop, flip and rotation: what is cut is a pure function of (seed, epoch, sample id)."""
+"""Paired crop, flip and rotation: a pure function of (seed, sample id, times it came before)."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from derain.data.order import mix64
 
 @dataclass(frozen=True)
 class Draws:
-    """Uniform draws of a batch: one number in [0, 1) a sample, and one of the 8 symmetries."""
+    """Uniform draws of samples: one number in [0, 1) a sample, and one of the 8 symmetries."""
 
     top: np.ndarray
     left: np.ndarray
@@ -20,12 +20,12 @@ SYMMETRIES = {"none": (0,), "flip": (0, 4), "dihedral": tuple(range(8))}
 """Which of the 8 symmetries of the square each augmentation draws from."""
 
 
-def draw(seed: int, epoch: int, ids: np.ndarray, augment: str = "dihedral") -> Draws:
-    """The draws of these samples in this epoch, whoever asks and in whichever order."""
+def draw(seed: int, times: np.ndarray, ids: np.ndarray, augment: str = "dihedral") -> Draws:
+    """The draws of these samples, each of which came `times` before: no history is needed."""
     allowed = np.asarray(SYMMETRIES[augment])
 
     def uniform(salt: int) -> np.ndarray:
-        return (mix64(seed, 2, salt, epoch, ids) >> np.uint64(11)) * 2.0**-53
+        return (mix64(seed, 2, salt, times, ids) >> np.uint64(11)) * 2.0**-53
 
     chosen = (uniform(2) * len(allowed)).astype(np.int64)
     return Draws(uniform(0), uniform(1), allowed[chosen])

@@ -21,7 +21,7 @@ from derain.checkpoint import Checkpoint
 from derain.cohort import Cohort, Shared
 from derain.config import Config, load_config
 from derain.data.feed import feed
-from derain.data.loader import Loader, open_all
+from derain.data.loader import open_all, open_loader
 from derain.data.manifest import open_prepared
 from derain.data.pictures import encode_png
 from derain.errors import DerainError, OccupiedError, UsageError
@@ -121,7 +121,8 @@ def claim(folder: Path) -> None:
 def run_in_this_process(config: Config, place: Place, rank: Rank, until: int | None = None) -> None:
     """One process's part of a run, see `course`."""
     torch.set_num_threads(config.train.cpu_threads or _cores_a_worker(config))
-    with feed(_loader(config, rank), config.data.loader_processes) as batch_at:
+    loader = open_loader(config, rank=rank.number, world=rank.world)
+    with feed(loader, config.data.loader_processes) as batch_at:
         follow(course(config, place, rank, until), batch_at, config.train)
 
 
@@ -137,7 +138,7 @@ def run_cohort_in_this_process(
     shared = Shared()
     courses = {config.name: course(config, place, alone, until, shared) for config in configs}
     cohort = Cohort(courses, shared)
-    with feed(_loader(first, alone), first.data.loader_processes) as batch_at:
+    with feed(open_loader(first), first.data.loader_processes) as batch_at:
         cohort.follow(batch_at, first.train)
     return cohort.failed
 
@@ -282,22 +283,9 @@ def _what_is_trained(config: Config) -> dict[str, Any]:
     train = {key: value for key, value in tree["train"].items() if key not in MAY_CHANGE}
     parts = {"model": tree["model"], "loss": tree["loss"], "train": train}
     values = {f"{part}.{key}": value for part, keys in parts.items() for key, value in keys.items()}
-    values |= {f"data.{key}": tree["data"][key] for key in ("mix", "augment")}
+    kept = ("mix", "shuffle", "stratify", "augment")
+    values |= {f"data.{key}": tree["data"][key] for key in kept}
     return {**values, "seed": config.seed, "data.seed": config.data_seed}
-
-
-def _loader(config: Config, rank: Rank) -> Loader:
-    datasets = [open_prepared(folder) for folder in config.data.train]
-    return Loader(
-        open_all(datasets, config.data),
-        batch_size=config.train.batch_size,
-        crop_px=config.train.crop_px,
-        seed=config.data_seed,
-        mix=config.data.mix,
-        augment=config.data.augment,
-        rank=rank.number,
-        world=rank.world,
-    )
 
 
 def _run(

@@ -11,13 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from derain.data.cache import TarPixels, open_pixels
 from derain.data.feed import BatchAt, feed
-from derain.data.loader import Batch, Loader, Position
+from derain.data.loader import Batch, Position
 from derain.data.manifest import Prepared
 from derain.errors import DataError, DerainError
 from tests.conftest import PairedFolder
-from tests.data.test_loader import prepared
+from tests.data.test_loader import loader, prepared
 
 DEADLINE_S = 60
 
@@ -25,11 +24,6 @@ DEADLINE_S = 60
 @pytest.fixture
 def dataset(paired_folder: PairedFolder, tmp_path: Path) -> Prepared:
     return prepared(paired_folder(13), tmp_path / "prepared")
-
-
-def loader(dataset: Prepared, rank: int = 0, world: int = 1) -> Loader:
-    pixels = [open_pixels(dataset, folder=None, budget_gib=1), TarPixels(dataset)]
-    return Loader(pixels, batch_size=4, crop_px=16, seed=3, rank=rank, world=world)
 
 
 def take(batch_at: BatchAt, at: Position, count: int) -> list[Batch]:
@@ -77,7 +71,7 @@ def wait_for(condition: Callable[[], object]) -> None:
 def test_processes_give_the_same_bytes(
     dataset: Prepared, processes: int, rank: int, world: int
 ) -> None:
-    whole = loader(dataset, rank, world)
+    whole = loader(dataset, rank=rank, world=world)
     expected = take(whole.batch, Position(), 17)  # two epochs of 7 steps and some
     with feed(whole, processes) as batch_at:
         assert same(take(batch_at, Position(), 17), expected)
@@ -110,7 +104,7 @@ def test_a_killed_process_is_an_error_and_not_a_hang(dataset: Prepared) -> None:
 
 def test_a_damaged_shard_is_named_by_whom_it_concerns(dataset: Prepared) -> None:
     shard = dataset.folder / dataset.manifest.shards[0].name
-    whole = Loader([TarPixels(dataset)], batch_size=4, crop_px=16, seed=3)
+    whole = loader(dataset)
     shard.write_bytes(shard.read_bytes()[:2000])
     with feed(whole, 1) as batch_at, pytest.raises(DataError, match=shard.name):
         take(batch_at, Position(), 4)
@@ -134,11 +128,15 @@ def test_a_killed_trainer_leaves_nothing(dataset: Prepared) -> None:
 
 TRAINER = """
 import sys, time
+from derain.config import Stage
 from derain.data.cache import TarPixels
 from derain.data.feed import feed
 from derain.data.loader import Loader, Position
 from derain.data.manifest import open_prepared
-loader = Loader([TarPixels(open_prepared(sys.argv[1]))], batch_size=4, crop_px=16, seed=0)
+from derain.data.order import Recipe
+dataset = open_prepared(sys.argv[1])
+stages = [Stage(from_step=0, crop_px=16, batch_size=4)]
+loader = Loader([TarPixels(dataset)], Recipe((len(dataset),), seed=0), stages)
 with feed(loader, 2) as batch_at:
     batch_at(Position())
     print("training", flush=True)

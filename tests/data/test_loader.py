@@ -1,16 +1,19 @@
 """Cache and loader: the source's pixels, each once an epoch, the same however they are read."""
 
+import json
 import multiprocessing
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from derain.config import Config, Stage
 from derain.data import cache
 from derain.data.cache import MappedPixels, TarPixels, open_pixels
-from derain.data.loader import Batch, Loader, Position
+from derain.data.loader import Batch, Loader, Position, open_loader
 from derain.data.manifest import (
     Manifest,
     Prepared,
@@ -19,6 +22,7 @@ from derain.data.manifest import (
     write_index,
     write_manifest,
 )
+from derain.data.order import Recipe
 from derain.data.shards import write_shard
 from derain.data.sources import find
 from derain.errors import DataError
@@ -150,15 +154,16 @@ def test_cache_folder_follows_option_then_environment(
     assert cache.cache_folder(None) == tmp_path / "xdg" / "derain"
 
 
-def loader(dataset: Prepared, *, batch_size: int = 4, rank: int = 0, world: int = 1) -> Loader:
-    return Loader(
-        [TarPixels(dataset), TarPixels(dataset)],
-        batch_size=batch_size,
-        crop_px=16,
-        seed=3,
-        rank=rank,
-        world=world,
-    )
+def loader(
+    dataset: Prepared, *stages: Stage, rank: int = 0, world: int = 1, **options: Any
+) -> Loader:
+    """Of the dataset and once more of the same; four crops of 16 px a step, or these stages."""
+    pixels = [TarPixels(dataset), TarPixels(dataset)]
+    recipe = Recipe((len(dataset), len(dataset)), 3, **options)
+    return Loader(pixels, recipe, stages or FOURS, rank=rank, world=world)
+
+
+FOURS = (Stage(from_step=0, crop_px=16, batch_size=4),)
 
 
 def epoch(loader: Loader, at: Position) -> list[Batch]:
@@ -212,3 +217,95 @@ def test_crops_change_from_epoch_to_epoch(dataset: Prepared) -> None:
         raise AssertionError(sample)
 
     assert crop_of(5, 0) != crop_of(5, 1)
+
+
+PROGRESSIVE = (
+    Stage(from_step=0, crop_px=16, batch_size=5),
+    Stage(from_step=3, crop_px=24, batch_size=3),
+    Stage(from_step=9, crop_px=32, batch_size=1),
+)
+
+
+def steps(loader: Loader, count: int, at: Position) -> list[Batch]:
+    batches = []
+    for _ in range(count):
+        batches.append(loader.batch(at))
+        at = batches[-1].following
+    return batches
+
+
+def test_stages_change_crops_and_batches_and_lose_no_sample(dataset: Prepared) -> None:
+    batches = steps(loader(dataset, *PROGRESSIVE), 9 + 26 - 15 - 3 * 3 + 26, Position())
+    shapes = [batch.rain.shape for batch in batches]
+    assert shapes[:3] == [(5, 16, 16, 3)] * 3
+    # 15 of 26 samples are done when the second stage begins, and 11 are not 6 times 3
+    assert [shape[:2] for shape in shapes[3:9]] == [(3, 24)] * 3 + [(2, 24)] + [(3, 24)] * 2
+    assert set(shapes[9:]) == {(1, 32, 32, 3)}
+    ids = np.concatenate([batch.ids for batch in batches]).tolist()
+    assert sorted(ids[:26]) == sorted(ids[26:52]) == list(range(26))
+
+
+def test_nothing_is_decoded_or_cut_that_is_not_used(dataset: Prepared) -> None:
+    class Counted(TarPixels):
+        decoded = 0
+
+        def __getitem__(self, sample: int) -> np.ndarray:
+            self.decoded += 1
+            return super().__getitem__(sample)
+
+    pixels = Counted(dataset)
+    whole = Loader([pixels], Recipe((len(dataset),), seed=0), PROGRESSIVE)
+    batches = steps(whole, 20, Position())
+    assert pixels.decoded == sum(len(batch.ids) for batch in batches)
+
+
+def test_a_sample_that_a_mix_repeats_is_cut_elsewhere_each_time(dataset: Prepared) -> None:
+    mixed = loader(dataset, mix=(3, 1))
+    crops: dict[int, list[bytes]] = {}
+    for batch in epoch(mixed, Position()):
+        for sample, rain in zip(batch.ids.tolist(), batch.rain, strict=True):
+            crops.setdefault(sample, []).append(rain.tobytes())
+    repeated = [rains for rains in crops.values() if len(rains) > 1]
+    assert len(repeated) >= 6  # 19 or 20 of 26 places for 13 samples
+    assert all(len(set(rains)) == len(rains) for rains in repeated)
+
+
+@pytest.fixture
+def labelled(paired_folder: PairedFolder, tmp_path: Path) -> Prepared:
+    source = paired_folder(24)
+    names = [f"{number:03d}.png" for number in range(24)]
+    labels = {
+        name: {"density": ("light", "moderate", "heavy")[min(n // 6, 2)]}
+        for n, name in enumerate(names)
+    }
+    (source / "labels.json").write_text(json.dumps(labels))
+    return prepared(source, tmp_path / "labelled")
+
+
+def config_of(dataset: Prepared, **data: Any) -> Config:
+    data = {"train": [str(dataset.folder)], "eval": [str(dataset.folder)], **data}
+    train = {"steps": 9, "batch_size": 4, "crop_px": 16}
+    return Config.model_validate(
+        {"name": "x", "model": {"name": "prenet"}, "data": data, "train": train}
+    )
+
+
+def test_every_batch_has_its_share_of_each_density(labelled: Prepared) -> None:
+    density = labelled.labels("density")
+    whole = open_loader(config_of(labelled, stratify="density"))
+    for number in range(3):
+        for batch in epoch(whole, Position(number)):
+            found = sorted(density[sample] for sample in batch.ids)
+            assert found == ["heavy", "heavy", "light", "moderate"]
+    orders = {tuple(np.concatenate([b.ids for b in epoch(whole, Position(n))])) for n in range(3)}
+    assert len(orders) == 3
+
+
+def test_a_missing_label_is_named_with_those_that_are_there(labelled: Prepared) -> None:
+    with pytest.raises(DataError, match=r"no label `fog`, its labels: density"):
+        open_loader(config_of(labelled, stratify="fog"))
+
+
+def test_without_shuffle_the_order_is_that_of_the_datasets(dataset: Prepared) -> None:
+    ids = [batch.ids for batch in epoch(loader(dataset, shuffle=False), Position(5))]
+    assert np.concatenate(ids).tolist() == list(range(26))
