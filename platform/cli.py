@@ -195,6 +195,27 @@ def evaluate(
 
 
 @app.command()
+def density(
+    config: ConfigFile,
+    prepared: str,
+    label: Annotated[str, typer.Option(help="The label that holds the truth.")] = "density",
+    profile: Profile = None,
+    overrides: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Count which prompt CLIP matches to pictures of each rain density, as Table 1 does."""
+    results = _results()
+    from derain.config import load_config
+    from derain.pipelines.density import density
+
+    loaded = load_config(config, profile=profile, overrides=overrides or ())
+    found = density(loaded, prepared, label)
+    rows = [[label, *found["prompts"]]]
+    rows += [[truth, *map(str, counts)] for truth, counts in found["counts"].items()]
+    _print(results, as_json, found, _columns(rows))
+
+
+@app.command()
 def predict(
     model: Annotated[str, typer.Argument(help="models:/NAME@alias or a checkpoint folder")],
     inputs: Annotated[list[Path], typer.Argument(help="Pictures or folders of them.")],

@@ -107,8 +107,8 @@ class CLIPRPNConfig(Section):
     """One expert a prompt."""
     similarity: Literal["cosine", "dot"] = "cosine"
     temperature: float = Field(100.0, gt=0)
-    routing: Literal["hard", "soft", "oracle", "single", "random"] = "hard"
-    """Only `hard` and `soft` need CLIP's weights."""
+    routing: Literal["hard", "soft", "single", "random"] = "hard"
+    """Only `hard` and `soft` need CLIP's weights. (`oracle` needs routes from outside.)"""
     widths: tuple[int, ...] = (32, 64, 128, 256)
     """Channels of an expert at H, H/2, ...; two to five levels."""
     depths: tuple[int, ...] = (2, 4, 4, 6)

@@ -127,8 +127,11 @@ class Trainer:
         *,
         device: torch.device,
         rank: Rank,
+        routes: np.ndarray | None = None,
     ) -> None:
+        """`routes`: the expert of every sample by its id, for a network that takes them."""
         self._config = config
+        self._routes = routes
         self._rank = rank
         self._device = device
         self._loss = loss.to(device)
@@ -217,14 +220,21 @@ class Trainer:
 
     def _losses(self, batch: Batch[Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """The total loss and its terms, with those that the network itself adds."""
-        rain, clean = batch.rain, batch.clean
         weights: Mapping[str, float] = getattr(self.network, "auxiliary", {})
+        given = self._route(batch)
         if not weights:
-            return self._compared(self._parallel(rain), batch, progress)
-        output, extra = self._parallel(rain, clean=clean)
+            return self._compared(self._parallel(batch.rain, **given), batch, progress)
+        output, extra = self._parallel(batch.rain, clean=batch.clean, **given)
         total, terms = self._compared(output, batch, progress)
         total = total + sum(weight * extra[name] for name, weight in weights.items())
         return total, {**terms, **extra}
+
+    def _route(self, batch: Batch[Tensor]) -> dict[str, Tensor]:
+        """The routes of a batch; a rank without samples has one picture, which counts nothing."""
+        if self._routes is None:
+            return {}
+        found = self._routes[batch.ids] if len(batch.ids) else np.zeros(1, np.int64)
+        return {"route": torch.from_numpy(found).to(self._device)}
 
     def _compared(
         self, output: Tensor, batch: Batch[Tensor], progress: float

@@ -27,6 +27,7 @@ TESTED_ELSEWHERE = {
     "data/matching.py": "data/test_sources.py",
     "data/pictures.py": "data/test_shards.py",
     "models/expert.py": "models/test_clip_rpn.py",
+    "models/fingerprints.py": "models/test_init.py",
     "models/mprnet.py": "models/test_baselines.py",
     "models/nafnet.py": "models/test_baselines.py",
     "models/prenet.py": "models/test_baselines.py",

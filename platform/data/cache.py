@@ -55,7 +55,7 @@ def open_pixels(prepared: Prepared, *, folder: str | Path | None, budget_gib: fl
         return TarPixels(prepared)
     place = cache_folder(folder)
     path = place / f"{prepared.manifest.sha256()}{_SUFFIX}"
-    with _lock(place):
+    with locked(place):
         if _is_whole(path, needed):
             log.info("cache: reusing %s for %s", path, prepared.folder)
         else:
@@ -127,8 +127,8 @@ def _offsets(heights: np.ndarray, widths: np.ndarray) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Hold the cache folder for building and clearing; a killed holder lets go by dying."""
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a cache folder for building and clearing; a killed holder lets go by dying."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -1,12 +1,10 @@
 """The networks by name, and which of their parts are trained."""
 
-import hashlib
-
-import torch
 from torch import nn
 
 from derain.models.clip_rpn import CLIPRPN
 from derain.models.fclip_unet import FCLIPUNet
+from derain.models.fingerprints import fingerprint
 from derain.models.mprnet import MPRNet
 from derain.models.nafnet import NAFNet
 from derain.models.prenet import PReNet
@@ -26,7 +24,10 @@ MODELS: dict[str, type[nn.Module]] = {
 multiples of it; `forward` raises ValueError otherwise) and `frozen: tuple[str, ...]`, the names of
 its sub-modules that never change. A network with loss terms of its own (rain masks, say) has
 `auxiliary: dict[str, float]`, the weight of each, and returns (picture, {term: scalar}) when it is
-called with `clean=`."""
+called with `clean=`. One with experts has `perceive(pictures)`, the number of each whole picture's
+expert, takes it back as `route=`, and has `route_key: str | None`, a digest of what decides it."""
+
+__all__ = ["MODELS", "build", "fingerprint", "frozen_modules", "trained_parameters"]
 
 
 def build(name: str, **options: object) -> nn.Module:
@@ -52,16 +53,3 @@ def frozen_modules(network: nn.Module) -> dict[str, nn.Module]:
 def trained_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
     """What an optimiser gets: the parameters that require a gradient, in the network's order."""
     return {name: value for name, value in network.named_parameters() if value.requires_grad}
-
-
-def fingerprint(module: nn.Module) -> str:
-    """The sha256 (hex) of the names, shapes, dtypes and bytes of a module's state dict.
-
-    Device and memory format do not count; a difference of one bit does.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy())
-    return digest.hexdigest()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from derain.models.expert import Block, Expert
+from derain.models.fingerprints import fingerprint
 from derain.models.mgca import MGCAKind
 from derain.models.perception import PROMPTS, RainPerception, Similarity
 from derain.models.rain_masks import mask_loss
@@ -170,6 +171,16 @@ class CLIPRPN(nn.Module):
             levels = (x * 255).round().to(torch.int64)
             return levels.sum((1, 2, 3)) % len(self.experts)
         raise ValueError("routing=oracle needs a route for every picture, got None")
+
+    @property
+    def route_key(self) -> str | None:
+        """All that `perceive` depends on beside the picture, as a digest; None where `route` is not
+        to be given: one expert, a mixture of all, or routes from elsewhere."""
+        if self.routing == "random":
+            return f"random {len(self.experts)}"
+        if self.perception is None or self.routing != "hard":
+            return None
+        return f"{fingerprint(self.perception)} {self.perception.similarity}"
 
     def masks(
         self,

@@ -12,9 +12,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray.train
 import torch
 from ray.train.torch import TorchTrainer
+from torch import nn
 
 from derain import checkpoint, cluster, tracking
 from derain.checkpoint import Checkpoint
@@ -31,6 +33,7 @@ from derain.pipelines.evaluate import DatasetScores, gallery, overall, score_dat
 from derain.pipelines.prepare import check_data, with_data
 from derain.pipelines.progress import FIGURES, watch
 from derain.predictor import Predictor
+from derain.routes import routes_of
 from derain.tracking import RunLog
 from derain.trainer import Trainer, build_network, loss_of, pick_device, restore_network
 
@@ -311,7 +314,17 @@ def _trainer(config: Config, rank: Rank, shared: Shared | None) -> Trainer:
     loss = loss_of(config, network)  # after that: it may look through the network's encoder
     if shared:
         shared.adopt(loss)
-    return Trainer(config, network, loss, device=pick_device(config.train), rank=rank)
+    device = pick_device(config.train)
+    return Trainer(
+        config, network, loss, device=device, rank=rank, routes=_routes(config, network, device)
+    )
+
+
+def _routes(config: Config, network: nn.Module, device: torch.device) -> np.ndarray | None:
+    datasets = [open_prepared(folder) for folder in config.data.train]
+    return routes_of(
+        network, datasets, open_all(datasets, config.data), config.data.cache_dir, device
+    )
 
 
 def _score(config: Config, outcome: Outcome, record: RunLog) -> list[DatasetScores]:
