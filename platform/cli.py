@@ -85,8 +85,8 @@ def datasets(
 @app.command()
 def prepare(
     dataset: Annotated[str, typer.Argument(help="A name of `derainctl datasets`.")],
-    source: Path,
-    out: Path,
+    source: Annotated[str, typer.Argument(help="A folder, s3://... or gs://...")],
+    out: Annotated[str, typer.Argument(help="A new folder, s3://... or gs://...")],
     split: Annotated[str | None, typer.Option(help="Else the dataset's first.")] = None,
     rain: Annotated[str | None, typer.Option(help="Rainy files, as 'in/{id}_{n:d}.jpg'.")] = None,
     clean: Annotated[str | None, typer.Option(help="Their clean files, as 'gt/{id}.jpg'.")] = None,
@@ -96,6 +96,7 @@ def prepare(
     share: Annotated[str, typer.Option(help="LOW:HIGH, a part of the clean pictures.")] = "0:1",
     shard_mib: Annotated[int, typer.Option(min=1, help="Size of a shard at most.")] = 128,
     strict: Annotated[bool, typer.Option(help="Stop at the first unusable picture.")] = False,
+    decode: Annotated[bool, typer.Option(help="Decode every picture too: slower.")] = False,
     as_json: Json = False,
 ) -> None:
     """Turn a dataset as published into shards, index and manifest."""
@@ -112,11 +113,28 @@ def prepare(
         strict=strict,
         naming=naming(rain, clean, clean_half),
         share=share_of(share),
+        decode=decode,
     )
     text = f"{done.pairs} pairs, {done.shards} shards in {done.folder}"
     if done.quarantined:
         text += f"; {len(done.quarantined)} pictures left out, see its manifest.json"
     _print(results, as_json, done, text)
+
+
+@app.command()
+def verify(
+    prepared: Annotated[str, typer.Argument(help="A folder that `prepare` wrote, or s3://...")],
+    as_json: Json = False,
+) -> None:
+    """Check every byte of a prepared dataset; exit code 1 if any is another one."""
+    results = _results()
+    from derain.pipelines.verify import verify
+
+    done = verify(prepared)
+    text = f"{done.pairs} pairs in {done.shards} shards are whole: {done.manifest_sha256}"
+    _print(results, as_json, done, text if done.ok else "\n".join(map(str, done.problems)))
+    if not done.ok:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """The errors that a user can expect, each with its exit code.
 
     DerainError             the work failed                                   exit 1
+    ├── StorageError        an object store that does not answer
     └── UsageError          what was given cannot be worked with              exit 2
         ├── ConfigError     a config file or a --set value
         ├── DataError       a picture, a source folder, a prepared dataset
@@ -16,6 +17,10 @@ class DerainError(Exception):
     """The work failed for a reason that the message explains."""
 
     exit_code = 1
+
+
+class StorageError(DerainError):
+    """An object store did not answer as it should, however often it was asked."""
 
 
 class UsageError(DerainError):

@@ -7,7 +7,6 @@ says where each sample begins.
 
 import contextlib
 import fcntl
-import hashlib
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -17,10 +16,9 @@ from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
-from derain.data import pictures
+from derain.data import checks, pictures
 from derain.data.manifest import Prepared, ShardEntry
 from derain.data.shards import read_member
-from derain.errors import DataError
 
 log = logging.getLogger(__name__)
 
@@ -175,11 +173,11 @@ def _decode_shard(
     prepared: Prepared, entry: ShardEntry, out: BinaryIO, offsets: np.ndarray
 ) -> None:
     path = prepared.folder / entry.name
-    _check_digest(path, entry)
     samples = np.flatnonzero(prepared.column("shard") == entry.name)
-    rows = prepared.index.take(samples).to_pylist()
+    rows = prepared.index.take(samples)
+    checks.require_whole(path, entry, rows)
     with path.open("rb") as tar:
-        for sample, row in zip(samples, rows, strict=True):
+        for sample, row in zip(samples, rows.to_pylist(), strict=True):
             pair = np.stack([_decode(tar, row, side) for side in ("rain", "clean")])
             _write_at(out, int(offsets[sample]), pair)
 
@@ -189,18 +187,3 @@ def _write_at(out: BinaryIO, offset: int, pair: np.ndarray) -> None:
     while data:
         written = os.pwrite(out.fileno(), data, offset)
         offset, data = offset + written, data[written:]
-
-
-def _check_digest(path: Path, entry: ShardEntry) -> None:
-    try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        raise DataError(
-            f"{path}: missing, although the manifest lists it. Prepare the dataset again."
-        ) from None
-    if found != entry.sha256:
-        raise DataError(
-            f"{path}: damaged: expected sha256 {entry.sha256}, found {found}. "
-            "Prepare the dataset again."
-        )

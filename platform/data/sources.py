@@ -1,13 +1,12 @@
 """Datasets as they lie on disk: the rows of the catalogue, turned into pairs."""
 
 import hashlib
-import json
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from derain.data import files
 from derain.data.catalogue import CATALOGUE
 from derain.data.layouts import Dataset, Half, Layout, layouts_of
 from derain.data.matching import Couple, Unpaired, match
@@ -107,6 +106,13 @@ class Found:
                 )
 
 
+def check(dataset: str, source: Path, split: str | None) -> None:
+    """Raise DataError for an unknown dataset or split, or a source that is no folder."""
+    _chosen(dataset, split)
+    if not source.is_dir():
+        raise DataError(f"{source}: no such folder.")
+
+
 def find(
     dataset: str,
     source: Path,
@@ -123,8 +129,7 @@ def find(
     """
     row, chosen = _chosen(dataset, split)
     layouts = (_own(row, chosen, naming),) if naming else layouts_of(row, chosen)
-    if not source.is_dir():
-        raise DataError(f"{source}: no such folder.")
+    check(dataset, source, split)
     names = _pictures(source)
     layout, couples, unpaired = _best(layouts, row, source, names)
     if not couples:
@@ -159,16 +164,6 @@ def slugs(names: Iterable[str]) -> list[str]:
     return keys
 
 
-def fingerprint(source: Path, pairs: Sequence[Pair]) -> str:
-    """sha256 over names and sizes of the source files and the labels, to notice a change."""
-    digest = hashlib.sha256()
-    for pair in pairs:
-        for name in pair.files:
-            digest.update(f"{name}\t{(source / name).stat().st_size}\n".encode())
-        digest.update(json.dumps(dict(pair.labels), sort_keys=True).encode())
-    return digest.hexdigest()
-
-
 def _chosen(dataset: str, split: str | None) -> tuple[Dataset, str]:
     row = CATALOGUE.get(dataset)
     if row is None:
@@ -198,11 +193,7 @@ def _best(
 
 def _pictures(source: Path) -> list[str]:
     """Names of all pictures below a folder, in order."""
-    found = []
-    for folder, _, files in os.walk(source, followlinks=True):
-        below = Path(folder).relative_to(source).as_posix()
-        prefix = "" if below == "." else f"{below}/"
-        found += [prefix + name for name in files if is_picture(PurePosixPath(name))]
+    found = [name for name in files.walk(source) if is_picture(PurePosixPath(name))]
     return sorted(found, key=lambda name: (name.casefold(), name))
 
 

@@ -1,44 +1,54 @@
 """Source layout -> prepared dataset, one Ray Data task a shard."""
 
+import contextlib
 import hashlib
-import itertools
 import json
 import logging
 import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
 import ray.data
 
 from derain import cluster
 from derain.config import Config, SyntheticConfig
-from derain.data import sources
+from derain.data import files, sources
 from derain.data.manifest import (
     INDEX,
     MANIFEST,
     Manifest,
-    Prepared,
     Quarantined,
     ShardEntry,
     open_prepared,
-    rows_sha256,
+    read_index,
     write_index,
     write_manifest,
 )
 from derain.data.rain import Part, synthesize
-from derain.data.shards import WrittenShard, read_sample, write_shard
-from derain.data.sources import Found, Naming, Pair
-from derain.errors import ConfigError, DataError, OccupiedError
+from derain.data.shards import read_sample, write_shard
+from derain.data.sources import Naming, Pair
+from derain.errors import ConfigError, DataError, DerainError, OccupiedError
+from derain.pipelines import plan as plans
+from derain.pipelines.plan import Plan
 
 log = logging.getLogger(__name__)
 
 SIDES = ("rain", "clean")
 PARTS = ".parts"
-"""While a dataset is being made: one note a finished shard, and the plan that they belong to."""
+"""While a dataset is being made: the name of its plan, and for each finished shard its rows of the
+index and then, last of all, a note."""
+AT_ONCE = 2
+"""Shards that a task writes at a time: one is computed while the other waits for the disk."""
+BLOCKS_PER_CPU = 4
 
 
 @dataclass(frozen=True)
@@ -51,36 +61,12 @@ class PreparedSummary:
     quarantined: list[dict[str, str]]
     notes: list[str]
     """What a reader must know, such as a count that is not the published one."""
+    duplicates: list[list[str]]
+    """Rainy source pictures of equal bytes, group by group."""
     manifest_sha256: str
     seconds: float
     reused: bool
     folder: str
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """Which pairs go into which shard: the same for the same source and settings."""
-
-    source: Path
-    """Absolute: workers have another working directory."""
-    out: Path
-    dataset: str
-    split: str
-    notes: tuple[str, ...]
-    shards: tuple[tuple[Pair, ...], ...]
-    quarantined: tuple[Quarantined, ...]
-    fingerprint: str
-    settings: Mapping[str, Any]
-
-    def places(self) -> dict[str, str]:
-        """Where from and where to."""
-        return {"source": str(self.source), "out": str(self.out)}
-
-    def digest(self) -> str:
-        """Names this plan, so that shards of another one are not taken for its own."""
-        return hashlib.sha256(
-            json.dumps([self.fingerprint, dict(self.settings)], sort_keys=True).encode()
-        ).hexdigest()
 
 
 def prepare(
@@ -93,133 +79,150 @@ def prepare(
     strict: bool = False,
     naming: Naming | None = None,
     share: tuple[float, float] = (0.0, 1.0),
+    decode: bool = False,
 ) -> PreparedSummary:
     """Write the pairs of a published dataset as shards, index and, last of all, manifest.
 
     `split`, `naming` and `share` choose the pairs, as `sources.find` says. Whole shards of an
     interrupted call are kept. A finished dataset of the same source and settings is left as it is.
-    Pairs that cannot be used are listed as quarantined; with `strict` they stop the work. Raises
-    DataError or OccupiedError; nothing unfinished has a manifest.
+    Pairs that cannot be used are listed as quarantined; with `strict` they stop the work. Pictures
+    are inspected (`headers.inspect`); with `decode` they are decoded as well. Source and target may
+    be s3:// or gs://. Raises DataError, OccupiedError or StorageError; nothing unfinished has a
+    manifest.
     """
     began = time.monotonic()
-    found = sources.find(dataset, Path(source).resolve(), split, naming=naming, share=share)
-    settings = {"shard_mib": shard_mib} | ({} if share == (0.0, 1.0) else {"share": list(share)})
-    plan = _plan(found, Path(source).resolve(), Path(out).resolve(), settings)
-    if strict and plan.quarantined:
-        raise _strict_error(plan.quarantined)
-    finished = _finished(plan)
-    if finished is None:
-        _claim(plan)
-        written = _write_shards(plan)
-        finished = _finish(plan, written, strict)
-        reused = False
-    else:
-        log.info("prepare: %s is finished already, nothing to do", plan.out)
-        reused = True
-    for item in finished.quarantined:
-        log.warning("prepare: left out %s: %s", item.path, item.reason)
-    for note in finished.notes:
-        log.warning("prepare: %s", note)
+    place, target = files.located(source), files.located(out)
+    sources.check(dataset, place, split)
+    _refuse_foreign(target)
+    settings: dict[str, Any] = {"shard_mib": shard_mib}
+    settings |= {} if share == (0.0, 1.0) else {"share": list(share)}
+    settings |= {"decode": True} if decode else {}
+    with cluster.connected(), _errors_of_tasks():
+        plan, lines = _planned(dataset, place, target, split, settings, naming, share)
+        if strict and plan.quarantined:
+            raise _strict_error(plan.quarantined)
+        finished = _finished(plan, lines)
+        reused = finished is not None
+        if finished is None:
+            _claim(plan)
+            _write_shards(plan, lines)
+            finished = _finish(plan, strict)
+    if reused:
+        log.info("prepare: %s is finished already, nothing to do", target)
+    _warn(finished)
     return PreparedSummary(
         pairs=finished.pairs,
         shards=len(finished.shards),
         bytes=finished.bytes,
         quarantined=[asdict(item) for item in finished.quarantined],
         notes=list(finished.notes),
+        duplicates=[list(group) for group in finished.duplicates],
         manifest_sha256=finished.sha256(),
         seconds=time.monotonic() - began,
         reused=reused,
-        folder=str(plan.out),
+        folder=str(target),
     )
 
 
-def _plan(found: Found, source: Path, out: Path, settings: Mapping[str, Any]) -> _Plan:
-    dataset, split, layout = found.dataset.name, found.split, found.layout
-    log.info("prepare: %s, %s: %d pairs, %s", dataset, split, len(found.pairs), layout)
-    return _Plan(
-        source=source,
-        out=out,
-        dataset=dataset,
-        split=split,
-        notes=found.notes,
-        shards=tuple(_pack(found.pairs, source, settings["shard_mib"] * 2**20)),
-        quarantined=tuple(Quarantined(item.path, item.reason) for item in found.unpaired),
-        fingerprint=sources.fingerprint(source, found.pairs),
-        settings={"dataset": dataset, "split": split, "layout": str(layout), **settings},
-    )
+def _warn(manifest: Manifest) -> None:
+    for item in manifest.quarantined:
+        log.warning("prepare: left out %s: %s", item.path, item.reason)
+    for note in manifest.notes:
+        log.warning("prepare: %s", note)
+    for group in manifest.duplicates:
+        log.warning("prepare: the same picture, kept %d times: %s", len(group), ", ".join(group))
 
 
-def _pack(pairs: Sequence[Pair], source: Path, limit: int) -> Iterator[tuple[Pair, ...]]:
-    """Neighbouring pairs, as many as fit into a shard of `limit` bytes, but at least one."""
-    shard: list[Pair] = []
-    filled = 0
-    for pair in pairs:
-        size = sum((source / name).stat().st_size for name in pair.files)
-        if shard and filled + size > limit:
-            yield tuple(shard)
-            shard, filled = [], 0
-        shard.append(pair)
-        filled += size
-    if shard:
-        yield tuple(shard)
+@contextlib.contextmanager
+def _errors_of_tasks() -> Iterator[None]:
+    """Raise an expected error of a task as it was raised there, without Ray's wrapping."""
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, DerainError):
+            cause = getattr(cause, "cause", None) or cause.__cause__
+        if type(cause) is type(error) or cause is None:
+            raise
+        raise cause from None
 
 
-def _finished(plan: _Plan) -> Manifest | None:
+def _planned(*given: Any) -> tuple[Plan, ray.ObjectRef]:
+    """The plan, and where its lines are."""
+    make = ray.remote(plans.make).options(num_cpus=0, num_returns=2)
+    plan, lines = make.remote(*given)
+    made: Plan = ray.get(plan)
+    log.info(
+        "prepare: %s, %s: %d pairs in %d shards, %s",
+        made.dataset, made.split, made.pairs, len(made), made.settings["layout"],
+    )  # fmt: skip
+    return made, lines
+
+
+def _finished(plan: Plan, lines: ray.ObjectRef) -> Manifest | None:
     """The manifest in the output folder, if it is of this very plan."""
     if not (plan.out / MANIFEST).is_file():
         return None
-    prepared = open_prepared(plan.out)
-    manifest = prepared.manifest
-    if (manifest.source_fingerprint, manifest.settings) == (plan.fingerprint, plan.settings):
-        _check_unchanged(plan, prepared)
-        return manifest
-    raise OccupiedError(
-        f"{plan.out}: holds a prepared dataset of another source or other settings "
-        f"({manifest.dataset}, {manifest.pairs} pairs). Choose another folder, or remove this one."
-    )
-
-
-def _check_unchanged(plan: _Plan, prepared: Prepared) -> None:
-    """Raise OccupiedError for a source file that is newer than the manifest and has other bytes."""
-    written = (plan.out / MANIFEST).stat().st_mtime_ns
-    newer = [
-        pair
-        for pair in itertools.chain(*plan.shards)
-        if any((plan.source / name).stat().st_mtime_ns > written for name in pair.files)
-    ]
-    if not newer:
-        return
-    known = {row["key"]: row for row in prepared.index.to_pylist()}
-    for pair in newer:
-        if pair.key not in known or _has_changed(pair, plan.source, known[pair.key]):
+    manifest = open_prepared(plan.out).manifest
+    if (manifest.source_fingerprint, manifest.settings) != (plan.fingerprint, plan.settings):
+        raise OccupiedError(
+            f"{plan.out}: holds a prepared dataset of another source or other settings "
+            f"({manifest.dataset}, {manifest.pairs} pairs). Choose another folder, or remove it."
+        )
+    if plan.newest_ns > (plan.out / MANIFEST).stat().st_mtime_ns:
+        changed = ray.get(ray.remote(_first_change).remote(plan, lines))
+        if changed is not None:
             raise OccupiedError(
-                f"{plan.out}: was made before {' or '.join(pair.files)} changed. Prepare into "
-                "another folder, or remove this one."
+                f"{plan.out}: was made before {changed} changed. Prepare into another folder, or "
+                "remove this one."
             )
+    return manifest
 
 
-def _has_changed(pair: Pair, source: Path, row: Mapping[str, Any]) -> bool:
-    """True where the source now has other pictures than the index row was written of."""
+def _first_change(plan: Plan, lines: np.ndarray) -> str | None:
+    """The files of the first pair that are newer than the dataset and have other bytes in it."""
+    written = (plan.out / MANIFEST).stat().st_mtime_ns
+    known = {row["key"]: row for row in open_prepared(plan.out).index.to_pylist()}
+    for number in range(len(plan)):
+        for pair in plan.pairs_of(lines, number):
+            stats = files.stats(plan.source, pair.files)
+            newer = any(max(stat.st_mtime_ns, stat.st_ctime_ns) > written for stat in stats)
+            if newer and _has_changed(pair, plan, known.get(pair.key)):
+                return " or ".join(pair.files)
+    return None
+
+
+def _has_changed(pair: Pair, plan: Plan, row: Mapping[str, Any] | None) -> bool:
+    """True where a pair is not what the dataset has of it; None: it was left out."""
     try:
-        members = read_sample(pair, source).members
+        members = read_sample(pair, plan.source, decode="decode" in plan.settings).members
     except DataError:
-        return True
-    return any(
+        return row is not None
+    return row is None or any(
         row[f"{side}_sha256"] != hashlib.sha256(data).hexdigest()
         for side, (_, data) in members.items()
     )
 
 
-def _claim(plan: _Plan) -> None:
+def _refuse_foreign(out: Path) -> None:
+    """Raise OccupiedError for a folder with something in it that `prepare` did not write."""
+    if not out.exists():
+        return
+    names = {path.name for path in out.iterdir()}
+    if not names & {PARTS, MANIFEST} and not all(map(_is_ours, names)):
+        raise OccupiedError(f"{out}: not empty and not a prepared dataset. Choose a new folder.")
+
+
+def _is_ours(name: str) -> bool:
+    """A file of a prepared dataset that has lost its manifest."""
+    return name == INDEX or bool(re.fullmatch(r"shard-\d{6}\.tar", name))
+
+
+def _claim(plan: Plan) -> None:
     """Make the output folder ours; an interrupted `prepare` of the same plan goes on in it."""
-    parts = plan.out / PARTS
-    note = parts / "plan"
-    if plan.out.exists() and not parts.is_dir() and not all(map(_is_ours, plan.out.iterdir())):
-        raise OccupiedError(
-            f"{plan.out}: not empty and not a prepared dataset. Choose a new folder."
-        )
-    parts.mkdir(parents=True, exist_ok=True)
-    if note.exists() and note.read_text() != plan.digest():
+    note = plan.out / PARTS / "plan"
+    note.parent.mkdir(parents=True, exist_ok=True)
+    if note.is_file() and note.read_text() not in ("", plan.digest()):
         raise OccupiedError(
             f"{plan.out}: holds the beginning of another source or other settings. "
             "Choose another folder, or remove this one."
@@ -227,95 +230,138 @@ def _claim(plan: _Plan) -> None:
     note.write_text(plan.digest())
 
 
-def _is_ours(path: Path) -> bool:
-    """A file of a prepared dataset that has lost its manifest."""
-    return path.name == INDEX or bool(re.fullmatch(r"shard-\d{6}\.tar", path.name))
+def _write_shards(plan: Plan, lines: ray.ObjectRef) -> None:
+    """Write the shards that are not there yet; tasks get paths, pictures stay out of Ray."""
+    todo = [number for number in range(len(plan)) if _kept(plan, number) is None]
+    log.info(
+        "prepare: writing %d shards (%d kept) to %s", len(todo), len(plan) - len(todo), plan.out
+    )
+    if not todo:
+        return
+    blocks = min(len(todo), BLOCKS_PER_CPU * cluster.cpus())
+    rows = [{"number": number} for number in todo]
+    made = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
+        _write_some, batch_size=None, fn_kwargs={"plan": ray.put(plan), "lines": lines}
+    )
+    for _ in made.iter_rows():
+        pass
 
 
-def _write_shards(plan: _Plan) -> list[WrittenShard]:
-    """All shards in order; a task gets paths and writes its tar, pictures stay out of Ray."""
-    todo = []
-    for number, pairs in enumerate(plan.shards):
-        if _kept(plan.out, number) is None:
-            todo.append(_task(plan, number, pairs))
-    if todo:
-        kept = len(plan.shards) - len(todo)
-        log.info("prepare: writing %d shards (%d kept) to %s", len(todo), kept, plan.out)
-        with cluster.connected():
-            made = ray.data.from_items(todo, override_num_blocks=len(todo))
-            for _ in made.map(_write_one).iter_rows():
-                pass
-    written = [_kept(plan.out, number) for number in range(len(plan.shards))]
-    return [shard for shard in written if shard is not None]
+def _write_some(
+    batch: dict[str, np.ndarray], plan: ray.ObjectRef, lines: ray.ObjectRef
+) -> dict[str, np.ndarray]:
+    """The shards of one task; returns nothing but their numbers."""
+    known, text = ray.get([plan, lines])
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(lambda number: _write_one(known, text, int(number)), batch["number"]))
+    return {"number": batch["number"]}
 
 
-def _task(plan: _Plan, number: int, pairs: Sequence[Pair]) -> dict[str, Any]:
-    """What a worker needs to write a shard, as a row of Ray Data."""
-    return {
-        "number": number,
-        **plan.places(),
-        "pairs": json.dumps([asdict(pair) for pair in pairs]),
-    }
+def _write_one(plan: Plan, lines: np.ndarray, number: int) -> None:
+    written = write_shard(
+        plan.pairs_of(lines, number),
+        plan.source,
+        plan.out / f"shard-{number:06d}.tar",
+        decode="decode" in plan.settings,
+    )
+    parts = plan.out / PARTS
+    with files.new_file(parts / f"{number:06d}.parquet") as file:
+        pq.write_table(written.rows, file)
+    entry = asdict(written.entry) if written.entry else None
+    left_out = [asdict(item) for item in written.quarantined]
+    note = {"mark": plan.marks[number], "entry": entry, "quarantined": left_out}
+    with files.new_file(parts / f"{number:06d}.json") as file:
+        file.write(json.dumps(note).encode())
 
 
-def _write_one(row: dict[str, Any]) -> dict[str, Any]:
-    out, number = Path(row["out"]), row["number"]
-    source = Path(row["source"])
-    pairs = [Pair(**pair) for pair in json.loads(row["pairs"])]
-    written = write_shard(pairs, source, out / _shard_name(number))
-    note = out / PARTS / f"{number:06d}.json"
-    temporary = note.with_suffix(".tmp")
-    temporary.write_text(json.dumps(asdict(written)))
-    temporary.replace(note)
-    return {"number": number}
+@dataclass(frozen=True)
+class _Kept:
+    """A shard that is finished: its note was written when tar and rows had their names."""
+
+    entry: ShardEntry | None
+    quarantined: tuple[Quarantined, ...]
 
 
-def _kept(out: Path, number: int) -> WrittenShard | None:
-    """The note of a shard that was finished: it is written after the tar has its name."""
-    note = out / PARTS / f"{number:06d}.json"
+def _kept(plan: Plan, number: int) -> _Kept | None:
+    """None for a shard that is missing, or was made of files that have been written to since."""
+    note = plan.out / PARTS / f"{number:06d}.json"
     if not note.is_file():
         return None
     tree = json.loads(note.read_text())
     entry = ShardEntry(**tree["entry"]) if tree["entry"] else None
-    if entry and not _has_size(out / entry.name, entry.bytes):
+    if tree["mark"] != plan.marks[number]:
+        log.warning("prepare: making shard %d again: its pictures have been changed", number)
         return None
-    return WrittenShard(
-        entry=entry,
-        rows=tuple(tree["rows"]),
-        quarantined=tuple(Quarantined(**item) for item in tree["quarantined"]),
-    )
+    if entry and not _has_size(plan.out / entry.name, entry.bytes):
+        return None
+    return _Kept(entry, tuple(Quarantined(**item) for item in tree["quarantined"]))
 
 
 def _has_size(path: Path, size: int) -> bool:
     return path.is_file() and path.stat().st_size == size
 
 
-def _finish(plan: _Plan, written: Sequence[WrittenShard], strict: bool) -> Manifest:
-    quarantined = (*plan.quarantined, *itertools.chain(*(s.quarantined for s in written)))
-    rows = list(itertools.chain(*(shard.rows for shard in written)))
+def _finish(plan: Plan, strict: bool) -> Manifest:
+    """Join the parts into index and manifest; one part at a time is in memory."""
+    kept = [_kept(plan, number) for number in range(len(plan))]
+    entries = tuple(shard.entry for shard in kept if shard and shard.entry)
+    left_out = [item for shard in kept if shard for item in shard.quarantined]
+    quarantined = (*plan.quarantined, *left_out)
     if strict and quarantined:
         raise _strict_error(quarantined)
-    if not rows:
+    if not entries:
         raise DataError(f"{plan.source}: no pair can be used. {_listed(quarantined)}")
-    entries = tuple(shard.entry for shard in written if shard.entry)
     manifest = Manifest(
         dataset=plan.dataset,
         split=plan.split,
-        pairs=len(rows),
+        pairs=sum(entry.pairs for entry in entries),
         bytes=sum(entry.bytes for entry in entries),
         shards=entries,
-        index_rows_sha256=rows_sha256(rows),
+        index_sha256=write_index(plan.out / INDEX, (rows for _, rows in _parts(plan))),
         source_fingerprint=plan.fingerprint,
         settings=plan.settings,
         quarantined=quarantined,
         notes=plan.notes,
+        duplicates=tuple(_duplicates(plan)),
     )
-    write_index(plan.out, rows)
     write_manifest(plan.out, manifest)
-    for path in (plan.out / PARTS).iterdir():
-        path.unlink()
-    (plan.out / PARTS).rmdir()
+    _tidy(plan.out)
     return manifest
+
+
+def _parts(plan: Plan) -> Iterator[tuple[int, pa.Table]]:
+    """The rows of each shard, in order."""
+    for number in range(len(plan)):
+        path = plan.out / PARTS / f"{number:06d}.parquet"
+        yield number, read_index(path.read_bytes(), str(path))
+
+
+def _duplicates(plan: Plan) -> Iterator[tuple[str, ...]]:
+    """Source names of rainy pictures with equal bytes; 8 bytes a picture until some are found."""
+    digests = [
+        np.array([int(text[:16], 16) for text in rows["rain_sha256"].to_pylist()], np.uint64)
+        for _, rows in _parts(plan)
+    ]
+    values, counts = np.unique(np.concatenate(digests), return_counts=True)
+    several = set(values[counts > 1].tolist())
+    if not several:
+        return
+    groups: dict[str, list[str]] = {}
+    for _, rows in _parts(plan):
+        for name, text in zip(
+            rows["rain_source"].to_pylist(), rows["rain_sha256"].to_pylist(), strict=True
+        ):
+            if int(text[:16], 16) in several:
+                groups.setdefault(text, []).append(name)
+    yield from (tuple(names) for names in groups.values() if len(names) > 1)
+
+
+def _tidy(out: Path) -> None:
+    """Remove what was only needed on the way, and what killed workers have left."""
+    for path in (out / PARTS).iterdir():
+        path.unlink(missing_ok=True)
+    (out / PARTS).rmdir()
+    files.remove_leftovers(out)
 
 
 def _strict_error(quarantined: Sequence[Quarantined]) -> DataError:
@@ -328,10 +374,6 @@ def _listed(quarantined: Sequence[Quarantined]) -> str:
     shown = [f"{item.path}: {item.reason}" for item in quarantined[:5]]
     more = len(quarantined) - len(shown)
     return "\n  ".join(["", *shown, *([f"and {more} more"] if more else [])])
-
-
-def _shard_name(number: int) -> str:
-    return f"shard-{number:06d}.tar"
 
 
 def check_data(config: Config) -> None:

@@ -11,7 +11,15 @@ import webdataset
 from PIL import Image
 
 from derain.data import pictures
-from derain.data.shards import WrittenShard, read_member, write_shard
+from derain.data.shards import (
+    BLOCK,
+    WrittenShard,
+    end,
+    header,
+    packed_size,
+    read_member,
+    write_shard,
+)
 from derain.data.sources import find
 from derain.errors import DataError
 from tests.conftest import PairedFolder
@@ -39,16 +47,31 @@ def test_same_input_gives_the_same_bytes(paired_folder: PairedFolder, tmp_path: 
         (tmp_path / name).mkdir()
         entries.append(shard_of(source, tmp_path / name / "x.tar"))
     assert entries[0] == entries[1]
-    found = hashlib.sha256((tmp_path / "a/x.tar").read_bytes()).hexdigest()
+    assert (tmp_path / "a/x.tar").read_bytes() == (tmp_path / "b/x.tar").read_bytes()
     assert entries[0].entry is not None
-    assert entries[0].entry.sha256 == found
+    assert entries[0].entry.bytes == (tmp_path / "a/x.tar").stat().st_size
+
+
+@pytest.mark.parametrize("lengths", [[0], [1], [511, 512, 513], [9000, 0, 1238]])
+def test_a_tar_has_the_bytes_of_tarfile(lengths: list[int]) -> None:
+    ours, theirs = io.BytesIO(), io.BytesIO()
+    with tarfile.open(fileobj=theirs, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for number, length in enumerate(lengths):
+            name, data = f"{'k' * 40 * number}{number}.rain.png", bytes([number]) * length
+            ours.write(header(name, length) + data + bytes(-length % BLOCK))
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime, info.mode = length, 0, 0o644
+            archive.addfile(info, io.BytesIO(data))
+    assert packed_size(lengths) == ours.tell()
+    ours.write(end(ours.tell()))
+    assert ours.getvalue() == theirs.getvalue()
 
 
 def test_rows_point_at_the_members(paired_folder: PairedFolder, tmp_path: Path) -> None:
     source = paired_folder(3)
     written = shard_of(source, tmp_path / "a.tar")
     with (tmp_path / "a.tar").open("rb") as tar:
-        for row in written.rows:
+        for row in written.rows.to_pylist():
             for side in ("rain", "clean"):
                 data = read_member(tar, row[f"{side}_offset"], row[f"{side}_length"])
                 assert data == (source / row[f"{side}_source"]).read_bytes()
@@ -72,7 +95,7 @@ def test_unusable_pairs_are_left_out_with_a_reason(
     (source / "clean/001.png").write_bytes(whole[: len(whole) // 2])
     Image.new("RGB", (8, 8)).save(source / "clean/002.png")
     written = shard_of(source, tmp_path / "a.tar")
-    assert [row["key"] for row in written.rows] == ["003"]
+    assert written.rows["key"].to_pylist() == ["003"]
     reasons = {item.path: item.reason for item in written.quarantined}
     assert "not a readable picture" in reasons["rain/000.png"]
     assert "clean/001.png" in reasons["rain/001.png"]

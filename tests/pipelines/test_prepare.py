@@ -3,8 +3,12 @@
 import hashlib
 import json
 import logging
+import os
 import re
+import shutil
+import struct
 import tarfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,6 +76,13 @@ def test_other_readers_find_the_bytes_of_the_source(source: Path, tmp_path: Path
 
 
 SIDES = ("rain", "clean")
+
+
+def with_resolution(data: bytes, value: int) -> bytes:
+    """The same PNG with another chunk pHYs: as long for every value."""
+    body = b"pHYs" + bytes([value] * 9)
+    chunk = struct.pack(">I", 9) + body + struct.pack(">I", zlib.crc32(body))
+    return data[:33] + chunk + data[33:]
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -220,6 +231,52 @@ def test_a_lost_manifest_is_made_again(paired_folder: PairedFolder, tmp_path: Pa
     again = prepare("paired", source, out, shard_mib=1)
     assert again.manifest_sha256 == first.manifest_sha256
     assert {path.name: path.read_bytes() for path in out.glob("shard-*.tar")} == before
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_picture_that_changed_during_an_interruption_is_read_again(
+    source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="derain")
+    broken, whole = tmp_path / "broken", tmp_path / "whole"
+    picture = source / "rain" / "001.png"
+    data = picture.read_bytes()
+    picture.write_bytes(with_resolution(data, 1))
+    (broken / PARTS).mkdir(parents=True)
+    (broken / INDEX).mkdir()  # where no file can be written: all shards are made, no manifest
+    with pytest.raises(OSError, match=INDEX):
+        prepared(source, broken)
+    (broken / INDEX).rmdir()
+    stat = picture.stat()
+    picture.write_bytes(with_resolution(data, 2))
+    os.utime(picture, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    done = prepared(source, broken)
+    assert "making shard 1 again" in caplog.text
+    assert "(2 kept)" in caplog.text
+    assert done.manifest_sha256 == prepared(source, whole).manifest_sha256
+    assert contents(broken) == contents(whole)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_equal_pictures_are_reported(paired_folder: PairedFolder, tmp_path: Path) -> None:
+    source = paired_folder(4)
+    shutil.copy(source / "rain/000.png", source / "rain/003.png")
+    done = prepared(source, tmp_path / "out")
+    assert done.duplicates == [["rain/000.png", "rain/003.png"]]
+    assert open_prepared(tmp_path / "out").manifest.duplicates == (tuple(done.duplicates[0]),)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_decoding_finds_what_no_checksum_tells(paired_folder: PairedFolder, tmp_path: Path) -> None:
+    source = paired_folder(2)
+    short = zlib.compress(bytes(500))  # of 32 rows of 121 bytes
+    whole = (source / "rain/001.png").read_bytes()
+    body = b"IDAT" + short
+    chunk = struct.pack(">I", len(short)) + body + struct.pack(">I", zlib.crc32(body))
+    (source / "rain/001.png").write_bytes(whole[:33] + chunk + whole[-12:])
+    assert prepared(source, tmp_path / "inspected").quarantined == []
+    (left_out,) = prepared(source, tmp_path / "decoded", decode=True).quarantined
+    assert left_out["path"] == "rain/001.png"
 
 
 def test_a_picture_that_changed_is_not_passed_over(

@@ -1,0 +1,44 @@
+"""A plan: the same shards for the same source, and a mark that changes with the files."""
+
+import os
+import tarfile
+from pathlib import Path
+
+from derain.data.shards import write_shard
+from derain.pipelines.plan import Plan, make
+from tests.conftest import PairedFolder
+
+
+def planned(source: Path, mib: int = 1) -> tuple[Plan, list[list[str]]]:
+    plan, lines = make("paired", source, source, None, {"shard_mib": mib}, None, (0.0, 1.0))
+    return plan, [[it.key for it in plan.pairs_of(lines, number)] for number in range(len(plan))]
+
+
+def test_every_pair_is_in_one_shard_and_no_shard_is_too_large(
+    paired_folder: PairedFolder, tmp_path: Path
+) -> None:
+    source = paired_folder(9, width=300, height=200)
+    plan, shards = planned(source)
+    assert [key for shard in shards for key in shard] == [f"{n:03d}" for n in range(9)]
+    assert len(shards) > 2
+    _, lines = make("paired", source, source, None, {"shard_mib": 1}, None, (0.0, 1.0))
+    for number in range(len(plan)):
+        write_shard(plan.pairs_of(lines, number), source, tmp_path / "x.tar")
+        with tarfile.open(tmp_path / "x.tar") as archive:
+            assert sum(512 + info.size + -info.size % 512 for info in archive) <= 2**20
+
+
+def test_a_file_that_is_written_to_changes_the_mark_of_its_shard_only(
+    paired_folder: PairedFolder,
+) -> None:
+    source = paired_folder(9, width=300, height=200)
+    before, shards = planned(source)
+    picture = source / "rain" / f"{shards[1][0]}.png"
+    stat = picture.stat()
+    picture.write_bytes(picture.read_bytes()[:-1] + b"x")
+    os.utime(picture, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # as if nothing had happened
+    after, _ = planned(source)
+    assert after.digest() == before.digest()
+    same = [one == other for one, other in zip(before.marks, after.marks, strict=True)]
+    assert same == [number != 1 for number in range(len(shards))]
+    assert after.newest_ns > before.newest_ns

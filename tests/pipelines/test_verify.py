@@ -1,0 +1,195 @@
+"""Two hundred random damages of a prepared dataset, each of them found and named."""
+
+import io
+import json
+import random
+import shutil
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from derain.data.manifest import INDEX, MANIFEST, Manifest, open_prepared, write_index
+from derain.data.manifest import write_manifest as write
+from derain.data.shards import write_shard
+from derain.data.sources import find
+from derain.errors import DataError
+from derain.pipelines.verify import verify
+from tests.conftest import PairedFolder
+
+DAMAGES = 200
+
+
+@pytest.fixture
+def prepared(paired_folder: PairedFolder, tmp_path: Path) -> Path:
+    """Three shards of four small pairs."""
+    source, out = paired_folder(12, width=24, height=16), tmp_path / "prepared"
+    out.mkdir()
+    pairs = find("paired", source).pairs
+    written = [
+        write_shard(pairs[4 * n : 4 * n + 4], source, out / f"shard-{n:06d}.tar") for n in range(3)
+    ]
+    entries = tuple(shard.entry for shard in written if shard.entry)
+    index = write_index(out / INDEX, (shard.rows for shard in written))
+    size = sum(entry.bytes for entry in entries)
+    write(out, Manifest("paired", "train", 12, size, entries, index, "", {}))
+    return out
+
+
+def some_shard(folder: Path, draw: random.Random) -> Path:
+    return draw.choice(sorted(folder.glob("shard-*.tar")))
+
+
+def flip(path: Path, draw: random.Random) -> None:
+    data = bytearray(path.read_bytes())
+    data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
+    path.write_bytes(data)
+
+
+def cut(path: Path, size: int) -> None:
+    with path.open("rb+") as file:
+        file.truncate(size)
+
+
+def flip_a_bit_of_a_shard(folder: Path, draw: random.Random) -> None:
+    flip(some_shard(folder, draw), draw)
+
+
+def flip_a_bit_of_the_index(folder: Path, draw: random.Random) -> None:
+    flip(folder / INDEX, draw)
+
+
+def flip_a_bit_of_the_manifest(folder: Path, draw: random.Random) -> None:
+    flip(folder / MANIFEST, draw)
+
+
+def cut_anywhere(folder: Path, draw: random.Random) -> None:
+    path = some_shard(folder, draw)
+    cut(path, draw.randrange(path.stat().st_size))
+
+
+def cut_at_a_member(folder: Path, draw: random.Random) -> None:
+    path = some_shard(folder, draw)
+    with tarfile.open(path) as archive:
+        cut(path, draw.choice([info.offset for info in archive]))
+
+
+def rebuild(path: Path, change: Callable[[list[tuple[str, bytes]]], None]) -> None:
+    """The same members after a change, in a tar that nothing is wrong with."""
+    with tarfile.open(path) as archive:
+        members = [(info.name, archive.extractfile(info).read()) for info in archive]  # type: ignore[union-attr]
+    change(members)
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size, info.mode = len(data), 0o644
+            archive.addfile(info, io.BytesIO(data))
+
+
+def lose_a_member(folder: Path, draw: random.Random) -> None:
+    rebuild(some_shard(folder, draw), lambda members: members.pop(draw.randrange(len(members))))  # type: ignore[arg-type,return-value]
+
+
+def repeat_a_member(folder: Path, draw: random.Random) -> None:
+    rebuild(
+        some_shard(folder, draw),
+        lambda members: members.insert(draw.randrange(12), draw.choice(members)),
+    )
+
+
+def swap_members(folder: Path, draw: random.Random) -> None:
+    def swap(members: list[tuple[str, bytes]]) -> None:
+        one, other = draw.sample(range(len(members)), 2)
+        (name, data), (name2, data2) = members[one], members[other]
+        members[one], members[other] = (name, data2), (name2, data)
+
+    rebuild(some_shard(folder, draw), swap)
+
+
+def shuffle_members(folder: Path, draw: random.Random) -> None:
+    def shuffle(members: list[tuple[str, bytes]]) -> None:
+        before = list(members)
+        while members == before:
+            draw.shuffle(members)
+
+    rebuild(some_shard(folder, draw), shuffle)
+
+
+def lose_a_shard(folder: Path, draw: random.Random) -> None:
+    some_shard(folder, draw).unlink()
+
+
+def add_a_shard(folder: Path, draw: random.Random) -> None:
+    shutil.copy(some_shard(folder, draw), folder / f"shard-{draw.randrange(3, 999):06d}.tar")
+
+
+def swap_shards(folder: Path, draw: random.Random) -> None:
+    one, other = draw.sample(sorted(folder.glob("shard-*.tar")), 2)
+    data = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(data)
+
+
+def change_the_index(folder: Path, draw: random.Random) -> None:
+    rows = pq.read_table(folder / INDEX)
+    tree = rows.to_pylist()
+    column = draw.choice([name for name in rows.column_names if name != "labels"])
+    row = draw.choice(tree)
+    row[column] = row[column] + 512 if isinstance(row[column], int) else f"{row[column]}0"
+    pq.write_table(pa.Table.from_pylist(tree, schema=rows.schema), folder / INDEX)
+
+
+def lose_a_row(folder: Path, draw: random.Random) -> None:
+    rows = pq.read_table(folder / INDEX)
+    at = draw.randrange(len(rows))
+    pq.write_table(pa.concat_tables([rows.slice(0, at), rows.slice(at + 1)]), folder / INDEX)
+
+
+def edit_the_manifest(folder: Path, draw: random.Random) -> None:
+    tree = json.loads((folder / MANIFEST).read_bytes())
+    tree[draw.choice(["pairs", "bytes"])] += 1
+    (folder / MANIFEST).write_text(json.dumps(tree, indent=2, sort_keys=True) + "\n")
+
+
+KINDS = [
+    flip_a_bit_of_a_shard, flip_a_bit_of_the_index, flip_a_bit_of_the_manifest, cut_anywhere,
+    cut_at_a_member, lose_a_member, repeat_a_member, swap_members, shuffle_members, lose_a_shard,
+    add_a_shard, swap_shards, change_the_index, lose_a_row, edit_the_manifest,
+]  # fmt: skip
+
+
+def test_a_whole_dataset_has_no_problem(prepared: Path) -> None:
+    done = verify(prepared)
+    assert (done.ok, done.problems, done.pairs, done.shards) == (True, [], 12, 3)
+    assert done.manifest_sha256 == open_prepared(prepared).manifest.sha256()
+
+
+def test_every_damage_is_found(prepared: Path, tmp_path: Path) -> None:
+    missed = []
+    for number in range(DAMAGES):
+        draw = random.Random(number)
+        folder = tmp_path / "damaged"
+        shutil.copytree(prepared, folder)
+        damage = KINDS[number % len(KINDS)]
+        damage(folder, draw)
+        done = verify(folder)
+        named = all(item.shard and item.member and item.found for item in done.problems)
+        if done.ok or not named or not all(item.expected for item in done.problems):
+            missed.append((number, damage.__name__, [str(item) for item in done.problems]))
+        shutil.rmtree(folder)
+    assert not missed
+
+
+def test_a_damaged_index_names_the_row(prepared: Path) -> None:
+    change_the_index(prepared, random.Random(1))
+    kinds = {item.kind: item for item in verify(prepared).problems}
+    assert set(kinds) == {"index file", "index"}
+    assert kinds["index"].shard.startswith("shard-")
+
+
+def test_where_nothing_was_prepared_there_is_nothing_to_verify(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such prepared dataset"):
+        verify(tmp_path / "none")
