@@ -14,8 +14,8 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Container, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +51,13 @@ class State:
     frozen: Mapping[str, str]
     """Modules that the checkpoint leaves out, and the fingerprint of each."""
     loss: Mapping[str, float]
-    """Of the first and of the last step."""
+    """Of the `first` and of the `last` step, and the `average` of the latest (see `guard`)."""
     running_error: Mapping[str, Any] | None = None
     """What an adaptive loss schedule goes by (`schedules.RunningError`)."""
+    best: Mapping[str, float] = field(default_factory=dict)
+    """`step` and `psnr_y` of the best validation so far; empty before the first."""
+    rollbacks: int = 0
+    """How often the run went back to a checkpoint; each time halves the learning rate."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ def save(
     optimizer: Mapping[str, Any],
 ) -> Path:
     """Write a checkpoint so that its name shows either all of it or nothing; returns its folder."""
-    final = run / "checkpoints" / f"step-{state.step:08d}"
+    final = folder_of(run, state.step)
     temporary = final.with_name(f".{final.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -143,12 +147,28 @@ def newest(run: Path) -> Checkpoint | None:
     return None
 
 
-def prune(run: Path, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints, and what killed writers left."""
+def folder_of(run: Path, step: int) -> Path:
+    """Where the checkpoint after `step` steps lies."""
+    return run / "checkpoints" / f"step-{step:08d}"
+
+
+def prune(run: Path, keep: int, spared: Container[int] = ()) -> None:
+    """Remove all but the newest `keep` checkpoints and those of the `spared` steps.
+
+    What killed writers left goes, too.
+    """
     for folder in _folders(run)[:-keep]:
-        shutil.rmtree(folder)
+        if int(folder.name.removeprefix("step-")) not in spared:
+            _remove(folder)
     for leftover in (run / "checkpoints").glob(".*.tmp"):
         shutil.rmtree(leftover)
+
+
+def _remove(folder: Path) -> None:
+    """Take a checkpoint's name away before its files: what is named is whole."""
+    doomed = folder.with_name(f".{folder.name}.tmp")
+    folder.rename(doomed)
+    shutil.rmtree(doomed)
 
 
 def _folders(run: Path) -> list[Path]:

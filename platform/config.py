@@ -287,9 +287,29 @@ class TrainConfig(Section):
     """Processes that train together, each on one device."""
     cpu_threads: int | None = Field(None, gt=0)
     """Threads of torch in a worker; null shares the cores among the workers."""
+    parallel: Literal["ddp", "fsdp2"] = "ddp"
+    """Several workers hold the whole network each, or share its weights and optimiser state."""
+    compile: bool = False
+    """torch.compile: minutes once, then faster steps; the figures differ in the last digits."""
+    micro_batch_size: int | Literal["auto"] | None = Field(None)
+    """Crops at once in a worker, whose gradients add up to the batch's; `auto` takes the most that
+    fit in memory, null the whole batch."""
     log_every_steps: int = Field(20, gt=0)
+    eval_every_steps: int | None = Field(None, gt=0)
+    """Score on data.eval so often; null scores at the end only."""
+    patience_evals: int | None = Field(None, gt=0)
+    """End after so many evaluations without a better PSNR-Y; null never ends early."""
+    use_checkpoint: Literal["last", "best"] = "last"
+    """What the run gives away: its last checkpoint, or the best in PSNR-Y on data.eval."""
     checkpoint_every_steps: int = Field(1000, gt=0)
     keep_checkpoints: int = Field(2, gt=0)
+    """The newest so many; the best one is kept besides."""
+    on_nonfinite: Literal["stop", "rollback"] = "stop"
+    """A loss that is not finite or leaps: stop, or go on from the last checkpoint with half the
+    learning rate."""
+    max_rollbacks: int = Field(3, ge=0)
+    spike_factor: float | None = Field(None, gt=1)
+    """A loss leaps when it exceeds so many times its recent average; null looks at NaN only."""
     ledger: bool = False
     """Write the sample ids of every step to ledger.jsonl."""
 
@@ -315,6 +335,18 @@ class TrainConfig(Section):
         """All stages in order; the first has the plain keys and begins at step 0."""
         first = Stage(from_step=0, crop_px=self.crop_px, batch_size=self.batch_size)
         return first, *self.progressive
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "TrainConfig":
+        if isinstance(self.micro_batch_size, int) and self.micro_batch_size < 1:
+            raise ValueError("micro_batch_size is 1 or more, auto or null")
+        if self.micro_batch_size == "auto" and self.parallel == "fsdp2":
+            raise ValueError("micro_batch_size: auto goes with parallel: ddp; give a number")
+        if self.eval_every_steps is None and self.patience_evals is not None:
+            raise ValueError("patience_evals needs eval_every_steps")
+        if self.eval_every_steps is None and self.use_checkpoint == "best":
+            raise ValueError("use_checkpoint: best needs eval_every_steps")
+        return self
 
 
 class ScheduleConfig(Section):

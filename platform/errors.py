@@ -2,6 +2,7 @@
 
     DerainError             the work failed                                   exit 1
     ├── StorageError        an object store that does not answer
+    ├── StoppedError        asked to stop: all is saved and can go on         exit 143
     └── UsageError          what was given cannot be worked with              exit 2
         ├── ConfigError     a config file or a --set value
         ├── DataError       a picture, a source folder, a prepared dataset
@@ -21,6 +22,12 @@ class DerainError(Exception):
 
 class StorageError(DerainError):
     """An object store did not answer as it should, however often it was asked."""
+
+
+class StoppedError(DerainError):
+    """The work was asked to stop (SIGTERM); it is saved and can be continued."""
+
+    exit_code = 143
 
 
 class UsageError(DerainError):

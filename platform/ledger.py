@@ -1,37 +1,50 @@
 """ledger.jsonl of a run: which samples each step consumed, one line a step and rank."""
 
-import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
 from derain.parallel import Rank
 
 LEDGER = "ledger.jsonl"
-Write = Callable[[int, int, np.ndarray], None]
-"""Called with the step (from 0), the epoch and the sample ids that this rank consumed."""
 
 
-@contextlib.contextmanager
-def opened(run: Path, first: int, rank: Rank) -> Iterator[Write]:
-    """A run's ledger, which begins again at step `first`: it tells the surviving lineage only."""
-    path = run / LEDGER
-    if rank.leads:
-        _truncate(path, first)
-    rank.barrier()
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+class Ledger:
+    """One rank's hand on the ledger, which tells the surviving lineage only."""
 
-    def write(step: int, epoch: int, ids: np.ndarray) -> None:
-        line = {"step": step, "epoch": epoch, "rank": rank.number, "ids": ids.tolist()}
-        os.write(handle, (json.dumps(line) + "\n").encode())
+    def __init__(self, run: Path, rank: Rank) -> None:
+        self._path = run / LEDGER
+        self._rank = rank
+        self._handle: int | None = None
 
-    try:
-        yield write
-    finally:
-        os.close(handle)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def rewind(self, first: int) -> None:
+        """Strike what was done from step `first` on; all ranks must call it."""
+        self._close()
+        self._rank.barrier()  # nobody writes any more
+        if self._rank.leads:
+            _truncate(self._path, first)
+        self._rank.barrier()
+        self._handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+
+    def write(self, step: int, epoch: int, ids: np.ndarray) -> None:
+        """Note the sample ids that this rank consumed in a step (from 0)."""
+        assert self._handle is not None
+        line = {"step": step, "epoch": epoch, "rank": self._rank.number, "ids": ids.tolist()}
+        os.write(self._handle, (json.dumps(line) + "\n").encode())
+
+    def _close(self) -> None:
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
 
 
 def _truncate(path: Path, first: int) -> None:

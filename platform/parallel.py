@@ -1,14 +1,27 @@
 """The processes that train one network together, and how the network is spread over them.
 
 The process group, where there is one, has been made by the caller.
+
+`ddp`: every rank holds the whole network and averages its gradients with the others. `fsdp2`: a
+rank holds a part of every weight, gradient and optimiser state; the weights are gathered for a step
+and let go after it, so the network at rest is split over the ranks (torch's `fully_shard` of the
+whole network as one group).
 """
 
+import contextlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
+
+Kind = Literal["ddp", "fsdp2"]
 
 
 @dataclass(frozen=True)
@@ -28,17 +41,83 @@ class Rank:
         if self.world > 1:
             dist.barrier()
 
-    def mean(self, values: Tensor, share: float) -> Tensor:
-        """The mean over the global batch of figures that each rank has for its own share."""
-        values = values * share
+    def total(self, values: Tensor) -> Tensor:
+        """The sum of every rank's values, the same on each of them."""
         if self.world > 1:
             dist.all_reduce(values)
         return values
 
+    def least(self, value: int, device: torch.device) -> int:
+        """The smallest value of any rank."""
+        values = torch.tensor([value], device=device)
+        if self.world > 1:
+            dist.all_reduce(values, dist.ReduceOp.MIN)
+        return int(values)
 
-def wrap(network: nn.Module, device: torch.device, rank: Rank) -> nn.Module:
-    """The network as the ranks train it together; alone it is the network itself."""
+
+def wrap(network: nn.Module, kind: Kind, device: torch.device, rank: Rank) -> nn.Module:
+    """The network as the ranks train it together; alone it is the network itself.
+
+    With `fsdp2` the network's own trained parameters become DTensors; frozen ones stay whole.
+    """
     if rank.world == 1:
+        return network
+    if kind == "fsdp2":
+        frozen = {item for item in network.parameters() if not item.requires_grad}
+        mesh = init_device_mesh(device.type, (rank.world,))
+        fully_shard(network, mesh=mesh, ignored_params=frozen)
         return network
     ids = [device.index or 0] if device.type == "cuda" else None
     return DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
+
+
+@contextlib.contextmanager
+def exchanging(network: nn.Module, wanted: bool) -> Iterator[None]:
+    """A backward pass that exchanges gradients with the other ranks, or keeps them for the next."""
+    if isinstance(network, FSDPModule):
+        # Gathered once, given back once: ranks with unequal numbers of micro-batches stay in step.
+        network.set_requires_gradient_sync(wanted)
+        network.set_reshard_after_backward(wanted)
+        yield
+    elif isinstance(network, DistributedDataParallel) and not wanted:
+        with network.no_sync():
+            yield
+    else:
+        yield
+
+
+class Underway:
+    """Values on their way from the device: a GPU goes on with the next step meanwhile."""
+
+    def __init__(self, values: Tensor) -> None:
+        self._values = values
+        self._arrived: torch.cuda.Event | None = None
+        if values.is_cuda:
+            self._values = torch.empty_like(values, device="cpu", pin_memory=True)
+            self._values.copy_(values, non_blocking=True)
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
+
+    def tolist(self) -> list[float]:
+        """The values, once they are here."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return self._values.tolist()
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The whole of a tensor, on every rank; all ranks must ask for it."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def own(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """What this rank holds of tensors; writing there writes to them."""
+    return [item.to_local() if isinstance(item, DTensor) else item for item in tensors]
+
+
+def like(full: Tensor, reference: Tensor) -> Tensor:
+    """A whole tensor, spread over the ranks as another one is."""
+    full = full.to(reference.device)
+    if isinstance(reference, DTensor):
+        return distribute_tensor(full, reference.device_mesh, reference.placements)
+    return full

@@ -4,9 +4,10 @@ Knows nothing of loops, files of data, Ray or MLflow.
 """
 
 import contextlib
+import logging
 import math
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,14 @@ from derain.checkpoint import Checkpoint, State
 from derain.config import Config, TrainConfig
 from derain.data.loader import Batch
 from derain.data.order import mix64
-from derain.errors import UsageError, WeightsError
+from derain.errors import DerainError, UsageError, WeightsError
 from derain.models import build, fingerprint, frozen_modules, trained_parameters
 from derain.models.cost import cost
 from derain.models.losses import DerainLoss, build_loss
 from derain.models.schedules import RunningError, Schedule
 from derain.parallel import Rank
+
+log = logging.getLogger(__name__)
 
 
 def pick_device(train: TrainConfig) -> torch.device:
@@ -135,8 +138,10 @@ class Trainer:
         self._rank = rank
         self._device = device
         self._loss = loss.to(device)
-        self.network = network.to(device).to(memory_format=_layout(config.train)).train()
-        self._parallel = parallel.wrap(self.network, device, rank)
+        self.network = self._placed(network).train()
+        self._parallel = parallel.wrap(self.network, config.train.parallel, device, rank)
+        self._forward = torch.compile(self._parallel) if config.train.compile else self._parallel
+        # Named after wrapping: with fsdp2 the parameters are other ones.
         self._trained = trained_parameters(network)
         train = config.train
         self._optimizer = torch.optim.AdamW(
@@ -146,18 +151,26 @@ class Trainer:
         self._error = RunningError() if adaptive else None
         self._ema = _copies(self._trained) if train.ema_decay is not None else None
         self._frozen = tuple(f"{name}." for name in frozen_modules(network))
+        self._fitting: dict[int, int] = {}
 
-    def step(self, number: int, batch: Batch[Tensor]) -> Tensor:
+    def step(self, number: int, batch: Batch[Tensor], lr_scale: float = 1.0) -> dict[str, Tensor]:
         """Train on one rank's part of a batch; returns total loss and its terms, not yet averaged
-        over the ranks (see `figures`)."""
-        self.begin(number)
-        total, terms = self.losses(batch, progress=number / self._config.train.steps)
-        self.backward(total, batch.share)
+        over the ranks."""
+        self.begin(number, lr_scale)
+        progress = number / self._config.train.steps
+        figures: dict[str, Tensor] = {}
+        parts = self.parts(batch)
+        for part in parts:
+            with parallel.exchanging(self._parallel, wanted=part is parts[-1]):
+                total, terms = self.losses(part, progress)
+                self.backward(total, part.share)
+            for name, value in {"loss": total, **terms}.items():
+                weighed = value.detach() * (len(part.rain) / len(batch.rain))
+                figures[name] = figures[name] + weighed if name in figures else weighed
         self.update()
-        self.term_names = ("loss", *terms)
-        return torch.stack([total.detach(), *(term.detach() for term in terms.values())])
+        return figures
 
-    def begin(self, number: int) -> None:
+    def begin(self, number: int, lr_scale: float = 1.0) -> None:
         """Make step `number` what it is: its chance, its rate, no gradients yet.
 
         All chance is a function of (seed, step, rank), so there is none to save.
@@ -165,8 +178,15 @@ class Trainer:
         seed = mix64(self._config.seed, 3, number, self._rank.number)
         torch.manual_seed(int(seed >> np.uint64(1)))
         for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate(self._config.train, number)
+            group["lr"] = learning_rate(self._config.train, number) * lr_scale
         self._optimizer.zero_grad(set_to_none=True)
+        self._heard = torch.zeros((), device=self._device)
+
+    def parts(self, batch: Batch[Tensor]) -> list[Batch[Tensor]]:
+        """The batch in micro-batches, as `train.micro_batch_size` says; their shares add up."""
+        size = self._micro_size(batch)
+        count = len(batch.rain)
+        return [_slice(batch, slice(at, at + size)) for at in range(0, count, size)]
 
     def losses(self, batch: Batch[Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """The total loss of a batch and its terms; `progress` through the run is in [0, 1)."""
@@ -174,7 +194,7 @@ class Trainer:
             return self._losses(batch, progress)
 
     def backward(self, total: Tensor, share: float) -> None:
-        """Gradients of a loss that stands for `share` of the global batch."""
+        """Add the gradients of a loss that stands for `share` of the global batch."""
         # Ranks may hold unequal parts of the batch: DDP's mean becomes the mean over samples.
         (total * (share * self._rank.world)).backward()
 
@@ -185,21 +205,44 @@ class Trainer:
             nn.utils.clip_grad_norm_(self._trained.values(), train.clip_norm)
         self._optimizer.step()
         self._update_ema(train.ema_decay)
+        if self._error is not None:
+            self._error.update(self._rank.total(self._heard).item())
+
+    def is_finite(self) -> bool:
+        """False when a weight of any rank is not finite."""
+        norms = torch.stack(torch._foreach_norm(parallel.own(self._trained.values())))
+        return not bool(self._rank.total((~norms.isfinite()).any().float()))
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[nn.Module]:
+        """The network with its averaged weights, where the run keeps them, during the block."""
+        if self._ema is None:
+            yield self.network
+            return
+        trained = _copies(self._trained)
+        _copy(self._ema, self._trained)
+        try:
+            yield self.network
+        finally:
+            _copy(trained, self._trained)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The network's tensors without those of frozen modules."""
-        return self._without_frozen(self.network.state_dict())
+        """The network's whole tensors without those of frozen modules; all ranks must ask."""
+        tensors = self.network.state_dict()
+        return {
+            name: parallel.whole(tensor)
+            for name, tensor in tensors.items()
+            if not name.startswith(self._frozen)
+        }
 
     def save(self, folder: Path, state: State) -> Path:
-        """Write a checkpoint of this moment."""
-        ema = self._ema and {**self.state_dict(), **self._ema}
+        """Write a checkpoint of this moment; all ranks must call it, rank 0 writes."""
+        model, optimizer = self.state_dict(), self._optimizer_state()
+        ema = self._ema and {**model, **{k: parallel.whole(v) for k, v in self._ema.items()}}
+        if not self._rank.leads:
+            return checkpoint.folder_of(folder, state.step)
         return checkpoint.save(
-            folder,
-            self._config,
-            state,
-            model=self.state_dict(),
-            ema=ema,
-            optimizer=self._optimizer.state_dict(),
+            folder, self._config, state, model=model, ema=ema, optimizer=optimizer
         )
 
     @property
@@ -208,23 +251,93 @@ class Trainer:
         return None if self._error is None else asdict(self._error)
 
     def restore(self, saved: Checkpoint) -> None:
-        """Continue from a checkpoint of an equal network."""
+        """Continue from a checkpoint of an equal network, written by any number of ranks."""
         if self._error is not None and saved.state.running_error is not None:
             self._error = RunningError(**saved.state.running_error)
         _check_frozen(self.network, saved)
-        self.network.load_state_dict({**self.network.state_dict(), **saved.model()})
-        self._optimizer.load_state_dict(saved.optimizer())
+        present = self.network.state_dict()
+        trained = saved.model()
+        spread = {name: parallel.like(tensor, present[name]) for name, tensor in trained.items()}
+        self.network.load_state_dict({**present, **spread})
+        self._restore_optimizer(saved.optimizer())
         average = saved.ema()
         if self._ema is not None and average is not None:
-            self._ema = {name: average[name].to(self._device) for name in self._ema}
+            self._ema = {k: parallel.like(average[k], v) for k, v in self._ema.items()}
+
+    def _optimizer_state(self) -> dict[str, Any]:
+        state = self._optimizer.state_dict()
+        slots = {
+            index: {key: _whole_or_plain(value) for key, value in slot.items()}
+            for index, slot in state["state"].items()
+        }
+        return {**state, "state": slots}
+
+    def _restore_optimizer(self, state: dict[str, Any]) -> None:
+        weights = list(self._trained.values())
+        for index, slot in state["state"].items():
+            for key, value in slot.items():
+                if value.shape == weights[index].shape:  # the others are counters
+                    slot[key] = parallel.like(value, weights[index])
+        self._optimizer.load_state_dict(state)
+
+    def _placed(self, network: nn.Module) -> nn.Module:
+        # fully_shard takes contiguous parameters only; the feature maps may still be NHWC.
+        spread = self._config.train.parallel == "fsdp2" and self._rank.world > 1
+        if spread:
+            return network.to(self._device)
+        return network.to(self._device).to(memory_format=_layout(self._config.train))
+
+    def _micro_size(self, batch: Batch[Tensor]) -> int:
+        wanted = self._config.train.micro_batch_size
+        if wanted is None:
+            return len(batch.rain)
+        if wanted == "auto":
+            crop_px = batch.rain.shape[-1]
+            if crop_px not in self._fitting:
+                self._fitting[crop_px] = self._largest_that_fits(batch)
+            return self._fitting[crop_px]
+        return wanted
+
+    def _largest_that_fits(self, batch: Batch[Tensor]) -> int:
+        """Halve the batch until forward and backward fit in memory, on every rank.
+
+        Room for the optimiser's state is held meanwhile, as that is not there before the first
+        step. Nothing is exchanged: a rank that fails must not leave the others waiting.
+        """
+        room = [copy for _ in range(2) for copy in _copies(self._trained).values()]
+        size = len(batch.rain)
+        while not self._fits(_slice(batch, slice(0, size))):
+            if size == 1:
+                raise DerainError(
+                    "Not even one crop fits in memory. Give a smaller train.crop_px or network."
+                )
+            size = (size + 1) // 2
+        del room
+        size = self._rank.least(size, self._device)
+        log.info("micro-batches of %d of %d crops a rank", size, len(batch.rain))
+        return size
+
+    def _fits(self, batch: Batch[Tensor]) -> bool:
+        try:
+            with parallel.exchanging(self._parallel, wanted=False):
+                total, _ = self.losses(batch, progress=0.0)
+                total.backward()
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            return False
+        finally:
+            self._optimizer.zero_grad(set_to_none=True)
+            self._heard.zero_()
+        return True
 
     def _losses(self, batch: Batch[Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """The total loss and its terms, with those that the network itself adds."""
         weights: Mapping[str, float] = getattr(self.network, "auxiliary", {})
         given = self._route(batch)
         if not weights:
-            return self._compared(self._parallel(batch.rain, **given), batch, progress)
-        output, extra = self._parallel(batch.rain, clean=batch.clean, **given)
+            return self._compared(self._forward(batch.rain, **given), batch, progress)
+        output, extra = self._forward(batch.rain, clean=batch.clean, **given)
         total, terms = self._compared(output, batch, progress)
         total = total + sum(weight * extra[name] for name, weight in weights.items())
         return total, {**terms, **extra}
@@ -239,12 +352,12 @@ class Trainer:
     def _compared(
         self, output: Tensor, batch: Batch[Tensor], progress: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of an output and its terms; an adaptive schedule hears of the error."""
+        """The loss of an output and its terms; `update` tells an adaptive schedule the error."""
         if self._error is None:
             return self._loss(output, batch.clean, rain=batch.rain, progress=progress)
         statistics = self._error.statistics
         error = (output.detach().float() - batch.clean).abs().mean()
-        self._error.update(self._rank.mean(error, batch.share).item())
+        self._heard = self._heard + error * batch.share
         return self._loss(output, batch.clean, rain=batch.rain, statistics=statistics)
 
     def _autocast(self) -> contextlib.AbstractContextManager:
@@ -254,14 +367,8 @@ class Trainer:
     @torch.no_grad()
     def _update_ema(self, decay: float | None) -> None:
         if self._ema is not None and decay is not None:
-            averages: list[Tensor] = list(self._ema.values())
-            values: list[Tensor] = list(self._trained.values())
-            torch._foreach_lerp_(averages, values, 1 - decay)
-
-    def _without_frozen(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {
-            name: tensor for name, tensor in tensors.items() if not name.startswith(self._frozen)
-        }
+            averages = parallel.own(self._ema.values())
+            torch._foreach_lerp_(averages, parallel.own(self._trained.values()), 1 - decay)
 
 
 def _layout(train: TrainConfig) -> torch.memory_format:
@@ -284,3 +391,23 @@ def _check_frozen(network: nn.Module, saved: Checkpoint) -> None:
 
 def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
+@torch.no_grad()
+def _copy(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
+    torch._foreach_copy_(parallel.own(target.values()), parallel.own(source.values()))
+
+
+def _whole_or_plain(value: Any) -> Any:
+    return parallel.whole(value) if isinstance(value, Tensor) else value
+
+
+def _slice(batch: Batch[Tensor], part: slice) -> Batch[Tensor]:
+    """Some pictures of a batch, with their share of the global batch."""
+    rain = batch.rain[part]
+    share = batch.share * len(rain) / len(batch.rain)
+    return replace(batch, rain=rain, clean=batch.clean[part], ids=batch.ids[part], share=share)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

@@ -19,6 +19,8 @@ BIN = Path(sys.executable).parent
 
 TESTED_ELSEWHERE = {
     "errors.py": "test_cli.py",
+    "guard.py": "test_loop.py",
+    "interrupt.py": "test_loop.py",
     "ledger.py": "test_loop.py",
     "parallel.py": "test_loop.py",
     "data/cache.py": "data/test_loader.py",
@@ -26,6 +28,7 @@ TESTED_ELSEWHERE = {
     "data/manifest.py": "data/test_shards.py",
     "data/matching.py": "data/test_sources.py",
     "data/pictures.py": "data/test_shards.py",
+    "pipelines/validation.py": "pipelines/test_train.py",
     "models/expert.py": "models/test_clip_rpn.py",
     "models/fingerprints.py": "models/test_init.py",
     "models/mprnet.py": "models/test_baselines.py",

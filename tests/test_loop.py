@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 
 from derain import checkpoint
 from derain.config import Config
-from derain.errors import DerainError, UsageError
+from derain.errors import DerainError, StoppedError, UsageError
+from derain.interrupt import Interrupt, ask_to_stop
 from derain.ledger import LEDGER
 from derain.loop import Outcome
 from derain.parallel import Rank
-from derain.trainer import build_network
-from tests.tiny import a_run, config, run
+from derain.trainer import build_network, learning_rate
+from tests.tiny import a_run, config, ranks, run, without_noise
 
 
 def ledger(folder: Path) -> list[dict]:
@@ -101,41 +101,172 @@ def test_a_finished_run_resumes_to_the_same_end(
     assert again.checkpoint == unbroken[1].checkpoint
 
 
-def _rank(number: int, world: int, folder: Path, address: str) -> None:
-    dist.init_process_group("gloo", init_method=address, rank=number, world_size=world)
-    network = build_network(config(folder))
-    values = config(folder, num_workers=world, ema_decay=None).replaced(
-        {"model.ldfps_sigma": None}, "test"
+def _rank(number: int, world: int, folder: Path) -> None:
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=number, world_size=world
     )
-    run(values, rank=Rank(number, world), network=_without_noise(network))
+    rank = Rank(number, world)
+    for name, values in TOGETHER.items():
+        wanted = config(folder / name, num_workers=world, steps=6, clip_norm=0.5, **values)
+        run(wanted, rank=rank, network=without_noise(build_network(wanted)))
     dist.destroy_process_group()
 
 
-def _without_noise(network: nn.Module) -> nn.Module:
-    """LDFPS draws its noise per rank, so it is off where ranks are compared."""
-    network.ldfps = nn.Identity()
-    return network
+TOGETHER = {
+    "ddp": {},
+    "fsdp2": {"parallel": "fsdp2"},
+    "parts": {"micro_batch_size": 1},
+    "fsdp2_parts": {"parallel": "fsdp2", "micro_batch_size": 1},
+}
 
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_ranks_together_take_the_step_of_one(tmp_path: Path, world: int) -> None:
-    alone = config(tmp_path / "one", ema_decay=None)
-    run(alone, network=_without_noise(build_network(alone)))
-    several = tmp_path / "several"
-    address = f"file://{tmp_path}/meet"
-    mp.spawn(_rank, args=(world, several, address), nprocs=world)
-    first = checkpoint.newest(tmp_path / "one/run")
-    second = checkpoint.newest(several / "run")
+    alone = config(tmp_path / "one", steps=6, clip_norm=0.5)
+    run(alone, network=without_noise(build_network(alone)))
+    ranks(_rank, world, tmp_path)
+    ids = [line["ids"] for line in ledger(tmp_path / "one")]
+    for name in TOGETHER:
+        _assert_close(tmp_path / "one", tmp_path / name)
+        shared: list[list[int]] = [[] for _ in ids]
+        for line in sorted(ledger(tmp_path / name), key=lambda line: (line["step"], line["rank"])):
+            shared[line["step"]] += line["ids"]
+        assert shared == ids
+    _assert_one_rank_goes_on(tmp_path)
+
+
+def _assert_close(one: Path, several: Path) -> None:
+    first, second = checkpoint.newest(one / "run"), checkpoint.newest(several / "run")
     assert first is not None
     assert second is not None
-    expected, found = first.model(), second.model()
-    for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor, atol=2e-5, rtol=2e-3)
-    ids = [line["ids"] for line in ledger(tmp_path / "one")]
-    shared: list[list[int]] = [[] for _ in ids]
-    for line in sorted(ledger(several), key=lambda line: (line["step"], line["rank"])):
-        shared[line["step"]] += line["ids"]
-    assert shared == ids
+    assert second.state.loss == pytest.approx(first.state.loss, rel=1e-4)
+    for expected, found in ((first.model(), second.model()), (first.ema(), second.ema())):
+        assert expected is not None
+        assert found is not None
+        for name, tensor in expected.items():
+            torch.testing.assert_close(found[name], tensor, atol=2e-5, rtol=2e-3)
+
+
+def _assert_one_rank_goes_on(folder: Path) -> None:
+    """A checkpoint of FSDP2 is one like any other: optimiser, average and all."""
+    for name in ("one", "fsdp2"):
+        longer = config(folder / name, steps=9, clip_norm=0.5)
+        run(longer, network=without_noise(build_network(longer)))
+    _assert_close(folder / "one", folder / "fsdp2")
+
+
+def test_micro_batches_add_up_to_the_batch(tmp_path: Path) -> None:
+    for name, size in (("whole", None), ("parts", 3)):
+        wanted = config(tmp_path / name, micro_batch_size=size)
+        run(wanted, network=without_noise(build_network(wanted)))
+    _assert_close(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_the_best_checkpoint_stays_and_patience_ends(tmp_path: Path) -> None:
+    scores = iter([20.0, 25.0, 24.0, 23.0, 22.0])
+    figures: list[Mapping[str, float]] = []
+    wanted = config(
+        tmp_path, steps=20, eval_every_steps=2, patience_evals=3, checkpoint_every_steps=3,
+        keep_checkpoints=1, use_checkpoint="best", log_every_steps=20,
+    )  # fmt: skip
+    outcome = run(wanted, figures, validate=lambda _: {"psnr_y": next(scores)})
+    assert (outcome.steps, outcome.best) == (10, {"step": 4, "psnr_y": 25.0})
+    kept = sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir())
+    assert kept == ["step-00000004", "step-00000010"]
+    assert outcome.checkpoint.name == "step-00000004"
+    assert [f["psnr_y"] for f in figures if "psnr_y" in f] == [20.0, 25.0, 24.0, 23.0, 22.0]
+    again = run(wanted, validate=lambda _: {"psnr_y": 99.0})  # patience is part of the state
+    assert (again.steps, again.best) == (outcome.steps, outcome.best)
+
+
+def test_validation_sees_the_average_and_training_does_not_notice(
+    unbroken: tuple[Path, Outcome, list], tmp_path: Path
+) -> None:
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def validate(network: nn.Module) -> dict[str, float]:
+        seen.append({name: value.clone() for name, value in network.state_dict().items()})
+        return {"psnr_y": 1.0}
+
+    outcome = run(config(tmp_path, eval_every_steps=3), validate=validate)
+    assert outcome.weights_sha256 == unbroken[1].weights_sha256
+    average = checkpoint.load(outcome.checkpoint).ema()
+    assert average is not None
+    assert all(torch.equal(seen[-1][name], tensor) for name, tensor in average.items())
+
+
+def _faulty(network: nn.Module, at: int, factor: float) -> nn.Module:
+    """The network, whose output is off by a factor at its forward number `at`, once."""
+    calls = iter(range(10**9))
+    network.register_forward_hook(
+        lambda _module, _given, output: output * factor if next(calls) == at else None
+    )
+    return network
+
+
+def test_a_step_that_is_not_finite_is_rolled_back(tmp_path: Path) -> None:
+    figures: list[Mapping[str, float]] = []
+    wanted = config(tmp_path, on_nonfinite="rollback", checkpoint_every_steps=2)
+    outcome = run(wanted, figures, network=_faulty(build_network(wanted), at=5, factor=math.nan))
+    assert (outcome.steps, outcome.rollbacks) == (9, 1)
+    assert [line["step"] for line in ledger(tmp_path)] == list(range(9))
+    rates = [learning_rate(wanted.train, step) for step in range(9)]
+    assert figures[-1]["lr"] == pytest.approx(rates[8] / 2)
+    assert all(math.isfinite(f["loss"]) for f in figures)
+
+
+def test_a_loss_that_leaps_is_rolled_back(tmp_path: Path) -> None:
+    values = {"on_nonfinite": "rollback", "spike_factor": 20.0, "checkpoint_every_steps": 20}
+    wanted = config(tmp_path, steps=60, **values)
+    outcome = run(wanted, network=_faulty(build_network(wanted), at=54, factor=1e4))
+    assert (outcome.steps, outcome.rollbacks) == (60, 1)
+
+
+def test_rolling_back_has_an_end(tmp_path: Path) -> None:
+    wanted = config(tmp_path, on_nonfinite="rollback", checkpoint_every_steps=2)
+    network = build_network(wanted)
+    calls = iter(range(10**9))
+    network.register_forward_hook(
+        lambda _module, _given, output: output * math.nan if next(calls) >= 5 else None
+    )
+    with pytest.raises(DerainError, match=r"not finite.*3 times"):
+        run(wanted, network=network)
+    assert checkpoint.newest(wanted.folder) is not None
+
+
+def test_a_run_that_is_asked_to_stop_saves_and_can_go_on(tmp_path: Path) -> None:
+    wanted = config(tmp_path, steps=10**6, checkpoint_every_steps=10**6, ema_decay=None)
+    figures: list[Mapping[str, float]] = []
+    folder = wanted.folder
+    with pytest.raises(StoppedError, match="--resume run") as stopped:
+        run(wanted, figures, interrupt=_AfterSteps(folder, 4))
+    assert stopped.value.exit_code == 143
+    saved = checkpoint.newest(folder)
+    assert saved is not None
+    assert saved.state.step == len(figures) == len(ledger(tmp_path))
+
+
+class _AfterSteps(Interrupt):
+    """Asks to stop through the run's folder, as another process would."""
+
+    def __init__(self, folder: Path, steps: int) -> None:
+        super().__init__(folder)
+        self._folder, self._left = folder, steps
+
+    def stop(self) -> bool:
+        self._left -= 1
+        if self._left == 0:
+            ask_to_stop(self._folder)
+        return super().stop()
+
+
+def test_a_warned_run_saves_at_once_and_goes_on(tmp_path: Path) -> None:
+    wanted = config(tmp_path, checkpoint_every_steps=10**6)
+    outcome = run(wanted, interrupt=Interrupt(warned=lambda: True, every_s=0))
+    assert outcome.steps == 9
+    kept = sorted(int(path.name[5:]) for path in (tmp_path / "run/checkpoints").iterdir())
+    assert len(kept) == 2
+    assert kept[0] <= 3
 
 
 def test_other_datasets_are_refused(unbroken: tuple[Path, Outcome, list]) -> None:

@@ -1,10 +1,13 @@
 """A small run without data files, Ray or MLflow, for the tests of its parts."""
 
-from collections.abc import Mapping, Sequence
+import multiprocessing
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+import torch.multiprocessing as mp
 from torch import nn
 
 from derain import checkpoint
@@ -59,6 +62,19 @@ def config(folder: Path, **train: object) -> Config:
     return Config.model_validate(tree)
 
 
+def without_noise(network: nn.Module) -> nn.Module:
+    """LDFPS draws its noise per rank and per micro-batch, so it is off where these are compared."""
+    network.ldfps = nn.Identity()
+    return network
+
+
+def ranks(work: Callable[..., None], world: int, *arguments: object) -> None:
+    """Call `work(number, world, *arguments)` in so many processes that can form a group."""
+    # Forked from one process that has imported torch: that takes longer than what they do.
+    multiprocessing.set_forkserver_preload(["tests.tiny"])
+    mp.start_processes(work, (world, *arguments), nprocs=world, start_method="forkserver")
+
+
 def loader(config: Config, rank: Rank = Rank()) -> Loader:  # noqa: B008
     recipe = Recipe(sizes=(11,), seed=config.data_seed)
     stages = config.train.stages
@@ -72,6 +88,7 @@ def a_run(
     rank: Rank = Rank(),  # noqa: B008
     network: nn.Module | None = None,
     manifests: Sequence[str] = ("abc",),
+    **hooks: Any,
 ) -> Run:
     network = network or build_network(config)
     loss = loss_of(config, network)
@@ -83,6 +100,7 @@ def a_run(
         manifests=manifests,
         rank=rank,
         resume=checkpoint.newest(config.folder),
+        **hooks,
     )
 
 
@@ -92,8 +110,10 @@ def run(
     *,
     rank: Rank = Rank(),  # noqa: B008
     network: nn.Module | None = None,
+    **hooks: Any,
 ) -> Outcome:
+    """Train from the newest checkpoint on; `hooks` are further fields of Run."""
     torch.set_num_threads(1)
     reported = figures if figures is not None else []
-    course = a_run(config, reported, rank=rank, network=network).course()
+    course = a_run(config, reported, rank=rank, network=network, **hooks).course()
     return follow(course, loader(config, rank).batch, config.train)

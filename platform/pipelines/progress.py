@@ -121,4 +121,5 @@ class _Lines:
 
 
 def _described(figures: Mapping[str, Any]) -> str:
-    return f"loss {figures['loss']:.4f}, {figures['steps_per_s']:.1f} steps/s"
+    scored = f", PSNR-Y {figures['psnr_y']:.3f} dB" if "psnr_y" in figures else ""
+    return f"loss {figures['loss']:.4f}, {figures['steps_per_s']:.1f} steps/s{scored}"

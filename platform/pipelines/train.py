@@ -32,6 +32,7 @@ from derain.parallel import Rank
 from derain.pipelines.evaluate import DatasetScores, gallery, overall, score_dataset
 from derain.pipelines.prepare import check_data, with_data
 from derain.pipelines.progress import FIGURES, watch
+from derain.pipelines.validation import Validation
 from derain.predictor import Predictor
 from derain.routes import routes_of
 from derain.tracking import RunLog
@@ -52,8 +53,17 @@ MAY_CHANGE = frozenset(
         "device",
         "cpu_threads",
         "log_every_steps",
+        "eval_every_steps",
+        "patience_evals",
+        "use_checkpoint",
         "checkpoint_every_steps",
         "keep_checkpoints",
+        "on_nonfinite",
+        "max_rollbacks",
+        "spike_factor",
+        "parallel",
+        "compile",
+        "micro_batch_size",
         "ledger",
     }
 )
@@ -177,7 +187,7 @@ def course(
 
         outcome = yield from _run(config, rank, report, until, shared).course()
         scores = _score(config, outcome, record)
-        if outcome.steps < config.train.steps:
+        if not outcome.finished:
             metrics, _ = overall(scores)
             report(outcome.steps, metrics)
             write_json(folder / PAUSED, {"step": outcome.steps, "metrics": metrics})
@@ -304,6 +314,7 @@ def _run(
         rank=rank,
         resume=checkpoint.newest(config.folder),
         until=until,
+        validate=Validation(config, rank) if config.train.eval_every_steps else None,
     )
 
 
@@ -328,7 +339,7 @@ def _routes(config: Config, network: nn.Module, device: torch.device) -> np.ndar
 
 
 def _score(config: Config, outcome: Outcome, record: RunLog) -> list[DatasetScores]:
-    """Score the last checkpoint on the held-out datasets; a finished run gets a gallery too."""
+    """Score the run's checkpoint on the held-out datasets; a finished run gets a gallery too."""
     network = restore_network(checkpoint.load(outcome.checkpoint))
     predictor = Predictor(network, pick_device(config.train))
     datasets = [open_prepared(folder) for folder in config.data.eval]
@@ -337,7 +348,7 @@ def _score(config: Config, outcome: Outcome, record: RunLog) -> list[DatasetScor
         score_dataset(predictor.derain, dataset, pairs, config.eval.protocol)
         for dataset, pairs in zip(datasets, pixels, strict=True)
     ]
-    if outcome.steps == config.train.steps:
+    if outcome.finished:
         grid = gallery([predictor.derain], pixels[0], GALLERY_PICTURES)
         (config.folder / GALLERY).write_bytes(encode_png(grid))
         record.picture(GALLERY, grid)
@@ -355,6 +366,8 @@ def _result(config: Config, outcome: Outcome, scores: Sequence[DatasetScores]) -
         "steps": outcome.steps,
         "train_seconds": outcome.seconds,
         "resumed_from_step": outcome.resumed_from_step,
+        "best": dict(outcome.best),
+        "rollbacks": outcome.rollbacks,
         "loss": {"first": outcome.loss_first, "last": outcome.loss_last},
         "metrics": metrics,
         "input": given,

@@ -45,7 +45,7 @@ def measure(config: Config) -> Pace:
     device = pick_device(config.train)
     trainer = Trainer(config, network, loss_of(config, network), device=device, rank=Rank())
     batch = place(_noise(config), config.train)
-    a_step = _seconds(lambda number: trainer.step(number, batch)[0].item())
+    a_step = _seconds(lambda number: trainer.step(number, batch)["loss"].item())
     picture = np.zeros((*PICTURE, 3), np.uint8)
     predictor = Predictor(network, device)
     return Pace(a_step, _seconds(lambda _: predictor.derain(picture)))
