@@ -98,7 +98,7 @@ def test_a_run_is_continued(trained: Any, tmp_path: Path, store: str) -> None:
         ({"train.lr": 1e-4}, "train.lr"),
         ({"train.batch_size": 2}, "train.batch_size"),
         ({"model.output": "direct"}, "model.output"),
-        ({"seed": 7}, "seed"),
+        ({"seed": 7}, "data.seed, seed"),
     ],
 )
 def test_a_run_is_not_continued_as_another(
@@ -129,8 +129,14 @@ def test_an_occupied_folder_is_left_alone(trained: Any, tmp_path: Path) -> None:
 def test_two_workers_train_the_same_run(trained: Any, tmp_path: Path) -> None:
     if cluster.cpus() < 2:
         pytest.skip("needs two cores")
-    values = {"train.num_workers": 2, "output_dir": str(tmp_path)}
+    values = {"train.num_workers": 2, "train.eval_every_steps": 2, "output_dir": str(tmp_path)}
     result = train(trained.config.replaced(values, "test"))
+    figures = read_figures(tmp_path / "one")
+    assert [step for step in figures if "psnr_y" in figures[step]] == [2, 4]
+    assert {name: figures[4][name] for name in result["metrics"]} == pytest.approx(
+        result["metrics"]  # the ranks share the pictures, the end scores them alone
+    )
+    assert result["best"]["psnr_y"] == max(figures[step]["psnr_y"] for step in (2, 4))
     assert ledger(tmp_path / "one") == ledger(trained.config.folder)
     lines = (tmp_path / "one" / LEDGER).read_text().splitlines()
     assert {json.loads(line)["rank"] for line in lines} == {0, 1}
