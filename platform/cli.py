@@ -94,6 +94,9 @@ def prepare(
         Literal["left", "right"] | None, typer.Option(help="Both pictures are in the rainy file.")
     ] = None,
     share: Annotated[str, typer.Option(help="LOW:HIGH, a part of the clean pictures.")] = "0:1",
+    without: Annotated[
+        Path | None, typer.Option(help="Leave out what this leaks.json found.")
+    ] = None,
     shard_mib: Annotated[int, typer.Option(min=1, help="Size of a shard at most.")] = 128,
     strict: Annotated[bool, typer.Option(help="Stop at the first unusable picture.")] = False,
     decode: Annotated[bool, typer.Option(help="Decode every picture too: slower.")] = False,
@@ -102,6 +105,7 @@ def prepare(
     """Turn a dataset as published into shards, index and manifest."""
     results = _results()
     from derain.data.sources import naming, share_of
+    from derain.pipelines.leaks import shared_pictures
     from derain.pipelines.prepare import prepare
 
     done = prepare(
@@ -114,6 +118,7 @@ def prepare(
         naming=naming(rain, clean, clean_half),
         share=share_of(share),
         decode=decode,
+        without=None if without is None else shared_pictures(without),
     )
     text = f"{done.pairs} pairs, {done.shards} shards in {done.folder}"
     if done.quarantined:
@@ -134,6 +139,28 @@ def verify(
     text = f"{done.pairs} pairs in {done.shards} shards are whole: {done.manifest_sha256}"
     _print(results, as_json, done, text if done.ok else "\n".join(map(str, done.problems)))
     if not done.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def leaks(
+    train: Annotated[Path, typer.Argument(help="A prepared dataset.")],
+    test: Annotated[Path, typer.Argument(help="Another one.")],
+    distance: Annotated[int | None, typer.Option(min=0, max=255, help="Bits, of 256.")] = None,
+    report: Annotated[Path | None, typer.Option(help="A new folder for the pictures.")] = None,
+    strict: Annotated[bool, typer.Option(help="Exit code 1 where there are any.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Find clean pictures that are in both of two prepared datasets."""
+    results = _results()
+    from derain.pipelines.leaks import DISTANCE, leaks
+    from derain.pipelines.leaks_report import summary, write_report
+
+    found = leaks(train, test, distance=DISTANCE if distance is None else distance)
+    if report is not None:
+        write_report(found, report)
+    _print(results, as_json, found, "\n".join(summary(found)))
+    if strict and found.matches:
         raise typer.Exit(1)
 
 

@@ -29,6 +29,7 @@ TESTED_ELSEWHERE = {
     "data/matching.py": "data/test_sources.py",
     "data/pictures.py": "data/test_shards.py",
     "pipelines/validation.py": "pipelines/test_train.py",
+    "pipelines/leaks_report.py": "pipelines/test_leaks.py",
     "models/expert.py": "models/test_clip_rpn.py",
     "models/fingerprints.py": "models/test_init.py",
     "models/mprnet.py": "models/test_baselines.py",

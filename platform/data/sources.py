@@ -75,12 +75,18 @@ class Found:
     pairs: list[Pair]
     unpaired: list[Unpaired]
     total: int
-    """Pairs before a share of them was taken."""
+    """Pairs before a share of them was taken and leaks were left out."""
+    leaked: int
+    """Pairs that were left out."""
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of the result must know: another count than published, mixed formats."""
-        return (*self._count_note(), *self._format_notes())
+        return (*self._count_note(), *self._leak_note(), *self._format_notes())
+
+    def _leak_note(self) -> Iterator[str]:
+        if self.leaked:
+            yield f"{self.leaked:,} pairs were left out: another dataset has their clean pictures."
 
     def _count_note(self) -> Iterator[str]:
         published = self.dataset.splits.get(self.split, ())
@@ -120,12 +126,14 @@ def find(
     *,
     naming: Naming | None = None,
     share: tuple[float, float] = (0.0, 1.0),
+    without: frozenset[str] | None = None,
 ) -> Found:
     """The pairs of a split (else of the dataset's first), in the order of their clean pictures.
 
     `share` takes a part of the clean pictures, with all rainy ones that belong to them: (0, 0.9)
-    and (0.9, 1) have none in common. Raises DataError for an unknown dataset or split, a source
-    that is not there or holds nothing that fits.
+    and (0.9, 1) have none in common. `without` names clean files that are left out. Raises
+    DataError for an unknown dataset or split, a source that is not there or holds nothing that
+    fits.
     """
     row, chosen = _chosen(dataset, split)
     layouts = (_own(row, chosen, naming),) if naming else layouts_of(row, chosen)
@@ -134,10 +142,17 @@ def find(
     layout, couples, unpaired = _best(layouts, row, source, names)
     if not couples:
         raise _nothing(row, chosen, source, layouts, unpaired, names)
-    kept = [couple for couple in couples if share[0] <= _place(couple) < share[1]]
+    part = [couple for couple in couples if share[0] <= _place(couple) < share[1]]
+    kept = [couple for couple in part if couple.clean not in (without or ())]
     if not kept:
-        raise DataError(f"{source}: no pair lies in the share {share[0]:g}:{share[1]:g}.")
-    return Found(row, chosen, layout, _pairs(kept, layout), unpaired, len(couples))
+        raise DataError(f"{source}: no pair is left in the share {share[0]:g}:{share[1]:g}.")
+    if without and len(kept) == len(couples):
+        raise DataError(
+            f"{source}: has none of the pictures that were to be left out, such as {min(without)}. "
+            "Their list is of another dataset, or this source begins at another folder."
+        )
+    left_out = len(part) - len(kept)
+    return Found(row, chosen, layout, _pairs(kept, layout), unpaired, len(couples), left_out)
 
 
 def counts(dataset: Dataset, source: Path) -> dict[str, int]:

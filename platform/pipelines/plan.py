@@ -71,9 +71,10 @@ def make(
     settings: Mapping[str, Any],
     naming: Naming | None,
     share: tuple[float, float],
+    without: frozenset[str] | None = None,
 ) -> tuple[Plan, np.ndarray]:
     """The plan and its lines, as uint8. Raises what `sources.find` raises."""
-    found = sources.find(dataset, source, split, naming=naming, share=share)
+    found = sources.find(dataset, source, split, naming=naming, share=share, without=without)
     names = [name for pair in found.pairs for name in pair.files]
     known = dict(zip(names, files.stats(source, names), strict=True))
     lines = [_line(shard, known) for shard in _packed(found.pairs, known, settings["shard_mib"])]

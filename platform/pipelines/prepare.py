@@ -79,16 +79,17 @@ def prepare(
     strict: bool = False,
     naming: Naming | None = None,
     share: tuple[float, float] = (0.0, 1.0),
+    without: frozenset[str] | None = None,
     decode: bool = False,
 ) -> PreparedSummary:
     """Write the pairs of a published dataset as shards, index and, last of all, manifest.
 
-    `split`, `naming` and `share` choose the pairs, as `sources.find` says. Whole shards of an
-    interrupted call are kept. A finished dataset of the same source and settings is left as it is.
-    Pairs that cannot be used are listed as quarantined; with `strict` they stop the work. Pictures
-    are inspected (`headers.inspect`); with `decode` they are decoded as well. Source and target may
-    be s3:// or gs://. Raises DataError, OccupiedError or StorageError; nothing unfinished has a
-    manifest.
+    `split`, `naming`, `share` and `without` choose the pairs, as `sources.find` says. Whole shards
+    of an interrupted call are kept. A finished dataset of the same source and settings is left as
+    it is. Pairs that cannot be used are listed as quarantined; with `strict` they stop the work.
+    Pictures are inspected (`headers.inspect`); with `decode` they are decoded as well. Source and
+    target may be s3:// or gs://. Raises DataError, OccupiedError or StorageError; nothing
+    unfinished has a manifest.
     """
     began = time.monotonic()
     place, target = files.located(source), files.located(out)
@@ -98,7 +99,7 @@ def prepare(
     settings |= {} if share == (0.0, 1.0) else {"share": list(share)}
     settings |= {"decode": True} if decode else {}
     with cluster.connected(), _errors_of_tasks():
-        plan, lines = _planned(dataset, place, target, split, settings, naming, share)
+        plan, lines = _planned(dataset, place, target, split, settings, naming, share, without)
         if strict and plan.quarantined:
             raise _strict_error(plan.quarantined)
         finished = _finished(plan, lines)
