@@ -43,7 +43,7 @@ def routes_of(
     if key is None:
         return None
     place = cache_folder(folder) / "routes"
-    with locked(place):  # the other processes of this node wait and read
+    with locked(place / ".lock"):  # the other processes of this node wait and read
         parts = [
             _of_dataset(network, key, dataset, pairs, place, device)
             for dataset, pairs in zip(datasets, pixels, strict=True)

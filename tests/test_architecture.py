@@ -24,6 +24,7 @@ TESTED_ELSEWHERE = {
     "ledger.py": "test_loop.py",
     "parallel.py": "test_loop.py",
     "data/cache.py": "data/test_loader.py",
+    "data/filling.py": "data/test_loader.py",
     "data/layouts.py": "data/test_catalogue.py",
     "data/manifest.py": "data/test_shards.py",
     "data/matching.py": "data/test_sources.py",

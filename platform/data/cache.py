@@ -9,16 +9,16 @@ import contextlib
 import fcntl
 import logging
 import os
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 
-from derain.data import checks, pictures
-from derain.data.manifest import Prepared, ShardEntry
-from derain.data.shards import read_member
+from derain.data.files import is_remote
+from derain.data.filling import SIDES, decode_member, fill
+from derain.data.manifest import Prepared
+from derain.errors import UsageError
 
 log = logging.getLogger(__name__)
 
@@ -39,28 +39,31 @@ class Pixels(Protocol):
 def open_pixels(prepared: Prepared, *, folder: str | Path | None, budget_gib: float) -> Pixels:
     """The cache of a prepared dataset, made first where it is missing.
 
-    One process builds, the others wait for it. A dataset that does not fit the budget is decoded
-    from its tars instead, and the log says so; otherwise the least recently used caches go until
-    it fits. Raises DataError when a shard is not the one that the manifest names.
+    One process of the node builds, the others wait for it. Other caches that nobody reads go, the
+    least recently used first, until the budget holds. Where it cannot hold, pictures are decoded
+    from the tars, and the log says so. Raises DataError when a shard is not the one that the
+    manifest names, DerainError when the disk is full.
     """
     prepared.require_clean()
-    needed = int(_offsets(*_sizes(prepared))[-1])
-    if needed > budget_gib * 2**30:
-        log.warning(
-            "cache: %s needs %.2f GiB, the budget is %.2f GiB: decoding from the tars",
-            prepared.folder, needed / 2**30, budget_gib,
-        )  # fmt: skip
-        return TarPixels(prepared)
+    size = int(_offsets(*_sizes(prepared))[-1])
+    budget = int(budget_gib * 2**30)
+    if size > budget:
+        return _from_tars(prepared, f"needs {_gib(size)}, the budget is {_gib(budget)}")
     place = cache_folder(folder)
     path = place / f"{prepared.manifest.sha256()}{_SUFFIX}"
-    with locked(place):
-        if _is_whole(path, needed):
-            log.info("cache: reusing %s for %s", path, prepared.folder)
-        else:
-            _make_room(place, int(budget_gib * 2**30) - needed)
-            _build(prepared, path)
-        path.touch()
-    return MappedPixels(path, *_sizes(prepared))
+    with locked(path.with_suffix(".lock"), f"another process decodes {prepared.folder}"):
+        with locked(place / ".lock"):
+            if _is_whole(path, size):
+                log.info("cache: reusing %s for %s", path, prepared.folder)
+                path.touch()
+                return MappedPixels(path, *_sizes(prepared))
+            for leftover in place.glob(f"{path.name}.tmp*"):  # of a builder that was killed
+                leftover.unlink()
+            taken = _make_room(place, budget - size)
+        if taken > budget - size:
+            return _from_tars(prepared, f"finds {_gib(taken)} of caches in use in {place}")
+        fill(prepared, _offsets(*_sizes(prepared)), path)
+        return MappedPixels(path, *_sizes(prepared))
 
 
 def cache_folder(folder: str | Path | None) -> Path:
@@ -73,23 +76,28 @@ def cache_folder(folder: str | Path | None) -> Path:
 
 
 class MappedPixels:
-    """Pixels of a cache file: every process of the node reads the same memory pages."""
+    """Pixels of a cache file: every process of the node reads the same memory pages.
+
+    The file is locked against removal as long as this object lives.
+    """
 
     def __init__(self, path: Path, heights: np.ndarray, widths: np.ndarray) -> None:
-        self._file = path, heights, widths
-        # Not np.memmap, whose every slice costs a microsecond more.
-        self._pixels = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
+        self._arguments = path, heights, widths
+        self._open = path.open("rb")
+        fcntl.flock(self._open, fcntl.LOCK_SH)
+        # Not np.memmap itself, whose every slice costs a microsecond more.
+        self._pixels = np.asarray(np.memmap(self._open, dtype=np.uint8, mode="r"))
         self._offsets = _offsets(heights, widths)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process maps the file itself."""
-        return MappedPixels, self._file
+        return MappedPixels, self._arguments
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
 
     def __getitem__(self, sample: int) -> np.ndarray:
-        _, heights, widths = self._file
+        _, heights, widths = self._arguments
         begin, end = self._offsets[sample], self._offsets[sample + 1]
         return self._pixels[begin:end].reshape(2, heights[sample], widths[sample], 3)
 
@@ -107,12 +115,7 @@ class TarPixels:
     def __getitem__(self, sample: int) -> np.ndarray:
         row = self._rows[sample]
         with (self._folder / row["shard"]).open("rb") as tar:
-            return np.stack([_decode(tar, row, side) for side in ("rain", "clean")])
-
-
-def _decode(tar: BinaryIO, row: Mapping[str, Any], side: str) -> np.ndarray:
-    data = read_member(tar, row[f"{side}_offset"], row[f"{side}_length"])
-    return pictures.decode(data, f"{tar.name}: {row[f'{side}_member']}")
+            return np.stack([decode_member(tar, row, side) for side in SIDES])
 
 
 def _sizes(prepared: Prepared) -> tuple[np.ndarray, np.ndarray]:
@@ -124,66 +127,57 @@ def _offsets(heights: np.ndarray, widths: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(2 * 3 * heights.astype(np.int64) * widths)])
 
 
+def _from_tars(prepared: Prepared, why: str) -> TarPixels:
+    if is_remote(prepared.folder):
+        raise UsageError(
+            f"cache: {prepared.folder} {why}, and its tars are not on this machine. Raise "
+            "data.cache_gib, or copy the prepared dataset here and name the copy."
+        )
+    log.warning("cache: %s %s: decoding from the tars", prepared.folder, why)
+    return TarPixels(prepared)
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB"
+
+
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a cache folder for building and clearing; a killed holder lets go by dying."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+def locked(path: Path, why: str = "") -> Iterator[None]:
+    """Hold a lock file; a killed holder lets go by dying."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        if not _try_lock(file):
+            if why:
+                log.info("cache: %s: waiting for it", why)
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _try_lock(file: IO[Any]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _is_whole(path: Path, size: int) -> bool:
     return path.is_file() and path.stat().st_size == size
 
 
-def _make_room(folder: Path, allowed: int) -> None:
-    """Remove the least recently used caches until the others take at most `allowed` bytes."""
-    for leftover in folder.glob(f"*{_SUFFIX}.tmp"):  # of a builder that was killed
-        leftover.unlink()
+def _make_room(folder: Path, allowed: int) -> int:
+    """Remove caches that nobody uses until the others take at most `allowed` bytes, the least
+    recently used first; returns what is taken."""
+    leftovers = [*folder.glob(f"*{_SUFFIX}.tmp*")]
     caches = sorted(folder.glob(f"*{_SUFFIX}"), key=lambda path: path.stat().st_mtime)
-    used = sum(path.stat().st_size for path in caches)
-    for path in caches:
-        if used <= allowed:
-            return
-        log.info("cache: removing %s to stay within the budget", path)
-        used -= path.stat().st_size
-        path.unlink()
-
-
-def _build(prepared: Prepared, path: Path) -> None:
-    """Decode every shard into `path`, on all cores; the name appears when all bytes are there."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    offsets = _offsets(*_sizes(prepared))
-    log.info(
-        "cache: decoding %d pairs of %s (%.2f GiB)",
-        len(prepared), prepared.folder, offsets[-1] / 2**30,
-    )  # fmt: skip
-    with temporary.open("wb") as out, ThreadPoolExecutor(os.cpu_count()) as pool:
-        # Threads, since Pillow decodes outside the GIL; writes, since a full disk kills a mapping.
-        entries = prepared.manifest.shards
-        tasks = [pool.submit(_decode_shard, prepared, entry, out, offsets) for entry in entries]
-        for task in tasks:
-            task.result()
-        os.fsync(out.fileno())
-    temporary.replace(path)
-
-
-def _decode_shard(
-    prepared: Prepared, entry: ShardEntry, out: BinaryIO, offsets: np.ndarray
-) -> None:
-    path = prepared.folder / entry.name
-    samples = np.flatnonzero(prepared.column("shard") == entry.name)
-    rows = prepared.index.take(samples)
-    checks.require_whole(path, entry, rows)
-    with path.open("rb") as tar:
-        for sample, row in zip(samples, rows.to_pylist(), strict=True):
-            pair = np.stack([_decode(tar, row, side) for side in ("rain", "clean")])
-            _write_at(out, int(offsets[sample]), pair)
-
-
-def _write_at(out: BinaryIO, offset: int, pair: np.ndarray) -> None:
-    data = memoryview(pair.tobytes())
-    while data:
-        written = os.pwrite(out.fileno(), data, offset)
-        offset, data = offset + written, data[written:]
+    taken = sum(path.stat().st_size for path in (*leftovers, *caches))
+    for path in (*leftovers, *caches):
+        if path in caches and taken <= allowed:
+            break
+        lock = path if path in caches else folder / f"{path.name.split('.')[0]}.lock"
+        with lock.open("rb" if path in caches else "ab") as file:
+            if _try_lock(file):  # no builder writes it, nobody reads it
+                log.info("cache: removing %s", path)
+                taken -= path.stat().st_size
+                path.unlink()
+    return taken

@@ -3,6 +3,10 @@
 import json
 import multiprocessing
 import os
+import resource
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +29,7 @@ from derain.data.manifest import (
 from derain.data.order import Recipe
 from derain.data.shards import write_shard
 from derain.data.sources import find
-from derain.errors import DataError
+from derain.errors import DataError, DerainError
 from tests.conftest import PairedFolder
 
 
@@ -125,15 +129,78 @@ def test_a_missing_shard_is_named(dataset: Prepared, tmp_path: Path) -> None:
         open_pixels(dataset, folder=tmp_path / "c", budget_gib=1)
 
 
+BUILDER = """
+import sys
+from derain.data import filling
+from derain.data.cache import open_pixels
+from derain.data.manifest import open_prepared
+write, written = filling._write_at, []
+def write_some(out, offset, picture):
+    write(out, offset, picture)
+    written.append(offset)
+    if len(written) == 7:
+        print("half", flush=True)
+        sys.stdin.read()
+filling._write_at = write_some
+open_pixels(open_prepared(sys.argv[1]), folder=sys.argv[2], budget_gib=1)
+"""
+
+
 def test_a_killed_builder_leaves_nothing_that_looks_whole(
     dataset: Prepared, tmp_path: Path
 ) -> None:
     place = tmp_path / "c"
-    place.mkdir()
-    (place / f"{dataset.manifest.sha256()}.rgb.tmp").write_bytes(b"half")
+    builder = subprocess.Popen(
+        [sys.executable, "-c", BUILDER, str(dataset.folder), str(place)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert builder.stdout is not None
+    assert builder.stdout.readline() == "half\n"
+    builder.kill()
+    builder.communicate()
+    assert list(place.glob("*.tmp"))
+    assert not list(place.glob("*.rgb"))
     pixels = open_pixels(dataset, folder=place, budget_gib=1)
-    assert np.array_equal(pixels[0], TarPixels(dataset)[0])
+    tars = TarPixels(dataset)
+    assert all(np.array_equal(pixels[sample], tars[sample]) for sample in range(len(dataset)))
     assert not list(place.glob("*.tmp"))
+
+
+def test_another_dataset_clears_what_a_killed_builder_left(
+    dataset: Prepared, tmp_path: Path
+) -> None:
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "abc.rgb.tmp").write_bytes(b"half")
+    open_pixels(dataset, folder=tmp_path / "c", budget_gib=1)
+    assert not list((tmp_path / "c").glob("*.tmp"))
+
+
+def test_a_full_disk_says_what_to_do_and_leaves_nothing(dataset: Prepared, tmp_path: Path) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))  # 13 pairs take 99,840 bytes
+    try:
+        with pytest.raises(DerainError, match=r"no room for a cache .* data\.cache_dir"):
+            open_pixels(dataset, folder=tmp_path / "c", budget_gib=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not [*(tmp_path / "c").glob("*.tmp"), *(tmp_path / "c").glob("*.rgb")]
+    assert isinstance(open_pixels(dataset, folder=tmp_path / "c", budget_gib=1), MappedPixels)
+
+
+def test_a_cache_in_use_stays_and_the_budget_too(
+    paired_folder: PairedFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = (
+        prepared(paired_folder(count, name=f"s{count}"), tmp_path / f"p{count}") for count in (5, 6)
+    )
+    gib = 6 * 2 * 40 * 32 * 3 / 2**30
+    used = open_pixels(first, folder=tmp_path / "c", budget_gib=gib)
+    assert isinstance(open_pixels(second, folder=tmp_path / "c", budget_gib=gib), TarPixels)
+    assert "caches in use" in caplog.text
+    del used
+    assert isinstance(open_pixels(second, folder=tmp_path / "c", budget_gib=gib), MappedPixels)
+    assert len(list((tmp_path / "c").glob("*.rgb"))) == 1
 
 
 def test_unfinished_and_foreign_folders_are_refused(dataset: Prepared, tmp_path: Path) -> None:

@@ -1,0 +1,165 @@
+"""Decode the shards of a prepared dataset into one file of pixels, on all cores of the node.
+
+Knows nothing of budgets and of other builders; `cache.py` calls it under a lock.
+"""
+
+import contextlib
+import errno
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow.compute as pc
+from rich.console import Console
+from rich.progress import Progress
+
+from derain.data import checks, pictures
+from derain.data.files import is_remote
+from derain.data.manifest import Prepared, ShardEntry
+from derain.data.shards import read_member
+from derain.errors import DerainError
+
+log = logging.getLogger(__name__)
+
+SIDES = ("rain", "clean")
+LINE_EVERY_S = 15.0
+_PAIRS_A_TASK = 8
+"""Few enough that all cores are busy until the end."""
+
+
+def fill(prepared: Prepared, offsets: np.ndarray, path: Path) -> None:
+    """Write every pair at its offset; the name appears when all bytes are on the disk.
+
+    `offsets` are int64 bytes, one a sample and the size of the whole file. Raises DataError when a
+    shard is not the one that the manifest names, DerainError when the disk is full.
+    """
+    temporary = path.with_name(f"{path.name}.tmp")
+    size = int(offsets[-1])
+    log.info(
+        "cache: decoding %d pairs of %s (%.2f GiB)", len(prepared), prepared.folder, size / 2**30
+    )
+    try:
+        with _explained(path.parent, size), temporary.open("wb") as out:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(out.fileno(), 0, size)  # a full disk is known before the work
+            _decode_all(prepared, offsets, out)
+            os.fsync(out.fileno())
+            temporary.replace(path)
+    finally:
+        for leftover in path.parent.glob(f"{temporary.name}*"):
+            leftover.unlink()
+
+
+def decode_member(tar: BinaryIO, row: Mapping[str, Any], side: str) -> np.ndarray:
+    """One picture of an index row, from its open tar: uint8, HWC, RGB."""
+    data = read_member(tar, row[f"{side}_offset"], row[f"{side}_length"])
+    return pictures.decode(data, f"{tar.name}: {row[f'{side}_member']}")
+
+
+def _decode_all(prepared: Prepared, offsets: np.ndarray, out: BinaryIO) -> None:
+    """Shard by shard, its pairs on all cores, while the next shard is fetched and checked.
+
+    Threads, since Pillow decodes outside the GIL; writes, since a full disk kills a mapping.
+    """
+    entries = prepared.manifest.shards
+    names = prepared.column("shard")
+    with _shown(len(prepared)) as advance, ThreadPoolExecutor(_cores() + 1) as pool:
+        coming = [pool.submit(_at_hand, prepared, entry, out.name) for entry in entries[:1]]
+        try:
+            for number, entry in enumerate(entries):
+                path = coming.pop().result()
+                ahead = entries[number + 1 : number + 2]
+                coming += [pool.submit(_at_hand, prepared, entry, out.name) for entry in ahead]
+                samples = np.flatnonzero(names == entry.name)
+                parts = np.array_split(samples, -(-len(samples) // _PAIRS_A_TASK))
+                for task in as_completed(
+                    [pool.submit(_decode, prepared, path, part, offsets, out) for part in parts]
+                ):
+                    advance(task.result())
+                if is_remote(prepared.folder):
+                    path.unlink()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _at_hand(prepared: Prepared, entry: ShardEntry, beside: str) -> Path:
+    """A shard that is checked and on this machine: a remote one is fetched, once a node."""
+    path = prepared.folder / entry.name
+    if is_remote(path):
+        remote, path = path, Path(f"{beside}.{entry.name}")
+        path.write_bytes(remote.read_bytes())
+    checks.require_whole(
+        path, entry, prepared.index.filter(pc.equal(prepared.index["shard"], entry.name))
+    )
+    return path
+
+
+def _decode(
+    prepared: Prepared, path: Path, samples: np.ndarray, offsets: np.ndarray, out: BinaryIO
+) -> int:
+    """Write some pairs of a shard; returns how many."""
+    rows = prepared.index.take(samples).to_pylist()
+    with path.open("rb") as tar:
+        for sample, row in zip(samples.tolist(), rows, strict=True):
+            at = int(offsets[sample])
+            for side in SIDES:
+                picture = decode_member(tar, row, side)
+                _write_at(out, at, picture)
+                at += picture.nbytes
+    return len(rows)
+
+
+def _write_at(out: BinaryIO, offset: int, picture: np.ndarray) -> None:
+    data = np.ascontiguousarray(picture).data.cast("B")
+    while data:
+        written = os.pwrite(out.fileno(), data, offset)
+        offset, data = offset + written, data[written:]
+
+
+@contextlib.contextmanager
+def _explained(folder: Path, size: int) -> Iterator[None]:
+    """A full disk as an error that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        free = shutil.disk_usage(folder).free
+        raise DerainError(
+            f"{folder}: no room for a cache of {size / 2**30:.2f} GiB ({error.strerror}; "
+            f"{free / 2**30:.2f} GiB are free). Free some space, name another folder with "
+            "data.cache_dir, or decode from the tars with data.cache_gib=0, which is slower."
+        ) from None
+
+
+def _cores() -> int:
+    """Cores that this process may use: a container or a batch system may give it a few only."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def _shown(pairs: int) -> Iterator[Callable[[int], None]]:
+    """Call it with pairs that are done: a bar on a terminal, a line now and then otherwise."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with Progress(console=console, transient=True) as progress:
+            bar = progress.add_task("decoding", total=pairs)
+            yield lambda count: progress.advance(bar, count)
+        return
+    done, shown = 0, time.monotonic()
+
+    def line(count: int) -> None:
+        nonlocal done, shown
+        done += count
+        if time.monotonic() - shown >= LINE_EVERY_S:
+            shown = time.monotonic()
+            log.info("cache: %d of %d pairs decoded", done, pairs)
+
+    yield line
