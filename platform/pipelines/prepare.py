@@ -22,6 +22,7 @@ import ray.data
 from derain import cluster
 from derain.config import Config, SyntheticConfig
 from derain.data import files, sources
+from derain.data.card import CARD, CROISSANT, card, croissant
 from derain.data.manifest import (
     INDEX,
     MANIFEST,
@@ -210,13 +211,14 @@ def _refuse_foreign(out: Path) -> None:
     if not out.exists():
         return
     names = {path.name for path in out.iterdir()}
+    names -= {CARD} if CROISSANT in names else set()  # a README alone is somebody's own
     if not names & {PARTS, MANIFEST} and not all(map(_is_ours, names)):
         raise OccupiedError(f"{out}: not empty and not a prepared dataset. Choose a new folder.")
 
 
 def _is_ours(name: str) -> bool:
     """A file of a prepared dataset that has lost its manifest."""
-    return name == INDEX or bool(re.fullmatch(r"shard-\d{6}\.tar", name))
+    return name in (INDEX, CROISSANT) or bool(re.fullmatch(r"shard-\d{6}\.tar", name))
 
 
 def _claim(plan: Plan) -> None:
@@ -325,6 +327,8 @@ def _finish(plan: Plan, strict: bool) -> Manifest:
         notes=plan.notes,
         duplicates=tuple(_duplicates(plan)),
     )
+    (plan.out / CROISSANT).write_text(croissant(manifest), encoding="utf-8")
+    (plan.out / CARD).write_text(card(manifest), encoding="utf-8")
     write_manifest(plan.out, manifest)
     _tidy(plan.out)
     return manifest
