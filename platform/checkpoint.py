@@ -152,6 +152,18 @@ def folder_of(run: Path, step: int) -> Path:
     return run / "checkpoints" / f"step-{step:08d}"
 
 
+def copy(source: Path, run: Path, step: int) -> None:
+    """Give a run another run's checkpoint of a step, in the place of its own."""
+    final = folder_of(run, step)
+    temporary = final.with_name(f".{final.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(folder_of(source, step), temporary)
+    _sync(temporary)
+    _remove(final)
+    temporary.rename(final)
+    _sync_folder(final.parent)
+
+
 def prune(run: Path, keep: int, spared: Container[int] = ()) -> None:
     """Remove all but the newest `keep` checkpoints and those of the `spared` steps.
 

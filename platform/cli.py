@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, NoReturn, TextIO
 
 import typer
 
-from derain.errors import ConfigError, DerainError
+from derain.errors import ConfigError, DerainError, UsageError
 
 INTERRUPTED = 130
 
@@ -196,26 +196,34 @@ def train(
 
 @app.command()
 def sweep(
-    config: ConfigFile,
+    config: Annotated[Path | None, typer.Argument(help="Not needed with --resume.")] = None,
     profile: Profile = None,
     overrides: Set = None,
+    resume: Annotated[str | None, typer.Option(help="Continue this sweep.")] = None,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Train every trial of a search space, rank them, register the best."""
     results = _results()
-    from derain.config import load_config
+    from derain.config import load_config, parse_overrides
 
-    loaded = load_config(config, profile=profile, overrides=overrides or ())
-    if loaded.sweep is None:
+    loaded = load_config(config, profile=profile, overrides=overrides or ()) if config else None
+    if loaded and loaded.sweep is None:
         raise ConfigError(f"{config}: has no `sweep` section; use `derainctl train`.")
     from derain.tune import report, sweep
 
-    if dry_run:
+    if resume is not None:
+        given = parse_overrides(overrides or ())
+        output_dir = loaded.output_dir if loaded else given.get("output_dir", "runs")
+        result = sweep.resume(resume, loaded, output_dir, given)
+    elif loaded is None:
+        raise UsageError("Give a config file such as configs/ldfps.yaml, or --resume NAME.")
+    elif dry_run:
         planned = sweep.describe(loaded)
         _print(results, as_json, planned, _plan_summary(planned, loaded.to_yaml()))
         return
-    result = sweep.sweep(loaded)
+    else:
+        result = sweep.sweep(loaded)
     _print(results, as_json, result, report.summary(result["report"]) + _next_steps(result))
 
 
@@ -434,11 +442,16 @@ def _network_summary(network: Mapping[str, int]) -> str:
 
 def _plan_summary(planned: Mapping[str, Any], resolved: str) -> str:
     estimate = planned["estimate"]
-    names = "\n".join(f"  {trial['name']}: {trial['params']}" for trial in planned["trials"])
+    names = "\n".join(
+        f"  {trial['name']}: {trial['params'] or 'depends on the results of earlier trials'}"
+        for trial in planned["trials"]
+    )
     size = "not timed: this machine cannot run a trial"
     if estimate["seconds"] is not None:
         minutes, gpu_hours = estimate["seconds"] / 60, estimate["gpu_hours"]
-        size = f"about {minutes:.0f} minutes, {gpu_hours:.1f} GPU-hours"
+        gib = estimate["disk_bytes"] / 2**30
+        size = f"{estimate['steps']:,} steps, about {minutes:.0f} minutes, "
+        size += f"{gpu_hours:.1f} GPU-hours, {gib:.2f} GiB of checkpoints"
     head = f"{planned['name']}, profile {planned['profile']}: {len(planned['trials'])} trials"
     return f"{head}, {size}\n{names}\n\n{resolved}"
 

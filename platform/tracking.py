@@ -250,22 +250,25 @@ class RunLog:
         self._client.set_tag(self.run_id, f"{context}_manifest_sha256.{name}", manifest_sha256)
 
 
-def end_children(parent_run_id: str, uri: str | None = None) -> int:
+def end_children(
+    parent_run_id: str, uri: str | None = None, *, found: str = "RUNNING", ended: str = "KILLED"
+) -> int:
     """End as KILLED the children that still count as running, and return how many there were.
 
     For the driver, once none of them runs any more: a killed process cannot end its own run.
+    `found` and `ended` name other statuses, such as those of runs that were paused and stay so.
     """
     client = _client(uri or tracking_uri())
     experiment_id = client.get_run(parent_run_id).info.experiment_id
     search = functools.partial(
         client.search_runs,
         [experiment_id],
-        f"tags.`mlflow.parentRunId` = '{parent_run_id}' and attributes.status = 'RUNNING'",
+        f"tags.`mlflow.parentRunId` = '{parent_run_id}' and attributes.status = '{found}'",
     )
-    running = list(_pages(search))
-    for run in running:
-        client.set_terminated(run.info.run_id, status="KILLED")
-    return len(running)
+    open_runs = list(_pages(search))
+    for run in open_runs:
+        client.set_terminated(run.info.run_id, status=ended)
+    return len(open_runs)
 
 
 @dataclass(frozen=True)

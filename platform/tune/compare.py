@@ -31,7 +31,7 @@ class Difference:
         return not self.low <= 0 <= self.high
 
 
-def ranked(rows: Sequence[Row], metric: str, limits: Mapping[str, float]) -> list[Row]:
+def ranked(rows: Sequence[Row], metric: str, limits: Mapping[Any, float]) -> list[Row]:
     """Finished trials, best first: by the mean of their point, then by their own figure.
 
     Trials over a limit, and points of which a repeat is missing, come after all others.
@@ -47,7 +47,7 @@ def ranked(rows: Sequence[Row], metric: str, limits: Mapping[str, float]) -> lis
     return sorted(rows, key=place, reverse=True)
 
 
-def within(row: Row, limits: Mapping[str, float]) -> bool:
+def within(row: Row, limits: Mapping[Any, float]) -> bool:
     """Whether a trial costs no more than the limits allow."""
     return all(row["costs"][cost] <= limit for cost, limit in limits.items())
 

@@ -1,17 +1,30 @@
-"""How long a trial will take: a few steps and one picture, timed where trials run."""
+"""How long a sweep will take, and its disk: a few steps and one picture, timed where trials run."""
 
+import itertools
+import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import ray
 import torch
+from torch import nn
 
 from derain.config import Config
 from derain.data.loader import Batch, Position
+from derain.data.manifest import open_prepared
+from derain.errors import DerainError
 from derain.parallel import Rank
+from derain.pipelines.train import expected_error, wants_gpu
 from derain.predictor import Predictor
 from derain.trainer import Trainer, build_network, loss_of, pick_device, place, without_weights
+from derain.tune.search import rungs_of
+from derain.tune.space import plan
+
+log = logging.getLogger(__name__)
 
 PICTURE = (321, 481)
 """Height and width of a BSD picture, the commonest in rain datasets."""
@@ -22,15 +35,75 @@ ENOUGH_S = 3.0
 
 @dataclass(frozen=True)
 class Pace:
-    """What was timed."""
+    """What was timed and counted."""
 
     seconds_a_step: float
     seconds_a_picture: float
+    checkpoint_bytes: int = 0
 
     def trial_seconds(self, config: Config, eval_pairs: int) -> float:
-        """Of one trial, its start and its scoring included."""
+        """Of one trial in a worker that is there already, its scoring included."""
         steps = config.train.steps * self.seconds_a_step
-        return START_S + steps + eval_pairs * self.seconds_a_picture
+        return steps + eval_pairs * self.seconds_a_picture
+
+
+def estimate(config: Config, at_once: int) -> dict[str, Any]:
+    """Steps, seconds, GPU-hours and bytes of the whole sweep, `at_once` trials together.
+
+    From a few steps timed where a trial would run. ASHA is reckoned as if every rung promoted its
+    exact share; the cache of decoded pictures is not counted.
+    """
+    assert config.sweep is not None
+    pace, pairs = _pace(config), _eval_pairs(config)
+    trials = len(plan(config))
+    steps = _steps(config, trials)
+    busy = trials * pairs * pace.seconds_a_picture + steps * pace.seconds_a_step
+    per_worker = math.ceil(trials / at_once) / (trials / at_once)  # the last round may be thin
+    seconds = START_S + busy / at_once * per_worker
+    share = config.sweep.gpu_fraction if wants_gpu(config) else 0
+    log.info(
+        "sweep: about %.0f minutes (%.0f ms a step, %d trials at once)",
+        max(1, seconds / 60), pace.seconds_a_step * 1000, at_once,
+    )  # fmt: skip
+    return {
+        "steps": steps,
+        "seconds": seconds,
+        "gpu_hours": share * config.train.num_workers * busy / 3600,
+        "disk_bytes": trials * (config.train.keep_checkpoints + 1) * pace.checkpoint_bytes,
+    }
+
+
+def _steps(config: Config, trials: int) -> int:
+    """Training steps of all trials together."""
+    assert config.sweep is not None
+    if config.sweep.search != "asha":
+        return trials * config.train.steps
+    rungs = (0, *rungs_of(config))
+    shares = (config.sweep.asha.keep_one_in**k for k in itertools.count())
+    return sum(
+        math.ceil(trials / share) * (rung - before)
+        for (before, rung), share in zip(itertools.pairwise(rungs), shares, strict=False)
+    )
+
+
+def _pace(config: Config) -> Pace:
+    gpus = 1 if wants_gpu(config) else 0
+    task = ray.remote(_measure).options(num_cpus=1, num_gpus=gpus, max_retries=0)
+    try:
+        return Pace(*ray.get(task.remote(config.model_dump(mode="json"))))
+    except ray.exceptions.RayTaskError as error:
+        raise expected_error(error) or DerainError(f"No trial can run: {error.cause}") from error
+
+
+def _measure(tree: dict[str, Any]) -> tuple[float, float, int]:
+    pace = measure(Config.model_validate(tree))
+    return pace.seconds_a_step, pace.seconds_a_picture, pace.checkpoint_bytes
+
+
+def _eval_pairs(config: Config) -> int:
+    if not config.data.eval and config.data.synthetic is not None:
+        return config.data.synthetic.eval_pairs
+    return sum(open_prepared(folder).manifest.pairs for folder in config.data.eval)
 
 
 def measure(config: Config) -> Pace:
@@ -48,7 +121,14 @@ def measure(config: Config) -> Pace:
     a_step = _seconds(lambda number: trainer.step(number, batch)["loss"].item())
     picture = np.zeros((*PICTURE, 3), np.uint8)
     predictor = Predictor(network, device)
-    return Pace(a_step, _seconds(lambda _: predictor.derain(picture)))
+    a_picture = _seconds(lambda _: predictor.derain(picture))
+    return Pace(a_step, a_picture, _checkpoint_bytes(config, network))
+
+
+def _checkpoint_bytes(config: Config, network: nn.Module) -> int:
+    """Weights, two moments of the optimiser, and the average: float32 each."""
+    copies = 3 if config.train.ema_decay is None else 4
+    return copies * 4 * sum(p.numel() for p in network.parameters() if p.requires_grad)
 
 
 def _noise(config: Config) -> Batch[np.ndarray]:

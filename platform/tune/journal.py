@@ -5,9 +5,11 @@
     plan       what the sweep is: version, trials at once, digest of the space
     recorded   its MLflow run
     started    a segment: its trials with their values and seeds, the step it goes to
+    crashed    what an attempt at it died of
     retried    it failed in a way that may pass, and comes again
     ended      the outcome of each of its trials
     resumed    another process took over
+    registered which trial, as which version
     finished   the report is written
 
 A last line that a kill has torn counts as not written. One process at a time holds the journal.

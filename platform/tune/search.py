@@ -27,8 +27,8 @@ class Segment:
 
     trials: tuple[Trial, ...]
     until: int
-    copies: str | None = None
-    """Name of the trial whose checkpoint this one's (there is one) goes on from."""
+    copies: tuple[str, int] | None = None
+    """Name of the trial and step of its checkpoint that this one goes on from, not its own."""
 
     @property
     def key(self) -> str:
@@ -102,13 +102,8 @@ class Halving:
 
     def __init__(self, config: Config) -> None:
         assert config.sweep is not None
-        self._metric, settings = config.sweep.metric, config.sweep.asha
-        self._keep_one_in, steps = settings.keep_one_in, config.train.steps
-        first = settings.first_steps or max(1, steps // self._keep_one_in**2)
-        rungs = itertools.takewhile(
-            lambda rung: rung < steps, (first * self._keep_one_in**k for k in itertools.count())
-        )
-        self._rungs = (*rungs, steps)
+        self._metric, self._keep_one_in = config.sweep.metric, config.sweep.asha.keep_one_in
+        self._rungs = rungs_of(config)
         self._reached: dict[int, dict[Trial, float]] = {rung: {} for rung in self._rungs}
         self._promoted: set[tuple[int, str]] = set()
         self.ready = _by_key(Segment((trial,), self._rungs[0]) for trial in plan(config))
@@ -151,6 +146,16 @@ class Halving:
         return []
 
 
+def rungs_of(config: Config) -> tuple[int, ...]:
+    """The steps at which ASHA compares; the last one is the end."""
+    assert config.sweep is not None
+    settings, steps = config.sweep.asha, config.train.steps
+    factor = settings.keep_one_in
+    first = settings.first_steps or max(1, steps // factor**2)
+    rungs = (first * factor**k for k in itertools.count())
+    return (*itertools.takewhile(lambda rung: rung < steps, rungs), steps)
+
+
 class Population:
     """`pbt`: population based training (Jaderberg et al., 2017), one generation an interval.
 
@@ -190,7 +195,8 @@ class Population:
     def _begin(self, step: int, parents: Mapping[str, str]) -> None:
         until = min(step + self._every, self._steps)
         self.ready = _by_key(
-            Segment((member,), until, parents.get(name)) for name, member in self._members.items()
+            Segment((member,), until, (parents[name], step) if name in parents else None)
+            for name, member in self._members.items()
         )
 
     def _replaced(self, step: int, scores: Mapping[str, float]) -> dict[str, str]:
@@ -270,6 +276,11 @@ class Queue:
     def done(self, key: str, outcomes: Sequence[Outcome]) -> None:
         """Tell the source what came of a segment."""
         self._source.tell(self.running.pop(key), outcomes)
+
+    @property
+    def may_repeat(self) -> bool:
+        """Whether a segment that failed can be run again when others have followed it."""
+        return not isinstance(self._source, Population)
 
     @property
     def finished(self) -> bool:

@@ -1,44 +1,40 @@
-"""A sweep: many runs under Ray Tune, ranked, reported, the best registered."""
+"""A sweep: many runs under Ray Tune, ranked, reported, the best registered.
+
+<sweep>/config.yaml      resolved
+<sweep>/journal.jsonl    what was begun and what came of it (`journal.py`); from it a sweep resumes
+<sweep>/<trial>/         each trial's run
+<sweep>/report/          and sweep.json, what `derainctl sweep --json` prints: when it has ended
+"""
 
 import contextlib
 import logging
-import math
 import os
+import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-import ray
-import ray.tune
-import ray.tune.progress_reporter
 
 from derain import checkpoint, cluster, tracking
 from derain.config import Config
 from derain.data.loader import open_all
 from derain.data.manifest import open_prepared
-from derain.errors import DerainError, OccupiedError
-from derain.parallel import Rank
+from derain.errors import OccupiedError
 from derain.pipelines.prepare import check_data, with_data
-from derain.pipelines.progress import watch
-from derain.pipelines.register import register
 from derain.pipelines.train import (
-    RESULT,
     Place,
     check_room,
     claim,
-    expected_error,
     read_json,
     record_inputs,
-    run_in_this_process,
-    run_under_ray_train,
     wants_gpu,
     write_json,
 )
 from derain.tracking import RunLog
-from derain.tune import report, space
-from derain.tune.estimate import Pace, measure
+from derain.tune import restore, space, supply
+from derain.tune.conclude import conclude
+from derain.tune.estimate import estimate
+from derain.tune.journal import JOURNAL, VERSION, Journal
 from derain.tune.space import Trial
 
 log = logging.getLogger(__name__)
@@ -60,39 +56,69 @@ def sweep(config: Config) -> dict[str, Any]:
     with contextlib.ExitStack() as afterwards, cluster.connected():
         config = with_data(config)
         check_room(config)
-        config = config.replaced(_shares(config), "sweep")
-        trials = space.plan(config)
-        _estimate(config, trials)
+        config = _with_threads(config)
+        estimate(config, _at_once(config))
         claim(config.folder)
-        (config.folder / checkpoint.CONFIG).write_text(config.to_yaml(), encoding="utf-8")
-        _warm_cache(config)
-        return _recorded(config, trials, afterwards)
+        _save(config)
+        return _run(config, afterwards)
+
+
+def resume(name: str, given: Config | None, output_dir: str, overrides: Mapping[str, Any]) -> dict:
+    """Continue the sweep `name` where its journal ends, with the config that it was started with.
+
+    `given` is a config whose space may have grown. What has finished is kept, the rest goes on
+    from its checkpoints. Raises UsageError for another space, or when something else has changed.
+    """
+    config = restore.config_to_resume(Path(output_dir) / name, given, overrides)
+    folder = config.folder
+    if (folder / SWEEP).is_file() and restore.is_whole(config):
+        log.info("sweep: %s has ended; nothing is left to do", folder)
+        return read_json(folder / SWEEP)
+    _announce(config, space.plan(config))
+    with contextlib.ExitStack() as afterwards, cluster.connected():
+        check_room(config)
+        _save(config)
+        return _run(config, afterwards)
 
 
 def describe(config: Config) -> dict[str, Any]:
     """What `sweep` would do, without doing it: `derainctl sweep --dry-run --json`."""
     trials = space.plan(config)
     with cluster.connected():
-        config = config.replaced(_shares(config), "sweep")
+        config = _with_threads(config)
         # Nothing can be timed where a trial could not run; the plan is worth seeing all the same.
         timed = cluster.fits(config.train.num_workers, gpu=wants_gpu(config))
-        nothing = {"seconds": None, "gpu_hours": None}
-        estimate = _estimate(config, space.plan(config)) if timed else nothing
+        nothing = {"seconds": None, "gpu_hours": None, "steps": None, "disk_bytes": None}
+        estimated = estimate(config, _at_once(config)) if timed else nothing
     return {
         "name": config.name,
         "profile": config.profile,
-        "trials": [{"name": trial.name, "params": trial.params} for trial in trials],
-        "estimate": estimate,
+        "trials": [_planned(config, trial) for trial in trials],
+        "estimate": estimated,
         "config": config.model_dump(mode="json"),
     }
+
+
+def _planned(config: Config, trial: Trial) -> dict[str, Any]:
+    """A trial before it runs; what TPE will suggest depends on results and cannot be told."""
+    assert config.sweep is not None
+    if config.sweep.search == "tpe":
+        return {"name": trial.name, "params": None, "config": None}
+    resolved = trial.config.model_dump(mode="json")
+    return {"name": trial.name, "params": trial.params, "config": resolved}
 
 
 def _placed(config: Config) -> Config:
     """The config with a folder of its own: a sweep that has ended stays, the next gets a number."""
     if not (config.folder / SWEEP).is_file():
+        if (config.folder / JOURNAL).is_file():
+            raise OccupiedError(
+                f"{config.folder}: holds an unfinished sweep. Continue it with "
+                f"--resume {config.name}, or give another --set name=..."
+            )
         if config.folder.is_dir() and any(config.folder.iterdir()):
             raise OccupiedError(
-                f"{config.folder}: holds something that is not a finished sweep. "
+                f"{config.folder}: holds something that is not a sweep. "
                 "Remove it, or give another --set name=..."
             )
         return config
@@ -115,46 +141,30 @@ def _announce(config: Config, trials: Sequence[Trial]) -> None:
         log.info("The encoder has random weights: its figures are not comparable with the paper's.")
 
 
-def _shares(config: Config) -> dict[str, Any]:
-    """How many trials at once, and each one's threads, as the cluster's size allows."""
+def _save(config: Config) -> None:
+    (config.folder / checkpoint.CONFIG).write_text(config.to_yaml(), encoding="utf-8")
+
+
+def _slots(config: Config) -> int:
+    """How many workers this cluster has room for."""
     assert config.sweep is not None
-    workers = config.train.num_workers
-    slots = cluster.gpus() if wants_gpu(config) else cluster.cpus()
-    concurrent = config.sweep.concurrent or max(1, slots // workers)
-    threads = config.train.cpu_threads or max(1, cluster.cpus() // (concurrent * workers))
-    return {"sweep.concurrent": concurrent, "train.cpu_threads": threads}
+    if wants_gpu(config):
+        return cluster.gpus() * int(1 / config.sweep.gpu_fraction)
+    return cluster.cpus() // (config.train.cpu_threads or 1)
 
 
-def _estimate(config: Config, trials: Sequence[Trial]) -> dict[str, Any]:
-    """Seconds and GPU-hours of the whole sweep, from a few steps timed where a trial would run."""
+def _at_once(config: Config) -> int:
+    """How many trials at once."""
     assert config.sweep is not None
-    assert config.sweep.concurrent is not None
-    gpus = 1 if wants_gpu(config) else 0
-    task = ray.remote(_measure).options(num_cpus=1, num_gpus=gpus, max_retries=0)
-    try:
-        pace = Pace(*ray.get(task.remote(trials[0].config.model_dump(mode="json"))))
-    except ray.exceptions.RayTaskError as error:
-        raise expected_error(error) or DerainError(f"No trial can run: {error.cause}") from error
-    pairs = sum(_pairs(folder) for folder in config.data.eval)
-    if not config.data.eval and config.data.synthetic is not None:
-        pairs = config.data.synthetic.eval_pairs
-    rounds = math.ceil(len(trials) / config.sweep.concurrent)
-    seconds = rounds * pace.trial_seconds(config, pairs)
-    log.info(
-        "sweep: about %.0f minutes (%.0f ms a step, %d trials at once)",
-        max(1, seconds / 60), pace.seconds_a_step * 1000, config.sweep.concurrent,
-    )  # fmt: skip
-    busy = len(trials) * pace.trial_seconds(config, pairs)
-    return {"seconds": seconds, "gpu_hours": gpus * config.train.num_workers * busy / 3600}
+    return config.sweep.concurrent or max(1, _slots(config) // config.train.num_workers)
 
 
-def _measure(tree: dict[str, Any]) -> tuple[float, float]:
-    pace = measure(Config.model_validate(tree))
-    return pace.seconds_a_step, pace.seconds_a_picture
-
-
-def _pairs(folder: str) -> int:
-    return open_prepared(folder).manifest.pairs
+def _with_threads(config: Config) -> Config:
+    """The threads of a trial are fixed when a sweep begins: another number adds up otherwise."""
+    threads = config.train.cpu_threads or max(
+        1, cluster.cpus() // (_at_once(config) * config.train.num_workers)
+    )
+    return config.replaced({"train.cpu_threads": threads}, "sweep")
 
 
 def _warm_cache(config: Config) -> None:
@@ -163,139 +173,39 @@ def _warm_cache(config: Config) -> None:
         open_all([open_prepared(p) for p in (*config.data.train, *config.data.eval)], config.data)
 
 
-def _recorded(
-    config: Config, trials: Sequence[Trial], afterwards: contextlib.ExitStack
-) -> dict[str, Any]:
-    """Run the trials below one MLflow run of the sweep, and record there what came of them.
+def _run(config: Config, afterwards: contextlib.ExitStack) -> dict[str, Any]:
+    """Run what is left below one MLflow run of the sweep, and record there what came of it.
 
     A trial that is being killed can still open a run, so those left open are ended `afterwards`.
     """
+    _warm_cache(config)
     uri = tracking.prepare_store()
     began = time.monotonic()
-    with RunLog(config.name, uri=uri, tags={"derain.kind": "sweep"}) as record:
-        record_inputs(config, record)
+    with contextlib.ExitStack() as stack:
+        journal = stack.enter_context(Journal.open(config.folder))
+        begun = _begin(config, journal)
+        record = RunLog(config.name, uri=uri, run_id=begun, tags={"derain.kind": "sweep"})
+        stack.enter_context(record)
+        if begun is None:
+            journal.write("recorded", run_id=record.run_id)
+            record_inputs(config, record)
         afterwards.callback(tracking.end_children, record.run_id, uri)
-        results = _run_trials(config, trials, Place(uri, record.run_id))
-        result = _conclude(config, trials, results, record)
-    result["seconds"] = time.monotonic() - began
-    write_json(config.folder / SWEEP, result)
+        supply.train(config, journal, Place(uri, record.run_id), at_once=_at_once(config))
+        result = conclude(config, journal, record)
+        tracking.end_children(record.run_id, uri, found="SCHEDULED", ended="FINISHED")
+        result["seconds"] = time.monotonic() - began
+        write_json(config.folder / SWEEP, result)
+        journal.write("finished", trials=len(space.plan(config)))
     return result
 
 
-def _run_trials(
-    config: Config, trials: Sequence[Trial], place: Place
-) -> list[dict[str, Any] | str]:
-    """The result of each trial, or the error that ended it."""
-    # Ray Tune's own handler would swallow Ctrl-C and return half a sweep as if it were whole.
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
-    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # its tables would stand between our lines
-    payloads = [trial.config.model_dump(mode="json") for trial in trials]
-    assert config.sweep is not None
-    tuner = ray.tune.Tuner(
-        ray.tune.with_resources(
-            ray.tune.with_parameters(_trial, payloads=payloads, place=asdict(place)),
-            _resources(config),
-        ),
-        param_space={"trial": ray.tune.grid_search(list(range(len(trials))))},
-        tune_config=ray.tune.TuneConfig(max_concurrent_trials=config.sweep.concurrent),
-        run_config=ray.tune.RunConfig(
-            name="tune",
-            storage_path=str(config.folder / "ray"),
-            verbose=0,
-            callbacks=[_Silent()],
-        ),
-    )
-    with watch({trial.name: trial.config.folder for trial in trials}, config.train.steps):
-        grid = tuner.fit()
-    found: dict[int, dict[str, Any] | str] = {}
-    for result in grid:
-        number = result.config["trial"]
-        found[number] = _outcome(trials[number], result.error)
-    return [found.get(number, "did not start") for number in range(len(trials))]
-
-
-class _Silent(ray.tune.progress_reporter.TrialProgressCallback):
-    """In the place of Ray Tune's own, which prints a line at the end of a trial."""
-
-    def on_trial_complete(self, *_: Any, **__: Any) -> None:
-        """Say nothing: `watch` shows the runs."""
-
-
-def _outcome(trial: Trial, error: BaseException | None) -> dict[str, Any] | str:
-    if error is None:
-        return read_json(trial.config.folder / RESULT)
-    reason = str(expected_error(error) or error)
-    log.error("trial %s failed: %s", trial.name, reason)
-    return reason
-
-
-def _resources(config: Config) -> dict[str, float]:
-    """A trial of one worker is the run itself; with more, the workers ask for their own."""
-    if config.train.num_workers > 1:
-        return {"memory": 1}  # a byte: a share of a core would keep the last worker waiting
-    return {
-        "cpu": config.train.cpu_threads or 1,
-        "gpu": 1 if wants_gpu(config) else 0,
-    }
-
-
-def _trial(chosen: Mapping[str, int], payloads: list[dict], place: dict[str, Any]) -> None:
-    """What Ray Tune runs in a trial's process."""
-    config = Config.model_validate(payloads[chosen["trial"]])
-    if config.train.num_workers > 1:
-        run_under_ray_train(config, Place(**place))
+def _begin(config: Config, journal: Journal) -> str | None:
+    """Write the first line of this process; returns the MLflow run that the sweep has already."""
+    if journal.only("plan") is None:
+        # The lead of TPE belongs to the plan: with another one it would suggest other points.
+        journal.write("plan", version=VERSION, name=config.name, ahead=2 * _at_once(config))
     else:
-        run_in_this_process(config, Place(**place), Rank())
-    ray.tune.report({})
-
-
-def _conclude(
-    config: Config,
-    trials: Sequence[Trial],
-    results: Sequence[dict[str, Any] | str],
-    record: RunLog,
-) -> dict[str, Any]:
-    """Rank, register the best, write the report."""
-    assert config.sweep is not None
-    metric = config.sweep.metric
-    rows = [_row(trial, result) for trial, result in zip(trials, results, strict=True)]
-    ranking = sorted(
-        (row for row in rows if row["status"] == "finished"),
-        key=lambda row: row["metrics"][metric],
-        reverse=True,
-    )
-    if not ranking:
-        raise DerainError(f"{config.name}: no trial finished. The first error: {rows[0]['error']}")
-    best = ranking[0]
-    registered = None
-    if config.register_ is not None:
-        done = register(best["checkpoint"], config.register_.name)
-        registered = {"name": done.name, "version": done.version, "alias": done.alias}
-    result = {
-        "name": config.name,
-        "profile": config.profile,
-        "trials": rows,
-        "best": best["name"],
-        "registered": registered,
-        "report": str(config.folder / report.MARKDOWN),
-        "mlflow_run_id": record.run_id,
-        "folder": str(config.folder),
-    }
-    report.write(config, ranking, result, report.compared(config, ranking))
-    record.folder(config.folder / report.FOLDER, report.FOLDER)
-    record.metrics(0, {f"best_{name}": value for name, value in best["metrics"].items()})
-    return result
-
-
-def _row(trial: Trial, result: dict[str, Any] | str) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "name": trial.name,
-        "params": trial.params,
-        "seed": trial.config.seed,
-        "folder": str(trial.config.folder),
-    }
-    if isinstance(result, str):
-        nothing = {"metrics": None, "input": None, "seconds": None, "mlflow_run_id": None}
-        return {**row, "status": "failed", "error": result, **nothing}
-    kept = ("metrics", "input", "seconds", "mlflow_run_id", "checkpoint", "loss", "weights_sha256")
-    return {**row, "status": "finished", **{key: result[key] for key in kept}}
+        journal.write("resumed", trials_at_once=_at_once(config))
+        shutil.rmtree(config.folder / "ray", ignore_errors=True)
+    recorded = journal.only("recorded")
+    return recorded["run_id"] if recorded else None

@@ -73,7 +73,7 @@ class Driven:
             self.queue.done(key, [result])
             self.ended.append((segment, result))
 
-    def values(self) -> dict[str, tuple[float, str | None]]:
+    def values(self) -> dict[str, tuple[float, tuple[str, int] | None]]:
         return {s.key: (s.trials[0].config.train.lr, s.copies) for s, _ in self.ended}
 
 
@@ -221,8 +221,10 @@ def test_the_worst_of_a_population_go_on_from_the_best_with_other_values() -> No
         name = segment.trials[0].name
         rate = segment.trials[0].config.train.lr
         if name in order[:2]:
-            assert segment.copies in order[-2:]
-            parent = first[segment.copies][1].trials[0].config.train.lr
+            assert segment.copies
+            assert segment.copies[1] == 16
+            assert segment.copies[0] in order[-2:]
+            parent = first[segment.copies[0]][1].trials[0].config.train.lr
             assert rate == pytest.approx(parent * 0.8) or rate == pytest.approx(parent * 1.25)
         else:
             assert segment.copies is None

@@ -149,7 +149,7 @@ def test_a_sweep_without_any_result_fails_and_registers_nothing(
     experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
     parents = client.search_runs([experiment.experiment_id], "run_name = 'none'")
     assert [run.info.status for run in parents] == ["FAILED"]
-    with pytest.raises(OccupiedError, match="not a finished sweep"):
+    with pytest.raises(OccupiedError, match="holds an unfinished sweep"):
         sweep(planned)
 
 
@@ -176,7 +176,7 @@ def test_where_no_trial_can_run_the_plan_is_shown_untimed(
         pytest.skip("needs a machine without GPUs")
     planned = config(tiny, place, SPACE, name="untimed").replaced({"train.device": "cuda"}, "test")
     described = describe(planned)
-    assert described["estimate"] == {"seconds": None, "gpu_hours": None}
+    assert described["estimate"]["seconds"] is None
     assert len(described["trials"]) == 2
     with pytest.raises(DerainError, match="GPUs"):
         sweep(planned)
