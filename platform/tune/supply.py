@@ -123,6 +123,7 @@ def train(config: Config, journal: Journal, place: Place, *, at_once: int) -> No
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # its tables would stand between our lines
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # each run has its own figures
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(at_once)  # else workers start one by one
     planned = journal.only("plan")
     assert planned is not None
     source = source_of(config, ahead=planned["ahead"], known=_known(journal.events))
