@@ -226,13 +226,17 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory, tiny: dict[str, Any]) 
             text=True,
         )
         started[verb] = (folder, process)
-    return {verb: interrupt(*item) for verb, item in started.items()}
+    runs = {"train": 1, "sweep": 2}
+    return {verb: interrupt(*item, runs[verb]) for verb, item in started.items()}
 
 
-def interrupt(folder: Path, process: subprocess.Popen[str]) -> tuple[Path, int, str, str]:
-    """Send Ctrl-C once the first checkpoint is there; returns folder, exit code and outputs."""
+def interrupt(
+    folder: Path, process: subprocess.Popen[str], runs: int
+) -> tuple[Path, int, str, str]:
+    """Send Ctrl-C once every run has a checkpoint; returns folder, exit code and outputs."""
     deadline = time.monotonic() + 180
-    while not list(folder.glob("runs/**/step-*")) and time.monotonic() < deadline:
+    while len({path.parent for path in folder.glob("runs/**/step-*")}) < runs:
+        assert time.monotonic() < deadline, list(folder.rglob("step-*"))
         assert process.poll() is None, process.communicate()
         time.sleep(0.2)
     process.send_signal(signal.SIGINT)
