@@ -42,6 +42,8 @@ TESTED_ELSEWHERE = {
     "models/routing.py": "models/test_clip_rpn.py",
     "models/ssim.py": "models/test_contrastive.py",
     "models/weights.py": "models/test_clip.py",
+    "tune/conclude.py": "tune/test_sweep.py",
+    "tune/supply.py": "tune/test_sweep.py",
     "tune/tpe.py": "tune/test_search.py",
 }
 """Modules without a test file of their own, and the file that tests them."""

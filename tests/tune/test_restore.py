@@ -1,0 +1,168 @@
+"""A sweep that was killed ends with what it would have had; another space is refused or added."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from derain import checkpoint
+from derain.config import Config
+from derain.errors import UsageError
+from derain.tune.journal import JOURNAL, Journal, read
+from derain.tune.restore import config_to_resume
+from derain.tune.sweep import resume, sweep
+
+RATES = {"low": 1e-4, "middle": 1e-3, "high": 1e-2}
+SAME = ("name", "status", "seed", "metrics", "input", "loss", "weights_sha256", "steps")
+
+
+def planned(tiny: dict[str, Any], folder: Path, **values: Any) -> Config:
+    tree = {
+        **tiny,
+        "name": "search",
+        "output_dir": str(folder),
+        "sweep": {"space": {"train.lr": {"grid": RATES}}, "concurrent": 2},
+    }
+    return Config.model_validate(tree).replaced(values, "test")
+
+
+@pytest.fixture
+def left(tiny: dict[str, Any], tmp_path: Path) -> Config:
+    """The config of a sweep that was left after its plan was written."""
+    config = planned(tiny, tmp_path)
+    config.folder.mkdir()
+    (config.folder / checkpoint.CONFIG).write_text(config.to_yaml())
+    with Journal.open(config.folder) as journal:
+        journal.write("plan", version=1, name="search", ahead=4)
+    return config
+
+
+def test_a_sweep_goes_on_with_its_own_config(left: Config) -> None:
+    assert config_to_resume(left.folder, None, {}) == left
+    faster = config_to_resume(left.folder, None, {"sweep.concurrent": 4, "sweep.retries": 3})
+    assert faster.sweep
+    assert (faster.sweep.concurrent, faster.sweep.retries) == (4, 3)
+
+
+def test_the_space_may_grow(left: Config) -> None:
+    more = left.replaced({"sweep.space": {"train.lr": {"grid": {**RATES, "more": 0.1}}}}, "test")
+    assert config_to_resume(left.folder, more, {}).sweep == more.sweep
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"sweep.space": {"train.lr": {"grid": {"low": 1e-4}}}}, "middle was .* no such trial"),
+        ({"sweep.space": {"train.lr": {"grid": {**RATES, "low": 2e-4}}}}, "low was .*0.0002"),
+        ({"train.steps": 8}, "another train.steps. The sweep has train.steps=4"),
+        ({"sweep.metric": "ssim_y"}, "another sweep.metric"),
+        ({"seed": 3, "loss.lambda_p": 0.5}, "another loss.lambda_p, seed"),
+    ],
+)
+def test_what_would_change_a_trial_is_refused(
+    left: Config, changed: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(UsageError, match=named):
+        config_to_resume(left.folder, left.replaced(changed, "test"), {})
+
+
+def test_without_a_sweep_there_is_nothing_to_resume(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no sweep to resume"):
+        config_to_resume(tmp_path / "gone", None, {})
+
+
+def run_again(events: list[dict[str, Any]]) -> list[str]:
+    """Keys of segments that were started after they had ended."""
+    ended: set[str] = set()
+    found = []
+    for event in events:
+        if event["event"] == "ended":
+            ended.add(event["key"])
+        elif event["event"] == "started" and event["key"] in ended:
+            found.append(event["key"])
+    return found
+
+
+class Driver:
+    """`derainctl sweep` as a process group of its own, in a folder of its own."""
+
+    def __init__(self, folder: Path, config: Config) -> None:
+        self.folder, self.config = folder, config
+        (folder / "search.yaml").write_text(config.to_yaml())
+
+    def __call__(self, *arguments: str) -> subprocess.Popen[str]:
+        kept = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
+        return subprocess.Popen(
+            [sys.executable, "-m", "derain.cli", "sweep", *arguments, "--json"],
+            cwd=self.folder,
+            env={**kept, "DERAIN_CACHE_DIR": str(self.folder / "cache")},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def killed_when(self, due: Callable[[], bool], *arguments: str) -> None:
+        """Start it and kill its whole group as soon as `due`."""
+        process = self(*arguments)
+        deadline = time.monotonic() + 240
+        while not due():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+    def ended(self) -> list[str]:
+        """Keys of the segments that the journal says are done."""
+        return [e["key"] for e in read(self.config.folder) if e["event"] == "ended"]
+
+
+def test_a_killed_sweep_ends_as_the_unbroken_one(
+    tiny: dict[str, Any],
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder, other = tmp_path_factory.mktemp("killed"), tmp_path_factory.mktemp("unbroken")
+    train = {"train.steps": 40, "train.checkpoint_every_steps": 5}
+    driver = Driver(folder, planned(tiny, folder, **train))
+    begun = driver.config.folder
+    driver.killed_when(lambda: bool(list(begun.glob("*/checkpoints/step-*"))), "search.yaml")
+    at_first_kill = driver.ended()
+    resumed = ("--resume", "search", "--set", f"output_dir={folder}")
+    driver.killed_when(lambda: len(driver.ended()) > len(at_first_kill), *resumed)
+    last = driver(*resumed)
+    out, told = last.communicate(timeout=240)
+    assert last.returncode == 0, told
+    broken = json.loads(out)
+    assert sorted(set(driver.ended())) == sorted(driver.ended())
+    assert not run_again(read(begun))
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{other}/mlflow.db")
+    unbroken = sweep(planned(tiny, other, **train))
+    assert [[t[key] for key in SAME] for t in broken["trials"]] == [
+        [t[key] for key in SAME] for t in unbroken["trials"]
+    ]
+    assert broken["best"] == unbroken["best"]
+    with sqlite3.connect(folder / "mlflow.db") as store:
+        runs = store.execute("select name, status from runs where status != 'KILLED'").fetchall()
+    names = ["search", "search/high", "search/low", "search/middle"]
+    assert sorted(runs) == [(name, "FINISHED") for name in names]
+
+    assert resume("search", None, str(other), {}) == json.loads(
+        (other / "search" / "sweep.json").read_text()
+    )
+    more = {"sweep.space": {"train.lr": {"grid": {**RATES, "more": 5e-3}}}}
+    grown = resume("search", planned(tiny, other, **train, **more), str(other), {})
+    assert [trial["name"] for trial in grown["trials"]] == [*RATES, "more"]
+    assert grown["trials"][:3] == unbroken["trials"]
+    assert grown["mlflow_run_id"] == unbroken["mlflow_run_id"]
+    assert len((other / "search" / JOURNAL).read_text().splitlines()) < 20
