@@ -159,7 +159,7 @@ def copy(source: Path, run: Path, step: int) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     shutil.copytree(folder_of(source, step), temporary)
     _sync(temporary)
-    _remove(final)
+    shutil.rmtree(final, ignore_errors=True)
     temporary.rename(final)
     _sync_folder(final.parent)
 
