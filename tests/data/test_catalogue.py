@@ -53,7 +53,7 @@ def test_a_miniature_is_found_and_written(row: Dataset, layout: Layout, tmp_path
     assert bool(found.notes) == bool(published)
     written = write_shard(found.pairs, made.source, tmp_path / "a.tar")
     assert not written.quarantined
-    assert [row["rain_source"] for row in written.rows] == [pair.rain for pair in found.pairs]
+    assert written.rows.column("rain_source").to_pylist() == [pair.rain for pair in found.pairs]
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_side_by_side_pictures_are_split_without_loss(
     found = find(name, tmp_path)
     written = write_shard(found.pairs, made.source, tmp_path / "a.tar")
     with (tmp_path / "a.tar").open("rb") as tar:
-        for item in written.rows:
+        for item in written.rows.to_pylist():
             whole = read_picture(tmp_path / item["rain_source"])
             left, right = np.split(whole, 2, axis=1)
             clean, rain = (left, right) if clean_is_left else (right, left)
