@@ -103,13 +103,17 @@ def installed(module: str) -> bool:
     return there
 
 
-def main(rows: Callable[[int], Sequence[Row]]) -> None:
-    """Run a benchmark and print its table, or one JSON list of its rows with --json."""
-    parser = argparse.ArgumentParser()
+def main(rows: Callable[..., Sequence[Row]], parser: argparse.ArgumentParser | None = None) -> None:
+    """Run a benchmark and print its table, or one JSON list of its rows with --json.
+
+    `rows` takes the number of rounds. A benchmark with options of its own brings a parser that has
+    them; its `rows` takes what was given as a second argument.
+    """
+    own, parser = parser is not None, parser or argparse.ArgumentParser()
     parser.add_argument("--json", action="store_true", help="print a JSON list of rows")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="counted rounds")
     given = parser.parse_args()
-    found = rows(given.rounds)
+    found = rows(given.rounds, given) if own else rows(given.rounds)
     print(json.dumps([asdict(r) for r in found], indent=2) if given.json else table(found))
 
 

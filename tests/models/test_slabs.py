@@ -28,13 +28,10 @@ def sizes_seen(layer, x):
     return seen
 
 
-def test_output_and_gradients_are_those_of_the_layer(layer):
-    x = torch.randn(LARGE, requires_grad=True)
-    wanted = torch.autograd.grad(layer(x).square().sum(), (x, *layer.parameters()))
-    found = in_slabs(layer, x, hidden=HIDDEN)
-    torch.testing.assert_close(found, layer(x))
-    gradients = torch.autograd.grad(found.square().sum(), (x, *layer.parameters()))
-    torch.testing.assert_close(gradients, wanted, rtol=1e-4, atol=1e-3)
+@torch.no_grad()
+def test_the_output_is_that_of_the_layer(layer):
+    x = torch.randn(LARGE)
+    torch.testing.assert_close(in_slabs(layer, x, hidden=HIDDEN), layer(x))
 
 
 @torch.no_grad()
@@ -50,14 +47,8 @@ def test_what_the_cache_holds_anyway_is_not_cut(layer):
     assert sizes_seen(layer, torch.randn(CACHED // HIDDEN, 4)) == [CACHED // HIDDEN]
 
 
-def test_the_backward_pass_keeps_no_hidden_layer(layer):
-    kept = []
-    x = torch.randn(LARGE, requires_grad=True)
-    with torch.autograd.graph.saved_tensors_hooks(
-        lambda t: kept.append(t.numel()) or t, lambda t: t
-    ):
-        in_slabs(layer, x, hidden=HIDDEN)
-    assert max(kept, default=0) < x.shape[:-1].numel() * HIDDEN // 8
+def test_where_there_is_a_gradient_nothing_is_cut(layer):
+    assert sizes_seen(layer, torch.randn(LARGE)) == [18432]
 
 
 def test_a_graph_has_the_whole_layer():

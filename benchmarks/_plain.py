@@ -1,0 +1,98 @@
+"""The networks written down plainly, with our weights: what the fast formulations are held against.
+
+Formula by formula, each on the whole picture: a layer's hidden numbers are all there at once,
+attention stores its tables, a 2-fold upsampling is two calls of `F.interpolate`.
+"""
+
+import copy
+from collections.abc import Callable
+from types import MethodType
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from derain.models.blocks import ConvNeXtBlock, UpDWBlock, upsample2
+from derain.models.expert import TransformerBlock
+from derain.models.mgca import EPS, CrossAttention, GatedFFN
+from derain.models.rdmc import MixedUp
+
+
+def plain(network: nn.Module) -> nn.Module:
+    """A copy of the network, NCHW in memory, that computes the same the plain way."""
+    twin = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
+    for module in twin.modules():
+        if type(module) in PLAIN:
+            module.forward = MethodType(PLAIN[type(module)], module)
+    return twin
+
+
+def convnext_block(self: ConvNeXtBlock, x: Tensor) -> Tensor:
+    y = self.depthwise(x).permute(0, 2, 3, 1)
+    y = self.gamma * self.project(F.gelu(self.expand(self.norm(y))))
+    return x + self.drop_path(y.permute(0, 3, 1, 2))
+
+
+def updw_block(self: UpDWBlock, x: Tensor) -> Tensor:
+    x = upsample2(x)
+    return self.pointwise(F.gelu(self.depthwise(x))) + self.shortcut(x)
+
+
+def mixed_up(self: MixedUp, x: Tensor) -> Tensor:
+    bilinear, bicubic = self.logits.softmax(0)
+    smooth = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+    sharp = F.interpolate(x, scale_factor=2, mode="bicubic", align_corners=False)
+    return bilinear * smooth + bicubic * sharp
+
+
+def gated_ffn(self: GatedFFN, x: Tensor) -> Tensor:
+    a, b = self.depthwise(self.expand(x)).chunk(2, dim=1)
+    return self.project(F.gelu(a) * b)
+
+
+def transformer_block(self: TransformerBlock, x: Tensor) -> Tensor:
+    q, k, v = self.depthwise(self.project(self.norm(x))).chunk(3, dim=1)
+    x = x + self.out(_between_channels(q, k, v, self.attention.temperature))
+    return x + self.ffn(self.ffn_norm(x))
+
+
+def cross_attention(self: CrossAttention, x: Tensor, target: Tensor) -> Tensor:
+    q, k, v = self.project(x).chunk(3, dim=1)
+    if self.channels is not None:
+        y = _between_channels(q * target, k, v, self.channels.temperature)
+    else:
+        source, heads, side = 1 - target, self.windows.heads, self.windows.window
+        bias = torch.log(EPS + source)
+        q, k, v = (_windows(t, heads, side) for t in (q * target, k * source, v * source))
+        logits = q @ k.mT / q.shape[-1] ** 0.5 + _windows(bias, 1, side).mT
+        y = _pictures(torch.softmax(logits, dim=-1) @ v, x.shape, side)
+    return target * self.out(y)
+
+
+def _between_channels(q: Tensor, k: Tensor, v: Tensor, temperature: Tensor) -> Tensor:
+    q, k, flat = (t.flatten(2).unflatten(1, (temperature.shape[0], -1)) for t in (q, k, v))
+    q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
+    return (torch.softmax(q @ k.mT * temperature, dim=-1) @ flat).reshape(v.shape)
+
+
+def _windows(x: Tensor, heads: int, side: int) -> Tensor:
+    """NCHW, whole windows -> windows, heads, pixels, depth."""
+    b, c, h, w = x.shape
+    x = x.reshape(b, heads, c // heads, h // side, side, w // side, side)
+    return x.permute(0, 3, 5, 1, 4, 6, 2).reshape(-1, heads, side * side, c // heads)
+
+
+def _pictures(y: Tensor, shape: torch.Size, side: int) -> Tensor:
+    b, c, h, w = shape
+    y = y.reshape(b, h // side, w // side, y.shape[1], side, side, -1)
+    return y.permute(0, 3, 6, 1, 4, 2, 5).reshape(b, c, h, w)
+
+
+PLAIN: dict[type[nn.Module], Callable[..., Tensor]] = {
+    ConvNeXtBlock: convnext_block,
+    UpDWBlock: updw_block,
+    MixedUp: mixed_up,
+    GatedFFN: gated_ffn,
+    TransformerBlock: transformer_block,
+    CrossAttention: cross_attention,
+}
