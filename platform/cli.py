@@ -33,6 +33,12 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a config value; repeatable."),
 ]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Allow .pt2, TorchScript and classes, which may run code.")
+]
+Stride = Annotated[
+    int | None, typer.Option(min=1, help="An exported file's sides are multiples of this.")
+]
 Density = Literal["light", "moderate", "heavy", "mixed"]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and the resolved config.")]
 
@@ -232,13 +238,15 @@ def evaluate(
     model: Annotated[str, typer.Argument(help="models:/NAME@alias or a checkpoint folder")],
     prepared: list[str],
     protocol: str = "rain13k",
+    trust: Trust = False,
+    stride: Stride = None,
     as_json: Json = False,
 ) -> None:
     """Score a model on prepared datasets."""
     results = _results()
     from derain.pipelines.evaluate import evaluate
 
-    result = evaluate(model, prepared, protocol=protocol)
+    result = evaluate(model, prepared, protocol=protocol, trust=trust, stride=stride)
     rows = [["dataset", "pictures", "PSNR-Y", "SSIM-Y", "input PSNR-Y", "input SSIM-Y"]]
     rows += [
         [item["name"], str(item["pictures"]), *_figures(item["metrics"]), *_figures(item["input"])]
@@ -273,23 +281,66 @@ def predict(
     model: Annotated[str, typer.Argument(help="models:/NAME@alias or a checkpoint folder")],
     inputs: Annotated[list[Path], typer.Argument(help="Pictures or folders of them.")],
     out: Annotated[Path, typer.Option(help="Where the clean pictures go.")],
+    trust: Trust = False,
+    stride: Stride = None,
     as_json: Json = False,
 ) -> None:
     """Derain pictures."""
     results = _results()
     from derain.pipelines.predict import predict
 
-    written = predict(model, inputs, out)
+    written = predict(model, inputs, out, trust=trust, stride=stride)
     _print(results, as_json, {"pictures": written}, "\n".join(written))
 
 
 @app.command()
-def register(checkpoint: Path, name: Annotated[str, typer.Option()], as_json: Json = False) -> None:
+def export(
+    model: Annotated[str, typer.Argument(help="models:/NAME@alias or a checkpoint folder")],
+    out: Path,
+    format: Annotated[str, typer.Option(help="onnx, torch-export or folder")] = "folder",
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels; else any size.")] = None,
+    trust: Trust = False,
+    as_json: Json = False,
+) -> None:
+    """Write a model for other tools: ONNX, torch.export, or a plain model folder."""
+    results = _results()
+    from derain.pipelines.export import export
+
+    written = export(model, out, format, size_px=_height_width(size), trust=trust)
+    _print(results, as_json, {"written": str(written), "format": format}, str(written))
+
+
+@app.command(name="import")
+def import_(
+    weights: Annotated[Path, typer.Argument(help=".safetensors, .pt or .pth, as published")],
+    out: Annotated[Path, typer.Argument(help="The model folder to make.")],
+    network: Annotated[str | None, typer.Option(help="Else recognised by its content.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="OPTION=VALUE", help="Of the network.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Make published weights a model folder, to evaluate, predict with and export."""
+    results = _results()
+    from derain.config import parse_overrides
+    from derain.pipelines.export import import_weights
+
+    folder, what = import_weights(weights, out, network, parse_overrides(overrides or ()))
+    _print(results, as_json, {"folder": str(folder), "weights": what}, f"{what} in {folder}")
+
+
+@app.command()
+def register(
+    checkpoint: Path,
+    name: Annotated[str, typer.Option()],
+    trust: Trust = False,
+    as_json: Json = False,
+) -> None:
     """Make a scored checkpoint a version of a registered model."""
     results = _results()
     from derain.pipelines.register import register
 
-    done = register(checkpoint, name)
+    done = register(checkpoint, name, trust=trust)
     _print(results, as_json, done, f"{done.name} version {done.version}, {done.alias}")
 
 
@@ -420,6 +471,15 @@ def _found_lines(row: Mapping[str, Any]) -> list[str]:
         f"{folder}: {', '.join(f'{split} {count}' for split, count in counts.items())}"
         for folder, counts in row["found"].items()
     ]
+
+
+def _height_width(size: str | None) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    width, _, height = size.partition("x")
+    if not (width.isdigit() and height.isdigit()):
+        raise UsageError(f"--size {size}: expected WIDTHxHEIGHT, for example 256x192.")
+    return int(height), int(width)
 
 
 def _run_summary(result: Mapping[str, Any]) -> str:

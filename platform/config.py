@@ -18,7 +18,10 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
+    TypeAdapter,
     ValidationError,
     model_validator,
 )
@@ -185,15 +188,31 @@ class MPRNetConfig(Section):
     """Weight of the losses of stages 1 and 2; 0 trains on the last picture alone."""
 
 
+class PluginConfig(Section):
+    """A network of the user's: the class that `name` names, its options as further keys."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    """`module:Class`, which every worker can import; the class takes the options as keywords."""
+
+
+def _kind(model: Any) -> str | None:
+    """Which of the sections below a `model` is."""
+    name = model.get("name") if isinstance(model, dict) else getattr(model, "name", None)
+    return "module:Class" if isinstance(name, str) and ":" in name else name
+
+
 ModelConfig = Annotated[
-    FCLIPUNetConfig
-    | CLIPRPNConfig
-    | RDMCConfig
-    | PReNetConfig
-    | NAFNetConfig
-    | RestormerConfig
-    | MPRNetConfig,
-    Field(discriminator="name"),
+    Annotated[FCLIPUNetConfig, Tag("fclip_unet")]
+    | Annotated[CLIPRPNConfig, Tag("clip_rpn")]
+    | Annotated[RDMCConfig, Tag("rdmc")]
+    | Annotated[PReNetConfig, Tag("prenet")]
+    | Annotated[NAFNetConfig, Tag("nafnet")]
+    | Annotated[RestormerConfig, Tag("restormer")]
+    | Annotated[MPRNetConfig, Tag("mprnet")]
+    | Annotated[PluginConfig, Tag("module:Class")],
+    Discriminator(_kind),
 ]
 
 
@@ -410,7 +429,7 @@ class LossConfig(Section):
 class EvalConfig(Section):
     """How pictures are scored."""
 
-    protocol: Literal["rain13k", "five_set"] = "rain13k"
+    protocol: Literal["rain13k", "five_set", "prenet"] = "rain13k"
 
 
 Values = Annotated[dict[str, Any] | list[Any], Field(min_length=1)]
@@ -679,6 +698,18 @@ def load_config(
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     """`KEY=VALUE` texts as keys and values, as `--set` takes them."""
     return dict(_parse_override(text) for text in overrides)
+
+
+def network_config(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of a network, those that are given checked; what `derain.models.build` takes.
+
+    Raises ConfigError for an unknown network, option or value.
+    """
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(ModelConfig)
+        return adapter.validate_python({**options, "name": name}).model_dump(exclude={"name"})
+    except ValidationError as error:
+        raise ConfigError(f"{name}: {error}") from None
 
 
 def valid_keys() -> list[str]:

@@ -37,6 +37,9 @@ class Protocol:
     """Y is rounded to whole levels, as MATLAB's `rgb2ycbcr` does with uint8 pictures."""
     downsampled_ssim: bool
     """SSIM first shrinks both pictures by max(1, round(shorter side / 256)), with a box filter."""
+    truncated_output: bool = False
+    """The network's output becomes 8 bits by cutting off, as PReNet's test script does, and not by
+    rounding; worth 0.17 dB at 37 dB."""
 
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -44,6 +47,7 @@ PROTOCOLS: dict[str, Protocol] = {
     for protocol in (
         Protocol("rain13k", rounded_luma=True, downsampled_ssim=False),
         Protocol("five_set", rounded_luma=False, downsampled_ssim=True),
+        Protocol("prenet", rounded_luma=False, downsampled_ssim=True, truncated_output=True),
     )
 }
 
@@ -84,6 +88,14 @@ def score(derained: np.ndarray, clean: np.ndarray, protocol: str = "rain13k") ->
     if chosen.downsampled_ssim:
         first, second = _downsampled(first), _downsampled(second)
     return Scores(psnr_y=psnr_db, ssim_y=_ssim(first, second))
+
+
+def quantised(levels: np.ndarray, protocol: str = "rain13k") -> np.ndarray:
+    """A network's output, in 0..255, as the 8 bits that a protocol scores: uint8, same shape."""
+    if levels.dtype == np.uint8:
+        return levels
+    truncated = _protocol(protocol).truncated_output
+    return (np.floor(levels) if truncated else np.rint(levels)).astype(np.uint8)
 
 
 def _protocol(name: str) -> Protocol:

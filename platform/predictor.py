@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from derain import models
-from derain.errors import DataError, DerainError, OccupiedError, WeightsError
+from derain.errors import DataError, DerainError, OccupiedError, UsageError, WeightsError
 
 NETWORK_FILE = "network.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -32,6 +32,8 @@ FORMAT = 1
 PRETRAINED_OPTION = "encoder_weights"
 """The option that names weights to start training from; loading replaces them all anyway."""
 NO_PRETRAINED = "random"
+PUBLISHED = "published"
+"""What is noted where the option named nothing."""
 
 NAMED_KEYS_LIMIT = 5
 
@@ -47,9 +49,16 @@ class Predictor:
     def derain(self, picture: np.ndarray) -> np.ndarray:
         """Return the picture without rain: HWC, RGB, uint8 in 0..255, the same size.
 
+        These are `levels`, rounded.
+        """
+        return np.rint(self.levels(picture)).astype(np.uint8)
+
+    def levels(self, picture: np.ndarray) -> np.ndarray:
+        """Return the picture without rain before it is rounded: float32 HWC RGB in [0, 255].
+
         The picture is mirrored at its right and lower edge up to a multiple of the network's
         stride, and the result cropped back. The network runs in eval mode and is given back in
-        the mode that it was in. Its output is clamped to [0, 1], scaled by 255 and rounded.
+        the mode that it was in. Its output is clamped to [0, 1] and scaled by 255.
 
         Raises:
             DataError: not a uint8 picture of the shape (height, width, 3), or an empty one.
@@ -65,7 +74,7 @@ class Predictor:
                 "The network returned NaN or infinity for a picture of "
                 f"{width}x{height} px. Its weights are damaged, or its training diverged."
             )
-        levels = derained.float().clamp(0.0, 1.0).mul(255.0).round().to(torch.uint8)
+        levels = derained.float().clamp(0.0, 1.0).mul(255.0)
         return levels.permute(1, 2, 0).contiguous().cpu().numpy()
 
     def _forward(self, rainy: Tensor) -> Tensor:
@@ -106,7 +115,18 @@ def save_model_folder(
     return folder
 
 
-def load_model_folder(folder: str | Path, device: str | torch.device = "cpu") -> nn.Module:
+def check_trust(name: str, origin: str | Path, trust: bool) -> None:
+    """Raise UsageError where a saved network is a class of somebody's and no trust is given."""
+    if models.is_plugin(name) and not trust:
+        raise UsageError(
+            f"{origin} is a network of the class {name}; loading it imports that module, which "
+            "runs its code. If you trust it, give --trust."
+        )
+
+
+def load_model_folder(
+    folder: str | Path, device: str | torch.device = "cpu", *, trust: bool = False
+) -> nn.Module:
     """Build the network that a model folder describes and give it the folder's weights.
 
     The network is returned on the device and in eval mode.
@@ -114,10 +134,12 @@ def load_model_folder(folder: str | Path, device: str | torch.device = "cpu") ->
     Raises:
         WeightsError: the folder is incomplete or damaged, describes an unknown network, or its
             weights are not exactly the ones that the network has.
+        UsageError: the network is a class of somebody's, and `trust` is not given.
     """
     folder = Path(folder)
     description = _read_description(folder / NETWORK_FILE)
     state = _read_state(folder / WEIGHTS_FILE)
+    check_trust(description["name"], folder, trust)
     network = _build(description, folder / NETWORK_FILE)
     _check_state(network, state, folder / WEIGHTS_FILE)
     network.load_state_dict(state)
@@ -196,12 +218,14 @@ def _description(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     if option is not None:
         description["options"][PRETRAINED_OPTION] = NO_PRETRAINED
         trained_with = options.get(PRETRAINED_OPTION, option.default)
-        description["trained_with"] = {PRETRAINED_OPTION: trained_with}
+        description["trained_with"] = {PRETRAINED_OPTION: trained_with or PUBLISHED}
     return description
 
 
 def _pretrained_option(name: str) -> inspect.Parameter | None:
     """The network's option for pretrained weights; left out, its default would download them."""
+    if models.is_plugin(name):
+        return None
     return inspect.signature(models.MODELS[name]).parameters.get(PRETRAINED_OPTION)
 
 
@@ -243,7 +267,7 @@ def _check_exists(path: Path) -> None:
 
 def _build(description: Mapping[str, Any], path: Path) -> nn.Module:
     name, options = description["name"], dict(description["options"])
-    if name not in models.MODELS:
+    if name not in models.MODELS and not models.is_plugin(name):
         known = ", ".join(sorted(models.MODELS))
         raise WeightsError(f"{path} names the network {name!r}; there are: {known}.")
     if _pretrained_option(name) is not None:

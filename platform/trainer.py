@@ -26,6 +26,7 @@ from derain.models.cost import cost
 from derain.models.losses import DerainLoss, build_loss
 from derain.models.schedules import RunningError, Schedule
 from derain.parallel import Rank
+from derain.predictor import check_trust
 
 log = logging.getLogger(__name__)
 
@@ -107,11 +108,13 @@ def describe(config: Config) -> dict[str, Any]:
     return {"network": asdict(cost(network)), "config": config.model_dump(mode="json")}
 
 
-def restore_network(saved: Checkpoint) -> nn.Module:
+def restore_network(saved: Checkpoint, *, trust: bool = False) -> nn.Module:
     """The network of a checkpoint with its trained weights: the average where there is one.
 
-    Raises WeightsError when the frozen parts are not those that it was trained with.
+    Raises WeightsError when the frozen parts are not those that it was trained with, UsageError for
+    a class of somebody's, whose code would run, without `trust`.
     """
+    check_trust(saved.config.model.name, saved.folder, trust)
     network = build_network(saved.config)
     _check_frozen(network, saved)
     trained = saved.ema() or saved.model()

@@ -128,3 +128,15 @@ def test_the_smallest_batch_of_a_schedule_has_a_pair_for_every_worker(tmp_path: 
     values = {"train.steps": 9, "train.progressive": [stage], "train.num_workers": 2}
     with pytest.raises(ConfigError, match="batch_size 1 is less than"):
         config.replaced(values, "test")
+
+
+def test_a_network_of_the_users_takes_any_option() -> None:
+    tree = {"name": "run", "train": {"steps": 1}, "model": {"name": "my.nets:Net", "width": 8}}
+    config = Config.model_validate(tree)
+    assert config.model.model_dump() == {"name": "my.nets:Net", "width": 8}
+    changed = config.replaced({"model.depth": 3}, "test")
+    assert changed.model.model_dump(exclude={"name"}) == {"width": 8, "depth": 3}
+    with pytest.raises(ConfigError, match=r"unknown key `model\.depth`"):
+        config.replaced({"model": {"name": "prenet", "depth": 3}}, "test")
+    with pytest.raises(ConfigError, match=r"expected one of.*prenet.*module:Class"):
+        config.replaced({"model.name": "prennet"}, "test")

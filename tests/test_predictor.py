@@ -177,11 +177,12 @@ def test_the_frozen_encoder_comes_from_the_folder(tmp_path: Path) -> None:
     """Saved as trained with CLIP's weights; those are in the folder and asked for nowhere else."""
     network = models.build("fclip_unet", **SMALL)
     nn.init.constant_(next(network.encoder.parameters()), 0.25)
-    for options in (SMALL | {"encoder_weights": "openai"}, _without(SMALL, "encoder_weights")):
-        folder = tmp_path / str(len(options))
+    named, unnamed = SMALL | {"encoder_weights": "openai"}, _without(SMALL, "encoder_weights")
+    for options, weights in ((named, "openai"), (unnamed, "published")):
+        folder = tmp_path / weights
         save_model_folder(network, folder, "fclip_unet", options)
         description = json.loads((folder / "network.json").read_text())
-        assert description["trained_with"] == {"encoder_weights": "openai"}
+        assert description["trained_with"] == {"encoder_weights": weights}
         loaded = load_model_folder(folder)
         assert (next(loaded.encoder.parameters()) == 0.25).all()
 

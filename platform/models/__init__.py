@@ -1,5 +1,8 @@
 """The networks by name, and which of their parts are trained."""
 
+import importlib
+from typing import Any
+
 from torch import nn
 
 from derain.models.clip_rpn import CLIPRPN
@@ -27,18 +30,47 @@ its sub-modules that never change. A network with loss terms of its own (rain ma
 called with `clean=`. One with experts has `perceive(pictures)`, the number of each whole picture's
 expert, takes it back as `route=`, and has `route_key: str | None`, a digest of what decides it."""
 
-__all__ = ["MODELS", "build", "fingerprint", "frozen_modules", "trained_parameters"]
+__all__ = ["MODELS", "build", "fingerprint", "frozen_modules", "is_plugin", "trained_parameters"]
 
 
 def build(name: str, **options: object) -> nn.Module:
-    """The network `MODELS[name]` with these options.
+    """The network `MODELS[name]`, or the class `module:Class` of the user's, with these options.
+
+    Such a class is an nn.Module from NCHW RGB in [0, 1] to the same; its module is imported, which
+    runs its code. What `MODELS` says of networks holds for it too; `stride` is 1 where it has none.
 
     Raises ValueError for an unknown name or unfitting options, FileNotFoundError where pretrained
     weights are missing.
     """
+    if is_plugin(name):
+        network: Any = _plugin(name)(**options)
+        if not hasattr(network, "stride"):
+            network.stride = 1
+        return network
     if name not in MODELS:
-        raise ValueError(f"Expected one of the networks {', '.join(MODELS)}, got {name!r}")
+        raise ValueError(
+            f"Expected one of the networks {', '.join(MODELS)}, or module:Class, got {name!r}"
+        )
     return MODELS[name](**options)
+
+
+def is_plugin(name: str) -> bool:
+    """Whether a network's name is that of a class of the user's, `module:Class`."""
+    return ":" in name
+
+
+def _plugin(name: str) -> type[nn.Module]:
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"The network {name} cannot be imported ({error}). Install its package, or put its "
+            "folder on PYTHONPATH, here and on every worker."
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise ValueError(f"The network {name} is no class of networks (torch.nn.Module)")
+    return found
 
 
 def frozen_modules(network: nn.Module) -> dict[str, nn.Module]:

@@ -23,7 +23,8 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
     Floating-point tensors come back as float32. A .pt file is read with `weights_only=True`; one
     that wraps its tensors as open_clip's training does (key `state_dict`, names that begin with
-    `module.`) is unwrapped. A TorchScript archive is code and is refused.
+    `module.`) or BasicSR's (key `params`) is unwrapped. A TorchScript archive is code and is
+    refused.
 
     Raises FileNotFoundError where there is no such file, ValueError where it is something else.
     """
@@ -105,8 +106,9 @@ def _is_torchscript(path: Path) -> bool:
 
 
 def _unwrap(content: object, path: Path) -> dict[str, Tensor]:
-    if isinstance(content, dict) and "state_dict" in content:
-        content = content["state_dict"]
+    for wrapper in ("state_dict", "params"):  # open_clip's and MPRNet's, BasicSR's
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
         raise ValueError(
             f"Expected a dict of tensors at {path}, found {type(content).__name__} with other "

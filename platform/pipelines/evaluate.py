@@ -15,13 +15,15 @@ from derain.config import DataConfig
 from derain.data.cache import Pixels
 from derain.data.loader import open_all
 from derain.data.manifest import Prepared, open_prepared
-from derain.metrics import score
+from derain.exported import is_exported, load_exported
+from derain.metrics import quantised, score
 from derain.predictor import Predictor, load_model_folder
 from derain.trainer import restore_network
 
 log = logging.getLogger(__name__)
 
 Derain = Callable[[np.ndarray], np.ndarray]
+"""Rainy picture, uint8 HWC RGB -> clean: uint8, or for scores its levels before rounding."""
 METRICS = ("psnr_y", "ssim_y")
 
 
@@ -47,29 +49,48 @@ class DatasetScores:
 
 
 def evaluate(
-    model: str, prepared: Sequence[str], *, protocol: str = "rain13k", device: str = "cpu"
+    model: str,
+    prepared: Sequence[str],
+    *,
+    protocol: str = "rain13k",
+    device: str = "cpu",
+    trust: bool = False,
+    stride: int | None = None,
 ) -> dict[str, Any]:
     """Score a model on prepared datasets; returns what `derainctl evaluate --json` prints.
 
-    `model` is models:/NAME@alias, models:/NAME/VERSION, runs:/ID/model or a checkpoint folder.
+    `model`, `trust` and `stride` are those of `load_predictor`.
     """
-    network = load_predictor(model, device)
+    network = load_predictor(model, device, trust=trust, stride=stride)
     datasets = [open_prepared(folder) for folder in prepared]
     pixels = open_all(datasets, DataConfig.model_validate({}))
     scores = [
-        score_dataset(network.derain, dataset, pairs, protocol)
+        score_dataset(network.levels, dataset, pairs, protocol)
         for dataset, pairs in zip(datasets, pixels, strict=True)
     ]
     return {"model": model, "protocols": [protocol], "datasets": [asdict(item) for item in scores]}
 
 
-def load_predictor(model: str, device: str | torch.device) -> Predictor:
-    """The predictor of a registered model, a logged model or a checkpoint folder."""
+def load_predictor(
+    model: str,
+    device: str | torch.device,
+    *,
+    trust: bool = False,
+    stride: int | None = None,
+) -> Predictor:
+    """The predictor of a model: models:/NAME@alias, models:/NAME/VERSION, runs:/ID/model, a
+    checkpoint or model folder, or an exported file (.onnx, .pt2, TorchScript; on the CPU).
+
+    `trust` allows what may run code: .pt2, TorchScript, networks of a class of the user's. `stride`
+    is for exported files that do not say theirs.
+    """
+    if is_exported(model):
+        return Predictor(load_exported(model, trust=trust, stride=stride), "cpu")
     if model.startswith(("models:/", "runs:/")):
-        return Predictor(load_model_folder(tracking.model_folder(model)), device)
+        return Predictor(load_model_folder(tracking.model_folder(model), trust=trust), device)
     if (Path(model) / checkpoint.STATE).is_file():
-        return Predictor(restore_network(checkpoint.load(model)), device)
-    return Predictor(load_model_folder(model), device)
+        return Predictor(restore_network(checkpoint.load(model), trust=trust), device)
+    return Predictor(load_model_folder(model, trust=trust), device)
 
 
 def score_dataset(
@@ -117,7 +138,8 @@ def gallery(networks: Sequence[Derain], pixels: Pixels, count: int) -> np.ndarra
 
 def _score_picture(derain: Derain, key: str, pair: np.ndarray, protocol: str) -> PictureScores:
     rain, clean = pair
-    after, before = score(derain(rain), clean, protocol), score(rain, clean, protocol)
+    derained = quantised(derain(rain), protocol)
+    after, before = score(derained, clean, protocol), score(rain, clean, protocol)
     return PictureScores(
         key=key,
         metrics={name: getattr(after, name) for name in METRICS},

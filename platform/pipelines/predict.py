@@ -8,7 +8,15 @@ from derain.errors import DataError, OccupiedError
 from derain.pipelines.evaluate import load_predictor
 
 
-def predict(model: str, inputs: Sequence[Path], out: Path, *, device: str = "cpu") -> list[str]:
+def predict(
+    model: str,
+    inputs: Sequence[Path],
+    out: Path,
+    *,
+    device: str = "cpu",
+    trust: bool = False,
+    stride: int | None = None,
+) -> list[str]:
     """Derain pictures and folders of pictures into `out`, as PNG of the same stem.
 
     Returns the files that were written. Raises DataError for a missing or unreadable picture,
@@ -20,7 +28,7 @@ def predict(model: str, inputs: Sequence[Path], out: Path, *, device: str = "cpu
         if target in targets or target.exists():
             raise OccupiedError(f"{target}: would be overwritten. Choose another --out.")
         targets[target] = picture
-    predictor = load_predictor(model, device)
+    predictor = load_predictor(model, device, trust=trust, stride=stride)
     out.mkdir(parents=True, exist_ok=True)
     for target, picture in targets.items():
         target.write_bytes(encode_png(predictor.derain(read_picture(picture))))

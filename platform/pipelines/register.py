@@ -17,7 +17,7 @@ from derain.tracking import Registered
 from derain.trainer import restore_network
 
 
-def register(folder: str | Path, name: str) -> Registered:
+def register(folder: str | Path, name: str, *, trust: bool = False) -> Registered:
     """Register a checkpoint of a finished run, with the scores that the run measured for it.
 
     Raises UsageError when the checkpoint is not the one that its run was scored with, WeightsError
@@ -30,7 +30,10 @@ def register(folder: str | Path, name: str) -> Registered:
     with tempfile.TemporaryDirectory() as scratch:
         options = saved.config.model.model_dump(exclude={"name"})
         model_folder = save_model_folder(
-            restore_network(saved), Path(scratch) / "model", saved.config.model.name, options
+            restore_network(saved, trust=trust),
+            Path(scratch) / "model",
+            saved.config.model.name,
+            options,
         )
         return tracking.register(
             model_folder,

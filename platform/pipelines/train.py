@@ -340,12 +340,12 @@ def _routes(config: Config, network: nn.Module, device: torch.device) -> np.ndar
 
 def _score(config: Config, outcome: Outcome, record: RunLog) -> list[DatasetScores]:
     """Score the run's checkpoint on the held-out datasets; a finished run gets a gallery too."""
-    network = restore_network(checkpoint.load(outcome.checkpoint))
+    network = restore_network(checkpoint.load(outcome.checkpoint), trust=True)  # its own
     predictor = Predictor(network, pick_device(config.train))
     datasets = [open_prepared(folder) for folder in config.data.eval]
     pixels = open_all(datasets, config.data)
     scores = [
-        score_dataset(predictor.derain, dataset, pairs, config.eval.protocol)
+        score_dataset(predictor.levels, dataset, pairs, config.eval.protocol)
         for dataset, pairs in zip(datasets, pixels, strict=True)
     ]
     if outcome.finished:

@@ -77,7 +77,7 @@ def compared(config: Config, ranking: Sequence[Row]) -> np.ndarray:
     """A gallery of the worst trial against the best on the same held-out pictures."""
     ends = [ranking[-1], ranking[0]] if len(ranking) > 1 else [ranking[0]]
     networks = [
-        Predictor(restore_network(checkpoint.load(trial["checkpoint"])), "cpu").derain
+        Predictor(restore_network(checkpoint.load(trial["checkpoint"]), trust=True), "cpu").derain
         for trial in ends
     ]
     pixels = open_all([open_prepared(config.data.eval[0])], config.data)

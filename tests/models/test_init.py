@@ -15,6 +15,14 @@ def test_an_unknown_name_is_refused_with_the_known_ones():
         models.build("unet")
 
 
+@pytest.mark.parametrize(
+    ("name", "named"), [("nowhere.nets:Net", "imported"), ("subprocess:Popen", "no class of net")]
+)
+def test_a_name_that_leads_to_no_network_is_refused(name, named):
+    with pytest.raises(ValueError, match=named):
+        models.build(name, args="true")
+
+
 @pytest.mark.parametrize("name", models.MODELS)
 def test_every_network_says_its_stride_and_its_frozen_parts(name):
     assert models.MODELS[name].stride >= 1
