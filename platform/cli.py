@@ -237,7 +237,10 @@ def sweep(
 def evaluate(
     model: Annotated[str, typer.Argument(help="models:/NAME@alias or a checkpoint folder")],
     prepared: list[str],
-    protocol: str = "rain13k",
+    protocol: Annotated[
+        list[str] | None, typer.Option(help="Repeatable; rain13k if none is named.")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="A Markdown file to write.")] = None,
     trust: Trust = False,
     stride: Stride = None,
     as_json: Json = False,
@@ -246,11 +249,21 @@ def evaluate(
     results = _results()
     from derain.pipelines.evaluate import evaluate
 
-    result = evaluate(model, prepared, protocol=protocol, trust=trust, stride=stride)
-    rows = [["dataset", "pictures", "PSNR-Y", "SSIM-Y", "input PSNR-Y", "input SSIM-Y"]]
+    protocols = protocol or ["rain13k"]
+    result = evaluate(
+        model, prepared, protocols=protocols, report=report, trust=trust, stride=stride
+    )
+    rows = [["dataset", "pictures", "protocol", "PSNR-Y", "SSIM-Y", "input PSNR-Y", "input SSIM-Y"]]
     rows += [
-        [item["name"], str(item["pictures"]), *_figures(item["metrics"]), *_figures(item["input"])]
+        [
+            item["name"],
+            str(item["pictures"]),
+            name,
+            *_figures(found["metrics"]),
+            *_figures(found["input"]),
+        ]
         for item in result["datasets"]
+        for name, found in item["by_protocol"].items()
     ]
     _print(results, as_json, result, _columns(rows))
 

@@ -17,6 +17,7 @@ from derain.data.loader import open_all
 from derain.data.manifest import Prepared, open_prepared
 from derain.exported import is_exported, load_exported
 from derain.metrics import quantised, score
+from derain.pipelines.scorecard import markdown
 from derain.predictor import Predictor, load_model_folder
 from derain.trainer import restore_network
 
@@ -52,23 +53,52 @@ def evaluate(
     model: str,
     prepared: Sequence[str],
     *,
-    protocol: str = "rain13k",
+    protocols: Sequence[str] = ("rain13k",),
+    report: str | Path | None = None,
     device: str = "cpu",
     trust: bool = False,
     stride: int | None = None,
 ) -> dict[str, Any]:
     """Score a model on prepared datasets; returns what `derainctl evaluate --json` prints.
 
-    `model`, `trust` and `stride` are those of `load_predictor`.
+    A network runs once for all `protocols`; `metrics` are those of the first. `report` is a
+    Markdown file to write. `model`, `trust` and `stride` are those of `load_predictor`.
     """
     network = load_predictor(model, device, trust=trust, stride=stride)
     datasets = [open_prepared(folder) for folder in prepared]
     pixels = open_all(datasets, DataConfig.model_validate({}))
     scores = [
-        score_dataset(network.levels, dataset, pairs, protocol)
+        _by_protocol(network.levels, dataset, pairs, protocols)
         for dataset, pairs in zip(datasets, pixels, strict=True)
     ]
-    return {"model": model, "protocols": [protocol], "datasets": [asdict(item) for item in scores]}
+    path = str(Path(report).absolute()) if report else None
+    result = {"model": model, "protocols": list(protocols), "datasets": scores, "report": path}
+    if path:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(markdown(result), encoding="utf-8")
+    return result
+
+
+def _by_protocol(
+    levels: Derain, dataset: Prepared, pixels: Pixels, protocols: Sequence[str]
+) -> dict[str, Any]:
+    """The scores of a dataset by the first protocol, as `DatasetScores`, with the means by each."""
+    keys = dataset.column("key").tolist()
+    table: dict[str, list[PictureScores]] = {protocol: [] for protocol in protocols}
+    for at, key in enumerate(keys):
+        pair = pixels[at]
+        found = levels(pair[0])
+        for protocol, scores in table.items():
+            scores.append(_score_picture(found, key, pair, protocol))
+    means = {name: _means(dataset, scores) for name, scores in table.items()}
+    return {
+        **asdict(means[protocols[0]]),
+        "dataset": dataset.manifest.dataset,
+        "split": dataset.manifest.split,
+        "by_protocol": {
+            name: {"metrics": item.metrics, "input": item.input} for name, item in means.items()
+        },
+    }
 
 
 def load_predictor(
@@ -98,7 +128,14 @@ def score_dataset(
 ) -> DatasetScores:
     """Scores of every picture of a dataset and their means."""
     keys = dataset.column("key").tolist()
-    scores = [_score_picture(derain, key, pixels[at], protocol) for at, key in enumerate(keys)]
+    scores = [
+        _score_picture(derain(pixels[at][0]), key, pixels[at], protocol)
+        for at, key in enumerate(keys)
+    ]
+    return _means(dataset, scores)
+
+
+def _means(dataset: Prepared, scores: list[PictureScores]) -> DatasetScores:
     return DatasetScores(
         name=f"{dataset.folder.name}",
         manifest_sha256=dataset.manifest.sha256(),
@@ -136,9 +173,9 @@ def gallery(networks: Sequence[Derain], pixels: Pixels, count: int) -> np.ndarra
     return np.concatenate(_spaced(padded, axis=0), axis=0)
 
 
-def _score_picture(derain: Derain, key: str, pair: np.ndarray, protocol: str) -> PictureScores:
+def _score_picture(levels: np.ndarray, key: str, pair: np.ndarray, protocol: str) -> PictureScores:
     rain, clean = pair
-    derained = quantised(derain(rain), protocol)
+    derained = quantised(levels, protocol)
     after, before = score(derained, clean, protocol), score(rain, clean, protocol)
     return PictureScores(
         key=key,

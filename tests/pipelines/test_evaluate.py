@@ -62,6 +62,25 @@ def test_the_average_is_over_datasets_not_over_pictures(
     assert metrics["psnr_y"] == fmean(item.metrics["psnr_y"] for item in scored)
 
 
+def test_each_protocol_scores_the_same_pictures_and_the_report_has_all(
+    trained: Any, rain_datasets: tuple[Path, Path], tmp_path: Path
+) -> None:
+    model, held_out = trained.result["checkpoint"], [str(rain_datasets[1])]
+    names = ["five_set", "prenet", "rain13k"]
+    report = tmp_path / "reports" / "tiny.md"
+    several = evaluate(model, held_out, protocols=names, report=report)
+    (measured,) = several["datasets"]
+    for name in names:
+        (alone,) = evaluate(model, held_out, protocols=[name])["datasets"]
+        assert measured["by_protocol"][name]["metrics"] == alone["metrics"]
+    assert measured["metrics"] == measured["by_protocol"]["five_set"]["metrics"]
+    figures = {measured["by_protocol"][name]["metrics"]["psnr_y"] for name in names}
+    assert len(figures) == 3  # cut off or rounded, the luma rounded or not
+    assert several["report"] == str(report)
+    text = report.read_text()
+    assert all(f"| {name} |" in text for name in names)
+
+
 def test_the_gallery_shows_rain_derained_clean_in_rows() -> None:
     shapes = [(8, 10), (6, 7), (5, 9)]
     pixels = [np.full((2, *shape, 3), (at + 1) * 20, np.uint8) for at, shape in enumerate(shapes)]
@@ -84,4 +103,4 @@ def test_what_is_no_dataset_is_named(trained: Any, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere"):
         evaluate(trained.result["checkpoint"], [str(tmp_path / "nowhere")])
     with pytest.raises(DataError, match="No protocol"):
-        evaluate(trained.result["checkpoint"], list(trained.config.data.eval), protocol="none")
+        evaluate(trained.result["checkpoint"], list(trained.config.data.eval), protocols=["none"])

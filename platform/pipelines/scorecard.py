@@ -1,0 +1,87 @@
+"""What an evaluation measured, as Markdown, with published figures beside where there are any."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+SETS = ("test100", "rain100h", "rain100l", "test2800", "test1200")
+TABLE3: dict[str, tuple[float, ...]] = {
+    "DerainNet": (22.77, 0.810, 14.92, 0.592, 27.03, 0.884, 24.31, 0.861, 23.38, 0.835),
+    "DID-MDN": (22.56, 0.818, 17.35, 0.524, 25.23, 0.741, 28.13, 0.867, 29.95, 0.901),
+    "RESCAN": (25.00, 0.835, 26.36, 0.785, 29.80, 0.881, 31.29, 0.904, 30.51, 0.882),
+    "MSPFN": (27.50, 0.876, 28.66, 0.860, 32.40, 0.933, 32.82, 0.930, 32.39, 0.916),
+    "MPRNet": (30.27, 0.897, 30.41, 0.890, 36.40, 0.965, 33.64, 0.938, 32.91, 0.916),
+    "Uformer-B": (29.90, 0.906, 30.31, 0.900, 36.86, 0.972, 33.53, 0.939, 29.45, 0.903),
+    "IDT": (29.69, 0.905, 29.95, 0.898, 37.01, 0.971, 33.38, 0.937, 31.38, 0.908),
+    "DCTR": (30.91, 0.912, 30.74, 0.892, 38.19, 0.974, 33.89, 0.941, 33.57, 0.926),
+    "AFENet": (30.51, 0.918, 31.22, 0.901, 37.66, 0.978, 33.13, 0.925, 33.82, 0.944),
+    "DPCNet": (30.59, 0.914, 30.73, 0.899, 37.96, 0.974, 33.23, 0.928, 33.87, 0.941),
+    "FCLIP-UNet": (31.23, 0.924, 30.82, 0.903, 38.06, 0.972, 34.03, 0.943, 33.27, 0.928),
+}
+"""FCLIP-UNet, Table 3: PSNR and SSIM on each of `SETS`, all trained on Rain13K. The protocol is not
+stated there; rows that were copied from other tables have `rain13k`'s figures."""
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """The report of what `evaluate` returned."""
+    lines = [f"# {result['model']}", "", *_measured(result["datasets"])]
+    for item in result["datasets"]:
+        if published_set(item["dataset"], item["split"]) is not None:
+            lines += ["", *_published(item, result["protocols"])]
+    return "\n".join(lines) + "\n"
+
+
+def published_set(dataset: str, split: str) -> str | None:
+    """Which of `SETS` a dataset is: a part of rain13k, or its own name; None for others."""
+    name = split if dataset == "rain13k" else dataset
+    return name if name in SETS else None
+
+
+def _measured(datasets: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = [
+        "| dataset | pictures | protocol | PSNR-Y | SSIM-Y | input PSNR-Y | input SSIM-Y |",
+        "| --- | ---: | --- | ---: | ---: | ---: | ---: |",
+    ]
+    return lines + [
+        f"| {item['name']} | {item['pictures']} | {protocol} | "
+        + " | ".join(
+            f"{found[side]['psnr_y']:.3f} | {found[side]['ssim_y']:.4f}"
+            for side in ("metrics", "input")
+        )
+        + " |"
+        for item in datasets
+        for protocol, found in item["by_protocol"].items()
+    ]
+
+
+def _published(item: Mapping[str, Any], protocols: Sequence[str]) -> list[str]:
+    name = published_set(item["dataset"], item["split"])
+    assert name is not None
+    at = 2 * SETS.index(name)
+    lines = [
+        f"## {item['name']} beside FCLIP-UNet's Table 3",
+        "",
+        _comparable(item, protocols),
+        "",
+        "| network | PSNR | SSIM |",
+        "| --- | ---: | ---: |",
+    ]
+    if "rain13k" in item["by_protocol"]:
+        ours = item["by_protocol"]["rain13k"]["metrics"]
+        lines.append(f"| **this model** | {ours['psnr_y']:.2f} | {ours['ssim_y']:.3f} |")
+    return lines + [
+        f"| {network} | {row[at]:.2f} | {row[at + 1]:.3f} |" for network, row in TABLE3.items()
+    ]
+
+
+def _comparable(item: Mapping[str, Any], protocols: Sequence[str]) -> str:
+    wrong = []
+    if item["dataset"] != "rain13k":
+        wrong.append("the pictures are not Rain13K's version of the set (it crops some)")
+    if "rain13k" not in protocols:
+        wrong.append("the protocol is another one")
+    if wrong:
+        return f"**Not comparable**: {'; '.join(wrong)}."
+    return (
+        "**Comparable only if this model was trained on Rain13K**, as those in the table were. "
+        "Their protocol is not stated; rain13k is the one that fits their copied rows."
+    )
