@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test bench check clean
+.PHONY: setup demo test bench soak check clean
 
 setup: $(VENV)/installed
 
@@ -18,6 +18,11 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+# Long proofs of reliability.
+soak: setup
+	$(BIN)/python -m tests.soak.prepare_kills
+	$(BIN)/python -m pytest tests/soak/prepare_remote.py
 
 # Ratios against peers, which only this target installs.
 bench: $(VENV)/peers

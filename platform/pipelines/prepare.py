@@ -8,7 +8,6 @@ import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -47,8 +46,6 @@ SIDES = ("rain", "clean")
 PARTS = ".parts"
 """While a dataset is being made: the name of its plan, and for each finished shard its rows of the
 index and then, last of all, a note."""
-AT_ONCE = 2
-"""Shards that a task writes at a time: one is computed while the other waits for the disk."""
 BLOCKS_PER_CPU = 4
 
 
@@ -255,8 +252,8 @@ def _write_some(
 ) -> dict[str, np.ndarray]:
     """The shards of one task; returns nothing but their numbers."""
     known, text = ray.get([plan, lines])
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        list(pool.map(lambda number: _write_one(known, text, int(number)), batch["number"]))
+    for number in batch["number"]:
+        _write_one(known, text, int(number))
     return {"number": batch["number"]}
 
 
