@@ -19,10 +19,11 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest
 
-# Long proofs of reliability.
+# Long proofs of reliability; docs/reliability.md has their figures. Some need root.
 soak: setup
 	$(BIN)/python -m tests.soak.prepare_kills
 	$(BIN)/python -m pytest tests/soak/prepare_remote.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s tests/soak/soak_*.py
 
 # Ratios against peers, which only this target installs.
 bench: $(VENV)/peers

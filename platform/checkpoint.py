@@ -9,22 +9,26 @@
     config.yaml
 """
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import logging
 import os
 import shutil
-from collections.abc import Container, Mapping
+import time
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from derain.config import Config, load_config
-from derain.errors import WeightsError
+from derain.errors import DerainError, OccupiedError, WeightsError
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +37,8 @@ STATE = "state.json"
 MODEL = "model.safetensors"
 EMA = "ema.safetensors"
 OPTIMIZER = "optimizer.pt"
+LOCK = ".lock"
+LOCK_WAITS_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -96,24 +102,39 @@ def save(
     ema: Mapping[str, Tensor] | None,
     optimizer: Mapping[str, Any],
 ) -> Path:
-    """Write a checkpoint so that its name shows either all of it or nothing; returns its folder."""
+    """Write a checkpoint so that its name shows either all of it or nothing; returns its folder.
+
+    Raises DerainError where the disk does not take it.
+    """
     final = folder_of(run, state.step)
     temporary = final.with_name(f".{final.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    save_file(_contiguous(model), temporary / MODEL)
-    if ema is not None:
-        save_file(_contiguous(ema), temporary / EMA)
-    torch.save(optimizer, temporary / OPTIMIZER)
-    (temporary / CONFIG).write_text(config.to_yaml(), encoding="utf-8")
-    digests = {path.name: _sha256(path) for path in sorted(temporary.iterdir())}
-    text = json.dumps({**asdict(state), "files": digests}, indent=2, sort_keys=True)
-    (temporary / STATE).write_text(text + "\n", encoding="utf-8")
-    _sync(temporary)
-    shutil.rmtree(final, ignore_errors=True)  # a damaged one of the same step
-    temporary.rename(final)
-    _sync_folder(final.parent)
+    try:
+        temporary.mkdir(parents=True)
+        save_file(_contiguous(model), temporary / MODEL)
+        if ema is not None:
+            save_file(_contiguous(ema), temporary / EMA)
+        torch.save(optimizer, temporary / OPTIMIZER)
+        (temporary / CONFIG).write_text(config.to_yaml(), encoding="utf-8")
+        _finish(temporary, state)
+        shutil.rmtree(final, ignore_errors=True)  # a damaged one of the same step
+        temporary.rename(final)
+        _sync_folder(final.parent)
+    except (OSError, RuntimeError, SafetensorError) as error:  # each library has its own
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise DerainError(
+            f"The checkpoint of step {state.step} cannot be written: {error}. Earlier ones are "
+            f"whole. Make {run} writable or free some space, then --resume {run.name}."
+        ) from error
     return final
+
+
+def _finish(folder: Path, state: State) -> None:
+    """Write the state with the digests of the other files, and all of it to the disk."""
+    digests = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
+    text = json.dumps({**asdict(state), "files": digests}, indent=2, sort_keys=True)
+    (folder / STATE).write_text(text + "\n", encoding="utf-8")
+    _sync(folder)
 
 
 def load(folder: str | Path) -> Checkpoint:
@@ -145,6 +166,29 @@ def newest(run: Path) -> Checkpoint | None:
         except WeightsError as error:
             log.warning("checkpoint passed over: %s", error)
     return None
+
+
+@contextlib.contextmanager
+def writing(run: Path) -> Iterator[None]:
+    """Only one process at a time writes a run; the system lets go for one that dies.
+
+    A process that dies may need some seconds for it. Raises OccupiedError after that.
+    """
+    with (run / LOCK).open("w") as lock:
+        deadline = time.monotonic() + LOCK_WAITS_S
+        while not _locked(lock):
+            if time.monotonic() > deadline:
+                raise OccupiedError(f"{run}: another process trains this run. Let it, or end it.")
+            time.sleep(0.2)
+        yield
+
+
+def _locked(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def folder_of(run: Path, step: int) -> Path:

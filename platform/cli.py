@@ -389,6 +389,15 @@ def models(as_json: Json = False) -> None:
 
 
 @app.command()
+def sync(runs: Annotated[list[Path], typer.Argument(help="Folders of runs.")]) -> None:
+    """Send what runs recorded while the MLflow store was away."""
+    from derain.tracking import sync
+
+    for run in runs:
+        sync(run / "tracking")
+
+
+@app.command()
 def ui(port: int = 5000) -> None:
     """Open the MLflow UI on the store that the runs are in."""
     from derain.tracking import serve_ui

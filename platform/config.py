@@ -302,8 +302,17 @@ class TrainConfig(Section):
     precision: Literal["fp32", "bf16"] = "fp32"
     channels_last: bool = True
     """Keep feature maps as NHWC in memory: faster convolutions on CPU and GPU."""
-    num_workers: int = Field(1, gt=0)
-    """Processes that train together, each on one device."""
+    num_workers: (
+        Annotated[int, Field(gt=0)]
+        | tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
+    ) = 1
+    """Processes that train together, each on one device; [min, max] takes as many as there is room
+    for, and goes on with fewer or more when machines go or come."""
+    max_failures: int = Field(3, ge=0)
+    """How often workers that died are replaced; the run goes on from its newest checkpoint."""
+    hang_timeout_s: float = Field(1800.0, gt=0)
+    """A worker that makes no step for so long is ended as dead, its stack in the run's folder. A
+    validation and the first step, with torch.compile's minutes, have to fit in."""
     cpu_threads: int | None = Field(None, gt=0)
     """Threads of torch in a worker; null shares the cores among the workers."""
     parallel: Literal["ddp", "fsdp2"] = "ddp"
@@ -323,6 +332,8 @@ class TrainConfig(Section):
     checkpoint_every_steps: int = Field(1000, gt=0)
     keep_checkpoints: int = Field(2, gt=0)
     """The newest so many; the best one is kept besides."""
+    upload_to: LocalPath | None = None
+    """Checkpoints are copied there while training goes on: a folder, s3:// or gs://."""
     on_nonfinite: Literal["stop", "rollback"] = "stop"
     """A loss that is not finite or leaps: stop, or go on from the last checkpoint with half the
     learning rate."""
@@ -335,9 +346,27 @@ class TrainConfig(Section):
     @model_validator(mode="after")
     def _batch_fits(self) -> "TrainConfig":
         smallest = min(stage.batch_size for stage in self.stages)
-        if smallest < self.num_workers:
-            raise ValueError(f"batch_size {smallest} is less than {self.num_workers=}")
+        if self.min_workers > self.max_workers:
+            raise ValueError(f"num_workers goes from min to max, found {list(self._workers)}")
+        if smallest < self.max_workers:
+            raise ValueError(f"batch_size {smallest} is less than num_workers {self.max_workers}")
         return self
+
+    @property
+    def _workers(self) -> tuple[int, int]:
+        if isinstance(self.num_workers, int):
+            return self.num_workers, self.num_workers
+        return self.num_workers
+
+    @property
+    def min_workers(self) -> int:
+        """The fewest workers that it trains with."""
+        return self._workers[0]
+
+    @property
+    def max_workers(self) -> int:
+        """The most workers that it trains with."""
+        return self._workers[1]
 
     @model_validator(mode="after")
     def _stages_follow(self) -> "TrainConfig":

@@ -25,6 +25,8 @@ from derain.interrupt import Interrupt
 from derain.ledger import Ledger
 from derain.parallel import Rank, Underway
 from derain.trainer import Trainer, fingerprints, learning_rate, place
+from derain.upload import Uploader
+from derain.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +89,7 @@ class Run:
     """Pause after this many steps, with a checkpoint; None, or more than there are: to the end."""
     validate: Validate | None = None
     interrupt: Interrupt = field(default_factory=Interrupt)
+    uploader: Uploader | None = None
 
     def course(self) -> Course[Outcome]:
         """Train until `train.steps`, or `until`, are done, or patience is at its end, on the
@@ -101,7 +104,11 @@ class Run:
         self._running: list[tuple[int, list[str], Underway]] = []
         self._stopping = self._saving = False
         first = self._state.step
-        with self._ledger() if self.config.train.ledger else contextlib.nullcontext() as ledger:
+        with (
+            Watchdog(self.folder, self.rank.number, self.config.train.hang_timeout_s) as watchdog,
+            self._ledger() if self.config.train.ledger else contextlib.nullcontext() as ledger,
+        ):
+            self._watchdog = watchdog
             self._notes: Ledger | None = ledger
             while not self._ended():
                 at = Position(self._state.epoch, self._state.offset, self._state.step)
@@ -147,6 +154,7 @@ class Run:
 
     def _step(self, batch: Batch[Tensor]) -> None:
         """One step, and what is due after it."""
+        self._watchdog.beat()
         state = self._state
         scale = ROLLBACK_RATE**state.rollbacks
         figures = self.trainer.step(state.step, batch, scale)
@@ -232,10 +240,9 @@ class Run:
     def _save(self) -> None:
         """Write a checkpoint, and stop where that was asked for."""
         state = replace(self._state, running_error=self.trainer.running_error)
-        self.trainer.save(self.folder, state)
+        path = self.trainer.save(self.folder, state)
         if self.rank.leads:
-            best = {int(self._state.best["step"])} if self._state.best else set()
-            checkpoint.prune(self.folder, self.config.train.keep_checkpoints, spared=best)
+            self._tidy(path)
         self.rank.barrier()
         self._saving = False
         if self._stopping and not self._ended():
@@ -243,6 +250,15 @@ class Run:
                 f"{self.config.name}: stopped as asked; the checkpoint of step {self._state.step} "
                 f"is written. Continue with --resume {self.config.name}."
             )
+
+    def _tidy(self, newest: Path) -> None:
+        """Hand the newest checkpoint to the uploader, and keep the best and the last few."""
+        keep = self.config.train.keep_checkpoints
+        spared = {int(self._state.best["step"])} if self._state.best else set()
+        if self.uploader is not None:
+            self.uploader.put(newest, spared, keep)
+            spared = spared | self.uploader.steps()
+        checkpoint.prune(self.folder, keep, spared)
 
     def _roll_back(self, reason: str) -> None:
         """Go on from the last checkpoint at half the rate. Raises DerainError where that ends."""

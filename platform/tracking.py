@@ -32,7 +32,8 @@ from urllib.parse import quote, urlparse
 import numpy as np
 from PIL import Image
 
-from derain.errors import DerainError, UsageError
+from derain.errors import DerainError, StoppedError, UsageError
+from derain.spool import Record, Spool, left_over
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +50,13 @@ PARAMS_PER_CALL = 100
 PARAM_VALUE_LIMIT = 6000
 DIGEST_LIMIT = 36
 
-FLUSH_POINTS = 500
-FLUSH_SECONDS = 5.0
+END_WAITS_S = 90.0
+"""How long a run that has ended waits for a store that is away; what is left stays on disk."""
+INTERRUPTED_WAITS_S = 5.0
+FOR_GOOD = frozenset(
+    {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "PERMISSION_DENIED", "UNAUTHENTICATED"}
+)
+"""MLflow's error codes after which sending again cannot help."""
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
@@ -103,7 +109,9 @@ class RunLog:
 
     The run ends as FINISHED, or SCHEDULED after `pause`, as KILLED on KeyboardInterrupt, and as
     FAILED on any other exception.
-    Metrics are buffered and written by the caller's own thread; an instance belongs to one thread.
+    Whatever is recorded is kept on disk at once and sent by a thread of its own, so a store that is
+    slow, locked or away holds nothing up and loses nothing (see `spool`). An instance belongs to
+    one thread.
     """
 
     def __init__(
@@ -115,10 +123,12 @@ class RunLog:
         parent_run_id: str | None = None,
         run_id: str | None = None,
         tags: Mapping[str, str] | None = None,
+        spool: Path | None = None,
     ) -> None:
         """Describe the run; it is created on entering the context.
 
         With `run_id` that run is continued instead, and the other descriptions do not count.
+        `spool` is the folder for what is not sent yet; None takes the system's for temporary files.
         """
         self.name = name
         self.uri = uri or tracking_uri()
@@ -127,8 +137,7 @@ class RunLog:
         if parent_run_id is not None:
             self._tags["mlflow.parentRunId"] = parent_run_id
         self._ends_as = "FINISHED"
-        self._buffer: list[Any] = []
-        self._flushed_at = time.monotonic()
+        self._folder = spool or Path(tempfile.gettempdir(), "derain-tracking")
         self._run_id = run_id
 
     @property
@@ -144,13 +153,16 @@ class RunLog:
         Raises:
             UsageError: the run to continue is not in the store.
         """
-        self._client = _client(self.uri)
-        if self._run_id is not None:
-            self._reopen(self._run_id)
-            return self
-        experiment_id = _experiment_id(self._client, self.uri, self._experiment)
-        run = self._client.create_run(experiment_id, tags=self._tags, run_name=self.name)
-        self._run_id = run.info.run_id
+        if self._run_id is None:
+            client = _client(self.uri)
+            experiment_id = _experiment_id(client, self.uri, self._experiment)
+            run = client.create_run(experiment_id, tags=self._tags, run_name=self.name)
+            self._run_id = run.info.run_id
+            self._open_spool()
+        else:
+            self._check_known(self._run_id)
+            self._open_spool()
+            self._record(status="RUNNING")
         return self
 
     def __exit__(
@@ -159,24 +171,31 @@ class RunLog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Write what is buffered and end the run."""
+        """End the run, once all is sent or `END_WAITS_S` have passed."""
         status = self._ends_as
+        interrupted = kind is not None and issubclass(kind, KeyboardInterrupt | StoppedError)
         if kind is not None:
-            status = "KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED"
-        try:
-            self.flush()
-        except Exception:
-            log.error("Run %s: %d points could not be written.", self.run_id, len(self._buffer))
-            status = "FAILED"
-            if kind is None:
-                raise
-        finally:
-            self._client.set_terminated(self.run_id, status=status)
+            status = "KILLED" if interrupted else "FAILED"
+        self._record(status=status)
+        if left := self._spool.close(INTERRUPTED_WAITS_S if interrupted else END_WAITS_S):
+            log.warning(
+                "%d records of %s wait in %s: the MLflow store cannot be reached. Send them later "
+                "with `derainctl sync %s`.", left, self.name, self._spool.path, self._folder.parent,
+            )  # fmt: skip
 
-    def _reopen(self, run_id: str) -> None:
+    def _open_spool(self) -> None:
+        self._spool = Spool(self._folder, self.run_id, _Sender(self.uri, self.run_id))
+
+    def _record(self, **record: Any) -> None:
+        self._spool.put(record)
+
+    def _check_known(self, run_id: str) -> None:
         try:
-            self._client.update_run(run_id, status="RUNNING")
+            _client(self.uri).get_run(run_id)
         except _mlflow().exceptions.MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                log.warning("The MLflow store cannot be reached, the run goes on: %s", error)
+                return
             raise UsageError(
                 f"The MLflow run {run_id} is not in the store {_without_password(self.uri)}: "
                 f"{error}. Point MLFLOW_TRACKING_URI at the store that it was begun in."
@@ -191,43 +210,40 @@ class RunLog:
 
         A value over MLflow's 6,000 characters is cut, and ends with the sha256 of the whole.
         """
-        entities = _mlflow().entities
-        flat = [entities.Param(key, _param_value(value)) for key, value in _flattened(values)]
-        for chunk in _chunks(flat, PARAMS_PER_CALL):
-            self._client.log_batch(self.run_id, params=chunk)
+        self._record(params=[[key, _param_value(v)] for key, v in _flattened(values)])
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Log one step's metrics: buffered, and written every 500 points or five seconds."""
+        """Log one step's metrics."""
         now_ms = int(time.time() * 1000)
-        metric = _mlflow().entities.Metric
-        self._buffer.extend(metric(key, float(v), now_ms, step) for key, v in values.items())
-        due = time.monotonic() - self._flushed_at >= FLUSH_SECONDS
-        if due or len(self._buffer) >= FLUSH_POINTS:
-            self.flush()
+        points = [[key, float(v), now_ms, step] for key, v in values.items()]
+        for chunk in _chunks(points, METRICS_PER_CALL):
+            self._record(metrics=chunk)
 
-    def flush(self) -> None:
-        """Write all buffered metrics; what an error kept from being written stays buffered."""
-        while self._buffer:
-            self._client.log_batch(self.run_id, metrics=self._buffer[:METRICS_PER_CALL])
-            del self._buffer[:METRICS_PER_CALL]
-        self._flushed_at = time.monotonic()
+    def flush(self, timeout_s: float = END_WAITS_S) -> bool:
+        """Send all now; False when the store did not take it in time: it is sent later."""
+        return self._spool.flush(timeout_s)
 
     def text(self, name: str, content: str) -> None:
         """Keep a text as the artifact `name`, such as "config.yaml"."""
-        self._client.log_text(self.run_id, content, name)
+        self._artifact(name, content.encode())
 
     def picture(self, name: str, picture: np.ndarray) -> None:
         """Keep a picture (HWC, RGB, uint8) losslessly as the artifact `name`, ending in .png."""
         encoded = io.BytesIO()
         Image.fromarray(picture).save(encoded, format="PNG")
-        with tempfile.TemporaryDirectory() as scratch:
-            file = Path(scratch, Path(name).name)
-            file.write_bytes(encoded.getvalue())
-            self._client.log_artifact(self.run_id, str(file), _parent(name))
+        self._artifact(name, encoded.getvalue())
 
     def folder(self, path: str | Path, name: str) -> None:
         """Keep a folder's files as artifacts under `name`."""
-        self._client.log_artifacts(self.run_id, str(path), name)
+        for file in sorted(Path(path).rglob("*")):
+            if file.is_file():
+                self._artifact(f"{name}/{file.relative_to(path).as_posix()}", file.read_bytes())
+
+    def _artifact(self, name: str, content: bytes) -> None:
+        """A copy of its own waits until it is sent."""
+        waiting = Path(tempfile.mkdtemp(dir=self._folder, prefix="artifact-"), Path(name).name)
+        waiting.write_bytes(content)
+        self._record(artifact=str(waiting), folder=_parent(name))
 
     def dataset(
         self, manifest_sha256: str, name: str, path: str, *, context: str, pairs: int
@@ -237,17 +253,98 @@ class RunLog:
         MLflow keeps 36 characters of a digest; the whole one goes into the source and into the
         run's tag `<context>_manifest_sha256.<name>`.
         """
-        entities = _mlflow().entities
-        dataset = entities.Dataset(
-            name=name,
-            digest=manifest_sha256[:DIGEST_LIMIT],
-            source_type=urlparse(path).scheme or "local",
-            source=json.dumps({"uri": path, "manifest_sha256": manifest_sha256}),
-            profile=json.dumps({"pairs": pairs}),
+        dataset = {
+            "name": name,
+            "digest": manifest_sha256[:DIGEST_LIMIT],
+            "source_type": urlparse(path).scheme or "local",
+            "source": json.dumps({"uri": path, "manifest_sha256": manifest_sha256}),
+            "profile": json.dumps({"pairs": pairs}),
+        }
+        tag = f"{context}_manifest_sha256.{name}"
+        self._record(dataset=dataset, context=context, tag=[tag, manifest_sha256])
+
+
+class _Sender:
+    """Sends records of one run to MLflow; to send one twice does no harm."""
+
+    def __init__(self, uri: str, run_id: str) -> None:
+        self._uri, self._run_id = uri, run_id
+        self._client: Any = None
+
+    def __call__(self, records: Sequence[Record]) -> int:
+        """Send the first of the records, or as many metrics as a call takes; returns how many.
+
+        Raises what may pass: a store that is away or locked.
+        """
+        count = _leading_metrics(records) or 1
+        try:
+            if self._client is None:
+                self._client = _client(self._uri)
+            with _locked(_sqlite_file(self._uri)):  # sqlite lets one write at a time
+                self._write(records[:count])
+        except _mlflow().exceptions.MlflowException as error:
+            if error.error_code not in FOR_GOOD:
+                raise
+            log.error("MLflow refuses a record of run %s for good: %s", self._run_id, error)
+        return count
+
+    def _write(self, records: Sequence[Record]) -> None:
+        entities, first = _mlflow().entities, records[0]
+        if "metrics" in first:
+            points = [entities.Metric(*point) for record in records for point in record["metrics"]]
+            self._client.log_batch(self._run_id, metrics=points)
+        elif "params" in first:
+            for chunk in _chunks(first["params"], PARAMS_PER_CALL):
+                params = [entities.Param(*item) for item in chunk]
+                self._client.log_batch(self._run_id, params=params)
+        elif "dataset" in first:
+            used_as = [entities.InputTag("mlflow.data.context", first["context"])]
+            used = entities.DatasetInput(entities.Dataset(**first["dataset"]), used_as)
+            self._client.log_inputs(self._run_id, [used])
+            self._client.set_tag(self._run_id, *first["tag"])
+        elif "artifact" in first:
+            self._write_artifact(Path(first["artifact"]), first["folder"])
+        else:
+            self._write_status(first["status"])
+
+    def _write_artifact(self, file: Path, folder: str | None) -> None:
+        if file.is_file():  # else it was sent before
+            self._client.log_artifact(self._run_id, str(file), folder)
+            shutil.rmtree(file.parent)
+
+    def _write_status(self, status: str) -> None:
+        if status == "RUNNING":
+            self._client.update_run(self._run_id, status=status)
+        else:
+            self._client.set_terminated(self._run_id, status=status)
+
+
+def _leading_metrics(records: Sequence[Record]) -> int:
+    """How many of the first records are metrics that fit into one call."""
+    count = points = 0
+    for record in records:
+        points += len(record.get("metrics", ()))
+        if "metrics" not in record or points > METRICS_PER_CALL:
+            break
+        count += 1
+    return count
+
+
+def sync(folder: Path, uri: str | None = None) -> dict[str, int]:
+    """Send what runs that have ended left in a folder; returns the records left by run.
+
+    Raises:
+        DerainError: the store still does not take them.
+    """
+    uri = uri or tracking_uri()
+    names = left_over(folder)
+    left = {name: Spool(folder, name, _Sender(uri, name)).close(END_WAITS_S) for name in names}
+    if any(left.values()):
+        raise DerainError(
+            f"{sum(left.values())} records still wait in {folder}: the MLflow store "
+            f"{_without_password(uri)} does not take them. Try again when it is there."
         )
-        used_as = entities.InputTag("mlflow.data.context", context)
-        self._client.log_inputs(self.run_id, [entities.DatasetInput(dataset, [used_as])])
-        self._client.set_tag(self.run_id, f"{context}_manifest_sha256.{name}", manifest_sha256)
+    return left
 
 
 def end_children(
@@ -428,6 +525,8 @@ def _mlflow() -> Any:
     """Import MLflow with its chatter and its telemetry off; stdout belongs to our results."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    # The spool sends again by itself; MLflow's seven tries would hold one call for minutes.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     import mlflow
     import mlflow.artifacts
     import mlflow.models

@@ -29,6 +29,8 @@ TESTED_ELSEWHERE = {
     "data/manifest.py": "data/test_shards.py",
     "data/matching.py": "data/test_sources.py",
     "data/pictures.py": "data/test_shards.py",
+    "pipelines/faults.py": "pipelines/test_train.py",
+    "watchdog.py": "test_loop.py",
     "pipelines/validation.py": "pipelines/test_train.py",
     "pipelines/leaks_report.py": "pipelines/test_leaks.py",
     "models/expert.py": "models/test_clip_rpn.py",

@@ -1,6 +1,7 @@
 """A checkpoint is whole or it is not there; damage is found and named."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import torch
 from derain import checkpoint
 from derain.checkpoint import State
 from derain.config import Config
-from derain.errors import WeightsError
+from derain.errors import DerainError, OccupiedError, WeightsError
 
 CONFIG = Config.model_validate(
     {"name": "run", "model": {"name": "fclip_unet"}, "train": {"steps": 3}}
@@ -94,6 +95,33 @@ def test_killed_writers_leave_only_whole_checkpoints(tmp_path: Path) -> None:
     assert len(folders) >= 3
     for folder in folders:
         checkpoint.load(folder)
+
+
+def test_a_disk_that_takes_no_more_leaves_the_earlier_one(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
+    try:
+        with pytest.raises(DerainError, match=r"step 2 cannot be written.*--resume"):
+            save(tmp_path, 2, size=400)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
+    assert checkpoint.newest(tmp_path) is not None
+
+
+def test_one_process_at_a_time_writes_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "LOCK_WAITS_S", 0.0)
+    with (
+        checkpoint.writing(tmp_path),
+        pytest.raises(OccupiedError, match="another process"),
+        checkpoint.writing(tmp_path),
+    ):
+        pass
+    with checkpoint.writing(tmp_path):
+        pass
 
 
 def test_a_checkpoint_with_code_in_it_is_not_run(tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 import json
 import math
+import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
+import torch.multiprocessing as mp
 from torch import nn
 
 from derain import checkpoint
@@ -15,10 +18,10 @@ from derain.config import Config
 from derain.errors import DerainError, StoppedError, UsageError
 from derain.interrupt import Interrupt, ask_to_stop
 from derain.ledger import LEDGER
-from derain.loop import Outcome
+from derain.loop import Outcome, follow
 from derain.parallel import Rank
 from derain.trainer import build_network, learning_rate
-from tests.tiny import a_run, config, ranks, run, without_noise
+from tests.tiny import a_run, config, loader, ranks, run, without_noise
 
 
 def ledger(folder: Path) -> list[dict]:
@@ -283,3 +286,26 @@ def test_a_loss_that_is_not_finite_stops_and_saves_nothing(tmp_path: Path) -> No
     with pytest.raises(DerainError, match="step 1 is not finite"):
         run(broken, network=network)
     assert checkpoint.newest(broken.folder) is None
+
+
+def _hang(_number: int, _world: int, folder: Path) -> None:
+    def report(done: int, _figures: Mapping[str, float]) -> None:
+        if done == 3:
+            _wait_for_ever()
+
+    wanted = config(folder, hang_timeout_s=1.0)
+    course = replace(a_run(wanted, []), report=report).course()
+    follow(course, loader(wanted).batch, wanted.train)
+
+
+def _wait_for_ever() -> None:
+    threading.Event().wait()
+
+
+def test_a_process_that_hangs_writes_where_and_ends(tmp_path: Path) -> None:
+    with pytest.raises(mp.ProcessExitedException) as ended:
+        ranks(_hang, 1, tmp_path)
+    assert ended.value.exit_code == 1
+    assert "_wait_for_ever" in (tmp_path / "run" / "stacks-rank0.txt").read_text()
+    assert run(config(tmp_path)).resumed_from_step == 2
+    assert not (tmp_path / "run" / "stacks-rank0.txt").exists()

@@ -5,6 +5,7 @@ import hashlib
 import importlib.metadata
 import json
 import logging
+import sqlite3
 import subprocess
 import sys
 import sysconfig
@@ -15,7 +16,6 @@ import mlflow.pyfunc
 import numpy as np
 import pytest
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from derain import models, tracking
@@ -23,7 +23,7 @@ from derain.errors import DerainError, UsageError
 from derain.predictor import Predictor, load_model_folder, save_model_folder
 from derain.tracking import RunLog
 
-PROCESSES = 4
+PROCESSES = 8
 POINTS = 1200
 EVALUATION = hashlib.sha256(b"evaluation pictures").hexdigest()
 TRAIN = hashlib.sha256(b"training pictures").hexdigest()
@@ -90,7 +90,7 @@ def _no_global_store(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def crowd(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Four processes, each in a folder of its own, that use a new store at the same moment."""
+    """Eight processes, each in a folder of its own, that use a new store at the same moment."""
     root = tmp_path_factory.mktemp("with a space")
     uri = f"sqlite:///{root}/store/mlflow.db"
     folders = [root / f"worker-{number}" for number in range(PROCESSES)]
@@ -219,28 +219,56 @@ def test_one_step_may_have_more_metrics_than_a_call(uri: str, client: MlflowClie
     assert len(client.get_run(run.run_id).data.metrics) == 2500
 
 
-def test_points_that_could_not_be_written_are_kept(uri: str, client: MlflowClient) -> None:
-    with RunLog("interrupted", uri=uri) as run:
+def test_a_locked_store_holds_nothing_up_and_gets_all_afterwards(
+    tmp_path: Path, client: MlflowClient, uri: str
+) -> None:
+    database = sqlite3.connect(uri.removeprefix("sqlite:///"), isolation_level=None)
+    with RunLog("locked", uri=uri, spool=tmp_path) as run:
+        assert run.flush()
+        database.execute("BEGIN EXCLUSIVE")
+        for step in range(3):
+            run.metrics(step, {"loss": 0.5})
+        assert not run.flush(timeout_s=0.2)
+        database.execute("ROLLBACK")
+    database.close()
+    assert [p.step for p in client.get_metric_history(run.run_id, "loss")] == [0, 1, 2]
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_store_that_stays_away_did_not_take_is_sent_later(
+    tmp_path: Path,
+    client: MlflowClient,
+    uri: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tracking, "END_WAITS_S", 0.2)
+    database = sqlite3.connect(uri.removeprefix("sqlite:///"), isolation_level=None)
+    with RunLog("away", uri=uri, spool=tmp_path) as run:
+        assert run.flush(timeout_s=60)
+        database.execute("BEGIN EXCLUSIVE")
         run.metrics(1, {"loss": 0.5})
-        client.delete_run(run.run_id)  # a deleted run takes no points
-        with pytest.raises(MlflowException):
-            run.flush()
-        client.restore_run(run.run_id)
-        run.metrics(2, {"loss": 0.25})
-    assert [p.value for p in client.get_metric_history(run.run_id, "loss")] == [0.5, 0.25]
+        run.text("note.txt", "kept")
+    database.execute("ROLLBACK")
+    database.close()
+    assert f"derainctl sync {tmp_path.parent}" in caplog.text
+    monkeypatch.undo()
+    assert tracking.sync(tmp_path, uri) == {run.run_id: 0}
+    assert [p.step for p in client.get_metric_history(run.run_id, "loss")] == [1]
+    assert client.get_run(run.run_id).info.status == "FINISHED"
+    assert [item.path for item in client.list_artifacts(run.run_id)] == ["note.txt"]
+    assert not list(tmp_path.iterdir())
 
 
-def test_points_lost_at_the_end_are_an_error(
+def test_what_the_store_refuses_for_good_holds_up_nothing(
     uri: str, client: MlflowClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def lose() -> None:
-        with RunLog("lost", uri=uri) as run:
-            run.metrics(1, {"loss": 0.5, "psnr_y": 30.0})
-            client.delete_run(run.run_id)
-
-    with pytest.raises(MlflowException):
-        lose()
-    assert "2 points could not be written" in caplog.text
+    with RunLog("refused", uri=uri) as run:
+        run.params({"lr": 1})
+        run.params({"lr": 2})  # MLflow takes no second value
+        run.metrics(1, {"loss": 0.5})
+    assert "refuses a record" in caplog.text
+    assert client.get_run(run.run_id).data.metrics == {"loss": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -275,6 +303,7 @@ def test_a_run_can_be_continued(uri: str, client: MlflowClient) -> None:
     with RunLog("first half", uri=uri) as first:
         first.metrics(1, {"loss": 0.5})
     with RunLog("second half", uri=uri, run_id=first.run_id) as second:
+        assert second.flush()
         assert client.get_run(first.run_id).info.status == "RUNNING"
         second.metrics(2, {"loss": 0.25})
     assert client.get_run(first.run_id).info.status == "FINISHED"

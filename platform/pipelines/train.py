@@ -27,8 +27,10 @@ from derain.data.loader import open_all, open_loader
 from derain.data.manifest import open_prepared
 from derain.data.pictures import encode_png
 from derain.errors import DerainError, OccupiedError, UsageError
+from derain.interrupt import Interrupt
 from derain.loop import Course, Outcome, Report, Run, follow
 from derain.parallel import Rank
+from derain.pipelines import faults
 from derain.pipelines.evaluate import DatasetScores, gallery, overall, score_dataset
 from derain.pipelines.prepare import check_data, with_data
 from derain.pipelines.progress import FIGURES, watch
@@ -37,12 +39,15 @@ from derain.predictor import Predictor
 from derain.routes import routes_of
 from derain.tracking import RunLog
 from derain.trainer import Trainer, build_network, loss_of, pick_device, restore_network
+from derain.upload import Remote, Uploader
 
 log = logging.getLogger(__name__)
 
 RESULT = "result.json"
 PAUSED = "paused.json"
 IDENTITY = "mlflow.json"
+SPOOL = "tracking"
+"""A folder for what the MLflow store has not taken yet."""
 GALLERY = "gallery.png"
 GALLERY_PICTURES = 4
 
@@ -50,6 +55,9 @@ MAY_CHANGE = frozenset(
     {
         "steps",
         "num_workers",
+        "max_failures",
+        "hang_timeout_s",
+        "upload_to",
         "device",
         "cpu_threads",
         "log_every_steps",
@@ -105,10 +113,41 @@ def resume(config: Config) -> dict[str, Any]:
 def config_to_resume(config: Config, name: str, overrides: Mapping[str, Any]) -> Config:
     """The config that run `name` was started with, with this command's overrides on top."""
     folder = Path(config.output_dir) / name
+    if not (folder / checkpoint.CONFIG).is_file() and config.train.upload_to is not None:
+        Remote(config.train.upload_to, name).fetch(folder)
     if not (folder / checkpoint.CONFIG).is_file():
         raise UsageError(f"{folder}: there is no run to resume (no {checkpoint.CONFIG}).")
     saved = load_config(folder / checkpoint.CONFIG)
+    _say_what_the_file_changes(config, saved, overrides)
     return saved.replaced({**overrides, "name": name, "output_dir": config.output_dir}, "--set")
+
+
+def _say_what_the_file_changes(config: Config, saved: Config, given: Mapping[str, Any]) -> None:
+    """A run goes on with the config that it began with; what the file says now is not that."""
+    own = ("name", "output_dir", "profile", "sweep", "register")
+    now, then = _flat(config.model_dump(mode="json")), _flat(saved.model_dump(mode="json"))
+    for key in sorted({*now, *then}):
+        mine = not key.startswith(own) and not any(_covers(name, key) for name in given)
+        if mine and now.get(key) != then.get(key):
+            log.warning(
+                "%s: the run goes on with %s; the file's %s does not count. Give it with --set.",
+                key, then.get(key), now.get(key),
+            )  # fmt: skip
+
+
+def _covers(name: str, key: str) -> bool:
+    return key == name or key.startswith(f"{name}.")
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted keys and their values."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            found |= _flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
 
 
 def claim(folder: Path) -> None:
@@ -131,12 +170,19 @@ def claim(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def run_in_this_process(config: Config, place: Place, rank: Rank, until: int | None = None) -> None:
+def run_in_this_process(
+    config: Config,
+    place: Place,
+    rank: Rank,
+    until: int | None = None,
+    warned: Callable[[], bool] | None = None,
+) -> None:
     """One process's part of a run, see `course`."""
     torch.set_num_threads(config.train.cpu_threads or _cores_a_worker(config))
     loader = open_loader(config, rank=rank.number, world=rank.world)
     with feed(loader, config.data.loader_processes) as batch_at:
-        follow(course(config, place, rank, until), batch_at, config.train)
+        mine = course(config, place, rank, until, warned=warned)
+        follow(mine, batch_at, config.train)
 
 
 def run_cohort_in_this_process(
@@ -162,22 +208,28 @@ def course(
     rank: Rank,
     until: int | None = None,
     shared: Shared | None = None,
+    warned: Callable[[], bool] | None = None,
 ) -> Course[None]:
     """Train on the batches that are sent, and on rank 0 score, record and write RESULT.
 
     Continues after the newest whole checkpoint in the run's folder, where there is one. Where
     `until` is a step before the last, pauses there and writes PAUSED: the figures at that step.
-    `shared` is for a member of a cohort.
+    `shared` is for a member of a cohort, `warned` see `Interrupt`.
     """
     began = time.monotonic()
     folder = config.folder
     folder.mkdir(parents=True, exist_ok=True)
     if not rank.leads:
-        yield from _run(config, rank, lambda *_: None, until, shared).course()
+        yield from _run(config, rank, lambda *_: None, until, shared, warned).course()
         return
     (folder / RESULT).unlink(missing_ok=True)  # of the shorter run that is trained on
     (folder / checkpoint.CONFIG).write_text(config.to_yaml(), encoding="utf-8")
-    with _recorded(config, place) as record, (folder / FIGURES).open("a") as figures_file:
+    with (
+        checkpoint.writing(folder),
+        _recorded(config, place) as record,
+        (folder / FIGURES).open("a") as figures_file,
+        _uploading(config) as uploader,
+    ):
         figures_file.write("\n")  # ends a line that a kill may have torn
 
         def report(step: int, figures: Mapping[str, float]) -> None:
@@ -185,7 +237,9 @@ def course(
             figures_file.flush()
             record.metrics(step, figures)
 
-        outcome = yield from _run(config, rank, report, until, shared).course()
+        run = _run(config, rank, report, until, shared, warned)
+        run.uploader = uploader
+        outcome = yield from run.course()
         scores = _score(config, outcome, record)
         if not outcome.finished:
             metrics, _ = overall(scores)
@@ -207,15 +261,20 @@ def run_under_ray_train(config: Config, place: Place, until: int | None = None) 
             "place": asdict(place),
             "until": until,
         },
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=config.train.num_workers, use_gpu=wants_gpu(config)
+        scaling_config=faults.scaling(config.train, gpu=wants_gpu(config)),
+        run_config=ray.train.RunConfig(
+            name="train",
+            storage_path=str(config.folder / "ray"),
+            failure_config=faults.failing(config.train),
         ),
-        run_config=ray.train.RunConfig(name="train", storage_path=str(config.folder / "ray")),
     )
+    faults.forget(config.folder)
     try:
         _interruptible(trainer.fit)
     except ray.train.TrainingFailedError as error:
-        raise expected_error(error) or DerainError(f"Training failed: {error}") from error
+        faults.check(config.folder, config.name)
+        raise DerainError(f"Training failed: {error}") from error
+    faults.check(config.folder, config.name)
 
 
 def _interruptible(fit: Callable[[], object]) -> None:
@@ -239,7 +298,7 @@ def wants_gpu(config: Config) -> bool:
 
 def check_room(config: Config) -> None:
     """Raise UsageError where Ray would wait forever for the cores or GPUs of the workers."""
-    gpu, workers = wants_gpu(config), config.train.num_workers
+    gpu, workers = wants_gpu(config), config.train.min_workers
     if not cluster.fits(workers, gpu=gpu):
         kind, there = ("GPUs", cluster.gpus()) if gpu else ("CPU cores", cluster.cpus())
         raise UsageError(
@@ -254,7 +313,11 @@ def _train(config: Config) -> dict[str, Any]:
         check_room(config)
         place = Place(tracking.prepare_store())
         # Recorded here and in the worker: a worker that is killed cannot end its own MLflow run.
-        with _recorded(config, place), watch({config.name: config.folder}, config.train.steps):
+        with (
+            faults.stopping_at_sigterm(config.folder),
+            _recorded(config, place),
+            watch({config.name: config.folder}, config.train.steps),
+        ):
             run_under_ray_train(config, place)
         return read_json(config.folder / RESULT)
 
@@ -262,12 +325,14 @@ def _train(config: Config) -> dict[str, Any]:
 def _worker(payload: dict[str, Any]) -> None:
     """What Ray Train runs in every worker process."""
     context = ray.train.get_context()
-    run_in_this_process(
-        Config.model_validate(payload["config"]),
-        Place(**payload["place"]),
-        Rank(context.get_world_rank(), context.get_world_size()),
-        payload["until"],
-    )
+    rank = Rank(context.get_world_rank(), context.get_world_size())
+    config = Config.model_validate(payload["config"])
+    if faults.was_noted(config.folder):
+        return
+    with faults.expected_errors_noted(config.folder, rank.world):
+        run_in_this_process(
+            config, Place(**payload["place"]), rank, payload["until"], faults.preemption_is_near
+        )
 
 
 def expected_error(error: BaseException) -> DerainError | None:
@@ -302,7 +367,12 @@ def _what_is_trained(config: Config) -> dict[str, Any]:
 
 
 def _run(
-    config: Config, rank: Rank, report: Report, until: int | None, shared: Shared | None
+    config: Config,
+    rank: Rank,
+    report: Report,
+    until: int | None,
+    shared: Shared | None,
+    warned: Callable[[], bool] | None,
 ) -> Run:
     """This process's loop, which goes on after the newest checkpoint where there is one."""
     return Run(
@@ -315,6 +385,7 @@ def _run(
         resume=checkpoint.newest(config.folder),
         until=until,
         validate=Validation(config, rank) if config.train.eval_every_steps else None,
+        interrupt=Interrupt(config.folder, warned),
     )
 
 
@@ -384,12 +455,29 @@ def _recorded(config: Config, place: Place) -> Iterator[RunLog]:
     note = config.folder / IDENTITY
     known = read_json(note)["run_id"] if note.is_file() else None
     with RunLog(
-        config.name, uri=place.uri, parent_run_id=place.parent_run_id, run_id=known
+        config.name,
+        uri=place.uri,
+        parent_run_id=place.parent_run_id,
+        run_id=known,
+        spool=config.folder / SPOOL,
     ) as record:
         if known is None:
             write_json(note, {"run_id": record.run_id})
             record_inputs(config, record)
         yield record
+
+
+@contextlib.contextmanager
+def _uploading(config: Config) -> Iterator[Uploader | None]:
+    """Copies checkpoints to `train.upload_to`, and waits at the end for the last one."""
+    if config.train.upload_to is None:
+        yield None
+        return
+    uploader = Uploader(Remote(config.train.upload_to, config.name))
+    try:
+        yield uploader
+    finally:
+        uploader.close()
 
 
 def record_inputs(config: Config, record: RunLog) -> None:
@@ -405,7 +493,7 @@ def record_inputs(config: Config, record: RunLog) -> None:
 
 
 def _cores_a_worker(config: Config) -> int:
-    return max(1, (os.cpu_count() or 1) // config.train.num_workers)
+    return max(1, (os.cpu_count() or 1) // config.train.max_workers)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def estimate(config: Config, at_once: int) -> dict[str, Any]:
     return {
         "steps": steps,
         "seconds": seconds,
-        "gpu_hours": share * config.train.num_workers * busy / 3600,
+        "gpu_hours": share * config.train.max_workers * busy / 3600,
         "disk_bytes": trials * (config.train.keep_checkpoints + 1) * pace.checkpoint_bytes,
     }
 
@@ -133,7 +133,7 @@ def _checkpoint_bytes(config: Config, network: nn.Module) -> int:
 
 def _noise(config: Config) -> Batch[np.ndarray]:
     side = config.train.crop_px
-    shape = (config.train.batch_size // config.train.num_workers, side, side, 3)
+    shape = (config.train.batch_size // config.train.max_workers, side, side, 3)
     pictures = np.random.default_rng(0).integers(0, 256, (2, *shape), dtype=np.uint8)
     ids = np.arange(shape[0])
     return Batch(pictures[0], pictures[1], ids, share=1.0, following=Position())

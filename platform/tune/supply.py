@@ -185,7 +185,7 @@ def _work(config: Config, segment: Segment, place: Place) -> Work:
 def _resources(config: Config) -> dict[str, float]:
     """A trial of one worker is the run itself; with more, the workers ask for their own."""
     assert config.sweep is not None
-    if config.train.num_workers > 1:
+    if config.train.max_workers > 1:
         return {"memory": 1}  # a byte: a share of a core would keep the last worker waiting
     return {
         "cpu": config.train.cpu_threads or 1,

@@ -87,7 +87,7 @@ def describe(config: Config) -> dict[str, Any]:
     with cluster.connected():
         config = _with_threads(config)
         # Nothing can be timed where a trial could not run; the plan is worth seeing all the same.
-        timed = cluster.fits(config.train.num_workers, gpu=wants_gpu(config))
+        timed = cluster.fits(config.train.max_workers, gpu=wants_gpu(config))
         nothing = {"seconds": None, "gpu_hours": None, "steps": None, "disk_bytes": None}
         estimated = estimate(config, _at_once(config)) if timed else nothing
     return {
@@ -156,13 +156,13 @@ def _slots(config: Config) -> int:
 def _at_once(config: Config) -> int:
     """How many trials at once."""
     assert config.sweep is not None
-    return config.sweep.concurrent or max(1, _slots(config) // config.train.num_workers)
+    return config.sweep.concurrent or max(1, _slots(config) // config.train.max_workers)
 
 
 def _with_threads(config: Config) -> Config:
     """The threads of a trial are fixed when a sweep begins: another number adds up otherwise."""
     threads = config.train.cpu_threads or max(
-        1, cluster.cpus() // (_at_once(config) * config.train.num_workers)
+        1, cluster.cpus() // (_at_once(config) * config.train.max_workers)
     )
     return config.replaced({"train.cpu_threads": threads}, "sweep")
 

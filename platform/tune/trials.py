@@ -108,7 +108,7 @@ def _train(configs: Sequence[Config], place: Place, until: int) -> dict[str, Exc
         return run_cohort_in_this_process(configs, place, until)
     (config,) = configs
     try:
-        if config.train.num_workers > 1:
+        if config.train.max_workers > 1:
             run_under_ray_train(config, place, until)
         else:
             run_in_this_process(config, place, Rank(), until)

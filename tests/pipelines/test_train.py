@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from derain import checkpoint, cluster
-from derain.errors import DerainError, OccupiedError, UsageError, WeightsError
+from derain.errors import DerainError, OccupiedError, StoppedError, UsageError, WeightsError
 from derain.ledger import LEDGER
 from derain.pipelines.progress import read_figures
 from derain.pipelines.train import (
@@ -152,6 +152,7 @@ def test_a_killed_worker_is_an_error_and_the_checkpoint_stays(
         {
             "train.steps": 10**6,
             "train.checkpoint_every_steps": 20,
+            "train.max_failures": 0,
             "output_dir": str(tmp_path),
             "name": "killed",
         },
@@ -169,6 +170,61 @@ def test_a_killed_worker_is_an_error_and_the_checkpoint_stays(
     assert saved.state.step > 0
     run_id = read_json(config.folder / "mlflow.json")["run_id"]
     assert MlflowClient(tracking_uri=store).get_run(run_id).info.status == "FAILED"
+
+
+def test_a_worker_that_is_killed_is_replaced(trained: Any, tmp_path: Path) -> None:
+    values = {"train.steps": 400, "train.checkpoint_every_steps": 5, "output_dir": str(tmp_path)}
+    config = trained.config.replaced({**values, "name": "replaced"}, "test")
+    killer = threading.Thread(target=kill_worker, args=(config.folder,))
+    killer.start()
+    result = train(config)
+    killer.join()
+    assert (result["steps"], result["resumed_from_step"] > 0) == (400, True)
+    lines = (config.folder / LEDGER).read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(400))
+    assert sorted(read_figures(config.folder)) == list(range(1, 401))
+
+
+def test_sigterm_saves_and_stops_and_the_run_goes_on(
+    trained: Any, tmp_path: Path, store: str
+) -> None:
+    remote = tmp_path / "remote"
+    values = {"train.steps": 10**6, "train.checkpoint_every_steps": 10**6, "name": "stopped"}
+    values |= {"output_dir": str(tmp_path / "runs"), "train.upload_to": str(remote)}
+    config = trained.config.replaced(values, "test")
+    terminator = threading.Thread(target=terminate, args=(config.folder,))
+    terminator.start()
+    with pytest.raises(StoppedError, match="--resume stopped"):
+        train(config)
+    terminator.join()
+    saved = checkpoint.newest(config.folder)
+    assert saved is not None
+    assert saved.state.step >= max(read_figures(config.folder))
+    run_id = read_json(config.folder / "mlflow.json")["run_id"]
+    assert MlflowClient(tracking_uri=store).get_run(run_id).info.status == "KILLED"
+    shutil.rmtree(config.folder)
+    longer = {"train.steps": saved.state.step + 2}
+    result = resume(config_to_resume(config, "stopped", longer))
+    assert result["resumed_from_step"] == saved.state.step
+    assert result["steps"] == saved.state.step + 2
+
+
+def terminate(folder: Path) -> None:
+    """Send this process a SIGTERM once its run has made steps."""
+    deadline = time.monotonic() + 120
+    while not read_figures(folder) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_what_the_file_says_otherwise_is_said(
+    trained: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    edited = trained.config.replaced({"train.lr": 5e-4, "train.steps": 9}, "test")
+    resumed = config_to_resume(edited, "one", {"train.steps": 9})
+    assert (resumed.train.lr, resumed.train.steps) == (1e-3, 9)
+    assert "train.lr: the run goes on with 0.001; the file's 0.0005 does not count" in caplog.text
+    assert "train.steps" not in caplog.text
 
 
 def kill_worker(folder: Path) -> None:

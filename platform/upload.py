@@ -1,0 +1,150 @@
+"""Checkpoints on their way to another place (a folder, NFS, S3, GCS), while training goes on.
+
+One thread, one place in the queue: a newer checkpoint takes the place of one that still waits. A
+checkpoint is there when its state.json is, which goes last. What fails is logged and tried again,
+and never stops the run.
+"""
+
+import logging
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from derain import checkpoint
+from derain.checkpoint import CONFIG, STATE, Checkpoint
+from derain.data.files import located
+from derain.errors import StorageError, WeightsError
+
+log = logging.getLogger(__name__)
+
+RETRY_S = (1.0, 30.0)
+END_WAITS_S = 300.0
+"""How long a run that has ended waits for the last upload."""
+
+
+class Remote:
+    """The copy of a run's folder at another place; its layout is that of the run's folder."""
+
+    def __init__(self, place: str, name: str) -> None:
+        """`place` is `train.upload_to`, `name` the run's."""
+        self.folder = located(place) / name
+
+    def steps(self) -> list[int]:
+        """Steps of the whole checkpoints that are there."""
+        place = self.folder / "checkpoints"
+        found = [path for path in place.iterdir() if _is_named(path)] if place.is_dir() else []
+        return sorted(_step(path) for path in found if (path / STATE).is_file())
+
+    def put(self, folder: Path) -> None:
+        """Copy a checkpoint, and the run's config beside it."""
+        target = self.folder / "checkpoints" / folder.name
+        target.mkdir(parents=True, exist_ok=True)
+        names = sorted(path.name for path in folder.iterdir() if path.name != STATE)
+        for name in [*names, STATE]:
+            (target / name).write_bytes((folder / name).read_bytes())
+        (self.folder / CONFIG).write_bytes((folder / CONFIG).read_bytes())
+
+    def prune(self, keep: int, spared: set[int]) -> None:
+        """Remove all but the newest `keep` whole checkpoints and those of the `spared` steps."""
+        for step in set(self.steps()[:-keep]) - spared:
+            doomed = self.folder / "checkpoints" / checkpoint.folder_of(self.folder, step).name
+            (doomed / STATE).unlink()  # first: what has none is not whole
+            for path in list(doomed.iterdir()):
+                path.unlink()
+            doomed.rmdir()
+
+    def fetch(self, run: Path) -> Checkpoint | None:
+        """Bring the newest whole checkpoint into a run's folder; None where there is none."""
+        for step in reversed(self.steps()):
+            final = checkpoint.folder_of(run, step)
+            temporary = final.with_name(f".{final.name}.tmp")
+            temporary.mkdir(parents=True, exist_ok=True)
+            for path in (self.folder / "checkpoints" / final.name).iterdir():
+                (temporary / path.name).write_bytes(path.read_bytes())
+            try:
+                saved = checkpoint.load(temporary)
+            except WeightsError as error:
+                log.warning("checkpoint at %s passed over: %s", self.folder, error)
+                continue
+            temporary.rename(final)
+            (run / CONFIG).write_bytes((final / CONFIG).read_bytes())
+            log.info("fetched the checkpoint of step %d from %s", step, self.folder)
+            return Checkpoint(final, saved.state, saved.config)
+        return None
+
+
+@dataclass(frozen=True)
+class _Order:
+    folder: Path
+    spared: set[int]
+    keep: int
+
+
+class Uploader:
+    """Copies checkpoints to a Remote in a thread; belongs to the process that writes them."""
+
+    def __init__(self, remote: Remote) -> None:
+        self._remote = remote
+        self._changed = threading.Condition()
+        self._next: _Order | None = None
+        self._busy: Path | None = None
+        self._closing = False
+        threading.Thread(target=self._work, daemon=True, name="uploads").start()
+
+    def put(self, folder: Path, spared: set[int], keep: int) -> None:
+        """Upload a checkpoint; there, too, the newest `keep` and the `spared` steps stay."""
+        with self._changed:
+            self._next = _Order(folder, spared, keep)
+            self._changed.notify_all()
+
+    def steps(self) -> set[int]:
+        """Steps that wait or are under way: their folders must stay until then."""
+        with self._changed:
+            waiting = [self._next.folder] if self._next else []
+            return {_step(path) for path in [*waiting, *filter(None, [self._busy])]}
+
+    def close(self, timeout_s: float = END_WAITS_S) -> bool:
+        """Wait for what is under way; False when it was not there in time."""
+        with self._changed:
+            done = self._changed.wait_for(lambda: not (self._next or self._busy), timeout_s)
+            self._closing = True
+            self._changed.notify_all()
+        if not done:
+            log.error("The last checkpoint did not reach %s in time.", self._remote.folder)
+        return done
+
+    def _work(self) -> None:
+        for order in self._orders():
+            pause = RETRY_S[0]
+            while True:
+                try:
+                    self._remote.put(order.folder)
+                    self._remote.prune(order.keep, order.spared)
+                    break
+                except (OSError, StorageError) as error:
+                    log.warning("upload of %s failed, trying again: %s", order.folder.name, error)
+                with self._changed:
+                    if self._changed.wait_for(lambda: self._closing or self._next, pause):
+                        break  # the end, or a newer one
+                pause = min(2 * pause, RETRY_S[1])
+
+    def _orders(self) -> "Iterator[_Order]":
+        while True:
+            with self._changed:
+                self._busy = None
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._next or self._closing)
+                if self._next is None:
+                    return
+                order, self._next = self._next, None
+                self._busy = order.folder
+            yield order
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
+
+
+def _is_named(path: Path) -> bool:
+    return path.name.startswith("step-")
