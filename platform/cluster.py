@@ -40,7 +40,8 @@ def _start() -> None:
         ray.init(address=address, **options)
         _warn_of_temporary_copy()
     else:
-        ray.init(include_dashboard=False, **options)
+        # "local": without it Ray joins whatever cluster was last started on this machine.
+        ray.init(address="local", include_dashboard=False, **options)
     ray.data.DataContext.get_current().enable_progress_bars = False  # ours say what matters
 
 
