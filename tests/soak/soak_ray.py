@@ -108,21 +108,25 @@ def second_address():
     subprocess.run(["ip", "netns", "del", "derain-soak"], check=True)
 
 
-def ray_start(*arguments: str, inside: tuple[str, ...] = ()) -> subprocess.Popen:
+def ray_start(*arguments: str, interface: str, inside: tuple[str, ...] = ()) -> subprocess.Popen:
+    """One node; gloo takes the address of the host's name, 127.0.0.1, unless it is told."""
+    own = {**os.environ, "GLOO_SOCKET_IFNAME": interface}
     command = [*inside, str(BIN / "ray"), "start", "--block", "--disable-usage-stats", *arguments]
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        env=own,
     )  # fmt: skip
     time.sleep(15)
     return process
 
 
 def test_a_node_dies_under_the_run(tmp_path: Path, second_address: None) -> None:  # noqa: ARG001
-    os.environ["RAY_AUTH_MODE"] = "disabled"  # two nodes of one machine, closed to others
+    os.environ["RAY_AUTH_MODE"] = "token"  # said once, so that all of them agree
     address = "10.77.0.1:6399"
     head = ray_start("--head", "--node-ip-address=10.77.0.1", "--port=6399", "--num-cpus=1",
-                     "--include-dashboard=false")  # fmt: skip
+                     "--include-dashboard=false", interface="derain0")  # fmt: skip
     node = ray_start(f"--address={address}", "--node-ip-address=10.77.0.2", "--num-cpus=1",
+                     interface="derain1",
                      inside=("ip", "netns", "exec", "derain-soak"))  # fmt: skip
     try:
         config = written_config(tmp_path, steps=400, num_workers=[1, 2])
