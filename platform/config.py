@@ -560,6 +560,9 @@ class SweepConfig(Section):
     """How often a trial is run again whose process died or that raised what no trial should."""
     concurrent: int | None = Field(None, gt=0)
     """Trials at once; null takes as many as there are cores or GPUs for."""
+    cohort: Literal["auto", "off"] | Annotated[int, Field(gt=0)] = "auto"
+    """Trials that train side by side in one process, on one pass through what is frozen; `auto`
+    takes up to four where there is something frozen. docs/cohorts.md says which trials can."""
     gpu_fraction: float = Field(1.0, gt=0, le=1)
     """Share of a GPU that a trial takes: 0.25 puts four on one."""
     asha: HalvingConfig = HalvingConfig()

@@ -4,7 +4,8 @@
 
     plan       what the sweep is: version, trials at once, digest of the space
     recorded   its MLflow run
-    started    a segment: its trials with their values and seeds, the step it goes to
+    started    a segment: its trials with their values and seeds, the step it goes to, and the
+               segments that train beside it in one cohort
     crashed    what an attempt at it died of
     retried    it failed in a way that may pass, and comes again
     ended      the outcome of each of its trials

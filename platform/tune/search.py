@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from derain.config import Config, Dimension
+from derain.tune.cohorts import common_ground
 from derain.tune.space import Chosen, Trial, drawn, exists, ordered, plan, trials_of
 
 FACTORS = (0.8, 1.25)
@@ -249,6 +250,10 @@ def _by_key(segments: Any) -> dict[str, Segment]:
     return {segment.key: segment for segment in segments}
 
 
+def _may_join(segment: Segment) -> bool:
+    return len(segment.trials) == 1 and segment.copies is None
+
+
 class Queue:
     """Segments of a source in the order that they are to be run, those that come again first."""
 
@@ -268,6 +273,26 @@ class Queue:
             return None
         self.running[segment.key] = segment
         return segment
+
+    def take_cohort(self, size: int) -> list[Segment]:
+        """The next segment and those that may train beside it, up to `size`; none where none is.
+
+        One that comes again comes alone: it may have failed for the company that it had.
+        """
+        again = bool(self._again)
+        first = self.take()
+        if first is None or again or size == 1 or not _may_join(first):
+            return [first] if first else []
+        ground = common_ground(first.trials[0].config)
+        alike = (
+            key
+            for key, segment in self._source.ready.items()
+            if _may_join(segment)
+            and segment.until == first.until
+            and common_ground(segment.trials[0].config) == ground
+        )
+        beside = [self.take(key) for key in list(itertools.islice(alike, size - 1))]
+        return [first, *(segment for segment in beside if segment)]
 
     def give_back(self, key: str) -> None:
         """Run a segment that was taken again, before any new one."""

@@ -18,6 +18,7 @@ from derain.config import Config
 from derain.pipelines.progress import watch
 from derain.pipelines.train import Place, wants_gpu
 from derain.tune import space
+from derain.tune.cohorts import size_of
 from derain.tune.journal import Event, Journal
 from derain.tune.search import Outcome, Queue, Segment, source_of
 from derain.tune.trials import Work, Worker
@@ -30,7 +31,7 @@ what a process died of is in the journal."""
 
 
 class Supply(SearchAlgorithm):
-    """Ray Tune's search algorithm: one Ray Tune trial a segment and attempt.
+    """Ray Tune's search algorithm: one Ray Tune trial a cohort of segments and attempt.
 
     The journal has a line before a segment starts and one after it has ended, so that whatever
     dies, the next driver knows which segments are done. Ray Tune's own state is never read.
@@ -40,15 +41,16 @@ class Supply(SearchAlgorithm):
         self,
         queue: Queue,
         journal: Journal,
-        work_of: Callable[[Segment], Work],
+        work_of: Callable[[Sequence[Segment]], Work],
         *,
         at_once: int,
+        cohort: int,
         retries: int,
     ) -> None:
         self._queue, self._journal, self._work_of = queue, journal, work_of
-        self._at_once, self._retries = at_once, retries
+        self._at_once, self._cohort, self._retries = at_once, cohort, retries
         self._attempts = attempts(journal.events)
-        self._tune_trials: dict[str, tuple[Segment, TuneTrial]] = {}
+        self._tune_trials: dict[str, tuple[list[Segment], TuneTrial]] = {}
         self._spec: dict[str, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -61,31 +63,36 @@ class Supply(SearchAlgorithm):
         self._spec = experiment.spec
 
     def next_trial(self) -> TuneTrial | None:
-        """The next segment; None while all workers are busy or the search waits for results."""
-        if len(self._queue.running) >= self._at_once:
+        """The next segments; None while all workers are busy or the search waits for results."""
+        if len(self._tune_trials) >= self._at_once:
             return None
-        segment = self._queue.take()
-        if segment is None:
+        segments = self._queue.take_cohort(self._cohort)
+        if not segments:
             return None
-        self._journal.write("started", **described(segment))
-        spec = {**self._spec, "config": {"work": asdict(self._work_of(segment))}}
+        for segment in segments:
+            beside = [other.key for other in segments if other is not segment]
+            self._journal.write("started", **described(segment), beside=beside)
+        spec = {**self._spec, "config": {"work": asdict(self._work_of(segments))}}
         trial = _create_trial_from_spec(spec, _make_parser())
-        self._tune_trials[trial.trial_id] = segment, trial
+        self._tune_trials[trial.trial_id] = segments, trial
         return trial
 
     def on_trial_complete(
         self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Journal what came of a segment, or run it again."""
-        segment, trial = self._tune_trials.pop(trial_id)
+        """Journal what came of each segment, or run it again."""
+        segments, trial = self._tune_trials.pop(trial_id)
+        names = [each.name for segment in segments for each in segment.trials]
         if error or result is None or "outcomes" not in result:
-            reason = self._crashed(segment, trial)
-            outcomes = [
-                Outcome(each.name, "failed", 0, error=reason, may_pass=True)
-                for each in segment.trials
-            ]
+            reason = self._crashed(segments, trial)
+            outcomes = [Outcome(n, "failed", 0, error=reason, may_pass=True) for n in names]
         else:
             outcomes = [Outcome(**outcome) for outcome in result["outcomes"]]
+        told = dict(zip(names, outcomes, strict=True))
+        for segment in segments:
+            self._settle(segment, [told[each.name] for each in segment.trials])
+
+    def _settle(self, segment: Segment, outcomes: Sequence[Outcome]) -> None:
         attempt = self._attempts.get(segment.key, 0)
         lost = [outcome for outcome in outcomes if outcome.may_pass]
         if lost and attempt < self._retries:
@@ -97,11 +104,11 @@ class Supply(SearchAlgorithm):
                 log.error("trial %s failed: %s", outcome.trial, outcome.error)
         self._queue.done(segment.key, outcomes)
 
-    def _crashed(self, segment: Segment, trial: TuneTrial) -> str:
+    def _crashed(self, segments: Sequence[Segment], trial: TuneTrial) -> str:
         """The last line of what ended a process; the journal keeps the whole of it."""
         told = trial.error_file and Path(trial.error_file)
         trace = told.read_text(encoding="utf-8") if told and told.is_file() else ""
-        self._journal.write("crashed", key=segment.key, trace=trace)
+        self._journal.write("crashed", keys=[segment.key for segment in segments], trace=trace)
         lines = [line.strip() for line in trace.splitlines() if line.strip()]
         return lines[-1] if lines else "its process died"
 
@@ -132,10 +139,11 @@ def train(config: Config, journal: Journal, place: Place, *, at_once: int) -> No
     if queue.finished:
         return
 
-    def work_of(segment: Segment) -> Work:
-        return _work(config, segment, place)
+    def work_of(segments: Sequence[Segment]) -> Work:
+        return _work(config, segments, place)
 
-    supply = Supply(queue, journal, work_of, at_once=at_once, retries=retries)
+    cohort = size_of(config, len(space.plan(config)), at_once)
+    supply = Supply(queue, journal, work_of, at_once=at_once, cohort=cohort, retries=retries)
     tuner = ray.tune.Tuner(
         ray.tune.with_resources(Worker, _resources(config)),
         tune_config=ray.tune.TuneConfig(
@@ -167,14 +175,15 @@ class _Silent(ray.tune.progress_reporter.TrialProgressCallback):
         """Say nothing: the journal and the log have it."""
 
 
-def _work(config: Config, segment: Segment, place: Place) -> Work:
-    """A segment as a worker gets it."""
+def _work(config: Config, segments: Sequence[Segment], place: Place) -> Work:
+    """Segments to one step as a worker gets them."""
     assert config.sweep is not None
-    (first, *_), copies = segment.trials, segment.copies
+    trials = [trial for segment in segments for trial in segment.trials]
+    (first, *_), copies = trials, segments[0].copies
     return Work(
-        names=[trial.name for trial in segment.trials],
-        configs=[trial.config.model_dump(mode="json") for trial in segment.trials],
-        until=segment.until,
+        names=[trial.name for trial in trials],
+        configs=[trial.config.model_dump(mode="json") for trial in trials],
+        until=segments[0].until,
         place=asdict(place),
         copies=(str(config.folder / copies[0]), copies[1]) if copies else None,
         values=first.params if config.sweep.search == "pbt" else None,

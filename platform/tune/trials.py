@@ -5,13 +5,9 @@ else stays: threads, chance, network and MLflow run are made anew for every segm
 the same bits in a kept process as in one of its own.
 """
 
-import contextlib
-import fcntl
 import gc
 import logging
 import math
-import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +18,7 @@ import torch
 
 from derain import checkpoint
 from derain.config import Config
-from derain.errors import DerainError
+from derain.errors import DerainError, OccupiedError
 from derain.models.cost import cost
 from derain.parallel import Rank
 from derain.pipelines.progress import read_figures
@@ -42,14 +38,10 @@ from derain.tune.search import Outcome
 
 log = logging.getLogger(__name__)
 
-LOCK = ".lock"
-PATIENCE_S = 60.0
-"""How long an earlier process may take to die: it notices within seconds that its Ray is gone."""
-
 
 @dataclass(frozen=True)
 class Work:
-    """A segment as it is sent to a worker: plain values only."""
+    """Segments to one step as they are sent to a worker: plain values only."""
 
     names: Sequence[str]
     configs: Sequence[Mapping[str, Any]]
@@ -84,20 +76,16 @@ def perform(work: Work) -> list[Outcome]:
     """Train the trials of a segment and say what came of each."""
     configs = [Config.model_validate(dict(tree)) for tree in work.configs]
     place = Place(**work.place)
-    with contextlib.ExitStack() as stack:
-        for config in configs:
-            config.folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(_held(config.folder))
-        if work.copies is not None:
-            _copy(configs[0].folder, *work.copies)
-        left = [config for config in configs if _reached(config, work.until) is None]
-        failed = _train(left, place, work.until) if left else {}
-        outcomes = [
-            _outcome(name, config, work, failed.get(config.name))
-            for name, config in zip(work.names, configs, strict=True)
-        ]
-        if work.values:
-            _record(configs[0], place, work)
+    if work.copies is not None:
+        _copy(configs[0].folder, *work.copies)
+    left = [config for config in configs if _reached(config, work.until) is None]
+    failed = _train(left, place, work.until) if left else {}
+    outcomes = [
+        _outcome(name, config, work, failed.get(config.name))
+        for name, config in zip(work.names, configs, strict=True)
+    ]
+    if work.values:
+        _record(configs[0], place, work)
     _clear()
     return outcomes
 
@@ -130,8 +118,10 @@ def _outcome(name: str, config: Config, work: Work, error: Exception | None) -> 
     written = _reached(config, work.until)
     if error is not None or written is None:
         step = max(read_figures(config.folder), default=0)
-        # What is not ours, such as a lost worker of Ray Train, may not come again.
-        passing = error is None or not isinstance(error, DerainError) or bool(error.__cause__)
+        # What is not ours, such as a lost worker of Ray Train, may not come again; and a process
+        # that was killed may write its run for a moment yet.
+        ours = isinstance(error, DerainError) and not isinstance(error, OccupiedError)
+        passing = not ours or bool(error and error.__cause__)
         return Outcome(name, "failed", step, error=str(error), may_pass=passing)
     step, metrics = min(work.until, config.train.steps), written["metrics"]
     wrong = [key for key, value in metrics.items() if not math.isfinite(value)]
@@ -157,9 +147,11 @@ def _costs(config: Config, wanted: Sequence[str]) -> dict[str, float]:
 
 def _copy(folder: Path, other: str, step: int) -> None:
     """Take over another run's checkpoint, unless this one has gone on from it already."""
-    own = checkpoint.newest(folder)
-    if own is None or own.state.step <= step:
-        checkpoint.copy(Path(other), folder, step)
+    folder.mkdir(parents=True, exist_ok=True)
+    with checkpoint.writing(folder):
+        own = checkpoint.newest(folder)
+        if own is None or own.state.step <= step:
+            checkpoint.copy(Path(other), folder, step)
 
 
 def _record(config: Config, place: Place, work: Work) -> None:
@@ -180,25 +172,6 @@ def _numbers(values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
             yield from _numbers({f"{key}.{place}": each for place, each in enumerate(value)})
         elif isinstance(value, int | float) and not isinstance(value, bool):
             yield key, float(value)
-
-
-@contextlib.contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """A run's folder for this process alone: one that was killed may still write for a moment."""
-    handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    deadline = time.monotonic() + PATIENCE_S
-    try:
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise DerainError(f"{folder}: another process still trains here.") from None
-                time.sleep(0.1)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _clear() -> None:

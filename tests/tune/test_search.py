@@ -263,3 +263,36 @@ def test_a_varied_value_is_near_the_old_one(dimension: dict, value: Any, expecte
     chance = np.random.default_rng(0)
     found = {varied(Dimension(**dimension), value, chance)[1] for _ in range(40)}
     assert found == expected
+
+
+def test_a_cohort_is_taken_from_what_is_alike_and_again_only_alone() -> None:
+    space = {
+        "train.lr": {"grid": [1e-4, 1e-3, 1e-2]},
+        "model.encoder_seed": {"grid": [0, 1]},
+    }
+    queue = Queue(source_of(config(space, "grid"), ahead=1, known={}))
+    first, second = queue.take_cohort(2), queue.take_cohort(4)
+    assert [s.key for s in first] == ["0.0001,0@64", "0.001,0@64"]
+    assert [s.key for s in second] == ["0.0001,1@64", "0.001,1@64", "0.01,1@64"]
+    for segment in first:
+        queue.give_back(segment.key)
+    again = [queue.take_cohort(4) for _ in range(3)]
+    assert [[s.key for s in company] for company in again] == [
+        ["0.0001,0@64"],
+        ["0.001,0@64"],
+        ["0.01,0@64"],
+    ]
+    assert queue.take_cohort(4) == []
+
+
+def test_cohorts_stay_at_one_rung() -> None:
+    space = {"train.lr": {"grid": [1e-5, 1e-4, 1e-3, 1e-2]}}
+    rungs = {"first_steps": 8, "keep_one_in": 3}
+    queue = Queue(source_of(config(space, "asha", asha=rungs), ahead=1, known={}))
+    begun = queue.take_cohort(3)
+    assert len(begun) == 3
+    for segment in begun:
+        queue.done(segment.key, [outcome(segment, 64)])
+    promoted = queue.take_cohort(3)
+    assert [(s.trials[0].config.train.lr, s.until) for s in promoted] == [(1e-3, 24)]
+    assert [s.until for s in queue.take_cohort(3)] == [8]

@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from derain import checkpoint, cluster, tracking
 from derain.config import Config, load_config
 from derain.errors import DerainError, OccupiedError
+from derain.tune import journal
 from derain.tune.sweep import describe, sweep
 
 SPACE = {
@@ -51,7 +52,14 @@ def first(tiny: dict[str, Any], place: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def second(tiny: dict[str, Any], place: Path, first: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG001
-    return sweep(config(tiny, place, SPACE))
+    """The same, its trials side by side in one process."""
+    return sweep(config(tiny, place, SPACE).replaced({"sweep.cohort": 2}, "test"))
+
+
+def companies(folder: Path) -> list[list[str]]:
+    """For every segment that was started, itself and those beside it."""
+    started = [event for event in journal.read(folder) if event["event"] == "started"]
+    return [[event["key"], *event["beside"]] for event in started]
 
 
 @pytest.fixture
@@ -110,6 +118,9 @@ def test_a_second_sweep_has_the_same_figures_to_the_last_digit(
     first: dict[str, Any], second: dict[str, Any]
 ) -> None:
     assert second["name"] == "sweep-2"
+    beside = [sorted(segments) for segments in companies(Path(second["folder"]))]
+    assert beside == [["high@4", "low@4"]] * 2
+    assert companies(Path(first["folder"])) == [["low@4"], ["high@4"]]
     same = ("name", "metrics", "input", "weights_sha256", "loss")
     assert [[trial[key] for key in same] for trial in second["trials"]] == [
         [trial[key] for key in same] for trial in first["trials"]
@@ -121,14 +132,16 @@ def test_a_second_sweep_has_the_same_figures_to_the_last_digit(
 def test_a_failed_trial_does_not_stop_the_others(
     tiny: dict[str, Any], place: Path, client: MlflowClient
 ) -> None:
-    values = {"name": "partly", "register": None}
-    result = sweep(config(tiny, place, BROKEN, **values))
+    """Not even where they train in one process."""
+    planned = config(tiny, place, BROKEN, name="partly", register=None)
+    result = sweep(planned.replaced({"sweep.cohort": 2}, "test"))
+    assert [len(company) for company in companies(planned.folder)] == [2, 2]
     usable, endless = result["trials"]
     assert (usable["status"], endless["status"]) == ("finished", "failed")
     assert "not finite" in endless["error"]
     assert endless["metrics"] is None
     assert (result["best"], result["registered"]) == ("usable", None)
-    assert "endless: The loss" in Path(result["report"]).read_text()
+    assert f"endless: {endless['error']}" in Path(result["report"]).read_text()
     children = client.search_runs(
         [client.get_run(result["mlflow_run_id"]).info.experiment_id],
         f"tags.`mlflow.parentRunId` = '{result['mlflow_run_id']}'",

@@ -1,7 +1,5 @@
 """A kept process: the same bits as a fresh one, nothing done twice, no folder shared."""
 
-import fcntl
-import os
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +7,8 @@ import pytest
 
 from derain import checkpoint, tracking
 from derain.config import Config
-from derain.errors import DerainError
 from derain.pipelines.train import IDENTITY, PAUSED, RESULT, read_json
-from derain.tune import trials
-from derain.tune.trials import LOCK, Work, perform
+from derain.tune.trials import Work, perform
 
 
 @pytest.fixture
@@ -118,13 +114,12 @@ def test_two_processes_do_not_train_in_one_folder(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(trials, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(checkpoint, "LOCK_WAITS_S", 0.2)
     planned = config(tiny, tmp_path, "held")
     planned.folder.mkdir()
-    handle = os.open(planned.folder / LOCK, os.O_RDWR | os.O_CREAT)
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    with pytest.raises(DerainError, match="another process still trains"):
-        perform(work(planned, store))
-    os.close(handle)
+    with checkpoint.writing(planned.folder):
+        (outcome,) = perform(work(planned, store))
+    assert (outcome.status, outcome.may_pass) == ("failed", True)
+    assert "another process trains" in str(outcome.error)
     (outcome,) = perform(work(planned, store))
     assert outcome.status == "finished"
