@@ -48,9 +48,9 @@ def test_the_methods_of_path(folder: Path) -> None:
 
 
 def test_faults_do_not_change_a_byte(store: FaultyStore, folder: Path) -> None:
-    store.errors, store.stalls, store.cuts, store.stall_s = 0.05, 0.02, 0.1, 0.2
+    store.errors, store.stalls, store.cuts, store.stall_s = 0.1, 0.1, 0.1, 0.1
     data = bytes(range(256)) * 400
-    for number in range(25):
+    for number in range(15):
         path = folder / f"{number}.bin"
         path.write_bytes(data[number:])
         assert path.read_bytes() == data[number:]
