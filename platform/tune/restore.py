@@ -12,11 +12,14 @@ from derain.tune import space
 from derain.tune.journal import JOURNAL, Event, read
 from derain.tune.supply import attempts
 
-FREE = ("output_dir", "name", "profile", "register", "data.cache_dir", "data.cache_gib",
-        "data.loader_processes", "data.synthetic", "sweep.space", "sweep.samples", "sweep.retries",
-        "sweep.concurrent", "sweep.gpu_fraction", "sweep.reference",
-        *(f"train.{key}" for key in MAY_CHANGE - {"steps"}))  # fmt: skip
-"""Keys that do not change what a trial of a sweep is."""
+FREE = (
+    *("output_dir", "name", "profile", "register"),
+    *(f"data.{key}" for key in ("train", "eval", "cache_dir", "cache_gib", "loader_processes")),
+    *("data.synthetic", "sweep.space", "sweep.samples", "sweep.retries", "sweep.concurrent"),
+    *("sweep.gpu_fraction", "sweep.reference"),
+    *(f"train.{key}" for key in MAY_CHANGE - {"steps"}),
+)
+"""Keys that do not change what a trial of a sweep is; datasets are compared by their manifests."""
 
 
 def config_to_resume(folder: Path, given: Config | None, overrides: Mapping[str, Any]) -> Config:

@@ -19,7 +19,7 @@ from derain import checkpoint, cluster, tracking
 from derain.config import Config
 from derain.data.loader import open_all
 from derain.data.manifest import open_prepared
-from derain.errors import OccupiedError
+from derain.errors import OccupiedError, UsageError
 from derain.pipelines.prepare import check_data, with_data
 from derain.pipelines.train import (
     Place,
@@ -200,12 +200,24 @@ def _run(config: Config, afterwards: contextlib.ExitStack) -> dict[str, Any]:
 
 
 def _begin(config: Config, journal: Journal) -> str | None:
-    """Write the first line of this process; returns the MLflow run that the sweep has already."""
-    if journal.only("plan") is None:
+    """Write the first line of this process; returns the MLflow run that the sweep has already.
+
+    Raises UsageError where the datasets are not those that the sweep began with.
+    """
+    folders = (*config.data.train, *config.data.eval)
+    manifests = [open_prepared(folder).manifest.sha256() for folder in folders]
+    planned = journal.only("plan")
+    if planned is None:
         # The lead of TPE belongs to the plan: with another one it would suggest other points.
-        journal.write("plan", version=VERSION, name=config.name, ahead=2 * _at_once(config))
-    else:
-        journal.write("resumed", trials_at_once=_at_once(config))
-        shutil.rmtree(config.folder / "ray", ignore_errors=True)
+        ahead = 2 * _at_once(config)
+        journal.write("plan", version=VERSION, name=config.name, ahead=ahead, manifests=manifests)
+        return None
+    if planned["manifests"] != manifests:
+        raise UsageError(
+            f"{config.folder}: the sweep began with other datasets: their manifests were "
+            f"{planned['manifests']}, {', '.join(folders)} have {manifests}."
+        )
+    journal.write("resumed", trials_at_once=_at_once(config))
+    shutil.rmtree(config.folder / "ray", ignore_errors=True)
     recorded = journal.only("recorded")
     return recorded["run_id"] if recorded else None

@@ -18,7 +18,7 @@ import torch
 
 from derain import checkpoint
 from derain.config import Config
-from derain.errors import DerainError, OccupiedError
+from derain.errors import DerainError, OccupiedError, StoppedError
 from derain.models.cost import cost
 from derain.parallel import Rank
 from derain.pipelines.progress import read_figures
@@ -106,29 +106,35 @@ def _train(configs: Sequence[Config], place: Place, until: int) -> dict[str, Exc
 
 
 def _reached(config: Config, until: int) -> dict[str, Any] | None:
-    """What a trial wrote that is at the segment's end already: a driver may die before it knows."""
-    last = until >= config.train.steps
-    path = config.folder / (RESULT if last else PAUSED)
-    written = read_json(path) if path.is_file() else {}
-    there = written.get("steps" if last else "step") == min(until, config.train.steps)
-    return written if there else None
+    """What a trial wrote that is at the segment's end already: a driver may die before it knows.
+
+    A run that has finished, at its last step or because its patience ended, has a RESULT.
+    """
+    if (config.folder / RESULT).is_file():
+        return read_json(config.folder / RESULT)
+    paused = config.folder / PAUSED
+    written = read_json(paused) if paused.is_file() else {}
+    return written if written.get("step") == until else None
 
 
 def _outcome(name: str, config: Config, work: Work, error: Exception | None) -> Outcome:
     written = _reached(config, work.until)
     if error is not None or written is None:
         step = max(read_figures(config.folder), default=0)
-        # What is not ours, such as a lost worker of Ray Train, may not come again; and a process
-        # that was killed may write its run for a moment yet.
-        ours = isinstance(error, DerainError) and not isinstance(error, OccupiedError)
+        # What is not ours, such as a lost worker of Ray Train, may not come again; nor may being
+        # asked to stop; and a process that was killed may write its run for a moment yet.
+        ours = isinstance(error, DerainError) and not isinstance(
+            error, OccupiedError | StoppedError
+        )
         passing = not ours or bool(error and error.__cause__)
         return Outcome(name, "failed", step, error=str(error), may_pass=passing)
-    step, metrics = min(work.until, config.train.steps), written["metrics"]
+    finished, metrics = "steps" in written, written["metrics"]
+    step = written["steps"] if finished else written["step"]
     wrong = [key for key, value in metrics.items() if not math.isfinite(value)]
     if wrong:
         reason = f"{wrong[0]} is {metrics[wrong[0]]}: the weights are not usable."
         return Outcome(name, "failed", step, error=reason)
-    if step < config.train.steps:
+    if not finished:
         return Outcome(name, "paused", step, metrics)
     costs = _costs(config, work.costs)
     return Outcome(name, "finished", step, metrics, result=written, costs=costs)
@@ -159,7 +165,7 @@ def _record(config: Config, place: Place, work: Work) -> None:
     run_id = read_json(config.folder / IDENTITY)["run_id"]
     with RunLog(config.name, uri=place.uri, run_id=run_id) as record:
         record.metrics(work.until, {f"value.{k}": v for k, v in _numbers(work.values or {})})
-        if work.until < config.train.steps:
+        if not (config.folder / RESULT).is_file():
             record.pause()
 
 

@@ -41,7 +41,7 @@ def left(tiny: dict[str, Any], tmp_path: Path) -> Config:
     config.folder.mkdir()
     (config.folder / checkpoint.CONFIG).write_text(config.to_yaml())
     with Journal.open(config.folder) as journal:
-        journal.write("plan", version=1, name="search", ahead=4)
+        journal.write("plan", version=1, name="search", ahead=4, manifests=[])
     return config
 
 

@@ -1,0 +1,172 @@
+"""Sweeps that are killed again and again: twenty minutes and more, by `make soak`.
+
+A sweep of 12 trials runs unbroken. The same sweep is started again elsewhere and its driver's whole
+process group gets SIGKILL at random moments, then the head of its Ray; each time it is resumed. In
+the end both must have the same 12 results to the last digit, and the journal must show no trial
+that ran again after it had ended.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from derain.tune.journal import read
+
+KILLS, HEAD_KILLS = 20, 2
+SAME = ("name", "status", "seed", "metrics", "input", "loss", "weights_sha256", "steps")
+CONFIG = {
+    "name": "search",
+    "model": {
+        "name": "fclip_unet",
+        "encoder_weights": "random",
+        "encoder_width": 4,
+        "encoder_layers": [1, 1, 1, 1],
+        "decoder_widths": [8, 8, 8, 8, 8],
+        "decoder_depths": [1, 1, 1, 1, 1],
+        "layer_scale": 0.1,
+        "output": "residual",
+    },
+    "data": {"synthetic": {"train_pairs": 8, "eval_pairs": 2, "size_px": 48}},
+    "train": {
+        "steps": 120,
+        "batch_size": 4,
+        "crop_px": 16,
+        "device": "cpu",
+        "cpu_threads": 1,
+        "log_every_steps": 10,
+        "checkpoint_every_steps": 10,
+    },
+    "loss": {"perceptual": "none"},
+    "sweep": {
+        "space": {
+            "train.lr": {"grid": [1e-4, 1e-3, 1e-2, 3e-2]},
+            "train.batch_size": {"grid": [2, 4, 6]},
+        },
+        "concurrent": 2,
+    },
+}
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """The sweep as a process group of its own."""
+    kept = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
+    with (folder / "stderr.txt").open("a") as told:
+        return subprocess.Popen(
+            [sys.executable, "-m", "derain.cli", "sweep", *arguments, "--json"],
+            cwd=folder,
+            env={**kept, "DERAIN_CACHE_DIR": str(folder / "cache")},
+            stdout=subprocess.PIPE,
+            stderr=told,
+            text=True,
+            start_new_session=True,
+        )
+
+
+def arguments(folder: Path) -> tuple[str, ...]:
+    """Resume, where there is something to resume."""
+    begun = (folder / "runs" / "search" / "journal.jsonl").is_file()
+    return ("--resume", "search") if begun else ("search.yaml",)
+
+
+def kill_driver(process: subprocess.Popen[str], after_s: float) -> bool:
+    """SIGKILL for the whole group after so long; False where the sweep was faster."""
+    try:
+        process.wait(after_s)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        return True
+    return False
+
+
+def kill_head(process: subprocess.Popen[str], after_s: float) -> bool:
+    """SIGKILL for this sweep's own gcs_server, then wait until the driver gives up."""
+    try:
+        process.wait(after_s)
+        return False
+    except subprocess.TimeoutExpired:
+        pass
+    heads = [pid for pid in _children(process.pid) if "gcs_server" in _command(pid)]
+    for pid in heads:
+        os.kill(pid, signal.SIGKILL)
+    try:
+        process.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    return bool(heads)
+
+
+def finish(folder: Path) -> dict[str, Any]:
+    """Run to the end and return what was printed."""
+    out, _ = start(folder, *arguments(folder)).communicate()
+    return json.loads(out)
+
+
+def problems(broken: dict[str, Any], unbroken: dict[str, Any], folder: Path) -> list[str]:
+    """What is not as it must be."""
+    found = []
+    for mine, theirs in zip(broken["trials"], unbroken["trials"], strict=True):
+        if [mine[key] for key in SAME] != [theirs[key] for key in SAME]:
+            found.append(f"{mine['name']}: {mine} is not {theirs}")
+    ended: set[str] = set()
+    for event in read(folder / "runs" / "search"):
+        if event["event"] == "started" and event["key"] in ended:
+            found.append(f"{event['key']} was run again")
+        if event["event"] == "ended":
+            if event["key"] in ended:
+                found.append(f"{event['key']} ended twice")
+            ended.add(event["key"])
+    return found
+
+
+def test_a_sweep_that_is_killed_ends_as_the_unbroken_one(tmp_path: Path) -> None:
+    """20 kills of the driver at random moments, 2 of its Ray's head."""
+    chance = random.Random(0)
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    for folder in (unbroken, broken):
+        folder.mkdir()
+        (folder / "search.yaml").write_text(yaml.safe_dump(CONFIG, sort_keys=False))
+    began = time.monotonic()
+    expected = finish(unbroken)
+    whole = time.monotonic() - began
+    killed = {"driver": 0, "head": 0}
+    for number in range(KILLS + HEAD_KILLS):
+        what = "head" if number in (4, 14) else "driver"
+        process = start(broken, *arguments(broken))
+        kill = {"head": kill_head, "driver": kill_driver}[what]
+        if not kill(process, chance.uniform(0.2, 1.0) * 0.6 * whole):
+            break  # all trials had ended before it was due
+        killed[what] += 1
+    wrong = problems(finish(broken), expected, broken)
+    print(json.dumps({"killed": killed, "trials": len(expected["trials"]), "problems": wrong}))
+    assert not wrong
+
+
+def _children(parent: int) -> list[int]:
+    """All descendants of a process."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == parent:
+            pid = int(stat.parent.name)
+            found += [pid, *_children(pid)]
+    return found
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
