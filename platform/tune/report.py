@@ -94,13 +94,15 @@ def table_of(config: Config, ranking: Sequence[Row]) -> Table:
     """The ranking beside the published figures, header first."""
     assert config.sweep is not None
     reference = config.sweep.reference
-    header = ["trial", "PSNR-Y (dB)", "SSIM-Y", "gain over input (dB)", "minutes"]
+    drawn = [key for key, values in config.sweep.space.items() if values.grid is None]
+    header = ["trial", *drawn, "PSNR-Y (dB)", "SSIM-Y", "gain over input (dB)", "minutes"]
     published = ["published PSNR", "difference (dB)", "published SSIM"] if reference else []
     rows = [header + published]
     for trial in ranking:
         metrics, given = trial["metrics"], trial["input"]
         row = [
             trial["name"],
+            *(_written(trial["params"].get(key)) for key in drawn),
             f"{metrics['psnr_y']:.3f}",
             f"{metrics['ssim_y']:.4f}",
             f"{metrics['psnr_y'] - given['psnr_y']:+.3f}",
@@ -108,6 +110,13 @@ def table_of(config: Config, ranking: Sequence[Row]) -> Table:
         ]
         rows.append(row + (_published(config, trial) if reference else []))
     return rows
+
+
+def _written(value: Any) -> str:
+    """A drawn value, which has no name; nothing where its condition did not hold."""
+    if value is None:
+        return ""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _published(config: Config, trial: Row) -> list[str]:
@@ -205,7 +214,7 @@ class Text:
         rows.insert(1, "| --- |" + " ---: |" * (len(self.table[0]) - 1))
         parts = [f"# {self.title}", "\n".join(rows), "\n".join(f"- {line}" for line in self.lines)]
         for picture in self.pictures:
-            parts += [f"{picture.title}:", f"![{picture.title}]({picture.file})"]
+            parts += [f"![{picture.title}]({picture.file})", f"{picture.title}."]
         parts += ["## Search space", f"```json\n{self._space()}\n```"]
         return "\n\n".join(parts) + "\n"
 

@@ -134,3 +134,11 @@ def test_the_csv_has_every_trial_with_its_values(
     assert high["loss.pixel"] == '"<high>"'
     assert (broken["status"], broken["psnr_y"]) == ("failed", "")
     assert (broken["train.lr"], broken["error"]) == ("9.0", "the loss is not finite")
+
+
+def test_drawn_values_stand_in_the_table(ranking: list[dict[str, Any]], tmp_path: Path) -> None:
+    drawn = {"train.lr": {"uniform": [0.1, 0.5]}, "loss.lambda_p": {"integers": [1, 3]}}
+    changes = {"sweep.space": drawn, "sweep.search": "random", "sweep.samples": 2}
+    header, first, _ = table_of(config(tmp_path).replaced(changes, "test"), ranking)
+    assert header[:3] == ["trial", "train.lr", "loss.lambda_p"]
+    assert first[:3] == ["low", "0.312", ""]
