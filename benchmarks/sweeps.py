@@ -120,7 +120,7 @@ def _halving(base: Config) -> Row:
 
 def _grid(base: Config, name: str, count: int) -> Config:
     rates = [float(rate) for rate in np.geomspace(1e-4, 1e-2, count)]
-    values = {"name": name, "sweep": {"space": {"train.lr": {"grid": rates}}}}
+    values = {"name": name, "sweep": {"space": {"train.lr": {"grid": rates}}, "cohort": "off"}}
     return base.replaced(values, "benchmark")
 
 

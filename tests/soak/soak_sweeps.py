@@ -51,6 +51,7 @@ CONFIG = {
             "train.batch_size": {"grid": [2, 4, 6]},
         },
         "concurrent": 2,
+        "cohort": "off",
     },
 }
 
