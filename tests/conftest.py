@@ -64,19 +64,12 @@ def rain_datasets(
 @pytest.fixture(scope="session")
 def tiny(rain_datasets: tuple[Path, Path]) -> dict[str, Any]:
     """The config tree of a run that takes a second once its worker has started."""
+    from tests.tiny import NETWORK
+
     train, held_out = rain_datasets
     return {
         "name": "tiny",
-        "model": {
-            "name": "fclip_unet",
-            "encoder_weights": "random",
-            "encoder_width": 4,
-            "encoder_layers": [1, 1, 1, 1],
-            "decoder_widths": [8, 8, 8, 8, 8],
-            "decoder_depths": [1, 1, 1, 1, 1],
-            "layer_scale": 0.1,
-            "output": "residual",
-        },
+        "model": NETWORK,
         "data": {
             "train": str(train),
             "eval": str(held_out),

@@ -18,18 +18,21 @@ from derain.loop import Outcome, Run, follow
 from derain.parallel import Rank
 from derain.trainer import Trainer, build_network, loss_of
 
+NETWORK = {
+    "name": "fclip_unet",
+    "encoder_weights": "random",
+    "encoder_width": 4,
+    "encoder_layers": [1, 1, 1, 1],
+    "decoder_widths": [8, 8, 8, 8, 8],
+    "decoder_depths": [1, 1, 1, 1, 1],
+    "layer_scale": 0.1,
+    "output": "residual",
+}
+"""A network that takes milliseconds a step."""
+
 TINY = {
     "name": "run",
-    "model": {
-        "name": "fclip_unet",
-        "encoder_weights": "random",
-        "encoder_width": 4,
-        "encoder_layers": [1, 1, 1, 1],
-        "decoder_widths": [8, 8, 8, 8, 8],
-        "decoder_depths": [1, 1, 1, 1, 1],
-        "layer_scale": 0.1,
-        "output": "residual",
-    },
+    "model": NETWORK,
     "train": {
         "steps": 9,
         "batch_size": 4,

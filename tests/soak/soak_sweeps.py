@@ -19,21 +19,13 @@ from typing import Any
 import yaml
 
 from derain.tune.journal import read
+from tests.tiny import NETWORK
 
 KILLS, HEAD_KILLS = 20, 2
 SAME = ("name", "status", "seed", "metrics", "input", "loss", "weights_sha256", "steps")
 CONFIG = {
     "name": "search",
-    "model": {
-        "name": "fclip_unet",
-        "encoder_weights": "random",
-        "encoder_width": 4,
-        "encoder_layers": [1, 1, 1, 1],
-        "decoder_widths": [8, 8, 8, 8, 8],
-        "decoder_depths": [1, 1, 1, 1, 1],
-        "layer_scale": 0.1,
-        "output": "residual",
-    },
+    "model": NETWORK,
     "data": {"synthetic": {"train_pairs": 8, "eval_pairs": 2, "size_px": 48}},
     "train": {
         "steps": 120,
