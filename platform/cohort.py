@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from derain.config import TrainConfig
+from derain.config.training import TrainConfig
 from derain.data.feed import BatchAt
 from derain.data.loader import Batch, Position
 from derain.errors import DerainError

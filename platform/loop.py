@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from derain import checkpoint, guard
 from derain.checkpoint import Checkpoint, State
-from derain.config import Config, TrainConfig
+from derain.config import Config
+from derain.config.training import TrainConfig
 from derain.data.feed import BatchAt
 from derain.data.loader import Batch, Position
 from derain.errors import DerainError, StoppedError, UsageError

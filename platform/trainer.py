@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from derain import checkpoint, parallel
 from derain.checkpoint import Checkpoint, State
-from derain.config import Config, TrainConfig
+from derain.config import Config
+from derain.config.training import TrainConfig
 from derain.data.loader import Batch
 from derain.data.order import mix64
 from derain.errors import DerainError, UsageError, WeightsError

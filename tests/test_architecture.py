@@ -18,6 +18,12 @@ MODULES = sorted(
 BIN = Path(sys.executable).parent
 
 TESTED_ELSEWHERE = {
+    "config/__init__.py": "test_config.py",
+    "config/networks.py": "test_config.py",
+    "config/section.py": "test_config.py",
+    "config/source.py": "test_config.py",
+    "config/sweep.py": "test_config.py",
+    "config/training.py": "test_config.py",
     "errors.py": "test_cli.py",
     "guard.py": "test_loop.py",
     "interrupt.py": "test_loop.py",

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from derain.config import Config, FCLIPUNetConfig, load_config, valid_keys
+from derain.config import Config, load_config, valid_keys
+from derain.config.networks import FCLIPUNetConfig
 from derain.errors import ConfigError
 from derain.models import MODELS
 

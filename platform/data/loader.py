@@ -11,7 +11,8 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from derain.config import Config, DataConfig, Stage
+from derain.config import Config
+from derain.config.training import DataConfig, Stage
 from derain.data import order, transforms
 from derain.data.cache import Pixels, open_pixels
 from derain.data.manifest import Prepared, open_prepared

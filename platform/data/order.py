@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from derain.config import Stage
+from derain.config.training import Stage
 
 Seed = int
 

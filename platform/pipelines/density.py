@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from derain.config import CLIPRPNConfig, Config
+from derain.config import Config
+from derain.config.networks import CLIPRPNConfig
 from derain.data.cache import Pixels
 from derain.data.loader import open_all
 from derain.data.manifest import Prepared, open_prepared

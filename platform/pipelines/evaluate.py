@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from derain import checkpoint, tracking
-from derain.config import DataConfig
+from derain.config.training import DataConfig
 from derain.data.cache import Pixels
 from derain.data.loader import open_all
 from derain.data.manifest import Prepared, open_prepared

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from derain import checkpoint, exported, tracking
-from derain.config import network_config
+from derain.config.networks import network_config
 from derain.errors import UsageError, WeightsError
 from derain.models import build
 from derain.models.published import load_published

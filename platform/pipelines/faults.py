@@ -20,7 +20,7 @@ from pathlib import Path
 import ray.train
 
 from derain import errors, interrupt
-from derain.config import TrainConfig
+from derain.config.training import TrainConfig
 from derain.errors import DerainError, StoppedError
 
 log = logging.getLogger(__name__)

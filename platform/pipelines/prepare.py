@@ -19,7 +19,8 @@ import ray
 import ray.data
 
 from derain import cluster
-from derain.config import Config, SyntheticConfig
+from derain.config import Config
+from derain.config.training import SyntheticConfig
 from derain.data import files, sources
 from derain.data.card import CARD, CROISSANT, card, croissant
 from derain.data.manifest import (

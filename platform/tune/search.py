@@ -14,7 +14,8 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from derain.config import Config, Dimension
+from derain.config import Config
+from derain.config.sweep import Dimension
 from derain.tune.cohorts import common_ground
 from derain.tune.space import Chosen, Trial, drawn, exists, ordered, plan, trials_of
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from derain.config import Config, Dimension
+from derain.config import Config
+from derain.config.sweep import Dimension
 from derain.errors import ConfigError
 
 RESERVED = ("name", "output_dir", "profile", "seed", "sweep", "register", "data.synthetic")

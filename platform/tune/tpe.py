@@ -17,7 +17,8 @@ from optuna.distributions import (
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
-from derain.config import Config, Dimension
+from derain.config import Config
+from derain.config.sweep import Dimension
 from derain.data.order import mix64
 from derain.tune.search import Outcome, Segment
 from derain.tune.space import Chosen, check, exists, ordered, sample_name, trials_of

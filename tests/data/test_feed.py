@@ -128,7 +128,7 @@ def test_a_killed_trainer_leaves_nothing(dataset: Prepared) -> None:
 
 TRAINER = """
 import sys, time
-from derain.config import Stage
+from derain.config.training import Stage
 from derain.data.cache import TarPixels
 from derain.data.feed import feed
 from derain.data.loader import Loader, Position

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from derain.config import Config, Stage
+from derain.config import Config
+from derain.config.training import Stage
 from derain.data import cache
 from derain.data.cache import MappedPixels, TarPixels, open_pixels
 from derain.data.loader import Batch, Loader, Position, open_loader

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from derain.config import Stage
+from derain.config.training import Stage
 from derain.data import order
 from derain.data.order import Recipe
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from derain.config import Stage
+from derain.config.training import Stage
 from derain.data.cache import Pixels, open_pixels
 from derain.data.feed import feed
 from derain.data.loader import Batch, Loader, Position

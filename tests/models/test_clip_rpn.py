@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 import derain.models as models
-from derain.config import CLIPRPNConfig, ScheduleConfig
+from derain.config.networks import CLIPRPNConfig
+from derain.config.training import ScheduleConfig
 from derain.models.clip_rpn import CLIPRPN, ROUTINGS
 from derain.models.expert import Expert
 from derain.models.schedules import Schedule

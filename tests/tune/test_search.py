@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from derain.config import Config, Dimension
+from derain.config import Config
+from derain.config.sweep import Dimension
 from derain.tune.search import Outcome, Queue, Segment, source_of, varied
 
 LR = {"train.lr": {"loguniform": [1e-5, 1e-1]}}

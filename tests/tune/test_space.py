@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from derain.config import Config, Dimension
+from derain.config import Config
+from derain.config.sweep import Dimension
 from derain.errors import ConfigError
 from derain.tune.space import drawn, plan
 

@@ -1,0 +1,99 @@
+"""The typed, frozen config objects, and the only place where YAML enters.
+
+A config file is plain YAML: `extends:` names a file to start from, `profiles:` holds named
+overrides and `profile:` the one that applies when the command line names none.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ConfigDict, Field
+
+from derain.config.networks import ModelConfig
+from derain.config.section import LocalPath, Section
+from derain.config.source import Source, keys_of, parse_override, read
+from derain.config.sweep import SweepConfig
+from derain.config.training import DataConfig, EvalConfig, LossConfig, TrainConfig
+
+
+class RegisterConfig(Section):
+    """Where the best run goes."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+
+
+class Config(Section):
+    """One run, or one sweep of runs."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./=,-]*$")
+    """The run lives in <output_dir>/<name>."""
+    output_dir: LocalPath = "runs"
+    seed: int = Field(0, ge=0)
+    profile: str | None = None
+    """The profile that applied."""
+    model: ModelConfig
+    data: DataConfig = DataConfig()
+    train: TrainConfig
+    loss: LossConfig = LossConfig()
+    eval: EvalConfig = EvalConfig()
+    sweep: SweepConfig | None = None
+    register_: RegisterConfig | None = Field(None, alias="register")
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    @property
+    def folder(self) -> Path:
+        """Where this run or sweep lives."""
+        return Path(self.output_dir) / self.name
+
+    @property
+    def data_seed(self) -> int:
+        """The seed of the batches."""
+        return self.seed if self.data.seed is None else self.data.seed
+
+    def digest(self) -> str:
+        """sha256 of the resolved values, whatever file they came from."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def to_yaml(self) -> str:
+        """The resolved config; `load_config` reads it back to an equal object."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+    def replaced(self, values: Mapping[str, Any], origin: str) -> "Config":
+        """This config with dotted keys set to other values, checked like a file's.
+
+        Raises ConfigError that names `origin` when a key or a value is not valid.
+        """
+        source = Source(self.model_dump(mode="json"))
+        for key, value in values.items():
+            source.set(key, value, origin)
+        return source.validated(Config, origin)
+
+
+def load_config(
+    path: str | Path, *, profile: str | None = None, overrides: Sequence[str] = ()
+) -> Config:
+    """The config of a file, with a profile and `KEY=VALUE` overrides applied, checked as a whole.
+
+    Raises ConfigError that names file, line, key, what was expected and what was found.
+    """
+    source = read(Path(path))
+    source.choose(profile, str(path))
+    for text in overrides:
+        source.set(*parse_override(text), f"--set {text}")
+    return source.validated(Config, str(path))
+
+
+def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """`KEY=VALUE` texts as keys and values, as `--set` takes them."""
+    return dict(parse_override(text) for text in overrides)
+
+
+def valid_keys() -> list[str]:
+    """Every dotted key that a config may have."""
+    return keys_of(Config)

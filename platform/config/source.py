@@ -1,0 +1,221 @@
+"""YAML and `--set`: values, where each was written, and errors that say so."""
+
+import difflib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from derain.config.section import Section
+from derain.errors import ConfigError
+
+Tree = dict[str, Any]
+KeyPath = tuple[str, ...]
+Whole = TypeVar("Whole", bound=Section)
+
+
+@dataclass
+class Source:
+    """Values, and where each of their keys was written ("file:line" or "--set ...")."""
+
+    tree: Tree
+    origins: dict[KeyPath, str] = field(default_factory=dict)
+
+    def merge(self, other: "Source") -> None:
+        """Put `other` on top of these values."""
+        _merge(self.tree, other.tree)
+        self.origins.update(other.origins)
+
+    def set(self, key: str, value: Any, origin: str) -> None:
+        """Give a dotted key another value.
+
+        Raises ConfigError when the key leads through a plain value or past the end of a list.
+        """
+        path = tuple(key.split("."))
+        tree: Any = self.tree
+        for at, part in enumerate(path):
+            place = _place(tree, part, f"{origin}: `{key}`")
+            if at + 1 == len(path):
+                tree[place] = value
+            elif not isinstance(tree, list) and not isinstance(tree.get(part), dict | list):
+                tree[place] = {}
+            tree = tree[place]
+        self.origins[path] = origin
+
+    def origin(self, path: KeyPath, default: str) -> str:
+        """The origin of the longest part of `path` that was written somewhere."""
+        for end in range(len(path), 0, -1):
+            if path[:end] in self.origins:
+                return self.origins[path[:end]]
+        return default
+
+    def choose(self, profile: str | None, file: str) -> None:
+        """Put a profile on top: the one that is asked for, else the one that the file names.
+
+        Raises ConfigError when the file has no such profile.
+        """
+        profiles = self.tree.pop("profiles", None) or {}
+        chosen = profile or self.tree.get("profile")
+        if chosen is None or not (profiles or profile):
+            return
+        if chosen not in profiles:
+            known = ", ".join(profiles) or "none"
+            raise ConfigError(f"{file}: no profile `{chosen}`. Profiles of this file: {known}.")
+        self.merge(Source(profiles[chosen], _lift(self.origins, ("profiles", chosen))))
+        self.tree["profile"] = chosen
+
+    def validated(self, whole: type[Whole], default_origin: str) -> Whole:
+        """The values as a `whole` config.
+
+        Raises ConfigError, a line for every value that is wrong.
+        """
+        try:
+            return whole.model_validate(self.tree)
+        except ValidationError as error:
+            known = keys_of(whole)
+            lines = [self._describe(item, default_origin, known) for item in error.errors()]
+            raise ConfigError("\n".join(lines)) from None
+
+    def _describe(self, item: Any, default_origin: str, known: Sequence[str]) -> str:
+        path = _keys_of(item["loc"])
+        key = ".".join(path) or "config"
+        where = self.origin(path, default_origin)
+        if item["type"] == "extra_forbidden":
+            return f"{where}: unknown key `{key}`.{_nearest(key, known)}"
+        if item["type"] == "union_tag_invalid":
+            return f"{where}: `{key}.name`: expected one of {item['ctx']['expected_tags']}."
+        if item["type"] == "union_tag_not_found":
+            key, item = f"{key}.name", {**item, "type": "missing"}
+        if item["type"] == "missing":
+            return f"{where}: `{key}` is missing; give it in the file or with --set {key}=..."
+        wanted = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+        if item["type"] == "value_error":
+            return f"{where}: `{key}`: {wanted}."
+        return f"{where}: `{key}`: expected {wanted}, found {item['input']!r}."
+
+
+def _place(tree: Any, part: str, where: str) -> str | int:
+    """The key in a section, or the place in a list, that the part of a dotted key names."""
+    if isinstance(tree, dict):
+        return part
+    if not isinstance(tree, list):
+        raise ConfigError(f"{where}: there is nothing below the value {tree!r}.")
+    if not part.isdecimal() or int(part) >= len(tree):
+        raise ConfigError(f"{where}: expected a place from 0 to {len(tree) - 1}, found {part!r}.")
+    return int(part)
+
+
+def read(path: Path, seen: tuple[Path, ...] = ()) -> Source:
+    """A file's values, on top of those of the files that it extends.
+
+    Raises ConfigError when a file cannot be read, is not YAML, or extends itself.
+    """
+    if path.resolve() in seen:
+        raise ConfigError(f"{path}: `extends` goes in a circle.")
+    source = _parse(path)
+    base = source.tree.pop("extends", None)
+    if base is None:
+        return source
+    below = read(path.parent / base, (*seen, path.resolve()))
+    below.merge(source)
+    return below
+
+
+def _parse(path: Path) -> Source:
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such config file.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: the config file cannot be read ({error}).") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML. {error}") from None
+    source = Source({})
+    tree = _construct(node, (), str(path), source.origins)
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected keys and values, found {type(tree).__name__}.")
+    source.tree = tree
+    return source
+
+
+def _construct(node: yaml.Node | None, at: KeyPath, file: str, origins: dict[KeyPath, str]) -> Any:
+    """Plain Python values of a YAML node; fills `origins` with the line of every key."""
+    if node is None:
+        return None
+    if isinstance(node, yaml.MappingNode):
+        tree: Tree = {}
+        for key_node, value_node in node.value:
+            key = str(key_node.value)
+            origin = f"{file}:{key_node.start_mark.line + 1}"
+            if key in tree:
+                raise ConfigError(f"{origin}: `{'.'.join((*at, key))}` is given twice.")
+            origins[(*at, key)] = origin
+            tree[key] = _construct(value_node, (*at, key), file, origins)
+        return tree
+    if isinstance(node, yaml.SequenceNode):
+        return [_construct(item, at, file, origins) for item in node.value]
+    try:
+        return yaml.SafeLoader("").construct_object(node)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{file}:{node.start_mark.line + 1}: {error}") from None
+
+
+def _merge(below: Tree, above: Tree) -> None:
+    """Put `above` on top of `below`: sections are merged, a search space is replaced whole."""
+    for key, value in above.items():
+        if key != "space" and isinstance(value, dict) and isinstance(below.get(key), dict):
+            _merge(below[key], value)
+        else:
+            below[key] = value
+
+
+def _lift(origins: dict[KeyPath, str], prefix: KeyPath) -> dict[KeyPath, str]:
+    """The origins below `prefix`, as if they stood at the top."""
+    size = len(prefix)
+    return {path[size:]: at for path, at in origins.items() if path[:size] == prefix}
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """`KEY=VALUE`, as `--set` takes it, as key and value."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {text}: expected KEY=VALUE, for example --set train.steps=200.")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {text}: the value is not valid YAML.") from None
+
+
+def keys_of(section: type[Section]) -> list[str]:
+    """Every dotted key that a section may have."""
+    return sorted(_fields_below(section, ()))
+
+
+def _fields_below(section: type[Section], prefix: KeyPath) -> Iterator[str]:
+    for name, info in section.model_fields.items():
+        path = (*prefix, info.alias or name)
+        yield ".".join(path)
+        for inner in _sections_in(info.annotation):
+            yield from _fields_below(inner, path)
+
+
+def _sections_in(annotation: Any) -> Iterator[type[Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    for argument in getattr(annotation, "__args__", ()):
+        if annotation.__class__.__name__ != "GenericAlias":
+            yield from _sections_in(argument)
+
+
+def _nearest(key: str, known: Sequence[str]) -> str:
+    found = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return f" The nearest valid key is `{found[0]}`." if found else ""
+
+
+def _keys_of(location: Iterable[str | int]) -> KeyPath:
+    """The keys of a pydantic location, without the network's name that it puts after `model`."""
+    parts = [str(part) for part in location]
+    return tuple(parts[:1] + parts[2:] if parts[:1] == ["model"] else parts)
