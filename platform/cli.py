@@ -360,7 +360,7 @@ def register(
 @app.command()
 def promote(name: str, version: int) -> None:
     """Make a version the champion."""
-    from derain.tracking import promote
+    from derain.tracking.registry import promote
 
     promote(name, version)
 
@@ -369,7 +369,7 @@ def promote(name: str, version: int) -> None:
 def models(as_json: Json = False) -> None:
     """List the registered model versions."""
     results = _results()
-    from derain.tracking import models
+    from derain.tracking.registry import models
 
     found = models()
     rows = [["model", "version", "aliases", "PSNR-Y", "trained with"]]
@@ -391,7 +391,7 @@ def models(as_json: Json = False) -> None:
 @app.command()
 def sync(runs: Annotated[list[Path], typer.Argument(help="Folders of runs.")]) -> None:
     """Send what runs recorded while the MLflow store was away."""
-    from derain.tracking import sync
+    from derain.tracking.runs import sync
 
     for run in runs:
         sync(run / "tracking")
@@ -400,7 +400,7 @@ def sync(runs: Annotated[list[Path], typer.Argument(help="Folders of runs.")]) -
 @app.command()
 def ui(port: int = 5000) -> None:
     """Open the MLflow UI on the store that the runs are in."""
-    from derain.tracking import serve_ui
+    from derain.tracking.store import serve_ui
 
     serve_ui(port)
 

@@ -18,10 +18,11 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
-from derain import models, tracking
+from derain import models
 from derain.errors import DerainError, UsageError
 from derain.predictor import Predictor, load_model_folder, save_model_folder
-from derain.tracking import RunLog
+from derain.tracking import packing, registry, runs, store
+from derain.tracking.runs import RunLog
 
 PROCESSES = 8
 POINTS = 1200
@@ -44,7 +45,8 @@ NETWORK = {
 CROWD = """
 import json, os, sys
 import mlflow                      # once, before the processes part: it takes seconds
-from derain.tracking import RunLog, prepare_store
+from derain.tracking.runs import RunLog
+from derain.tracking.store import prepare_store
 
 def write(uri, points):
     prepare_store(uri)
@@ -133,7 +135,7 @@ def run_id(uri: str) -> str:
 
 @pytest.fixture(scope="module")
 def register(uri: str, model_folder: Path, run_id: str) -> Any:
-    def call(name: str, psnr_y: float, **changes: Any) -> tracking.Registered:
+    def call(name: str, psnr_y: float, **changes: Any) -> registry.Registered:
         given: dict[str, Any] = {
             "run_id": run_id,
             "scores": {"psnr_y": psnr_y, "ssim_y": 0.9},
@@ -142,7 +144,7 @@ def register(uri: str, model_folder: Path, run_id: str) -> Any:
             "example": np.zeros((4, 200, 300, 3), np.uint8),
             "uri": uri,
         }
-        return tracking.register(model_folder, name, **(given | changes))
+        return registry.register(model_folder, name, **(given | changes))
 
     return call
 
@@ -177,23 +179,24 @@ def test_the_uri_is_the_variable_or_a_file_in_the_working_directory(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert tracking.tracking_uri() == f"sqlite:///{tmp_path}/mlflow.db"
+    assert store.tracking_uri() == f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///deeper/runs.db")
-    assert tracking.tracking_uri() == f"sqlite:///{tmp_path}/deeper/runs.db"
+    assert store.tracking_uri() == f"sqlite:///{tmp_path}/deeper/runs.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example.org")
-    assert tracking.tracking_uri() == "https://mlflow.example.org"
+    assert store.tracking_uri() == "https://mlflow.example.org"
 
 
 def test_an_unusable_store_is_named() -> None:
     with pytest.raises(DerainError, match=r"no-such-scheme.*MLFLOW_TRACKING_URI"):
-        tracking.prepare_store("no-such-scheme://user:secret@host/db")
+        store.prepare_store("no-such-scheme://user:secret@host/db")
     with pytest.raises(DerainError) as raised:
-        tracking.prepare_store("no-such-scheme://user:secret@host/db")
+        store.prepare_store("no-such-scheme://user:secret@host/db")
     assert "secret" not in str(raised.value).split("cannot be used")[0]
 
 
 def test_importing_the_door_does_not_import_mlflow() -> None:
-    code = "import sys, derain.tracking; sys.exit('mlflow' in sys.modules)"
+    modules = "sys, derain.tracking.runs, derain.tracking.registry"
+    code = f"import {modules}; sys.exit('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -242,7 +245,7 @@ def test_what_a_store_that_stays_away_did_not_take_is_sent_later(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(tracking, "END_WAITS_S", 0.2)
+    monkeypatch.setattr(runs, "END_WAITS_S", 0.2)
     database = sqlite3.connect(uri.removeprefix("sqlite:///"), isolation_level=None)
     with RunLog("away", uri=uri, spool=tmp_path) as run:
         assert run.flush(timeout_s=60)
@@ -253,7 +256,7 @@ def test_what_a_store_that_stays_away_did_not_take_is_sent_later(
     database.close()
     assert f"derainctl sync {tmp_path.parent}" in caplog.text
     monkeypatch.undo()
-    assert tracking.sync(tmp_path, uri) == {run.run_id: 0}
+    assert runs.sync(tmp_path, uri) == {run.run_id: 0}
     assert [p.step for p in client.get_metric_history(run.run_id, "loss")] == [1]
     assert client.get_run(run.run_id).info.status == "FINISHED"
     assert [item.path for item in client.list_artifacts(run.run_id)] == ["note.txt"]
@@ -319,7 +322,7 @@ def test_only_children_that_still_run_are_ended(uri: str, client: MlflowClient) 
             trial.__enter__()  # and its process dies: __exit__ is never reached
         with RunLog("done", uri=uri, parent_run_id=sweep.run_id) as done:
             pass
-        assert tracking.end_children(sweep.run_id, uri) == 2
+        assert runs.end_children(sweep.run_id, uri) == 2
         assert client.get_run(sweep.run_id).info.status == "RUNNING"
     assert {client.get_run(t.run_id).info.status for t in killed} == {"KILLED"}
     assert client.get_run(done.run_id).info.status == "FINISHED"
@@ -368,7 +371,7 @@ def test_the_better_one_on_the_same_pictures_becomes_champion(
     assert "cannot be compared" in other.reason
     assert other.reason in caplog.text
     assert register("ranking", 45.0, tags=TAGS | {"protocol": "five_set"}).alias == "challenger"
-    listed = {v.version: v for v in tracking.models(uri) if v.name == "ranking"}
+    listed = {v.version: v for v in registry.models(uri) if v.name == "ranking"}
     assert {number: v.aliases for number, v in listed.items() if v.aliases} == {
         3: ("champion",),
         5: ("challenger",),
@@ -385,25 +388,25 @@ def test_every_address_of_a_model_leads_to_its_folder(
     registered = register("addressed", 30.0, run_id=run.run_id)
     weights = (model_folder / "model.safetensors").read_bytes()
     for address in (registered.uri, "models:/addressed@champion", f"runs:/{run.run_id}/model"):
-        found = tracking.model_folder(address, uri)
+        found = registry.model_folder(address, uri)
         assert (found / "model.safetensors").read_bytes() == weights
         load_model_folder(found)
     for address in ("models:/addressed/9", "models:/addressed@best", f"runs:/{run.run_id}/none"):
         with pytest.raises(UsageError, match="is not in the store"):
-            tracking.model_folder(address, uri)
+            registry.model_folder(address, uri)
     with pytest.raises(UsageError, match="no model of derain-platform"):
-        tracking.model_folder(f"runs:/{run.run_id}/other", uri)
+        registry.model_folder(f"runs:/{run.run_id}/other", uri)
 
 
 def test_promotion_moves_the_alias(register: Any, uri: str, client: MlflowClient) -> None:
     register("promoted", 30.0)
     register("promoted", 20.0)
-    tracking.promote("promoted", 2, uri)
+    registry.promote("promoted", 2, uri)
     assert client.get_registered_model("promoted").aliases == {"champion": 2}
     with pytest.raises(UsageError, match="no version 9"):
-        tracking.promote("promoted", 9, uri)
+        registry.promote("promoted", 9, uri)
     with pytest.raises(UsageError, match="unheard-of"):
-        tracking.promote("unheard-of", 1, uri)
+        registry.promote("unheard-of", 1, uri)
 
 
 def test_a_version_carries_its_lineage(register: Any, client: MlflowClient) -> None:
@@ -428,7 +431,7 @@ def test_what_cannot_be_compared_is_not_registered(
 ) -> None:
     with pytest.raises(UsageError, match=named):
         register(name, psnr_y)
-    assert name not in {version.name for version in tracking.models(uri)}
+    assert name not in {version.name for version in registry.models(uri)}
 
 
 def test_a_version_without_lineage_is_a_defect_of_the_caller(register: Any) -> None:
@@ -451,18 +454,18 @@ def test_the_logged_model_holds_nothing_pickled(
 
 
 def test_the_requirements_name_all_that_the_staged_code_imports() -> None:
-    package = Path(tracking.__file__).parent
+    package = packing.PACKAGE
     imported = set()
-    for staged in tracking.STAGED_MODULES:
+    for staged in packing.STAGED_MODULES:
         path = package / staged
         for file in path.rglob("*.py") if path.is_dir() else [path]:
             imported |= _imports(ast.parse(file.read_text()))
     ours = {name for name in imported if name.startswith("derain.")}
-    allowed = {Path(staged).stem for staged in tracking.STAGED_MODULES}
+    allowed = {Path(staged).stem for staged in packing.STAGED_MODULES}
     assert {name.split(".")[1] for name in ours} <= allowed
     theirs = {name.split(".")[0] for name in imported} - set(sys.stdlib_module_names) - {"derain"}
     distributions = {importlib.metadata.packages_distributions()[name][0] for name in theirs}
-    assert distributions <= set(tracking.STAGED_REQUIREMENTS)
+    assert distributions <= set(packing.STAGED_REQUIREMENTS)
 
 
 def _imports(tree: ast.Module) -> set[str]:
@@ -526,7 +529,7 @@ def test_the_commit_is_that_of_the_checkout_which_tracks_the_file(tmp_path: Path
     git("commit", "-m", "first")
     git("tag", "-a", "v1", "-m", "a tag")
     installed.write_text("1")
-    assert tracking._git_commit(tracked) == git("rev-parse", "HEAD")
-    assert tracking._git_commit(installed) is None
+    assert packing.git_commit(tracked) == git("rev-parse", "HEAD")
+    assert packing.git_commit(installed) is None
     tracked.write_text("2")
-    assert tracking._git_commit(tracked) == git("rev-parse", "HEAD") + "-dirty"
+    assert packing.git_commit(tracked) == git("rev-parse", "HEAD") + "-dirty"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from derain import checkpoint, tracking
+from derain import checkpoint
 from derain.config.training import DataConfig
 from derain.data.cache import Pixels
 from derain.data.loader import open_all
@@ -19,6 +19,7 @@ from derain.exported import is_exported, load_exported
 from derain.metrics import quantised, score
 from derain.pipelines.scorecard import markdown
 from derain.predictor import Predictor, load_model_folder
+from derain.tracking import registry
 from derain.trainer import restore_network
 
 log = logging.getLogger(__name__)
@@ -117,7 +118,7 @@ def load_predictor(
     if is_exported(model):
         return Predictor(load_exported(model, trust=trust, stride=stride), "cpu")
     if model.startswith(("models:/", "runs:/")):
-        return Predictor(load_model_folder(tracking.model_folder(model), trust=trust), device)
+        return Predictor(load_model_folder(registry.model_folder(model), trust=trust), device)
     if (Path(model) / checkpoint.STATE).is_file():
         return Predictor(restore_network(checkpoint.load(model), trust=trust), device)
     return Predictor(load_model_folder(model, trust=trust), device)

@@ -6,13 +6,14 @@ from typing import Any
 
 from torch import nn
 
-from derain import checkpoint, exported, tracking
+from derain import checkpoint, exported
 from derain.config.networks import network_config
 from derain.errors import UsageError, WeightsError
 from derain.models import build
 from derain.models.published import load_published
 from derain.models.weights import load_strictly, read_state_dict
 from derain.predictor import NETWORK_FILE, load_model_folder, save_model_folder
+from derain.tracking import registry
 from derain.trainer import restore_network
 
 FORMATS = ("folder", *exported.SUFFIXES)
@@ -72,7 +73,7 @@ def _described(model: str, trust: bool) -> tuple[nn.Module, str, dict[str, Any]]
         options = saved.config.model.model_dump(exclude={"name"})
         return restore_network(saved, trust=trust), saved.config.model.name, options
     named = model.startswith(("models:/", "runs:/"))
-    folder = Path(tracking.model_folder(model) if named else model)
+    folder = Path(registry.model_folder(model) if named else model)
     network = load_model_folder(folder, trust=trust)
     told = json.loads((folder / NETWORK_FILE).read_text(encoding="utf-8"))
     return network, told["name"], told["options"]

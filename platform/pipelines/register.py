@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from derain import checkpoint, tracking
+from derain import checkpoint
 from derain.config import Config
 from derain.data.cache import TarPixels
 from derain.data.manifest import open_prepared
 from derain.errors import UsageError
 from derain.pipelines.train import IDENTITY, RESULT, read_json
 from derain.predictor import save_model_folder
-from derain.tracking import Registered
+from derain.tracking import registry
+from derain.tracking.registry import Registered
 from derain.trainer import restore_network
 
 
@@ -35,7 +36,7 @@ def register(folder: str | Path, name: str, *, trust: bool = False) -> Registere
             saved.config.model.name,
             options,
         )
-        return tracking.register(
+        return registry.register(
             model_folder,
             name,
             run_id=read_json(run / IDENTITY)["run_id"],

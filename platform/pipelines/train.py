@@ -18,7 +18,7 @@ import torch
 from ray.train.torch import TorchTrainer
 from torch import nn
 
-from derain import checkpoint, cluster, tracking
+from derain import checkpoint, cluster
 from derain.checkpoint import Checkpoint
 from derain.cohort import Cohort, Shared
 from derain.config import Config, load_config
@@ -37,7 +37,8 @@ from derain.pipelines.progress import FIGURES, watch
 from derain.pipelines.validation import Validation
 from derain.predictor import Predictor
 from derain.routes import routes_of
-from derain.tracking import RunLog
+from derain.tracking import store
+from derain.tracking.runs import RunLog
 from derain.trainer import Trainer, build_network, loss_of, pick_device, restore_network
 from derain.upload import Remote, Uploader
 
@@ -311,7 +312,7 @@ def _train(config: Config) -> dict[str, Any]:
     with cluster.connected():
         config = with_data(config)
         check_room(config)
-        place = Place(tracking.prepare_store())
+        place = Place(store.prepare_store())
         # Recorded here and in the worker: a worker that is killed cannot end its own MLflow run.
         with (
             faults.stopping_at_sigterm(config.folder),

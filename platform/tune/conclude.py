@@ -6,7 +6,7 @@ from typing import Any
 from derain.config import Config
 from derain.errors import DerainError
 from derain.pipelines.register import register
-from derain.tracking import RunLog
+from derain.tracking.runs import RunLog
 from derain.tune import compare, report, restore
 from derain.tune.journal import Journal
 

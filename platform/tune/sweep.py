@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from derain import checkpoint, cluster, tracking
+from derain import checkpoint, cluster
 from derain.config import Config
 from derain.data.loader import open_all
 from derain.data.manifest import open_prepared
@@ -30,7 +30,8 @@ from derain.pipelines.train import (
     wants_gpu,
     write_json,
 )
-from derain.tracking import RunLog
+from derain.tracking import runs, store
+from derain.tracking.runs import RunLog
 from derain.tune import restore, space, supply
 from derain.tune.conclude import conclude
 from derain.tune.estimate import estimate
@@ -179,7 +180,7 @@ def _run(config: Config, afterwards: contextlib.ExitStack) -> dict[str, Any]:
     A trial that is being killed can still open a run, so those left open are ended `afterwards`.
     """
     _warm_cache(config)
-    uri = tracking.prepare_store()
+    uri = store.prepare_store()
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
         journal = stack.enter_context(Journal.open(config.folder))
@@ -189,10 +190,10 @@ def _run(config: Config, afterwards: contextlib.ExitStack) -> dict[str, Any]:
         if begun is None:
             journal.write("recorded", run_id=record.run_id)
             record_inputs(config, record)
-        afterwards.callback(tracking.end_children, record.run_id, uri)
+        afterwards.callback(runs.end_children, record.run_id, uri)
         supply.train(config, journal, Place(uri, record.run_id), at_once=_at_once(config))
         result = conclude(config, journal, record)
-        tracking.end_children(record.run_id, uri, found="SCHEDULED", ended="FINISHED")
+        runs.end_children(record.run_id, uri, found="SCHEDULED", ended="FINISHED")
         result["seconds"] = time.monotonic() - began
         write_json(config.folder / SWEEP, result)
         journal.write("finished", trials=len(space.plan(config)))

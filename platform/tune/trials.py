@@ -32,7 +32,7 @@ from derain.pipelines.train import (
     run_in_this_process,
     run_under_ray_train,
 )
-from derain.tracking import RunLog
+from derain.tracking.runs import RunLog
 from derain.trainer import build_network, without_weights
 from derain.tune.search import Outcome
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from derain import tracking
 from derain.config import Config
+from derain.tracking.store import prepare_store
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     uri = f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", uri)
-        yield tracking.prepare_store()
+        yield prepare_store()
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from derain import tracking
 from derain.errors import UsageError, WeightsError
 from derain.pipelines.register import register
 from derain.pipelines.train import RESULT
+from derain.tracking import registry
 
 
 def test_a_version_carries_scores_and_lineage(trained: Any) -> None:
@@ -17,7 +17,7 @@ def test_a_version_carries_scores_and_lineage(trained: Any) -> None:
     first, second = register(folder, "registered"), register(folder, "registered")
     assert (first.version, first.alias) == (1, "champion")
     assert (second.version, second.alias) == (2, "challenger")
-    listed = {v.version: v for v in tracking.models() if v.name == "registered"}
+    listed = {v.version: v for v in registry.models() if v.name == "registered"}
     tags = listed[1].tags
     assert float(tags["psnr_y"]) == trained.result["metrics"]["psnr_y"]
     assert float(tags["input_psnr_y"]) == trained.result["input"]["psnr_y"]
@@ -25,8 +25,8 @@ def test_a_version_carries_scores_and_lineage(trained: Any) -> None:
     assert tags["eval_manifest_sha256"] == trained.result["datasets"][0]["manifest_sha256"]
     assert listed[1].run_id == trained.result["mlflow_run_id"]
 
-    tracking.promote("registered", 2)
-    aliases = {v.version: v.aliases for v in tracking.models() if v.name == "registered"}
+    registry.promote("registered", 2)
+    aliases = {v.version: v.aliases for v in registry.models() if v.name == "registered"}
     assert aliases == {1: (), 2: ("champion",)}
 
 
@@ -40,7 +40,7 @@ def test_a_checkpoint_without_scores_is_refused(trained: Any, tmp_path: Path) ->
     (run / RESULT).unlink()
     with pytest.raises(UsageError, match="not finished"):
         register(steps[-1], "refused")
-    assert "refused" not in {version.name for version in tracking.models()}
+    assert "refused" not in {version.name for version in registry.models()}
 
 
 def test_a_damaged_checkpoint_is_refused(trained: Any, tmp_path: Path) -> None:

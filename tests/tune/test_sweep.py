@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from derain import checkpoint, cluster, tracking
+from derain import checkpoint, cluster
 from derain.config import Config, load_config
 from derain.errors import DerainError, OccupiedError
+from derain.tracking import registry, store
 from derain.tune import journal
 from derain.tune.sweep import describe, sweep
 
@@ -158,8 +159,8 @@ def test_a_sweep_without_any_result_fails_and_registers_nothing(
         sweep(planned)
     assert raised.value.exit_code == 1
     assert not (planned.folder / "sweep.json").exists()
-    assert "never" not in {version.name for version in tracking.models()}
-    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    assert "never" not in {version.name for version in registry.models()}
+    experiment = client.get_experiment_by_name(store.EXPERIMENT)
     parents = client.search_runs([experiment.experiment_id], "run_name = 'none'")
     assert [run.info.status for run in parents] == ["FAILED"]
     with pytest.raises(OccupiedError, match="holds an unfinished sweep"):

@@ -5,16 +5,17 @@ from typing import Any
 
 import pytest
 
-from derain import checkpoint, tracking
+from derain import checkpoint
 from derain.config import Config
 from derain.pipelines.train import IDENTITY, PAUSED, RESULT, read_json
+from derain.tracking.store import client_of, prepare_store
 from derain.tune.trials import Work, perform
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> dict[str, Any]:
     """Where the runs of a test are recorded."""
-    return {"uri": tracking.prepare_store(f"sqlite:///{tmp_path}/mlflow.db")}
+    return {"uri": prepare_store(f"sqlite:///{tmp_path}/mlflow.db")}
 
 
 def config(tiny: dict[str, Any], folder: Path, name: str, **train: Any) -> Config:
@@ -68,7 +69,7 @@ def test_a_copied_checkpoint_is_gone_on_from(
     same = config(tiny, tmp_path, "parent", lr=0.02)
     (expected,) = perform(work(same, store))
     assert done.result["weights_sha256"] == expected.result["weights_sha256"]
-    run = tracking._client(store["uri"]).get_run(read_json(child.folder / IDENTITY)["run_id"])
+    run = client_of(store["uri"]).get_run(read_json(child.folder / IDENTITY)["run_id"])
     assert run.info.status == "FINISHED"
     assert run.data.metrics["value.train.lr"] == 0.02
     assert run.data.metrics["value.loss.a"] == 1.0

@@ -1,0 +1,1 @@
+"""The door to MLflow, which is imported nowhere else: the store, its runs, its models."""

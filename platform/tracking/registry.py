@@ -1,0 +1,232 @@
+"""The model registry: versions, their champion, and where their files are."""
+
+import functools
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from derain.errors import UsageError
+from derain.tracking.packing import LOADER_MODULE, log_model, provenance
+from derain.tracking.store import (
+    client_of,
+    ignore_existing,
+    mlflow,
+    pages,
+    tracking_uri,
+    without_password,
+)
+
+log = logging.getLogger(__name__)
+
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+REQUIRED_TAGS = ("train_manifest_sha256", "config_sha256", "protocol")
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A model version that was just registered."""
+
+    name: str
+    version: int
+    alias: str
+    reason: str
+    """Why it has this alias, as a sentence."""
+
+    @property
+    def uri(self) -> str:
+        """The address of this very version."""
+        return f"models:/{self.name}/{self.version}"
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A model version as the registry lists it."""
+
+    name: str
+    version: int
+    aliases: tuple[str, ...]
+    run_id: str | None
+    created_ms: int
+    tags: Mapping[str, str]
+
+
+def register(
+    model_folder: str | Path,
+    name: str,
+    *,
+    run_id: str,
+    scores: Mapping[str, float],
+    evaluation_sha256: str,
+    tags: Mapping[str, str],
+    example: np.ndarray,
+    uri: str | None = None,
+) -> Registered:
+    """Log a model folder as a model of its run and register it as the next version of `name`.
+
+    `scores` has finite `psnr_y` (dB) and `ssim_y`, measured under the protocol `tags["protocol"]`
+    on the pictures that `evaluation_sha256` stands for. `tags` has `REQUIRED_TAGS`; run, sweep,
+    package version and git commit are added. `example` is NHWC, RGB, uint8.
+
+    The version becomes `champion` where there is none, or where it beats the champion's psnr_y on
+    the same pictures under the same protocol; else `challenger`.
+
+    Raises:
+        UsageError: a name that MLflow does not take, or a score that is not finite.
+    """
+    _check_registration(name, scores, tags)
+    uri = uri or tracking_uri()
+    client = client_of(uri)
+    measured = {key: repr(float(scores[key])) for key in ("psnr_y", "ssim_y")}
+    lineage = {**tags, **measured, "evaluation_sha256": evaluation_sha256}
+    lineage |= provenance(client, run_id)
+    logged = log_model(client, Path(model_folder), run_id, example)
+    ignore_existing(lambda: client.create_registered_model(name))
+    champion = _champion(client, name)
+    # Not models:/<id> as the source: MLflow 3.17 looks that up in the store of its global state.
+    created = client.create_model_version(
+        name,
+        source=logged.artifact_location,
+        run_id=run_id,
+        tags=lineage,
+        model_id=logged.model_id,
+    )
+    alias, reason = _standing(lineage, champion)
+    client.set_registered_model_alias(name, alias, created.version)
+    log.info("%s version %s is the %s: %s", name, created.version, alias, reason)
+    return Registered(name, int(created.version), alias, reason)
+
+
+def promote(name: str, version: int, uri: str | None = None) -> None:
+    """Make a version the champion, whatever its figures are.
+
+    Raises:
+        UsageError: there is no such model or version.
+    """
+    client = client_of(uri or tracking_uri())
+    try:
+        chosen = client.get_model_version(name, str(version))
+        client.set_registered_model_alias(name, CHAMPION, chosen.version)
+        aliases = client.get_registered_model(name).aliases
+    except mlflow().exceptions.MlflowException as error:
+        raise UsageError(
+            f"There is no version {version} of {name!r} in the registry: {error}. "
+            "`derainctl models` lists what there is."
+        ) from error
+    if str(aliases.get(CHALLENGER)) == str(version):
+        client.delete_registered_model_alias(name, CHALLENGER)
+
+
+def models(uri: str | None = None) -> list[ModelVersion]:
+    """List every registered model version, by name and version."""
+    client = client_of(uri or tracking_uri())
+    listed = []
+    for model in pages(client.search_registered_models):
+        # Aliases come with the model, not with the versions that a search returns.
+        aliases = {alias: int(version) for alias, version in model.aliases.items()}
+        search = functools.partial(client.search_model_versions, f"name = '{model.name}'")
+        listed += [_listed(found, aliases) for found in pages(search)]
+    return sorted(listed, key=lambda found: (found.name, found.version))
+
+
+def model_folder(model: str, uri: str | None = None) -> Path:
+    """Return the model folder (see `derain.predictor`) of a registered or logged model.
+
+    `model` is models:/NAME@ALIAS, models:/NAME/VERSION or runs:/ID/model. Where the artifacts are
+    files of this machine the folder is the store's own, for reading only; else a download into the
+    system's folder for temporary files.
+
+    Raises:
+        UsageError: there is no such model, or it is none that this platform registered.
+    """
+    uri = uri or tracking_uri()
+    try:
+        downloaded = mlflow().artifacts.download_artifacts(
+            artifact_uri=_location(client_of(uri), model), tracking_uri=uri, registry_uri=uri
+        )
+    except (mlflow().exceptions.MlflowException, OSError) as error:
+        raise UsageError(
+            f"{model} is not in the store {without_password(uri)}: {error}. "
+            "`derainctl models` lists what there is."
+        ) from error
+    flavor = mlflow().models.Model.load(downloaded).flavors.get("python_function", {})
+    if flavor.get("loader_module") != LOADER_MODULE:
+        raise UsageError(f"{model} is no model of derain-platform, it is loaded by {flavor}.")
+    return Path(downloaded, flavor["data"])
+
+
+def _check_registration(name: str, scores: Mapping[str, float], tags: Mapping[str, str]) -> None:
+    if not name or any(character in name for character in "/:'"):
+        raise UsageError(f"A model's name has no slash, colon or quote and is not empty: {name!r}.")
+    if missing := [key for key in REQUIRED_TAGS if key not in tags]:
+        raise ValueError(f"a model version needs the tags {', '.join(missing)}")
+    for key in ("psnr_y", "ssim_y"):
+        if not math.isfinite(scores[key]):
+            raise UsageError(
+                f"{key} of the model for {name} is {scores[key]}; a version without a finite score "
+                "cannot be compared. Look at the run's loss: it may have diverged."
+            )
+
+
+def _location(client: Any, model: str) -> str:
+    """Where a model's artifacts lie, by the client's store: MLflow would ask its global one."""
+    kind, _, rest = model.partition(":/")
+    if kind == "runs":
+        return _logged_location(client, *rest.split("/", 1))
+    name, at, alias = rest.rpartition("@")
+    if at:
+        version = client.get_model_version_by_alias(name, alias).version
+    else:
+        name, _, version = rest.rpartition("/")
+    return client.get_model_version_download_uri(name, str(version))
+
+
+def _logged_location(client: Any, run_id: str, name: str = "model") -> str:
+    """Where the latest model of that name lies that a run logged, else its artifact `name`."""
+    run = client.get_run(run_id)
+    outputs = run.outputs.model_outputs if run.outputs else []
+    logged = [client.get_logged_model(output.model_id) for output in outputs]
+    named = [item for item in logged if item.name == name]
+    if not named:
+        return f"{run.info.artifact_uri}/{name}"
+    return max(named, key=lambda item: item.creation_timestamp).artifact_location
+
+
+def _champion(client: Any, name: str) -> Any | None:
+    version = client.get_registered_model(name).aliases.get(CHAMPION)
+    return None if version is None else client.get_model_version(name, str(version))
+
+
+def _standing(lineage: Mapping[str, str], champion: Any | None) -> tuple[str, str]:
+    """The alias of a new version beside the present champion, and the reason."""
+    if champion is None:
+        return CHAMPION, "there was no champion."
+    who = f"champion version {champion.version}"
+    for key in ("evaluation_sha256", "protocol"):
+        if champion.tags.get(key) != lineage[key]:
+            return CHALLENGER, (
+                f"{who} was measured with another {key} ({champion.tags.get(key)}, this one with "
+                f"{lineage[key]}), so the figures cannot be compared. Evaluate both on one set, "
+                "then `derainctl promote`."
+            )
+    ours, theirs = float(lineage["psnr_y"]), float(champion.tags["psnr_y"])
+    if ours > theirs:
+        return CHAMPION, f"{ours:.4f} dB beats {who} with {theirs:.4f} dB."
+    return CHALLENGER, f"{ours:.4f} dB does not beat {who} with {theirs:.4f} dB."
+
+
+def _listed(found: Any, aliases: Mapping[str, int]) -> ModelVersion:
+    version = int(found.version)
+    return ModelVersion(
+        name=found.name,
+        version=version,
+        aliases=tuple(sorted(alias for alias, at in aliases.items() if at == version)),
+        run_id=found.run_id,
+        created_ms=found.creation_timestamp,
+        tags=dict(found.tags),
+    )
