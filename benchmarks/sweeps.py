@@ -27,7 +27,7 @@ from derain.config import Config
 from derain.data.rain import synthesize
 from derain.parallel import Rank
 from derain.pipelines.prepare import prepare
-from derain.pipelines.train import RESULT, Place, read_json, run_in_this_process
+from derain.pipelines.run import RESULT, Place, read_json, run_in_this_process
 from derain.tracking.store import prepare_store
 from derain.tune import space, supply
 from derain.tune.journal import Journal

@@ -195,8 +195,10 @@ def train(
     if resume is None:
         result = train.train(loaded)
     else:
+        from derain.pipelines.resume import config_to_resume
+
         given = parse_overrides(overrides or ())
-        result = train.resume(train.config_to_resume(loaded, resume, given))
+        result = train.resume(config_to_resume(loaded, resume, given))
     _print(results, as_json, result, _run_summary(result))
 
 

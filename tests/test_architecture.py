@@ -37,6 +37,8 @@ TESTED_ELSEWHERE = {
     "data/pictures.py": "data/test_shards.py",
     "pipelines/faults.py": "pipelines/test_train.py",
     "watchdog.py": "test_loop.py",
+    "pipelines/resume.py": "pipelines/test_train.py",
+    "pipelines/run.py": "pipelines/test_train.py",
     "pipelines/validation.py": "pipelines/test_train.py",
     "pipelines/leaks_report.py": "pipelines/test_leaks.py",
     "models/expert.py": "models/test_clip_rpn.py",

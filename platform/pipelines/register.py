@@ -11,7 +11,7 @@ from derain.config import Config
 from derain.data.cache import TarPixels
 from derain.data.manifest import open_prepared
 from derain.errors import UsageError
-from derain.pipelines.train import IDENTITY, RESULT, read_json
+from derain.pipelines.run import IDENTITY, RESULT, read_json
 from derain.predictor import save_model_folder
 from derain.tracking import registry
 from derain.tracking.registry import Registered

@@ -7,7 +7,8 @@ from typing import Any
 from derain import checkpoint
 from derain.config import Config, load_config
 from derain.errors import UsageError
-from derain.pipelines.train import IDENTITY, MAY_CHANGE, read_json
+from derain.pipelines.resume import MAY_CHANGE
+from derain.pipelines.run import IDENTITY, read_json
 from derain.tune import space
 from derain.tune.journal import JOURNAL, Event, read
 from derain.tune.supply import attempts

@@ -16,7 +16,8 @@ from ray.tune.search import SearchAlgorithm
 
 from derain.config import Config
 from derain.pipelines.progress import watch
-from derain.pipelines.train import Place, wants_gpu
+from derain.pipelines.run import Place
+from derain.pipelines.train import wants_gpu
 from derain.tune import space
 from derain.tune.cohorts import size_of
 from derain.tune.journal import Event, Journal

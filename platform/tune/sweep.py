@@ -21,15 +21,9 @@ from derain.data.loader import open_all
 from derain.data.manifest import open_prepared
 from derain.errors import OccupiedError, UsageError
 from derain.pipelines.prepare import check_data, with_data
-from derain.pipelines.train import (
-    Place,
-    check_room,
-    claim,
-    read_json,
-    record_inputs,
-    wants_gpu,
-    write_json,
-)
+from derain.pipelines.resume import claim
+from derain.pipelines.run import Place, read_json, record_inputs, write_json
+from derain.pipelines.train import check_room, wants_gpu
 from derain.tracking import runs, store
 from derain.tracking.runs import RunLog
 from derain.tune import restore, space, supply

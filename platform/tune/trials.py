@@ -22,7 +22,7 @@ from derain.errors import DerainError, OccupiedError, StoppedError
 from derain.models.cost import cost
 from derain.parallel import Rank
 from derain.pipelines.progress import read_figures
-from derain.pipelines.train import (
+from derain.pipelines.run import (
     IDENTITY,
     PAUSED,
     RESULT,
@@ -30,8 +30,8 @@ from derain.pipelines.train import (
     read_json,
     run_cohort_in_this_process,
     run_in_this_process,
-    run_under_ray_train,
 )
+from derain.pipelines.train import run_under_ray_train
 from derain.tracking.runs import RunLog
 from derain.trainer import build_network, without_weights
 from derain.tune.search import Outcome

@@ -7,7 +7,7 @@ import pytest
 
 from derain import checkpoint
 from derain.config import Config
-from derain.pipelines.train import IDENTITY, PAUSED, RESULT, read_json
+from derain.pipelines.run import IDENTITY, PAUSED, RESULT, read_json
 from derain.tracking.store import client_of, prepare_store
 from derain.tune.trials import Work, perform
 
