@@ -1,9 +1,9 @@
 """Sweeps that are killed again and again: twenty minutes and more, by `make soak`.
 
 A sweep of 12 trials runs unbroken. The same sweep is started again elsewhere and its driver's whole
-process group gets SIGKILL at random moments, then the head of its Ray; each time it is resumed. In
-the end both must have the same 12 results to the last digit, and the journal must show no trial
-that ran again after it had ended.
+process group, or the head of its Ray, gets SIGKILL at random moments; each time it is resumed, and
+where it ends before all kills are done, another one begins. In the end all must have the same 12
+results to the last digit, and no journal may show a trial that ran again after it had ended.
 """
 
 import json
@@ -21,7 +21,9 @@ import yaml
 from derain.tune.journal import read
 from tests.tiny import NETWORK
 
-KILLS, HEAD_KILLS = 20, 2
+KILLS = 20
+HEADS = (4, 14)
+"""Before which of them Ray's head is killed."""
 SAME = ("name", "status", "seed", "metrics", "input", "loss", "weights_sha256", "steps")
 CONFIG = {
     "name": "search",
@@ -122,26 +124,40 @@ def problems(broken: dict[str, Any], unbroken: dict[str, Any], folder: Path) -> 
 
 
 def test_a_sweep_that_is_killed_ends_as_the_unbroken_one(tmp_path: Path) -> None:
-    """20 kills of the driver at random moments, 2 of its Ray's head."""
+    """20 kills of the driver at random moments, 2 of its Ray's head, over as many sweeps."""
     chance = random.Random(0)
-    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
-    for folder in (unbroken, broken):
-        folder.mkdir()
-        (folder / "search.yaml").write_text(yaml.safe_dump(CONFIG, sort_keys=False))
-    began = time.monotonic()
-    expected = finish(unbroken)
-    whole = time.monotonic() - began
-    killed = {"driver": 0, "head": 0}
-    for number in range(KILLS + HEAD_KILLS):
-        what = "head" if number in (4, 14) else "driver"
-        process = start(broken, *arguments(broken))
-        kill = {"head": kill_head, "driver": kill_driver}[what]
-        if not kill(process, chance.uniform(0.2, 1.0) * 0.6 * whole):
-            break  # all trials had ended before it was due
-        killed[what] += 1
-    wrong = problems(finish(broken), expected, broken)
-    print(json.dumps({"killed": killed, "trials": len(expected["trials"]), "problems": wrong}))
+    expected, whole = unbroken(tmp_path / "unbroken")
+    due = ["driver"] * KILLS
+    for place in HEADS:
+        due.insert(place, "head")
+    killed, wrong, sweeps = {"driver": 0, "head": 0}, [], 0
+    while due:
+        folder = begin(tmp_path / f"broken-{sweeps}")
+        while due and kill(due[0], folder, chance.uniform(0.2, 1.0) * 0.6 * whole):
+            killed[due.pop(0)] += 1
+        wrong += problems(finish(folder), expected, folder)
+        sweeps += 1
+        print(json.dumps({"killed": killed, "sweeps": sweeps, "problems": wrong}), flush=True)
     assert not wrong
+
+
+def begin(folder: Path) -> Path:
+    """A folder with the sweep's file."""
+    folder.mkdir()
+    (folder / "search.yaml").write_text(yaml.safe_dump(CONFIG, sort_keys=False))
+    return folder
+
+
+def unbroken(folder: Path) -> tuple[dict[str, Any], float]:
+    """What the sweep finds if left alone, and the seconds that it takes."""
+    began = time.monotonic()
+    return finish(begin(folder)), time.monotonic() - began
+
+
+def kill(what: str, folder: Path, after_s: float) -> bool:
+    """Start or resume, and kill; False where all trials had ended before it was due."""
+    process = start(folder, *arguments(folder))
+    return {"head": kill_head, "driver": kill_driver}[what](process, after_s)
 
 
 def _children(parent: int) -> list[int]:
