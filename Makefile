@@ -29,8 +29,9 @@ soak: setup
 bench: $(VENV)/peers
 	$(BIN)/python -m benchmarks
 
-$(VENV)/peers: $(VENV)/installed
+$(VENV)/peers: $(VENV)/installed benchmarks/apart.txt
 	@PATH="$(PATH):$(CURDIR)/$(BIN)" uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraints constraints.txt --editable '.[dev,bench]'
+	@PATH="$(PATH):$(CURDIR)/$(BIN)" uv pip install --quiet --python $(BIN)/python --target build/peers --overrides benchmarks/shared.txt --requirements benchmarks/apart.txt
 	@touch $@
 
 check: setup

@@ -99,7 +99,10 @@ def installed(module: str) -> bool:
     """Whether a peer can be raced; says so on stderr where it cannot."""
     there = importlib.util.find_spec(module) is not None
     if not there:
-        print(f"benchmarks: {module} is not installed (extra `bench`): left out", file=sys.stderr)
+        print(
+            f"benchmarks: {module} is not installed and left out; `make bench` brings it",
+            file=sys.stderr,
+        )
     return there
 
 

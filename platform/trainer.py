@@ -3,10 +3,11 @@
 Knows nothing of loops, files of data, Ray or MLflow.
 """
 
+import bisect
 import contextlib
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -303,23 +304,32 @@ class Trainer:
         return wanted
 
     def _largest_that_fits(self, batch: Batch[Tensor]) -> int:
-        """Halve the batch until forward and backward fit in memory, on every rank.
+        """Crops in the fewest equal parts that fit in memory, forward and backward, on all ranks.
 
         Room for the optimiser's state is held meanwhile, as that is not there before the first
         step. Nothing is exchanged: a rank that fails must not leave the others waiting.
         """
+        batch = self._filled_up(batch)
         room = [copy for _ in range(2) for copy in _copies(self._trained).values()]
-        size = len(batch.rain)
-        while not self._fits(_slice(batch, slice(0, size))):
-            if size == 1:
-                raise DerainError(
-                    "Not even one crop fits in memory. Give a smaller train.crop_px or network."
-                )
-            size = (size + 1) // 2
+        count = len(batch.rain)
+        parts = _fewest_parts(
+            count, lambda parts: self._fits(_slice(batch, slice(0, -(-count // parts))))
+        )
         del room
-        size = self._rank.least(size, self._device)
-        log.info("micro-batches of %d of %d crops a rank", size, len(batch.rain))
+        size = self._rank.least(-(-count // parts), self._device)
+        log.info("micro-batches of %d of %d crops a rank", size, count)
         return size
+
+    def _filled_up(self, batch: Batch[Tensor]) -> Batch[Tensor]:
+        """The batch, repeated to the most pictures that this rank gets of its size: the one at hand
+        may be the short last one of an epoch."""
+        crop_px = batch.rain.shape[-1]
+        stages = [stage for stage in self._config.train.stages if stage.crop_px == crop_px]
+        count = -(-max(stage.batch_size for stage in stages) // self._rank.world)
+        taken = torch.arange(count, device=self._device) % len(batch.rain)
+        layout = _layout(self._config.train)
+        rain, clean = (side[taken].to(memory_format=layout) for side in (batch.rain, batch.clean))
+        return replace(batch, rain=rain, clean=clean, ids=np.resize(batch.ids, count))
 
     def _fits(self, batch: Batch[Tensor]) -> bool:
         try:
@@ -373,6 +383,19 @@ class Trainer:
         if self._ema is not None and decay is not None:
             averages = parallel.own(self._ema.values())
             torch._foreach_lerp_(averages, parallel.own(self._trained.values()), 1 - decay)
+
+
+def _fewest_parts(count: int, fits: Callable[[int], bool]) -> int:
+    """Into how few parts `count` crops must be cut: doubled until they fit, then looked for between
+    the last two, since each trial is the work of a step."""
+    parts = 1
+    while not fits(parts):
+        if parts == count:
+            raise DerainError(
+                "Not even one crop fits in memory. Give a smaller train.crop_px or network."
+            )
+        parts = min(2 * parts, count)
+    return bisect.bisect_left(range(parts), True, lo=parts // 2 + 1, key=fits)
 
 
 def _layout(train: TrainConfig) -> torch.memory_format:

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 BENCHMARKS = sorted(
     path
     for path in (ROOT / "benchmarks").glob("*.py")
-    if path.stem not in ("__init__", "_plain", "common")
+    if path.stem != "common" and (path.stem == "__main__" or not path.stem.startswith("_"))
 )
 
 

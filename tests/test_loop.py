@@ -111,7 +111,10 @@ def _rank(number: int, world: int, folder: Path) -> None:
     rank = Rank(number, world)
     for name, values in TOGETHER.items():
         wanted = config(folder / name, num_workers=world, steps=6, clip_norm=0.5, **values)
-        run(wanted, rank=rank, network=without_noise(build_network(wanted)))
+        network = without_noise(build_network(wanted))
+        if name == "auto" and not rank.leads:
+            network = _room_for(network, 1, [])
+        run(wanted, rank=rank, network=network)
     dist.destroy_process_group()
 
 
@@ -119,6 +122,7 @@ TOGETHER = {
     "ddp": {},
     "fsdp2": {"parallel": "fsdp2"},
     "parts": {"micro_batch_size": 1},
+    "auto": {"micro_batch_size": "auto"},
     "fsdp2_parts": {"parallel": "fsdp2", "micro_batch_size": 1},
 }
 
@@ -163,6 +167,37 @@ def test_micro_batches_add_up_to_the_batch(tmp_path: Path) -> None:
         wanted = config(tmp_path / name, micro_batch_size=size)
         run(wanted, network=without_noise(build_network(wanted)))
     _assert_close(tmp_path / "whole", tmp_path / "parts")
+
+
+def _room_for(network: nn.Module, crops: int, seen: list[int]) -> nn.Module:
+    """The network, for whose larger batches torch's own allocator is asked for what nobody has; it
+    notes how many crops it is given."""
+
+    def ask(_module: nn.Module, given: tuple[torch.Tensor]) -> None:
+        seen.append(len(given[0]))
+        if len(given[0]) > crops:
+            torch.empty(2**60, dtype=torch.uint8)
+
+    network.register_forward_pre_hook(ask)
+    return network
+
+
+def test_micro_batches_are_the_largest_that_fit(tmp_path: Path) -> None:
+    """Five crops are too many, four are not; the run begins at an epoch's last batch, of three."""
+    seen: list[int] = []
+    for name, size in (("whole", None), ("parts", "auto")):
+        run(config(tmp_path / name, steps=1, batch_size=8, micro_batch_size=None))
+        wanted = config(tmp_path / name, steps=4, batch_size=8, micro_batch_size=size)
+        network = without_noise(build_network(wanted))
+        run(wanted, network=_room_for(network, 4, seen) if size else network)
+    assert seen == [8, 4, 3, 4, 4, 3]  # two trials, then batches of 3, 8 and 3 crops
+    _assert_close(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_crop_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
+    wanted = config(tmp_path, micro_batch_size="auto")
+    with pytest.raises(DerainError, match="Not even one crop fits"):
+        run(wanted, network=_room_for(build_network(wanted), 0, []))
 
 
 def test_the_best_checkpoint_stays_and_patience_ends(tmp_path: Path) -> None:

@@ -1,0 +1,150 @@
+"""What others do: a torch DataLoader over PNG files, LitData and MosaicML Streaming on raw pixels.
+
+Each gives batches of crops of both pictures as uint8 tensors, from a dataset whose crop and
+symmetry are the same work as ours: the pixels are cut first, and only what was cut is turned.
+"""
+
+import itertools
+import random
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from benchmarks.common import installed
+from derain.data.transforms import SYMMETRIES, write_turned
+
+APART = Path(__file__).parents[1] / "build/peers"
+"""Where `make bench` puts the peers that want other versions than this package (apart.txt)."""
+sys.path.insert(0, str(APART))
+
+Files = Sequence[tuple[Path, Path]]
+"""Rainy and clean picture of each pair."""
+Read = Callable[[Path], np.ndarray]
+Cut = Callable[[torch.Tensor], torch.Tensor]
+Batches = Callable[[], Iterator[torch.Tensor]]
+"""An epoch's batches, uint8 (pairs, 2, crop_px, crop_px, 3)."""
+
+CHUNK_BYTES = 64 * 2**20
+"""LitData's and Streaming's own default size of a chunk."""
+
+
+def with_pil(path: Path) -> np.ndarray:
+    """A picture as torchvision's datasets read it: uint8 HWC RGB."""
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def with_cv2(path: Path) -> np.ndarray:
+    """A picture as BasicSR reads it, which turns BGR round after the crop: uint8 HWC BGR."""
+    import cv2
+
+    return cv2.imread(str(path), cv2.IMREAD_COLOR)
+
+
+class Png(Dataset):
+    """Crops of PNG files, decoded whole each time."""
+
+    def __init__(self, files: Files, read: Read, crop_px: int, augment: str) -> None:
+        self._files, self._read = files, read
+        self._crop_px, self._augment = crop_px, augment
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, number: int) -> torch.Tensor:
+        rain, clean = map(self._read, self._files[number])
+        y, x = _corner(rain.shape[:2], self._crop_px)
+        window = slice(y, y + self._crop_px), slice(x, x + self._crop_px)
+        square = np.stack([rain[window], clean[window]])
+        return _turned(square[..., ::-1] if self._read is with_cv2 else square, self._augment)
+
+
+def png(
+    files: Files, read: Read, crop_px: int, augment: str, *, batch_size: int, processes: int = 0
+) -> Batches:
+    """torch's DataLoader over PNG files."""
+    data = Png(files, read, crop_px, augment)
+    loader = DataLoader(data, batch_size, shuffle=True, num_workers=processes)
+    return lambda: iter(loader)
+
+
+def png_readers() -> dict[str, Read]:
+    """The decoders that are installed, by the name of their column."""
+    return {"png_pil": with_pil} | ({"png_cv2": with_cv2} if installed("cv2") else {})
+
+
+def litdata(folder: Path, pairs: Sequence[np.ndarray], cut: Cut, *, batch_size: int) -> Batches:
+    """LitData over tensors, which it maps into memory from a local folder."""
+    from litdata import StreamingDataLoader, StreamingDataset
+    from litdata.streaming import Cache
+
+    folder.mkdir()
+    cache = Cache(str(folder), chunk_bytes=CHUNK_BYTES)
+    for number, pair in enumerate(pairs):
+        cache[number] = torch.from_numpy(pair.copy())  # a tensor can be written to, the map not
+    cache.done()
+    cache.merge()
+    data = StreamingDataset(str(folder), shuffle=True, transform=cut)
+    loader = StreamingDataLoader(data, batch_size=batch_size, num_workers=0)
+    return lambda: iter(loader)
+
+
+def mds(folder: Path, pairs: Sequence[np.ndarray], cut: Cut, *, batch_size: int) -> Batches:
+    """MosaicML Streaming over arrays in its own format, local and not compressed."""
+    from streaming import MDSWriter, StreamingDataLoader, StreamingDataset
+    from streaming.base.util import clean_stale_shared_memory
+
+    class Cutting(StreamingDataset):
+        def __getitem__(self, at: int) -> torch.Tensor:
+            return cut(torch.from_numpy(super().__getitem__(at)["pair"]))
+
+    shape = ",".join(map(str, pairs[0].shape))
+    with MDSWriter(out=str(folder), columns={"pair": f"ndarray:uint8:{shape}"}) as writer:
+        for pair in pairs:
+            writer.write({"pair": pair})
+    clean_stale_shared_memory()
+    data = Cutting(local=str(folder), batch_size=batch_size, shuffle=True)
+    loader = StreamingDataLoader(data, batch_size=batch_size, num_workers=0)
+    return lambda: iter(loader)
+
+
+RAW = {"litdata": ("litdata", litdata), "mds": ("streaming", mds)}
+"""Name of the column: module, and what makes its batches."""
+
+
+def raw_formats(
+    folder: Path, pairs: Sequence[np.ndarray], crop_px: int, augment: str, *, batch_size: int
+) -> dict[str, Batches]:
+    """Those that are installed, with the pairs written in their own format."""
+    cut = partial(_cut, crop_px=crop_px, augment=augment)
+    there = {who: make for who, (module, make) in RAW.items() if installed(module)}
+    return {
+        who: make(folder / who, pairs, cut, batch_size=batch_size) for who, make in there.items()
+    }
+
+
+def endless(batches: Batches) -> Iterator[torch.Tensor]:
+    """Epoch after epoch."""
+    return itertools.chain.from_iterable(batches() for _ in itertools.count())
+
+
+def _cut(pair: torch.Tensor, crop_px: int, augment: str) -> torch.Tensor:
+    """Crop and turn a pair: uint8 (2, height, width, 3)."""
+    y, x = _corner(pair.shape[1:3], crop_px)
+    return _turned(pair.numpy()[:, y : y + crop_px, x : x + crop_px], augment)
+
+
+def _corner(size: Sequence[int], crop_px: int) -> tuple[int, int]:
+    return random.randrange(size[0] - crop_px + 1), random.randrange(size[1] - crop_px + 1)
+
+
+def _turned(square: np.ndarray, augment: str) -> torch.Tensor:
+    out = np.empty(square.shape, np.uint8)
+    write_turned(out, square, random.choice(SYMMETRIES[augment]))
+    return torch.from_numpy(out)

@@ -1,0 +1,216 @@
+"""Training crops a second and core: ours from the cache, and others from PNG files and raw pixels.
+
+Batches of 16 pairs of 128 x 128 out of pairs of 512 x 512 (rain rendered on photographs), files in
+the page cache. Everybody works in one process on one core, and its first batch of an epoch is not
+counted, so that starting costs nobody anything. The limit is a numpy copy of the same crops into
+memory that is there, without an order, a symmetry or a batch.
+
+Then a whole first epoch on all cores, ours with an empty cache: opening, checking, decoding,
+writing the cache and serving the epoch, against a DataLoader with a process a core.
+
+Peers: `make bench` installs them; docs/benchmarks.md says how to get them by hand.
+"""
+
+import itertools
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from benchmarks import _loaders
+from benchmarks.common import ROUNDS, Row, Work, compare, main
+from derain.config.training import Stage
+from derain.data.cache import Pixels, open_pixels
+from derain.data.loader import Loader, Position
+from derain.data.manifest import INDEX, Manifest, Prepared, open_prepared, write_index
+from derain.data.manifest import write_manifest as finish
+from derain.data.order import Recipe
+from derain.data.rain import bundled_photographs, synthesize
+from derain.data.shards import write_shard
+from derain.data.sources import find
+
+SCENES, COPIES = 16, 16
+"""Rendered pairs, and how often each is in the dataset: noise would not be like photographs."""
+SIZE_PX, CROP_PX, BATCH = 512, 128, 16
+COUNTED = 1024
+"""Crops of which the seconds are given, whatever somebody's own number of them."""
+SLOW, FAST = 2, 60
+"""Batches that are timed a round: of those who decode, and of those who copy."""
+EPOCH_PAIRS = 128
+
+
+def rows(rounds: int = ROUNDS) -> list[Row]:
+    """Crops as they are, crops under the 8 symmetries, and a first epoch."""
+    torch.set_num_threads(1)
+    cores = os.sched_getaffinity(0)
+    with tempfile.TemporaryDirectory() as scratch:
+        source = _source(Path(scratch) / "source", SCENES * COPIES)
+        prepared = _prepared(source, Path(scratch) / "prepared")
+        few = _prepared(source, Path(scratch) / "few", EPOCH_PAIRS)
+        cold = _first_epoch(few, source, Path(scratch), len(cores), rounds)
+        pixels = open_pixels(prepared, folder=Path(scratch, "cache"), budget_gib=4)
+        os.sched_setaffinity(0, {min(cores)})
+        try:
+            warm = [
+                _warm(name, augment, pixels, source, Path(scratch, augment), rounds)
+                for name, augment in (("crops", "none"), ("crops, 8 symmetries", "dihedral"))
+            ]
+        finally:
+            os.sched_setaffinity(0, cores)
+    return [*warm, cold]
+
+
+def _warm(name: str, augment: str, pixels: Pixels, source: Path, folder: Path, rounds: int) -> Row:
+    folder.mkdir()
+    pairs = [np.asarray(pixels[number]) for number in range(len(pixels))]
+    files = _files(source)
+    slow = {
+        who: _loaders.png(files, read, CROP_PX, augment, batch_size=BATCH)
+        for who, read in _loaders.png_readers().items()
+    }
+    fast = _loaders.raw_formats(folder, pairs, CROP_PX, augment, batch_size=BATCH)
+    loader = _loader(pixels, augment)
+    peers = {who: _timed(_loaders.endless(batches), SLOW) for who, batches in slow.items()}
+    peers |= {who: partial(_epochs, batches, FAST) for who, batches in fast.items()}
+    row = compare(
+        name,
+        "pairs/s",
+        _timed(_ours(loader), FAST),
+        peers,
+        amount=COUNTED,
+        limit=_bare_copy(loader, pixels),
+        rounds=rounds,
+    )
+    shutil.rmtree(folder)
+    return row
+
+
+def _ours(loader: Loader) -> Iterator[object]:
+    at = Position()
+    while True:
+        batch = loader.batch(at)
+        yield batch
+        at = batch.following
+
+
+def _timed(batches: Iterator[object], count: int) -> Work:
+    """Seconds for COUNTED crops, from the next `count` batches."""
+
+    def run() -> float:
+        began = time.perf_counter()
+        for _ in itertools.islice(batches, count):
+            pass
+        return (time.perf_counter() - began) * COUNTED / (count * BATCH)
+
+    return run
+
+
+def _epochs(batches: _loaders.Batches, count: int) -> float:
+    """The same from whole epochs, each without its first batch: what starts with an epoch is not
+    to count where an epoch has hundreds of crops only."""
+    seconds, done = 0.0, 0
+    while done < count:
+        epoch = batches()
+        next(epoch)
+        began = time.perf_counter()
+        done += sum(1 for _ in epoch)
+        seconds += time.perf_counter() - began
+    return seconds * COUNTED / (done * BATCH)
+
+
+def _bare_copy(loader: Loader, pixels: Pixels) -> Work:
+    """A numpy copy of the crops that the loader takes, into memory that is there."""
+    epoch = loader._epoch(0)
+    room = SIZE_PX - CROP_PX + 1
+    tops, lefts = ((draws * room).astype(int).tolist() for draws in (epoch.top, epoch.left))
+    samples = epoch.sample.tolist()
+    pairs = [np.asarray(pixels[number]) for number in range(len(pixels))]
+    out = np.empty((2, BATCH, CROP_PX, CROP_PX, 3), np.uint8)
+
+    def run() -> float:
+        began = time.perf_counter()
+        for _ in range(COUNTED // len(samples)):
+            for place, (sample, y, x) in enumerate(zip(samples, tops, lefts, strict=True)):
+                out[:, place % BATCH] = pairs[sample][:, y : y + CROP_PX, x : x + CROP_PX]
+        return time.perf_counter() - began
+
+    return run
+
+
+def _first_epoch(prepared: Prepared, source: Path, scratch: Path, cores: int, rounds: int) -> Row:
+    """From nothing to the last batch of an epoch."""
+
+    def ours() -> float:
+        began = time.perf_counter()
+        loader = _loader(open_pixels(prepared, folder=scratch / "cold", budget_gib=4), "flip")
+        for _ in itertools.islice(_ours(loader), -(-len(prepared) // BATCH)):
+            pass
+        seconds = time.perf_counter() - began
+        shutil.rmtree(scratch / "cold")
+        return seconds
+
+    def theirs(read: _loaders.Read) -> Callable[[], None]:
+        files = _files(source)[: len(prepared)]
+        make = partial(_loaders.png, files, read, CROP_PX, "flip", batch_size=BATCH)
+
+        def run() -> None:
+            for _ in make(processes=cores)():
+                pass
+
+        return run
+
+    peers = {who: theirs(read) for who, read in _loaders.png_readers().items()}
+    amount = len(prepared)
+    return compare("first epoch, cold", "pairs/s", ours, peers, amount=amount, rounds=rounds)
+
+
+def _loader(pixels: Pixels, augment: str) -> Loader:
+    stages = [Stage(from_step=0, crop_px=CROP_PX, batch_size=BATCH)]
+    return Loader([pixels], Recipe((len(pixels),), seed=0), stages, augment=augment)
+
+
+def _files(source: Path) -> _loaders.Files:
+    rainy = sorted((source / "rain").iterdir())
+    return [(path, source / "clean" / path.name) for path in rainy]
+
+
+def _source(folder: Path, count: int) -> Path:
+    """Pairs of rendered rain as PNG files, each some times under different names."""
+    photographs = folder / "photographs"
+    photographs.mkdir(parents=True)
+    for path in bundled_photographs().glob("*.jpg"):
+        with Image.open(path) as image:
+            large = ImageOps.fit(image.convert("RGB"), (SIZE_PX, SIZE_PX))
+        large.save(photographs / f"{path.stem}.png")
+    made = folder / "rendered"
+    synthesize(photographs, made, count=SCENES, seed=0, density="mixed")
+    for side in ("rain", "clean"):
+        (folder / side).mkdir()
+        scenes = sorted((made / side).iterdir())
+        for number in range(count):
+            os.link(scenes[number % SCENES], folder / side / f"{number:05d}.png")
+    shutil.rmtree(photographs)
+    shutil.rmtree(made)
+    return folder
+
+
+def _prepared(source: Path, out: Path, count: int | None = None) -> Prepared:
+    """What `derainctl prepare` makes, without Ray, which would go on using the cores."""
+    out.mkdir()
+    pairs = find("paired", source).pairs[:count]
+    written = write_shard(pairs, source, out / "shard-000000.tar")
+    assert written.entry is not None
+    digest = write_index(out / INDEX, [written.rows])
+    finish(out, Manifest("paired", "train", len(pairs), 0, (written.entry,), digest, "", {}))
+    return open_prepared(out)
+
+
+if __name__ == "__main__":
+    main(rows)
