@@ -16,11 +16,12 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, Protocol, TypeVar, cast
 
 import pyarrow as pa
 import pyarrow.fs
 
+from derain.data.direct import DirectFile
 from derain.errors import StorageError
 
 SCHEMES = ("s3:/", "gs:/")
@@ -64,8 +65,16 @@ def stats(folder: Path, names: Sequence[str]) -> Iterator[Stat]:
             yield from folder.stats(names[at : at + _BATCH])
         return
     for name in names:
-        found = os.stat(folder / name)  # noqa: PTH116 - half the time of Path.stat
+        found = os.stat(f"{folder}/{name}")  # noqa: PTH116 - a fifth of the time of Path.stat
         yield Stat(found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def read_bytes(folder: Path, name: str) -> bytes:
+    """All bytes of a file below a folder; of a local one in half the time of Path.read_bytes."""
+    if isinstance(folder, RemotePath):
+        return (folder / name).read_bytes()
+    with open(f"{folder}/{name}", "rb", buffering=0) as file:  # noqa: PTH123
+        return file.read()
 
 
 def walk(folder: Path) -> Iterator[str]:
@@ -90,12 +99,38 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
             yield cast(BinaryIO, spool)
             path.upload(cast(BinaryIO, spool))
         return
+    with _renamed(path) as temporary, temporary.open("wb+") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def new_large_file(path: Path) -> Iterator["Writable"]:
+    """`new_file` for what is only appended to and takes many megabytes."""
+    if isinstance(path, RemotePath):
+        with new_file(path) as spool:
+            yield spool
+        return
+    with _renamed(path) as temporary, contextlib.closing(DirectFile(temporary)) as file:
+        yield file
+        file.finish()
+
+
+class Writable(Protocol):
+    """What `new_large_file` gives."""
+
+    def write(self, data: bytes, /) -> int:
+        """Append."""
+        ...
+
+
+@contextlib.contextmanager
+def _renamed(path: Path) -> Iterator[Path]:
+    """A hidden name beside a file's own, which takes its place unless there is an exception."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        with temporary.open("wb+") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """One layout and the names in a folder: which of them belong together."""
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -48,7 +49,7 @@ def match(
     couples, unpaired = joined
     labels = _labels(source / prefix)
     return (
-        [_below(prefix, couple, labels) for couple in couples],
+        [_below(prefix, couple, labels) for couple in couples] if prefix or labels else couples,
         [Unpaired(prefix + item.path, item.reason) for item in unpaired],
     )
 
@@ -133,7 +134,7 @@ def _fitting(pattern: Pattern, layout: Layout, names: Iterable[str]) -> dict[str
 
 def _couple(layout: Layout, rain: str, clean: str | None, fields: Mapping[str, str]) -> Couple:
     folder = layout.rain.partition("{")[0].rpartition("/")[0]
-    stem = str(PurePosixPath(rain[len(folder) :].strip("/")).with_suffix(""))
+    stem = os.path.splitext(rain[len(folder) :].strip("/"))[0]  # noqa: PTH122
     return Couple(rain, clean, stem, {name: fields[name] for name in layout.labels})
 
 

@@ -60,7 +60,7 @@ def write_shard(
     rows: list[Row] = []
     quarantined: list[Quarantined] = []
     try:
-        with files.new_file(path) as file:
+        with files.new_large_file(path) as file:
             tar = _Tar(file)
             for pair in pairs:
                 try:
@@ -192,7 +192,7 @@ def _append(tar: "_Tar", sample: Sample) -> Row:
 
 def _bytes(source: Path, name: str) -> bytes:
     try:
-        return (source / name).read_bytes()
+        return files.read_bytes(source, name)
     except OSError as error:
         raise DataError(f"{name}: cannot be read ({error.strerror or error}).") from None
 
@@ -200,7 +200,7 @@ def _bytes(source: Path, name: str) -> bytes:
 class _Tar:
     """Writes members one after the other; `tarfile` copies each in pieces of 16 KiB."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: files.Writable) -> None:
         self._file = file
         self.size = 0
 

@@ -142,7 +142,8 @@ def find(
     layout, couples, unpaired = _best(layouts, row, source, names)
     if not couples:
         raise _nothing(row, chosen, source, layouts, unpaired, names)
-    part = [couple for couple in couples if share[0] <= _place(couple) < share[1]]
+    whole = share == (0.0, 1.0)
+    part = [it for it in couples if whole or share[0] <= _place(it) < share[1]]
     kept = [couple for couple in part if couple.clean not in (without or ())]
     if not kept:
         raise DataError(f"{source}: no pair is left in the share {share[0]:g}:{share[1]:g}.")
@@ -208,7 +209,7 @@ def _best(
 
 def _pictures(source: Path) -> list[str]:
     """Names of all pictures below a folder, in order."""
-    found = [name for name in files.walk(source) if is_picture(PurePosixPath(name))]
+    found = [name for name in files.walk(source) if is_picture(name)]
     return sorted(found, key=lambda name: (name.casefold(), name))
 
 

@@ -1,52 +1,31 @@
 """Source layout -> prepared dataset, one Ray Data task a shard."""
 
 import contextlib
-import hashlib
-import json
 import logging
-import re
-import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
 import ray.data
 
 from derain import cluster
-from derain.config import Config
-from derain.config.training import SyntheticConfig
 from derain.data import files, sources
 from derain.data.card import CARD, CROISSANT, card, croissant
-from derain.data.manifest import (
-    INDEX,
-    MANIFEST,
-    Manifest,
-    Quarantined,
-    ShardEntry,
-    open_prepared,
-    read_index,
-    write_index,
-    write_manifest,
-)
-from derain.data.rain import Part, synthesize
-from derain.data.shards import read_sample, write_shard
-from derain.data.sources import Naming, Pair
-from derain.errors import ConfigError, DataError, DerainError, OccupiedError
+from derain.data.manifest import Manifest, Quarantined, write_manifest
+from derain.data.shards import write_shard
+from derain.data.sources import Naming
+from derain.errors import DataError, DerainError
+from derain.pipelines import parts, target
 from derain.pipelines import plan as plans
+from derain.pipelines.parts import Joined, Kept
 from derain.pipelines.plan import Plan
 
 log = logging.getLogger(__name__)
 
-SIDES = ("rain", "clean")
-PARTS = ".parts"
-"""While a dataset is being made: the name of its plan, and for each finished shard its rows of the
-index and then, last of all, a note."""
 BLOCKS_PER_CPU = 4
 
 
@@ -91,24 +70,24 @@ def prepare(
     unfinished has a manifest.
     """
     began = time.monotonic()
-    place, target = files.located(source), files.located(out)
+    place, folder = files.located(source), files.located(out)
     sources.check(dataset, place, split)
-    _refuse_foreign(target)
+    target.refuse_foreign(folder)
     settings: dict[str, Any] = {"shard_mib": shard_mib}
     settings |= {} if share == (0.0, 1.0) else {"share": list(share)}
     settings |= {"decode": True} if decode else {}
     with cluster.connected(), _errors_of_tasks():
-        plan, lines = _planned(dataset, place, target, split, settings, naming, share, without)
+        plan, lines = _planned(dataset, place, folder, split, settings, naming, share, without)
         if strict and plan.quarantined:
             raise _strict_error(plan.quarantined)
-        finished = _finished(plan, lines)
+        finished = target.finished(plan, lines)
         reused = finished is not None
         if finished is None:
-            _claim(plan)
+            target.claim(plan)
             _write_shards(plan, lines)
             finished = _finish(plan, strict)
     if reused:
-        log.info("prepare: %s is finished already, nothing to do", target)
+        log.info("prepare: %s is finished already, nothing to do", folder)
     _warn(finished)
     return PreparedSummary(
         pairs=finished.pairs,
@@ -120,7 +99,7 @@ def prepare(
         manifest_sha256=finished.sha256(),
         seconds=time.monotonic() - began,
         reused=reused,
-        folder=str(target),
+        folder=str(folder),
     )
 
 
@@ -149,8 +128,7 @@ def _errors_of_tasks() -> Iterator[None]:
 
 def _planned(*given: Any) -> tuple[Plan, ray.ObjectRef]:
     """The plan, and where its lines are."""
-    make = ray.remote(plans.make).options(num_cpus=0, num_returns=2)
-    plan, lines = make.remote(*given)
+    plan, lines = _aside(plans.make).options(num_returns=2).remote(*given)
     made: Plan = ray.get(plan)
     log.info(
         "prepare: %s, %s: %d pairs in %d shards, %s",
@@ -159,81 +137,14 @@ def _planned(*given: Any) -> tuple[Plan, ray.ObjectRef]:
     return made, lines
 
 
-def _finished(plan: Plan, lines: ray.ObjectRef) -> Manifest | None:
-    """The manifest in the output folder, if it is of this very plan."""
-    if not (plan.out / MANIFEST).is_file():
-        return None
-    manifest = open_prepared(plan.out).manifest
-    if (manifest.source_fingerprint, manifest.settings) != (plan.fingerprint, plan.settings):
-        raise OccupiedError(
-            f"{plan.out}: holds a prepared dataset of another source or other settings "
-            f"({manifest.dataset}, {manifest.pairs} pairs). Choose another folder, or remove it."
-        )
-    if plan.newest_ns > (plan.out / MANIFEST).stat().st_mtime_ns:
-        changed = ray.get(ray.remote(_first_change).remote(plan, lines))
-        if changed is not None:
-            raise OccupiedError(
-                f"{plan.out}: was made before {changed} changed. Prepare into another folder, or "
-                "remove this one."
-            )
-    return manifest
-
-
-def _first_change(plan: Plan, lines: np.ndarray) -> str | None:
-    """The files of the first pair that are newer than the dataset and have other bytes in it."""
-    written = (plan.out / MANIFEST).stat().st_mtime_ns
-    known = {row["key"]: row for row in open_prepared(plan.out).index.to_pylist()}
-    for number in range(len(plan)):
-        for pair in plan.pairs_of(lines, number):
-            stats = files.stats(plan.source, pair.files)
-            newer = any(max(stat.st_mtime_ns, stat.st_ctime_ns) > written for stat in stats)
-            if newer and _has_changed(pair, plan, known.get(pair.key)):
-                return " or ".join(pair.files)
-    return None
-
-
-def _has_changed(pair: Pair, plan: Plan, row: Mapping[str, Any] | None) -> bool:
-    """True where a pair is not what the dataset has of it; None: it was left out."""
-    try:
-        members = read_sample(pair, plan.source, decode="decode" in plan.settings).members
-    except DataError:
-        return row is not None
-    return row is None or any(
-        row[f"{side}_sha256"] != hashlib.sha256(data).hexdigest()
-        for side, (_, data) in members.items()
-    )
-
-
-def _refuse_foreign(out: Path) -> None:
-    """Raise OccupiedError for a folder with something in it that `prepare` did not write."""
-    if not out.exists():
-        return
-    names = {path.name for path in out.iterdir()}
-    names -= {CARD} if CROISSANT in names else set()  # a README alone is somebody's own
-    if not names & {PARTS, MANIFEST} and not all(map(_is_ours, names)):
-        raise OccupiedError(f"{out}: not empty and not a prepared dataset. Choose a new folder.")
-
-
-def _is_ours(name: str) -> bool:
-    """A file of a prepared dataset that has lost its manifest."""
-    return name in (INDEX, CROISSANT) or bool(re.fullmatch(r"shard-\d{6}\.tar", name))
-
-
-def _claim(plan: Plan) -> None:
-    """Make the output folder ours; an interrupted `prepare` of the same plan goes on in it."""
-    note = plan.out / PARTS / "plan"
-    note.parent.mkdir(parents=True, exist_ok=True)
-    if note.is_file() and note.read_text() not in ("", plan.digest()):
-        raise OccupiedError(
-            f"{plan.out}: holds the beginning of another source or other settings. "
-            "Choose another folder, or remove this one."
-        )
-    note.write_text(plan.digest())
+def _aside(work: Callable[..., Any]) -> Any:
+    """A task that takes no core from the others: nothing else runs while it does."""
+    return ray.remote(num_cpus=0)(work)
 
 
 def _write_shards(plan: Plan, lines: ray.ObjectRef) -> None:
     """Write the shards that are not there yet; tasks get paths, pictures stay out of Ray."""
-    todo = [number for number in range(len(plan)) if _kept(plan, number) is None]
+    todo = [number for number, shard in enumerate(_kept(plan)) if shard is None]
     log.info(
         "prepare: writing %d shards (%d kept) to %s", len(todo), len(plan) - len(todo), plan.out
     )
@@ -259,112 +170,45 @@ def _write_some(
 
 
 def _write_one(plan: Plan, lines: np.ndarray, number: int) -> None:
-    written = write_shard(
-        plan.pairs_of(lines, number),
-        plan.source,
-        plan.out / f"shard-{number:06d}.tar",
-        decode="decode" in plan.settings,
-    )
-    parts = plan.out / PARTS
-    with files.new_file(parts / f"{number:06d}.parquet") as file:
-        pq.write_table(written.rows, file)
-    entry = asdict(written.entry) if written.entry else None
-    left_out = [asdict(item) for item in written.quarantined]
-    note = {"mark": plan.marks[number], "entry": entry, "quarantined": left_out}
-    with files.new_file(parts / f"{number:06d}.json") as file:
-        file.write(json.dumps(note).encode())
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """A shard that is finished: its note was written when tar and rows had their names."""
-
-    entry: ShardEntry | None
-    quarantined: tuple[Quarantined, ...]
-
-
-def _kept(plan: Plan, number: int) -> _Kept | None:
-    """None for a shard that is missing, or was made of files that have been written to since."""
-    note = plan.out / PARTS / f"{number:06d}.json"
-    if not note.is_file():
-        return None
-    tree = json.loads(note.read_text())
-    entry = ShardEntry(**tree["entry"]) if tree["entry"] else None
-    if tree["mark"] != plan.marks[number]:
-        log.warning("prepare: making shard %d again: its pictures have been changed", number)
-        return None
-    if entry and not _has_size(plan.out / entry.name, entry.bytes):
-        return None
-    return _Kept(entry, tuple(Quarantined(**item) for item in tree["quarantined"]))
-
-
-def _has_size(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size
+    path = plan.out / f"shard-{number:06d}.tar"
+    pairs = plan.pairs_of(lines, number)
+    written = write_shard(pairs, plan.source, path, decode="decode" in plan.settings)
+    parts.keep(plan.out, number, written, plan.marks[number])
 
 
 def _finish(plan: Plan, strict: bool) -> Manifest:
-    """Join the parts into index and manifest; one part at a time is in memory."""
-    kept = [_kept(plan, number) for number in range(len(plan))]
-    entries = tuple(shard.entry for shard in kept if shard and shard.entry)
-    left_out = [item for shard in kept if shard for item in shard.quarantined]
-    quarantined = (*plan.quarantined, *left_out)
+    """Join the parts into index and manifest, in a task: the driver holds nothing of a pair."""
+    shards = [shard for shard in _kept(plan) if shard]
+    entries = tuple(shard.entry for shard in shards if shard.entry)
+    quarantined = (*plan.quarantined, *(item for shard in shards for item in shard.quarantined))
     if strict and quarantined:
         raise _strict_error(quarantined)
     if not entries:
         raise DataError(f"{plan.source}: no pair can be used. {_listed(quarantined)}")
+    joined: Joined = ray.get(_aside(parts.join).remote(plan.out, len(plan)))
     manifest = Manifest(
         dataset=plan.dataset,
         split=plan.split,
         pairs=sum(entry.pairs for entry in entries),
         bytes=sum(entry.bytes for entry in entries),
         shards=entries,
-        index_sha256=write_index(plan.out / INDEX, (rows for _, rows in _parts(plan))),
+        index_sha256=joined.index_sha256,
         source_fingerprint=plan.fingerprint,
         settings=plan.settings,
         quarantined=quarantined,
         notes=plan.notes,
-        duplicates=tuple(_duplicates(plan)),
+        duplicates=joined.duplicates,
     )
     (plan.out / CROISSANT).write_text(croissant(manifest), encoding="utf-8")
     (plan.out / CARD).write_text(card(manifest), encoding="utf-8")
     write_manifest(plan.out, manifest)
-    _tidy(plan.out)
+    parts.tidy(plan.out)
     return manifest
 
 
-def _parts(plan: Plan) -> Iterator[tuple[int, pa.Table]]:
-    """The rows of each shard, in order."""
-    for number in range(len(plan)):
-        path = plan.out / PARTS / f"{number:06d}.parquet"
-        yield number, read_index(path.read_bytes(), str(path))
-
-
-def _duplicates(plan: Plan) -> Iterator[tuple[str, ...]]:
-    """Source names of rainy pictures with equal bytes; 8 bytes a picture until some are found."""
-    digests = [
-        np.array([int(text[:16], 16) for text in rows["rain_sha256"].to_pylist()], np.uint64)
-        for _, rows in _parts(plan)
-    ]
-    values, counts = np.unique(np.concatenate(digests), return_counts=True)
-    several = set(values[counts > 1].tolist())
-    if not several:
-        return
-    groups: dict[str, list[str]] = {}
-    for _, rows in _parts(plan):
-        for name, text in zip(
-            rows["rain_source"].to_pylist(), rows["rain_sha256"].to_pylist(), strict=True
-        ):
-            if int(text[:16], 16) in several:
-                groups.setdefault(text, []).append(name)
-    yield from (tuple(names) for names in groups.values() if len(names) > 1)
-
-
-def _tidy(out: Path) -> None:
-    """Remove what was only needed on the way, and what killed workers have left."""
-    for path in (out / PARTS).iterdir():
-        path.unlink(missing_ok=True)
-    (out / PARTS).rmdir()
-    files.remove_leftovers(out)
+def _kept(plan: Plan) -> list[Kept | None]:
+    """What there is of each shard."""
+    return [parts.kept(plan.out, number, mark) for number, mark in enumerate(plan.marks)]
 
 
 def _strict_error(quarantined: Sequence[Quarantined]) -> DataError:
@@ -377,61 +221,3 @@ def _listed(quarantined: Sequence[Quarantined]) -> str:
     shown = [f"{item.path}: {item.reason}" for item in quarantined[:5]]
     more = len(quarantined) - len(shown)
     return "\n  ".join(["", *shown, *([f"and {more} more"] if more else [])])
-
-
-def check_data(config: Config) -> None:
-    """Raise ConfigError when the config names no data, DataError when a dataset cannot be used."""
-    data = config.data
-    for folder in (*data.train, *data.eval):
-        open_prepared(folder).require_clean()
-    if not data.train and data.synthetic is None:
-        raise ConfigError(
-            f"{config.name}, profile {config.profile or 'none'}: data.train and data.eval name no "
-            "prepared dataset. Make them with `derainctl prepare paired SOURCE OUT`, one of the "
-            "training pairs and one of the held-out pairs, and give --set data.train=OUT "
-            "--set data.eval=OUT2."
-        )
-
-
-def with_data(config: Config) -> Config:
-    """The config with datasets that are there; synthetic ones are made where it names none.
-
-    Raises what `check_data` raises.
-    """
-    check_data(config)
-    data = config.data
-    if data.synthetic is None or data.train:
-        return config
-    train, held_out = _synthetic(data.synthetic, Path(config.output_dir) / "data")
-    return config.replaced({"data.train": [train], "data.eval": [held_out]}, "data.synthetic")
-
-
-def _synthetic(wanted: SyntheticConfig, place: Path) -> tuple[str, str]:
-    """Prepared training and held-out datasets of rendered rain, reused where they are finished."""
-    digest = hashlib.sha256(wanted.model_dump_json().encode()).hexdigest()[:12]
-    folder = place / f"synthetic-{digest}"
-    return (
-        _synthetic_part(wanted, folder, "train", wanted.train_pairs),
-        _synthetic_part(wanted, folder, "held_out", wanted.eval_pairs),
-    )
-
-
-def _synthetic_part(wanted: SyntheticConfig, folder: Path, part: Part, count: int) -> str:
-    out = folder / part
-    if (out / MANIFEST).is_file():
-        log.info("data: reusing %s (%d pairs)", out, open_prepared(out).manifest.pairs)
-        return str(out)
-    log.info("data: rendering %d pairs of %s rain into %s", count, wanted.density, out)
-    with tempfile.TemporaryDirectory() as scratch:
-        source = Path(scratch) / "paired"
-        synthesize(
-            Path(wanted.clean) if wanted.clean else None,
-            source,
-            count=count,
-            seed=wanted.seed,
-            density=wanted.density,
-            size_px=wanted.size_px,
-            part=part,
-        )
-        prepare("paired", source, out, split=part, strict=True)
-    return str(out)

@@ -15,7 +15,7 @@ from derain.config import Config
 from derain.errors import DerainError, UsageError
 from derain.parallel import Rank
 from derain.pipelines import faults
-from derain.pipelines.prepare import check_data, with_data
+from derain.pipelines.inputs import check_data, with_data
 from derain.pipelines.progress import watch
 from derain.pipelines.resume import check_same_training, claim
 from derain.pipelines.run import RESULT, Place, read_json, recorded, run_in_this_process

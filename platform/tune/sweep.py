@@ -20,7 +20,7 @@ from derain.config import Config
 from derain.data.loader import open_all
 from derain.data.manifest import open_prepared
 from derain.errors import OccupiedError, UsageError
-from derain.pipelines.prepare import check_data, with_data
+from derain.pipelines.inputs import check_data, with_data
 from derain.pipelines.resume import claim
 from derain.pipelines.run import Place, read_json, record_inputs, write_json
 from derain.pipelines.train import check_room, wants_gpu

@@ -1,10 +1,14 @@
 """Files of this machine: a name appears with all its bytes or not at all."""
 
+import resource
+import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from derain.data import files
+from derain.data.direct import PIECE
 
 
 def test_a_new_file_has_its_name_when_its_bytes_are_there(tmp_path: Path) -> None:
@@ -45,3 +49,27 @@ def test_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (str(remote), remote.name) == ("s3://bucket/folder/a.tar", "a.tar")
     assert files.is_remote(remote)
     assert not files.is_remote(tmp_path)
+
+
+@pytest.mark.parametrize("length", [0, 1, 4096, PIECE - 1, PIECE, 3 * PIECE + 12345])
+def test_a_large_file_has_every_byte_however_it_was_cut(tmp_path: Path, length: int) -> None:
+    data = np.random.default_rng(length).bytes(length)
+    path = tmp_path / "large"
+    with files.new_large_file(path) as file:
+        for at in range(0, length, 700_001):
+            file.write(data[at : at + 700_001])
+        assert not path.exists()
+    assert path.read_bytes() == data
+
+
+def test_a_large_file_where_the_disk_is_full(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (PIECE, limits[1]))
+    try:
+        with pytest.raises(OSError, match="too large"), files.new_large_file(tmp_path / "a") as it:
+            it.write(bytes(4 * PIECE))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert not list(tmp_path.iterdir())

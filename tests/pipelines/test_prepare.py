@@ -18,10 +18,10 @@ import ray.data
 import webdataset
 from PIL import Image
 
-from derain.config import Config
 from derain.data.manifest import INDEX, MANIFEST, open_prepared
-from derain.errors import ConfigError, DataError, OccupiedError
-from derain.pipelines.prepare import PARTS, PreparedSummary, prepare, with_data
+from derain.errors import DataError, OccupiedError
+from derain.pipelines.parts import PARTS
+from derain.pipelines.prepare import PreparedSummary, prepare
 
 PairedFolder = Callable[..., Path]
 SHARDS = 3
@@ -99,7 +99,7 @@ def test_an_interrupted_call_is_continued_to_the_same_bytes(source: Path, tmp_pa
 
     (broken / INDEX).rmdir()
     (broken / "shard-000000.tar").unlink()
-    (broken / PARTS / "000001.json").unlink()
+    (broken / PARTS / "000001.parquet").unlink()
     kept = (broken / "shard-000002.tar").stat().st_mtime_ns
     done = prepared(source, broken)
     assert done.manifest_sha256 == expected.manifest_sha256
@@ -197,30 +197,6 @@ def test_a_wrong_source_is_named(dataset: str, folder: str, named: str, tmp_path
     with pytest.raises(DataError, match=re.escape(named)):
         prepare(dataset, tmp_path / folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.usefixtures("ray_cluster")
-def test_synthetic_data_is_made_once(
-    tiny: dict, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO, logger="derain")
-    synthetic = {"train_pairs": 2, "eval_pairs": 1, "size_px": 32}
-    tree = {**tiny, "data": {"synthetic": synthetic}, "output_dir": str(tmp_path)}
-    first = with_data(Config.model_validate(tree))
-    assert "reusing" not in caplog.text
-    second = with_data(Config.model_validate(tree))
-    assert caplog.text.count("reusing") == 2
-    assert first == second
-    sizes = [len(open_prepared(*folders)) for folders in (first.data.train, first.data.eval)]
-    assert sizes == [2, 1]
-
-
-def test_a_config_without_data_says_how_to_make_it(tiny: dict, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="derainctl prepare"):
-        with_data(Config.model_validate({**tiny, "data": {}}))
-    gone = {"train": str(tmp_path / "gone"), "eval": str(tmp_path / "gone")}
-    with pytest.raises(DataError, match="derainctl prepare"):
-        with_data(Config.model_validate({**tiny, "data": gone}))
 
 
 def test_a_lost_manifest_is_made_again(paired_folder: PairedFolder, tmp_path: Path) -> None:

@@ -1,0 +1,125 @@
+"""What is kept of each finished shard until the dataset is whole: its rows and how it ended.
+
+<out>/.parts/plan              the digest of the plan that all this belongs to
+<out>/.parts/000000.parquet    the index rows of shard 0; a note in the file's own metadata
+
+A part is written when its tar has its name, so that there is one means that the tar is whole.
+"""
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from derain.data import files
+from derain.data.manifest import INDEX, Quarantined, ShardEntry, read_index, write_index
+from derain.data.shards import WrittenShard
+
+log = logging.getLogger(__name__)
+
+PARTS = ".parts"
+_NOTE = b"derain"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A shard that is finished; `entry` is None where all of its pairs were left out."""
+
+    entry: ShardEntry | None
+    quarantined: tuple[Quarantined, ...]
+
+
+@dataclass(frozen=True)
+class Joined:
+    """What `join` found on its way."""
+
+    index_sha256: str
+    duplicates: tuple[tuple[str, ...], ...]
+    """Source names of rainy pictures with equal bytes, group by group."""
+
+
+def keep(out: Path, number: int, written: WrittenShard, mark: str) -> None:
+    """Note that a shard is finished; `mark` names the state of the files it was made of."""
+    entry = asdict(written.entry) if written.entry else None
+    left_out = [asdict(item) for item in written.quarantined]
+    note = json.dumps({"mark": mark, "entry": entry, "quarantined": left_out})
+    with files.new_file(_path(out, number)) as file:
+        pq.write_table(written.rows.replace_schema_metadata({_NOTE: note}), file)
+
+
+def kept(out: Path, number: int, mark: str) -> Kept | None:
+    """None for a shard that is missing, or was made of files that have been written to since."""
+    path = _path(out, number)
+    if not path.is_file():
+        return None
+    note = json.loads(pq.read_schema(pa.BufferReader(path.read_bytes())).metadata[_NOTE])
+    entry = ShardEntry(**note["entry"]) if note["entry"] else None
+    if note["mark"] != mark:
+        log.warning("prepare: making shard %d again: its pictures have been changed", number)
+        return None
+    if entry and not _has_size(out / entry.name, entry.bytes):
+        return None
+    return Kept(entry, tuple(Quarantined(**item) for item in note["quarantined"]))
+
+
+def join(out: Path, shards: int) -> Joined:
+    """Write the index from the rows of all shards, a row group of it in memory at a time.
+
+    8 bytes a pair are held beside it, to find equal pictures.
+    """
+    digests: list[np.ndarray] = []
+    index_sha256 = write_index(out / INDEX, _noting(_rows(out, shards), digests))
+    return Joined(index_sha256, tuple(_duplicates(out, shards, np.concatenate(digests))))
+
+
+def tidy(out: Path) -> None:
+    """Remove what was only needed on the way, and what killed workers have left."""
+    for path in (out / PARTS).iterdir():
+        path.unlink(missing_ok=True)
+    (out / PARTS).rmdir()
+    files.remove_leftovers(out)
+
+
+def _path(out: Path, number: int) -> Path:
+    return out / PARTS / f"{number:06d}.parquet"
+
+
+def _has_size(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
+
+
+def _rows(out: Path, shards: int) -> Iterator[pa.Table]:
+    for number in range(shards):
+        path = _path(out, number)
+        yield read_index(path.read_bytes(), str(path)).replace_schema_metadata(None)
+
+
+def _noting(tables: Iterable[pa.Table], digests: list[np.ndarray]) -> Iterator[pa.Table]:
+    """The same tables; the beginnings of their rainy pictures' digests are noted as they pass."""
+    for rows in tables:
+        digests.append(_beginnings(rows))
+        yield rows
+
+
+def _beginnings(rows: pa.Table) -> np.ndarray:
+    texts = rows["rain_sha256"].to_pylist()
+    return np.array([int(text[:16], 16) for text in texts], np.uint64)
+
+
+def _duplicates(out: Path, shards: int, digests: np.ndarray) -> Iterator[tuple[str, ...]]:
+    """Read the rows again, but only where some digests begin alike."""
+    values, counts = np.unique(digests, return_counts=True)
+    several = set(values[counts > 1].tolist())
+    groups: dict[str, list[str]] = {}
+    for rows in _rows(out, shards) if several else ():
+        columns: Mapping[str, Any] = rows.select(["rain_source", "rain_sha256"]).to_pydict()
+        for name, text in zip(*columns.values(), strict=True):
+            if int(text[:16], 16) in several:
+                groups.setdefault(text, []).append(name)
+    yield from (tuple(names) for names in groups.values() if len(names) > 1)
