@@ -28,7 +28,7 @@ from derain.data.rain import synthesize
 from derain.parallel import Rank
 from derain.pipelines.prepare import prepare
 from derain.pipelines.run import RESULT, Place, read_json, run_in_this_process
-from derain.tracking.store import prepare_store
+from derain.tracking.store import prepare_store, tracking_uri
 from derain.tune import space, supply
 from derain.tune.journal import Journal
 from derain.tune.sweep import sweep
@@ -65,13 +65,13 @@ def _kept(config: Config) -> float:
     with Journal.open(config.folder) as journal:
         journal.write("plan", version=1, name=config.name, ahead=2 * AT_ONCE)
         began = time.perf_counter()
-        supply.train(config, journal, Place(store.tracking_uri()), at_once=AT_ONCE)
+        supply.train(config, journal, Place(tracking_uri()), at_once=AT_ONCE)
         return _beyond(config, time.perf_counter() - began)
 
 
 def _fresh(config: Config) -> float:
     payloads = [trial.config.model_dump(mode="json") for trial in space.plan(config)]
-    place = asdict(Place(store.tracking_uri()))
+    place = asdict(Place(tracking_uri()))
 
     def trial(chosen: dict[str, int]) -> None:
         config = Config.model_validate(payloads[chosen["number"]])
