@@ -167,6 +167,32 @@ def test_a_sweep_without_any_result_fails_and_registers_nothing(
         sweep(planned)
 
 
+SEARCHES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "tpe": ({"loguniform": [1e-4, 1e-2]}, {"samples": 4, "costs": ["parameters"]}),
+    "asha": ({"grid": [1e-4, 1e-3, 3e-3, 1e-2]}, {"asha": {"first_steps": 4, "keep_one_in": 2}}),
+    "pbt": ({"loguniform": [1e-4, 1e-2]}, {"samples": 4, "pbt": {"every_steps": 4}}),
+}
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_every_search_ends_with_the_best_of_its_trials(
+    search: str, tiny: dict[str, Any], place: Path
+) -> None:
+    """Through Ray: drawn, promoted, paused and gone on with, copied and varied."""
+    values, how = SEARCHES[search]
+    train = {**tiny["train"], "steps": 8, "eval_every_steps": None}
+    tree = {**tiny, "name": search, "output_dir": str(place / "runs"), "train": train}
+    tree |= {"sweep": {"space": {"train.lr": values}, "search": search, **how}}
+    result = sweep(Config.model_validate(tree))
+    ended = {t["name"]: t for t in result["trials"] if t["metrics"]}
+    assert result["best"] == max(ended, key=lambda name: ended[name]["metrics"]["psnr_y"])
+    taken = [trial["steps"] for trial in ended.values()]
+    assert max(taken) == 8
+    assert (min(taken) < 8) == (search == "asha")
+    drawn = {trial["params"]["train.lr"] for trial in result["trials"]}
+    assert all(1e-4 <= rate <= 1e-2 for rate in drawn)
+
+
 def test_a_trial_of_as_many_workers_as_cores_finishes(tiny: dict[str, Any], place: Path) -> None:
     train = {**tiny["train"], "num_workers": cluster.cpus(), "batch_size": cluster.cpus()}
     space = {"train.lr": {"grid": {"low": 1e-4}}}
