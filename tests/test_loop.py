@@ -5,8 +5,10 @@ import math
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -15,13 +17,16 @@ from torch import nn
 
 from derain import checkpoint
 from derain.config import Config
+from derain.data.feed import feed
+from derain.data.loader import Loader
+from derain.data.order import Recipe
 from derain.errors import DerainError, StoppedError, UsageError
 from derain.interrupt import Interrupt, ask_to_stop
 from derain.ledger import LEDGER
 from derain.loop import Outcome, follow
 from derain.parallel import Rank
 from derain.trainer import build_network, learning_rate
-from tests.tiny import a_run, config, loader, ranks, run, without_noise
+from tests.tiny import Pixels, a_run, config, loader, ranks, run, without_noise
 
 
 def ledger(folder: Path) -> list[dict]:
@@ -84,6 +89,21 @@ def test_a_resumed_run_keeps_the_error_that_its_schedule_follows(tmp_path: Path)
     state = json.loads((end.checkpoint / "state.json").read_text())["running_error"]
     assert state["updates"] == 25
     assert state["error"] != state["first_error"]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_loader_processes_change_no_bit(
+    unbroken: tuple[Path, Outcome, list], tmp_path: Path, processes: int
+) -> None:
+    wanted = config(tmp_path)
+    pairs = np.stack([Pixels()[sample] for sample in range(len(Pixels()))])
+    recipe = Recipe(sizes=(len(pairs),), seed=wanted.data_seed)
+    figures: list[Mapping[str, float]] = []
+    torch.set_num_threads(1)
+    with feed(Loader([pairs], recipe, wanted.train.stages), processes) as batch_at:
+        outcome = follow(a_run(wanted, figures).course(), batch_at, wanted.train)
+    assert [f["loss"] for f in figures] == [f["loss"] for f in unbroken[2]]
+    assert outcome.weights_sha256 == unbroken[1].weights_sha256
 
 
 def test_the_ledger_has_every_sample_of_an_epoch_once(
@@ -198,6 +218,27 @@ def test_a_crop_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
     wanted = config(tmp_path, micro_batch_size="auto")
     with pytest.raises(DerainError, match="Not even one crop fits"):
         run(wanted, network=_room_for(build_network(wanted), 0, []))
+
+
+def test_a_compiled_network_trains_as_it_is_and_goes_on_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dynamo and the traced backward pass; inductor takes minutes to write its code here."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    for name, compiled in (("eager", False), ("compiled", True)):
+        wanted = config(tmp_path / name, steps=2, compile=compiled).replaced(SMALLER, "test")
+        trained = a_run(wanted, [])
+        follow(trained.course(), loader(wanted).batch, wanted.train)
+        assert hasattr(trained.trainer._forward, "_orig_mod") == compiled
+        assert run(wanted.replaced({"train.compile": False, "train.steps": 3}, "test")).steps == 3
+    _assert_close(tmp_path / "eager", tmp_path / "compiled")
+
+
+SMALLER = {
+    "model": {"name": "prenet", "width": 4, "recursions": 1},
+    "loss": {"perceptual": "none"},
+}
+"""Traced in seconds."""
 
 
 def test_the_best_checkpoint_stays_and_patience_ends(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 from rich.progress import Progress
@@ -29,8 +30,8 @@ log = logging.getLogger(__name__)
 
 SIDES = ("rain", "clean")
 LINE_EVERY_S = 15.0
-_PAIRS_A_TASK = 8
-"""Few enough that all cores are busy until the end."""
+_PAIRS_A_TASK = 2
+"""Few enough that many cores are busy to the end of a shard of some hundred pairs."""
 
 
 def fill(prepared: Prepared, offsets: np.ndarray, path: Path) -> None:
@@ -44,6 +45,7 @@ def fill(prepared: Prepared, offsets: np.ndarray, path: Path) -> None:
     log.info(
         "cache: decoding %d pairs of %s (%.2f GiB)", len(prepared), prepared.folder, size / 2**30
     )
+    began = time.monotonic()
     try:
         with _explained(path.parent, size), temporary.open("wb") as out:
             if hasattr(os, "posix_fallocate"):
@@ -51,6 +53,7 @@ def fill(prepared: Prepared, offsets: np.ndarray, path: Path) -> None:
             _decode_all(prepared, offsets, out)
             os.fsync(out.fileno())
             temporary.replace(path)
+            log.info("cache: made in %.1f s: %s", time.monotonic() - began, path)
     finally:
         for leftover in path.parent.glob(f"{temporary.name}*"):
             leftover.unlink()
@@ -73,13 +76,13 @@ def _decode_all(prepared: Prepared, offsets: np.ndarray, out: BinaryIO) -> None:
         coming = [pool.submit(_at_hand, prepared, entry, out.name) for entry in entries[:1]]
         try:
             for number, entry in enumerate(entries):
-                path = coming.pop().result()
+                path, rows = coming.pop().result()
                 ahead = entries[number + 1 : number + 2]
                 coming += [pool.submit(_at_hand, prepared, entry, out.name) for entry in ahead]
-                samples = np.flatnonzero(names == entry.name)
-                parts = np.array_split(samples, -(-len(samples) // _PAIRS_A_TASK))
+                begins = offsets[:-1][names == entry.name]
+                parts = (slice(at, at + _PAIRS_A_TASK) for at in range(0, len(rows), _PAIRS_A_TASK))
                 for task in as_completed(
-                    [pool.submit(_decode, prepared, path, part, offsets, out) for part in parts]
+                    [pool.submit(_decode, path, rows[part], begins[part], out) for part in parts]
                 ):
                     advance(task.result())
                 if is_remote(prepared.folder):
@@ -89,26 +92,22 @@ def _decode_all(prepared: Prepared, offsets: np.ndarray, out: BinaryIO) -> None:
             raise
 
 
-def _at_hand(prepared: Prepared, entry: ShardEntry, beside: str) -> Path:
-    """A shard that is checked and on this machine: a remote one is fetched, once a node."""
+def _at_hand(prepared: Prepared, entry: ShardEntry, beside: str) -> tuple[Path, pa.Table]:
+    """A shard that is checked and on this machine, and its rows of the index: a remote one is
+    fetched, once a node."""
     path = prepared.folder / entry.name
     if is_remote(path):
         remote, path = path, Path(f"{beside}.{entry.name}")
         path.write_bytes(remote.read_bytes())
-    checks.require_whole(
-        path, entry, prepared.index.filter(pc.equal(prepared.index["shard"], entry.name))
-    )
-    return path
+    rows = prepared.index.filter(pc.equal(prepared.index["shard"], entry.name))
+    checks.require_whole(path, entry, rows)
+    return path, rows
 
 
-def _decode(
-    prepared: Prepared, path: Path, samples: np.ndarray, offsets: np.ndarray, out: BinaryIO
-) -> int:
-    """Write some pairs of a shard; returns how many."""
-    rows = prepared.index.take(samples).to_pylist()
+def _decode(path: Path, rows: pa.Table, begins: np.ndarray, out: BinaryIO) -> int:
+    """Write some pairs of a shard where they begin; returns how many."""
     with path.open("rb") as tar:
-        for sample, row in zip(samples.tolist(), rows, strict=True):
-            at = int(offsets[sample])
+        for row, at in zip(rows.to_pylist(), begins.tolist(), strict=True):
             for side in SIDES:
                 picture = decode_member(tar, row, side)
                 _write_at(out, at, picture)

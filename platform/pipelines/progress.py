@@ -16,12 +16,15 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 log = logging.getLogger(__name__)
 
 FIGURES = "metrics.jsonl"
 LINE_EVERY_S = 15.0
 POLL_EVERY_S = 0.5
+TAIL_BYTES = 2**14
+"""Of the figures' file, what is read to find the newest ones: dozens of lines."""
 
 
 @contextlib.contextmanager
@@ -42,19 +45,28 @@ def watch(folders: Mapping[str, Path], steps: int) -> Iterator[None]:
 def read_figures(folder: Path) -> dict[int, dict[str, Any]]:
     """The figures of a run by step; of a step that was done twice the later ones."""
     path = folder / FIGURES
-    if not path.is_file():
-        return {}
-    found: dict[int, dict[str, Any]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(ValueError):  # a line that a kill has torn
-            figures = json.loads(line)
-            found.setdefault(figures["step"], {}).update(figures)
-    return found
+    return _parsed(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def _latest(folder: Path) -> dict[str, Any] | None:
-    figures = read_figures(folder)
+    """The newest figures, from the end of a file that is looked at twice a second and grows to many
+    megabytes."""
+    path = folder / FIGURES
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+        figures = _parsed(file.read().decode(errors="replace"))
     return figures[max(figures)] if figures else None
+
+
+def _parsed(lines: str) -> dict[int, dict[str, Any]]:
+    found: dict[int, dict[str, Any]] = {}
+    for line in lines.splitlines():
+        with contextlib.suppress(ValueError):  # a line that a kill has torn, or that begins earlier
+            figures = json.loads(line)
+            found.setdefault(figures["step"], {}).update(figures)
+    return found
 
 
 def _follow(folders: Mapping[str, Path], show: "_Bars | _Lines", stop: threading.Event) -> None:
@@ -73,13 +85,18 @@ class _Bars:
     """One bar a run, for a terminal."""
 
     def __init__(self, steps: int, console: Console) -> None:
+        def whole(width: int) -> Column:  # on 80 columns names and figures are what is cut
+            return Column(min_width=width, no_wrap=True)
+
         self._steps = steps
         self._tasks: dict[str, TaskID] = {}
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed}/{task.total}"),
-            TimeRemainingColumn(),
+            BarColumn(bar_width=12),
+            TextColumn(
+                "{task.completed}/{task.total}", table_column=whole(2 * len(f"{steps}") + 1)
+            ),
+            TimeRemainingColumn(table_column=whole(len("0:00:00"))),
             TextColumn("{task.fields[figures]}"),
             console=console,
         )

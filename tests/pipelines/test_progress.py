@@ -49,3 +49,15 @@ def test_lines_name_the_run_and_its_step(tmp_path: Path, caplog: pytest.LogCaptu
 def test_a_line_that_a_kill_has_torn_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / FIGURES).write_text('{"step": 1, "loss": 3.0}\n{"step": 2, "lo\n{"step": 3}\n')
     assert sorted(read_figures(tmp_path)) == [1, 3]
+
+
+def test_the_newest_step_of_a_long_run_is_found(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="derain")
+    for step in range(1, 1001):
+        append(tmp_path, step, 1 / step)
+    with watch({"long": tmp_path}, steps=1000):
+        pass
+    assert "long: step 1000/1000, loss 0.0010" in caplog.text
+    assert caplog.text.count("long: step") == 1
