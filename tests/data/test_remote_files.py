@@ -3,11 +3,16 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from derain.data import files
-from derain.errors import StorageError
+from derain.data.cache import open_pixels
+from derain.data.manifest import open_prepared
+from derain.errors import DataError, StorageError, UsageError
+from tests.conftest import PairedFolder
 from tests.data.faulty_store import BUCKET, FaultyStore, faulty_store
+from tests.data.test_loader import prepared
 
 
 @pytest.fixture
@@ -65,3 +70,32 @@ def test_a_store_that_never_answers_is_named(
     with pytest.raises(StorageError, match=r"s3://rain/folder/a\.bin: .* \(tried 4 times\)"):
         (folder / "a.bin").read_bytes()
     assert store.done["errors"] <= 3 * files.TRIES
+
+
+def test_a_cache_is_filled_from_a_store(
+    store: FaultyStore, folder: Path, paired_folder: PairedFolder, tmp_path: Path
+) -> None:
+    local = prepared(paired_folder(9), tmp_path / "prepared", shards=3)
+    for path in local.folder.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    store.errors, store.cuts = 0.1, 0.1
+    far = open_pixels(open_prepared(folder), folder=tmp_path / "far", budget_gib=1)
+    near = open_pixels(local, folder=tmp_path / "near", budget_gib=1)
+    assert len(far) == len(near) == 9
+    assert all(np.array_equal(far[sample], near[sample]) for sample in range(9))
+    assert not list((tmp_path / "far").glob("*.tar")), "fetched shards go when they are decoded"
+    store.errors = store.cuts = 0.0
+    with pytest.raises(UsageError, match="not on this machine"):
+        open_pixels(open_prepared(folder), folder=tmp_path / "none", budget_gib=0)
+
+
+def test_a_damaged_shard_in_a_store_leaves_no_cache(
+    folder: Path, paired_folder: PairedFolder, tmp_path: Path
+) -> None:
+    local = prepared(paired_folder(4), tmp_path / "prepared")
+    for path in local.folder.iterdir():
+        data = path.read_bytes()
+        (folder / path.name).write_bytes(data[:-512] if path.name == "shard-000001.tar" else data)
+    with pytest.raises(DataError, match=r"shard-000001\.tar: .* expected \d+ bytes"):
+        open_pixels(open_prepared(folder), folder=tmp_path / "far", budget_gib=1)
+    assert not list((tmp_path / "far").glob("*.rgb*"))
