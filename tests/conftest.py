@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from PIL import Image
+
+if TYPE_CHECKING:
+    from tests.data.faulty_store import FaultyStore
 
 PairedFolder = Callable[..., Path]
 
@@ -32,6 +35,21 @@ def paired_folder(tmp_path: Path) -> PairedFolder:
         return source
 
     return make
+
+
+@pytest.fixture
+def object_store(monkeypatch: pytest.MonkeyPatch) -> Iterator["FaultyStore"]:
+    """A local S3 that this process uses; its faults are to be set."""
+    from derain.data import files
+    from tests.data.faulty_store import faulty_store
+
+    with faulty_store() as store:
+        for name, value in store.environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(files, "_PAUSE_S", 0.01)
+        files._store.cache_clear()
+        yield store
+        files._store.cache_clear()
 
 
 @pytest.fixture(scope="session")
