@@ -8,12 +8,19 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import yaml
 
 from derain.ledger import LEDGER
 
 BIN = Path(sys.executable).parent
 PAIRS = 97
+
+
+def needs_root(what: str) -> None:
+    """Fail with a sentence where the system would refuse."""
+    if os.geteuid() != 0:
+        pytest.fail(f"{what} needs root: run this proof as root, or leave its file out")
 
 
 def written_config(folder: Path, **train: object) -> Path:
