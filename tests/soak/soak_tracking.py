@@ -21,7 +21,7 @@ from derain.pipelines.run import IDENTITY, read_json
 from tests.soak.stack import BIN, driver, result_of, step_of, wait_for, written_config
 
 AWAY_S = 60.0
-TRIALS, STEPS = 8, 1500
+TRIALS, STEPS = 8, 500
 Outage = Callable[[], contextlib.AbstractContextManager[None]]
 
 
