@@ -67,7 +67,7 @@ def rain_datasets(
     ray_cluster: None,  # noqa: ARG001
 ) -> tuple[Path, Path]:
     """Two small prepared datasets of rendered rain: training and held-out pairs."""
-    from derain.data.rain import synthesize
+    from derain.data.synthesis import synthesize
     from derain.pipelines.prepare import prepare
 
     folder = tmp_path_factory.mktemp("rain")
