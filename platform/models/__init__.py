@@ -46,6 +46,11 @@ def build(name: str, **options: object) -> nn.Module:
         network: Any = _plugin(name)(**options)
         if not hasattr(network, "stride"):
             network.stride = 1
+        if not isinstance(network.stride, int):
+            raise ValueError(
+                f"The network {name} has the stride {network.stride!r}; expected a whole number: "
+                "height and width of a picture are made multiples of it."
+            )
         return network
     if name not in MODELS:
         raise ValueError(

@@ -180,7 +180,7 @@ class CLIPRPN(nn.Module):
             return f"random {len(self.experts)}"
         if self.perception is None or self.routing != "hard":
             return None
-        return f"{fingerprint(self.perception)} {self.perception.similarity}"
+        return fingerprint(self.perception)
 
     def masks(
         self,

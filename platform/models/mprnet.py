@@ -311,13 +311,16 @@ class _Up(nn.Module):
 
 
 def _split(x: Tensor, dim: int) -> Tensor:
-    """Both halves of every picture, the second ones behind the first ones in the batch."""
-    return torch.cat(x.chunk(2, dim=dim), dim=0)
+    """Both halves of every picture, the second ones behind the first ones in the batch.
+
+    Not by `chunk`: where sides are free, ONNX gets a split of unknown parts from it and fails.
+    """
+    return torch.cat(x.unflatten(dim, (2, -1)).unbind(dim), dim=0)
 
 
 def _join(x: Tensor, dim: int) -> Tensor:
     """Undo `_split`."""
-    return torch.cat(x.chunk(2, dim=0), dim=dim)
+    return torch.cat(x.unflatten(0, (2, -1)).unbind(0), dim=dim)
 
 
 def _conv1(in_channels: int, out_channels: int) -> nn.Conv2d:

@@ -46,7 +46,8 @@ class RainPerception(nn.Module):
     also under autocast, so that CPU and GPU give the same label.
 
     The prompts are encoded once; then only the picture tower stays, and their n vectors as the
-    buffer `text`. So the state dict is all that a label depends on beside the two options.
+    buffer `text`. `reading` holds the two options (1 for cosine, 0 for dot; the temperature): so
+    the state dict, and with it the fingerprint, is all that a score depends on.
 
     `weights`: "random" (made from `seed`, for tests and demos; it does not see rain), a tag in
     `clip.TAGS` (downloaded by open_clip), or the path of a .safetensors or state dict .pt file of a
@@ -65,6 +66,7 @@ class RainPerception(nn.Module):
     mean: Tensor
     std: Tensor
     text: Tensor
+    reading: Tensor
 
     def __init__(
         self,
@@ -91,6 +93,7 @@ class RainPerception(nn.Module):
         _fill(clip, weights, seed)
         self.visual: nn.Module = clip.visual
         self.register_buffer("text", _encode(clip, prompts))
+        self.register_buffer("reading", torch.tensor([similarity == "cosine", temperature]))
         self.register_buffer("mean", torch.tensor(CLIP_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(CLIP_STD).view(3, 1, 1), persistent=False)
         self.requires_grad_(False)

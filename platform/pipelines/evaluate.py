@@ -1,7 +1,7 @@
 """A network's figures on prepared datasets, picture by picture, beside those of the rainy input."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -15,9 +15,10 @@ from derain.config.training import DataConfig
 from derain.data.cache import Pixels
 from derain.data.loader import open_all
 from derain.data.manifest import Prepared, open_prepared
+from derain.data.pictures import encode_png
 from derain.exported import is_exported, load_exported
 from derain.metrics import quantised, score
-from derain.pipelines.scorecard import markdown
+from derain.pipelines.scorecard import Shown, markdown
 from derain.predictor import Predictor, load_model_folder
 from derain.tracking import registry
 from derain.trainer import restore_network
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 Derain = Callable[[np.ndarray], np.ndarray]
 """Rainy picture, uint8 HWC RGB -> clean: uint8, or for scores its levels before rounding."""
 METRICS = ("psnr_y", "ssim_y")
+SHOWN = 2
+"""How many of the best pictures a report shows, and of the worst."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,8 @@ def evaluate(
     """Score a model on prepared datasets; returns what `derainctl evaluate --json` prints.
 
     A network runs once for all `protocols`; `metrics` are those of the first. `report` is a
-    Markdown file to write. `model`, `trust` and `stride` are those of `load_predictor`.
+    Markdown file to write, beside it a folder with the best and the worst pictures of each dataset,
+    as the first protocol sees it. `model`, `trust` and `stride` are those of `load_predictor`.
     """
     network = load_predictor(model, device, trust=trust, stride=stride)
     datasets = [open_prepared(folder) for folder in prepared]
@@ -72,12 +76,31 @@ def evaluate(
         _by_protocol(network.levels, dataset, pairs, protocols)
         for dataset, pairs in zip(datasets, pixels, strict=True)
     ]
-    path = str(Path(report).absolute()) if report else None
-    result = {"model": model, "protocols": list(protocols), "datasets": scores, "report": path}
+    path = Path(report).absolute() if report else None
+    result = {
+        "model": model,
+        "protocols": list(protocols),
+        "datasets": scores,
+        "report": str(path) if path else None,
+    }
     if path:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(markdown(result), encoding="utf-8")
+        _write_report(path, result, network, pixels)
     return result
+
+
+def _write_report(
+    path: Path, result: Mapping[str, Any], network: Predictor, pixels: Sequence[Pixels]
+) -> None:
+    """The Markdown file at `path`, and the pictures that it shows in a folder of its name."""
+    shown = []
+    for number, (item, pairs) in enumerate(zip(result["datasets"], pixels, strict=True)):
+        picks = best_and_worst(item["per_picture"], SHOWN)
+        name = f"{path.stem}_pictures/{number:02d}-{item['name']}.png"
+        shown.append(Shown(name, tuple(picks)))
+        picture = path.parent / name
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        picture.write_bytes(encode_png(_grid([network.derain], pairs, picks)))
+    path.write_text(markdown(result, shown), encoding="utf-8")
 
 
 def _by_protocol(
@@ -161,9 +184,20 @@ def gallery(networks: Sequence[Derain], pixels: Pixels, count: int) -> np.ndarra
     The pictures are spread evenly over the dataset; smaller ones are padded with white.
     """
     picks = np.linspace(0, len(pixels) - 1, min(count, len(pixels))).astype(int)
+    return _grid(networks, pixels, picks.tolist())
+
+
+def best_and_worst(scores: Sequence[Mapping[str, Any]], count: int) -> list[int]:
+    """The numbers of the `count` pictures with the highest PSNR-Y, best first, and of as many with
+    the lowest, worst last; every picture once where there are fewer."""
+    order = sorted(range(len(scores)), key=lambda at: -scores[at]["metrics"]["psnr_y"])
+    return order if len(order) <= 2 * count else order[:count] + order[-count:]
+
+
+def _grid(networks: Sequence[Derain], pixels: Pixels, picks: Sequence[int]) -> np.ndarray:
     rows = []
     for pick in picks:
-        rain, clean = pixels[int(pick)]
+        rain, clean = pixels[pick]
         derained = [derain(rain) for derain in networks]
         rows.append(np.concatenate(_spaced([rain, *derained, clean], axis=1), axis=1))
     width = max(row.shape[1] for row in rows)

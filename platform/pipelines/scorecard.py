@@ -1,6 +1,7 @@
 """What an evaluation measured, as Markdown, with published figures beside where there are any."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 SETS = ("test100", "rain100h", "rain100l", "test2800", "test1200")
@@ -21,13 +22,48 @@ TABLE3: dict[str, tuple[float, ...]] = {
 stated there; rows that were copied from other tables have `rain13k`'s figures."""
 
 
-def markdown(result: Mapping[str, Any]) -> str:
-    """The report of what `evaluate` returned."""
+@dataclass(frozen=True)
+class Shown:
+    """Pictures of one dataset: a file with a row each, and which of the dataset's they are."""
+
+    file: str
+    """Relative to the report."""
+    numbers: tuple[int, ...]
+    """From the highest PSNR-Y to the lowest."""
+
+
+def markdown(result: Mapping[str, Any], shown: Sequence[Shown] = ()) -> str:
+    """The report of what `evaluate` returned; `shown` has the pictures of every dataset, if any."""
     lines = [f"# {result['model']}", "", *_measured(result["datasets"])]
     for item in result["datasets"]:
         if published_set(item["dataset"], item["split"]) is not None:
             lines += ["", *_published(item, result["protocols"])]
+    for item, pictures in zip(result["datasets"], shown, strict=bool(shown)):
+        lines += ["", *_gallery(item, pictures, result["protocols"][0])]
     return "\n".join(lines) + "\n"
+
+
+def _gallery(item: Mapping[str, Any], shown: Shown, protocol: str) -> list[str]:
+    """The best and the worst pictures: their figures, and below them the pictures in that order."""
+    lines = [
+        f"## {item['name']}: best and worst pictures",
+        "",
+        f"By PSNR-Y under {protocol}, in this order. Rainy, derained, clean.",
+        "",
+        "| picture | PSNR-Y | SSIM-Y | input PSNR-Y | input SSIM-Y |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for number in shown.numbers:
+        scored = item["per_picture"][number]
+        lines.append(f"| {scored['key']} | {_figures(scored)} |")
+    return [*lines, "", f"![rainy, derained, clean](<{shown.file}>)"]
+
+
+def _figures(found: Mapping[str, Any]) -> str:
+    return " | ".join(
+        f"{found[side]['psnr_y']:.3f} | {found[side]['ssim_y']:.4f}"
+        for side in ("metrics", "input")
+    )
 
 
 def published_set(dataset: str, split: str) -> str | None:
@@ -42,12 +78,7 @@ def _measured(datasets: Sequence[Mapping[str, Any]]) -> list[str]:
         "| --- | ---: | --- | ---: | ---: | ---: | ---: |",
     ]
     return lines + [
-        f"| {item['name']} | {item['pictures']} | {protocol} | "
-        + " | ".join(
-            f"{found[side]['psnr_y']:.3f} | {found[side]['ssim_y']:.4f}"
-            for side in ("metrics", "input")
-        )
-        + " |"
+        f"| {item['name']} | {item['pictures']} | {protocol} | {_figures(found)} |"
         for item in datasets
         for protocol, found in item["by_protocol"].items()
     ]

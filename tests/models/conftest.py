@@ -1,11 +1,11 @@
 """While these tests run, the shapes in the signatures of derain.models are checked."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from jaxtyping import config, install_import_hook
+from jaxtyping import install_import_hook
 
 install_import_hook("derain.models", "beartype.beartype")
 
@@ -23,14 +23,6 @@ TINY: dict[str, Any] = {
 def _seeded() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """No checks of signatures, to see what the code itself says to a wrong option."""
-    config.update("jaxtyping_disable", True)
-    yield
-    config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

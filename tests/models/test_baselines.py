@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 import derain.models as models
-from derain import config
+from derain.config import networks
 from derain.models import published
 from derain.models.nafnet import NAFBlock
 from derain.models.restormer import Attention
@@ -130,7 +130,7 @@ def test_gradient_reaches_every_parameter(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_option_is_in_the_config_with_the_same_default(name):
     section = {"prenet": "PReNet", "mprnet": "MPRNet", "restormer": "Restormer", "nafnet": "NAFNet"}
-    values = getattr(config, f"{section[name]}Config")().model_dump()
+    values = getattr(networks, f"{section[name]}Config")().model_dump()
     assert values.pop("name") == name
     parameters = inspect.signature(models.MODELS[name]).parameters
     assert values == {key: parameter.default for key, parameter in parameters.items()}

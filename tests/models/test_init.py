@@ -23,6 +23,11 @@ def test_a_name_that_leads_to_no_network_is_refused(name, named):
         models.build(name, args="true")
 
 
+def test_a_class_whose_stride_means_something_else_is_refused():
+    with pytest.raises(ValueError, match=r"stride \(1, 1\); expected a whole number"):
+        models.build("torch.nn:Conv2d", in_channels=3, out_channels=3, kernel_size=1)
+
+
 @pytest.mark.parametrize("name", models.MODELS)
 def test_every_network_says_its_stride_and_its_frozen_parts(name):
     assert models.MODELS[name].stride >= 1

@@ -111,6 +111,14 @@ def test_the_fingerprint_knows_prompts_and_weights():
     assert prints[0] == prints[3]
 
 
+@pytest.mark.parametrize("other", [{"similarity": "dot"}, {"temperature": 1.0}])
+def test_the_fingerprint_knows_how_scores_are_read(other):
+    """They change the scores, and a frozen module's scores are what a run was trained with."""
+    usual, changed = (RainPerception("random", WORDS, **SIZES, **o) for o in ({}, other))
+    assert not torch.allclose(usual(pictures()), changed(pictures()))
+    assert fingerprint(usual) != fingerprint(changed)
+
+
 def test_random_leaves_the_generator_alone():
     state = torch.get_rng_state()
     RainPerception("random", WORDS, **SIZES)
@@ -119,7 +127,7 @@ def test_random_leaves_the_generator_alone():
 
 def test_only_the_picture_tower_is_kept():
     names = RainPerception("random", WORDS, **SIZES).state_dict()
-    assert {name.split(".")[0] for name in names} == {"visual", "text"}
+    assert {name.split(".")[0] for name in names} == {"visual", "text", "reading"}
 
 
 def test_counts_put_the_truth_in_rows(weights):

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 import derain.models as models
-from derain import config
+from derain.config.networks import RDMCConfig
 from derain.models.rdmc import RDMC, MixedUp
 from derain.models.ssim import ssim
 
@@ -182,7 +182,7 @@ def test_it_overfits_one_batch():
 
 
 def test_every_option_is_in_the_config_with_the_same_default():
-    values = config.RDMCConfig().model_dump()
+    values = RDMCConfig().model_dump()
     assert values.pop("name") == "rdmc"
     parameters = inspect.signature(RDMC).parameters
     assert values == {key: parameter.default for key, parameter in parameters.items()}

@@ -7,12 +7,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from derain.data.loader import open_all
 from derain.data.manifest import open_prepared
 from derain.errors import DataError, WeightsError
 from derain.metrics import score
-from derain.pipelines.evaluate import evaluate, gallery, load_predictor, overall, score_dataset
+from derain.pipelines.evaluate import (
+    best_and_worst,
+    evaluate,
+    gallery,
+    load_predictor,
+    overall,
+    score_dataset,
+)
 from derain.pipelines.register import register
 
 
@@ -79,6 +87,17 @@ def test_each_protocol_scores_the_same_pictures_and_the_report_has_all(
     assert several["report"] == str(report)
     text = report.read_text()
     assert all(f"| {name} |" in text for name in names)
+    (picture,) = (report.parent / "tiny_pictures").iterdir()
+    assert f"](<tiny_pictures/{picture.name}>)" in text
+    with Image.open(picture) as shown:
+        assert shown.size == (3 * 48 + 2 * 4, 2 * 48 + 4)  # two rows of rainy, derained, clean
+
+
+def test_best_and_worst_are_by_psnr_and_no_picture_comes_twice() -> None:
+    scores = [{"metrics": {"psnr_y": value}} for value in (30.0, 20.0, 40.0, 10.0, 25.0)]
+    assert best_and_worst(scores, 2) == [2, 0, 1, 3]
+    assert best_and_worst(scores, 3) == [2, 0, 4, 1, 3]
+    assert best_and_worst(scores[:1], 2) == [0]
 
 
 def test_the_gallery_shows_rain_derained_clean_in_rows() -> None:

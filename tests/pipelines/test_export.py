@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from derain.config import Config
 from derain.errors import ConfigError, UsageError, WeightsError
 from derain.models import build
 from derain.pipelines.evaluate import evaluate, load_predictor
 from derain.pipelines.export import export, import_weights
+from derain.pipelines.train import train
 from derain.predictor import Predictor, load_model_folder, save_model_folder
 
 SMALL = {"width": 8, "encoder_blocks": [1, 1], "decoder_blocks": [1, 1], "middle_blocks": 1}
@@ -82,3 +84,23 @@ def test_a_class_of_the_users_is_a_network_but_not_by_surprise(
         load_model_folder(folder)
     ours = load_predictor(str(folder), "cpu", trust=True).derain(picture())
     assert np.array_equal(ours, Predictor(network).derain(picture()))
+
+
+@pytest.mark.usefixtures("store")
+def test_a_class_that_is_not_ours_is_trained_scored_and_exported(
+    tiny: dict[str, Any], rain_datasets: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """A convolution from torchvision: a class that every worker can import."""
+    options = {"in_channels": 3, "out_channels": 3, "norm_layer": None, "activation_layer": None}
+    model = {"name": "torchvision.ops:Conv2dNormActivation", **options}
+    tree = {**tiny, "name": "plugin", "model": model, "output_dir": str(tmp_path)}
+    result = train(Config.model_validate(tree))
+    assert result["steps"] == tiny["train"]["steps"]
+    assert result["loss"]["last"] < result["loss"]["first"]
+    saved, held_out = result["checkpoint"], [str(rain_datasets[1])]
+    with pytest.raises(UsageError, match=r"class torchvision\.ops:Conv.*--trust"):
+        evaluate(saved, held_out)
+    file = export(saved, tmp_path / "net.onnx", "onnx", trust=True)
+    for model in (saved, str(file)):
+        (scores,) = evaluate(model, held_out, trust=model == saved)["datasets"]
+        assert scores["metrics"]["psnr_y"] == pytest.approx(result["metrics"]["psnr_y"], abs=1e-3)

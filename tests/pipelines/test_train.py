@@ -89,6 +89,7 @@ def test_a_run_is_continued(trained: Any, tmp_path: Path, store: str) -> None:
         ({"train.lr": 1e-4}, "train.lr"),
         ({"train.batch_size": 2}, "train.batch_size"),
         ({"model.output": "direct"}, "model.output"),
+        ({"eval.protocol": "five_set"}, "eval.protocol"),
         ({"seed": 7}, "data.seed, seed"),
     ],
 )
@@ -198,8 +199,6 @@ def test_sigterm_saves_and_stops_and_the_run_goes_on(
     result = resume(config_to_resume(config, "stopped", longer))
     assert result["resumed_from_step"] == saved.state.step
     assert result["steps"] == saved.state.step + 2
-    assert result["mlflow_run_id"] == run_id
-    assert sorted(ledger(config.folder)) == list(range(result["steps"]))
 
 
 def terminate(folder: Path) -> None:
