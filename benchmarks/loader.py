@@ -32,9 +32,9 @@ from derain.data.loader import Loader, Position
 from derain.data.manifest import INDEX, Manifest, Prepared, open_prepared, write_index
 from derain.data.manifest import write_manifest as finish
 from derain.data.order import Recipe
-from derain.data.rain import bundled_photographs, synthesize
 from derain.data.shards import write_shard
 from derain.data.sources import find
+from derain.data.synthesis import bundled_photographs, synthesize
 
 SCENES, COPIES = 16, 16
 """Rendered pairs, and how often each is in the dataset: noise would not be like photographs."""

@@ -24,7 +24,7 @@ import ray.tune
 from benchmarks.common import Row, main, row
 from derain import cluster
 from derain.config import Config
-from derain.data.rain import synthesize
+from derain.data.synthesis import synthesize
 from derain.parallel import Rank
 from derain.pipelines.prepare import prepare
 from derain.pipelines.run import RESULT, Place, read_json, run_in_this_process

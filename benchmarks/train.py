@@ -29,13 +29,13 @@ from derain.loop import Run
 from derain.parallel import Rank
 from derain.trainer import Trainer, build_network, loss_of, place
 
-WARM, STEPS = 5, 45
+WARM, STEPS = 3, 15
 PAIRS = 64
 CONFIG = {
     "name": "run",
     "model": {"name": "nafnet", "width": 16, "encoder_blocks": [1, 1], "decoder_blocks": [1, 1]},
     "loss": {"perceptual": "none"},
-    "train": {"steps": 10**6, "batch_size": 4, "crop_px": 64, "device": "cpu", "cpu_threads": 1},
+    "train": {"steps": 10**6, "batch_size": 16, "crop_px": 64, "device": "cpu", "cpu_threads": 1},
 }
 
 

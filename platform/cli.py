@@ -64,7 +64,7 @@ def synthesize(
 ) -> None:
     """Render rain on clean photographs, as a paired folder."""
     results = _results()
-    from derain.data.rain import synthesize
+    from derain.data.synthesis import synthesize
 
     done = synthesize(clean, out, count=count, seed=seed, density=density, size_px=size_px)
     _print(results, as_json, done, f"{done.pairs} pairs in {done.folder}")

@@ -1,5 +1,6 @@
 """ledger.jsonl of a run: which samples each step consumed, one line a step and rank."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -31,7 +32,7 @@ class Ledger:
         self._close()
         self._rank.barrier()  # nobody writes any more
         if self._rank.leads:
-            _truncate(self._path, first)
+            keep_before(self._path, first)
         self._rank.barrier()
         self._handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
@@ -47,13 +48,14 @@ class Ledger:
             self._handle = None
 
 
-def _truncate(path: Path, first: int) -> None:
-    """Keep the lines of the steps before `first`; one that a kill has torn goes, too."""
-    kept = ""
+def keep_before(path: Path, first: int) -> None:
+    """Keep the lines of the steps before `first` of a JSON-lines file; a torn one goes, too."""
+    kept = []
     if first and path.exists():
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        whole = (line for line in lines if line.endswith("\n"))
-        kept = "".join(line for line in whole if json.loads(line)["step"] < first)
+        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+            with contextlib.suppress(ValueError):
+                if json.loads(line)["step"] < first and line.endswith("\n"):
+                    kept.append(line)
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(kept, encoding="utf-8")
+    temporary.write_text("".join(kept), encoding="utf-8")
     temporary.replace(path)

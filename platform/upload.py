@@ -7,7 +7,7 @@ and never stops the run.
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,9 +26,11 @@ END_WAITS_S = 300.0
 class Remote:
     """The copy of a run's folder at another place; its layout is that of the run's folder."""
 
-    def __init__(self, place: str, name: str) -> None:
-        """`place` is `train.upload_to`, `name` the run's."""
+    def __init__(self, place: str, name: str, beside: Sequence[str] = ()) -> None:
+        """`place` is `train.upload_to`, `name` the run's, `beside` what else of its folder goes
+        along: files that only grow, of which a copy may tell more than the checkpoint."""
         self.folder = located(place) / name
+        self._beside = beside
 
     def steps(self) -> list[int]:
         """Steps of the whole checkpoints that are there."""
@@ -37,41 +39,59 @@ class Remote:
         return sorted(_step(path) for path in found if (path / STATE).is_file())
 
     def put(self, folder: Path) -> None:
-        """Copy a checkpoint, and the run's config beside it."""
-        target = self.folder / "checkpoints" / folder.name
+        """Copy a checkpoint, and what lies beside it in the run's folder."""
+        run, target = folder.parents[1], self.folder / "checkpoints" / folder.name
         target.mkdir(parents=True, exist_ok=True)
+        for name in self._beside:
+            if (run / name).is_file():
+                (self.folder / name).write_bytes((run / name).read_bytes())
+        (self.folder / CONFIG).write_bytes((folder / CONFIG).read_bytes())
         names = sorted(path.name for path in folder.iterdir() if path.name != STATE)
         for name in [*names, STATE]:
             (target / name).write_bytes((folder / name).read_bytes())
-        (self.folder / CONFIG).write_bytes((folder / CONFIG).read_bytes())
 
     def prune(self, keep: int, spared: set[int]) -> None:
         """Remove all but the newest `keep` whole checkpoints and those of the `spared` steps."""
         for step in set(self.steps()[:-keep]) - spared:
-            doomed = self.folder / "checkpoints" / checkpoint.folder_of(self.folder, step).name
+            doomed = checkpoint.folder_of(self.folder, step)
             (doomed / STATE).unlink()  # first: what has none is not whole
             for path in list(doomed.iterdir()):
                 path.unlink()
             doomed.rmdir()
 
     def fetch(self, run: Path) -> Checkpoint | None:
-        """Bring the newest whole checkpoint into a run's folder; None where there is none."""
+        """Bring the newest whole checkpoint, and the best, into a run's folder that holds none.
+
+        None where there is no whole one.
+        """
         for step in reversed(self.steps()):
-            final = checkpoint.folder_of(run, step)
-            temporary = final.with_name(f".{final.name}.tmp")
-            temporary.mkdir(parents=True, exist_ok=True)
-            for path in (self.folder / "checkpoints" / final.name).iterdir():
-                (temporary / path.name).write_bytes(path.read_bytes())
-            try:
-                saved = checkpoint.load(temporary)
-            except WeightsError as error:
-                log.warning("checkpoint at %s passed over: %s", self.folder, error)
+            saved = self._brought(run, step)
+            if saved is None:
                 continue
-            temporary.rename(final)
-            (run / CONFIG).write_bytes((final / CONFIG).read_bytes())
+            best = saved.state.best.get("step", step)
+            if best != step:
+                self._brought(run, int(best))
+            (run / CONFIG).write_bytes((saved.folder / CONFIG).read_bytes())
+            for name in self._beside:
+                if (self.folder / name).is_file():
+                    (run / name).write_bytes((self.folder / name).read_bytes())
             log.info("fetched the checkpoint of step %d from %s", step, self.folder)
-            return Checkpoint(final, saved.state, saved.config)
+            return saved
         return None
+
+    def _brought(self, run: Path, step: int) -> Checkpoint | None:
+        final = checkpoint.folder_of(run, step)
+        temporary = final.with_name(f".{final.name}.tmp")
+        temporary.mkdir(parents=True, exist_ok=True)
+        for path in checkpoint.folder_of(self.folder, step).iterdir():
+            (temporary / path.name).write_bytes(path.read_bytes())
+        try:
+            saved = checkpoint.load(temporary)
+        except WeightsError as error:
+            log.warning("checkpoint at %s passed over: %s", self.folder, error)
+            return None
+        temporary.rename(final)
+        return Checkpoint(final, saved.state, saved.config)
 
 
 @dataclass(frozen=True)
@@ -79,6 +99,10 @@ class _Order:
     folder: Path
     spared: set[int]
     keep: int
+
+    @property
+    def steps(self) -> set[int]:
+        return self.spared | {_step(self.folder)}
 
 
 class Uploader:
@@ -88,7 +112,7 @@ class Uploader:
         self._remote = remote
         self._changed = threading.Condition()
         self._next: _Order | None = None
-        self._busy: Path | None = None
+        self._busy: _Order | None = None
         self._closing = False
         threading.Thread(target=self._work, daemon=True, name="uploads").start()
 
@@ -101,8 +125,8 @@ class Uploader:
     def steps(self) -> set[int]:
         """Steps that wait or are under way: their folders must stay until then."""
         with self._changed:
-            waiting = [self._next.folder] if self._next else []
-            return {_step(path) for path in [*waiting, *filter(None, [self._busy])]}
+            orders = filter(None, (self._next, self._busy))
+            return {step for order in orders for step in order.steps}
 
     def close(self, timeout_s: float = END_WAITS_S) -> bool:
         """Wait for what is under way; False when it was not there in time."""
@@ -119,8 +143,7 @@ class Uploader:
             pause = RETRY_S[0]
             while True:
                 try:
-                    self._remote.put(order.folder)
-                    self._remote.prune(order.keep, order.spared)
+                    self._send(order)
                     break
                 except (OSError, StorageError) as error:
                     log.warning("upload of %s failed, trying again: %s", order.folder.name, error)
@@ -129,16 +152,25 @@ class Uploader:
                         break  # the end, or a newer one
                 pause = min(2 * pause, RETRY_S[1])
 
+    def _send(self, order: _Order) -> None:
+        """The newest, and those to be spared whose turn never came."""
+        for step in order.spared.difference(self._remote.steps(), {_step(order.folder)}):
+            folder = checkpoint.folder_of(order.folder.parents[1], step)
+            if folder.is_dir():
+                self._remote.put(folder)
+        self._remote.put(order.folder)
+        self._remote.prune(order.keep, order.spared)
+
     def _orders(self) -> "Iterator[_Order]":
         while True:
             with self._changed:
                 self._busy = None
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: self._next or self._closing)
-                if self._next is None:
+                if self._next is None or self._closing:
                     return
                 order, self._next = self._next, None
-                self._busy = order.folder
+                self._busy = order
             yield order
 
 

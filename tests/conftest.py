@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from jaxtyping import config
 from PIL import Image
+
+if TYPE_CHECKING:
+    from tests.data.faulty_store import FaultyStore
 
 PairedFolder = Callable[..., Path]
 
@@ -36,6 +39,21 @@ def paired_folder(tmp_path: Path) -> PairedFolder:
 
 
 @pytest.fixture
+def object_store(monkeypatch: pytest.MonkeyPatch) -> Iterator["FaultyStore"]:
+    """A local S3 that this process uses; its faults are to be set."""
+    from derain.data import files
+    from tests.data.faulty_store import faulty_store
+
+    with faulty_store() as store:
+        for name, value in store.environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(files, "_PAUSE_S", 0.01)
+        files._store.cache_clear()
+        yield store
+        files._store.cache_clear()
+
+
+@pytest.fixture
 def unchecked() -> Iterator[None]:
     """No checks of signatures, to see what the code itself says to a wrong option, and
     to trace the networks and not the checks, which tests/models switches on for all."""
@@ -59,7 +77,7 @@ def rain_datasets(
     ray_cluster: None,  # noqa: ARG001
 ) -> tuple[Path, Path]:
     """Two small prepared datasets of rendered rain: training and held-out pairs."""
-    from derain.data.rain import synthesize
+    from derain.data.synthesis import synthesize
     from derain.pipelines.prepare import prepare
 
     folder = tmp_path_factory.mktemp("rain")

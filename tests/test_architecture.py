@@ -35,6 +35,7 @@ TESTED_ELSEWHERE = {
     "data/manifest.py": "data/test_shards.py",
     "data/matching.py": "data/test_sources.py",
     "data/pictures.py": "data/test_shards.py",
+    "data/synthesis.py": "data/test_rain.py",
     "data/direct.py": "data/test_files.py",
     "pipelines/parts.py": "pipelines/test_prepare.py",
     "pipelines/target.py": "pipelines/test_prepare.py",

@@ -176,14 +176,14 @@ def test_an_unpaired_picture_stops_a_strict_prepare(
 
 def test_stdout_is_one_document_whoever_else_prints(tmp_path: Path) -> None:
     code = (
-        "import os, sys\nfrom derain import cli\nimport derain.data.rain as rain\n"
-        "render = rain.synthesize\n"
+        "import os, sys\nfrom derain import cli\nimport derain.data.synthesis as synthesis\n"
+        "render = synthesis.synthesize\n"
         "def noisy(*given, **named):\n"
         "    print('a library prints')\n"
         "    os.write(1, b'a C library prints')\n"
         "    os.system('echo a child prints')\n"
         "    return render(*given, **named)\n"
-        "rain.synthesize = noisy\n"
+        "synthesis.synthesize = noisy\n"
         "cli.main()"
     )
     arguments = ["synthesize", "out", "--count", "1", "--size-px", "32", "--json"]

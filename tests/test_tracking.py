@@ -70,6 +70,31 @@ for folder in folders:
 sys.exit(any(os.waitpid(child, 0)[1] for child in children))
 """
 
+RACE = """
+import json, os, sys
+import mlflow
+import numpy as np
+from derain.tracking.registry import register
+
+uri, folder, run_id, tags, *figures = sys.argv[1:]
+start, go = os.pipe()
+children = []
+for figure in figures:
+    child = os.fork()
+    if child == 0:
+        os.read(start, 1)
+        scores = {"psnr_y": float(figure), "ssim_y": 0.9}
+        made = register(
+            folder, "raced", run_id=run_id, scores=scores, evaluation_sha256="e", uri=uri,
+            tags=json.loads(tags), example=np.zeros((1, 16, 16, 3), np.uint8),
+        )
+        print(json.dumps([made.version, float(figure), made.alias]), flush=True)
+        os._exit(0)
+    children.append(child)
+os.write(go, bytes(len(figures)))
+sys.exit(any(os.waitpid(child, 0)[1] for child in children))
+"""
+
 LOADER = """
 import json, sys
 sys.path += sys.argv[2:]   # under -S: no .pth file was read, so nothing of ours is installed
@@ -377,6 +402,22 @@ def test_the_better_one_on_the_same_pictures_becomes_champion(
         5: ("challenger",),
     }
     assert float(listed[3].tags["psnr_y"]) == 30.1 + 0.2
+
+
+def test_versions_that_are_registered_at_once_stand_as_if_one_after_another(
+    uri: str, model_folder: Path, run_id: str, client: MlflowClient
+) -> None:
+    given = [uri, str(model_folder), run_id, json.dumps(TAGS)]
+    command = [sys.executable, "-c", RACE, *given, "31", "34", "33", "32"]
+    told = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
+    made = sorted(json.loads(line) for line in told.splitlines())
+    assert [version for version, _, _ in made] == [1, 2, 3, 4]
+    best = 0.0
+    for _, figure, alias in made:
+        assert alias == ("champion" if figure > best else "challenger")
+        best = max(best, figure)
+    (champion,) = [version for version, figure, _ in made if figure == 34]
+    assert client.get_registered_model("raced").aliases["champion"] == champion
 
 
 def test_every_address_of_a_model_leads_to_its_folder(

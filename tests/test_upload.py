@@ -5,8 +5,11 @@ import time
 from pathlib import Path
 
 from derain import checkpoint
+from derain.ledger import LEDGER
 from derain.upload import Remote, Uploader
+from tests.data.faulty_store import BUCKET, FaultyStore
 from tests.test_checkpoint import save
+from tests.tiny import config, run
 
 
 def uploaded(uploader: Uploader, run: Path, steps: list[int]) -> None:
@@ -29,6 +32,48 @@ def test_the_newest_and_the_spared_are_there_and_come_back(tmp_path: Path) -> No
     assert fetched.state.step == 4
     assert checkpoint.load(fetched.folder) == fetched
     assert (tmp_path / "run" / checkpoint.CONFIG).is_file()
+
+
+def test_a_run_goes_on_from_an_object_store_as_if_nothing_had_been(
+    tmp_path: Path, object_store: FaultyStore
+) -> None:
+    """The third of nine evaluations is the best; the folder is lost after the sixth step."""
+    object_store.errors = object_store.cuts = 0.05
+    remote = Remote(f"s3://{BUCKET}/runs", "run", beside=(LEDGER,))
+    wanted = config(
+        tmp_path / "here", eval_every_steps=1, keep_checkpoints=2, use_checkpoint="best"
+    )
+    scores = iter((1, 2, 9, 4, 5, 6, 7, 8, 3))
+    uploader = Uploader(remote)
+    run(wanted, until=6, validate=lambda _: {"psnr_y": next(scores)}, uploader=uploader)
+    assert uploader.close()
+    assert {3, 6} <= set(remote.steps()) <= {3, 5, 6}
+    shutil.rmtree(wanted.folder)
+    fetched = remote.fetch(wanted.folder)
+    assert fetched is not None
+    assert fetched.state.step == 6
+    ended = run(wanted, validate=lambda _: {"psnr_y": next(scores)})
+    assert (ended.resumed_from_step, ended.checkpoint.name) == (6, "step-00000003")
+
+    unbroken = config(tmp_path / "unbroken")
+    run(unbroken)
+    one, other = checkpoint.newest(wanted.folder), checkpoint.newest(unbroken.folder)
+    assert one is not None
+    assert other is not None
+    assert one.weights_sha256() == other.weights_sha256()
+    assert (wanted.folder / LEDGER).read_text() == (unbroken.folder / LEDGER).read_text()
+
+
+def test_the_best_is_there_though_newer_ones_took_its_place_in_the_queue(tmp_path: Path) -> None:
+    remote = Remote(str(tmp_path / "remote"), "run")
+    (tmp_path / "remote").write_text("in the way of the folder")
+    uploader = Uploader(remote)
+    for step in (1, 2, 3):
+        uploader.put(save(tmp_path / "run", step), spared={1}, keep=1)
+    assert uploader.steps() >= {1, 3}
+    (tmp_path / "remote").unlink()
+    assert uploader.close()
+    assert remote.steps() == [1, 3]
 
 
 def test_a_damaged_or_unfinished_one_is_passed_over(tmp_path: Path) -> None:
@@ -54,7 +99,7 @@ def test_what_cannot_be_written_is_tried_again_and_a_newer_one_goes_first(tmp_pa
     uploader = Uploader(remote)
     uploaded(uploader, tmp_path / "run", [4])
     assert uploader.close()
-    assert remote.steps() == [4]
+    assert remote.steps()[-1] == 4
 
 
 def test_nothing_there_is_nothing(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from derain.config import Config
 from derain.config.training import SyntheticConfig
 from derain.data.manifest import MANIFEST, open_prepared
-from derain.data.rain import Part, synthesize
+from derain.data.synthesis import Part, synthesize
 from derain.errors import ConfigError
 from derain.pipelines.prepare import prepare
 

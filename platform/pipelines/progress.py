@@ -18,6 +18,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
+from derain.ledger import keep_before
+
 log = logging.getLogger(__name__)
 
 FIGURES = "metrics.jsonl"
@@ -40,6 +42,17 @@ def watch(folders: Mapping[str, Path], steps: int) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
+
+
+def write_figures(folder: Path, step: int, figures: Mapping[str, float]) -> None:
+    """Add what a run has after a step."""
+    with (folder / FIGURES).open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"step": step, **figures}) + "\n")
+
+
+def rewind_figures(folder: Path, step: int) -> None:
+    """Strike what came after a step: the run goes on from there."""
+    keep_before(folder / FIGURES, step + 1)
 
 
 def read_figures(folder: Path) -> dict[int, dict[str, Any]]:

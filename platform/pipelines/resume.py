@@ -9,7 +9,7 @@ from derain import checkpoint
 from derain.checkpoint import Checkpoint
 from derain.config import Config, load_config
 from derain.errors import OccupiedError, UsageError
-from derain.pipelines.run import RESULT
+from derain.pipelines.run import BESIDE, RESULT
 from derain.upload import Remote
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def config_to_resume(config: Config, name: str, overrides: Mapping[str, Any]) ->
     """The config that run `name` was started with, with this command's overrides on top."""
     folder = Path(config.output_dir) / name
     if not (folder / checkpoint.CONFIG).is_file() and config.train.upload_to is not None:
-        Remote(config.train.upload_to, name).fetch(folder)
+        Remote(config.train.upload_to, name, BESIDE).fetch(folder)
     if not (folder / checkpoint.CONFIG).is_file():
         raise UsageError(f"{folder}: there is no run to resume (no {checkpoint.CONFIG}).")
     saved = load_config(folder / checkpoint.CONFIG)

@@ -21,10 +21,11 @@ from derain.data.loader import open_all, open_loader
 from derain.data.manifest import open_prepared
 from derain.data.pictures import encode_png
 from derain.interrupt import Interrupt
+from derain.ledger import LEDGER
 from derain.loop import Course, Outcome, Report, Run, follow
 from derain.parallel import Rank
 from derain.pipelines.evaluate import DatasetScores, gallery, overall, score_dataset
-from derain.pipelines.progress import FIGURES
+from derain.pipelines.progress import FIGURES, rewind_figures, write_figures
 from derain.pipelines.validation import Validation
 from derain.predictor import Predictor
 from derain.routes import routes_of
@@ -35,6 +36,8 @@ from derain.upload import Remote, Uploader
 RESULT = "result.json"
 PAUSED = "paused.json"
 IDENTITY = "mlflow.json"
+BESIDE = (LEDGER, FIGURES, IDENTITY)
+"""What is uploaded beside the checkpoints."""
 SPOOL = "tracking"
 """A folder for what the MLflow store has not taken yet."""
 GALLERY = "gallery.png"
@@ -106,17 +109,15 @@ def course(
     with (
         checkpoint.writing(folder),
         recorded(config, place) as record,
-        (folder / FIGURES).open("a") as figures_file,
         _uploading(config) as uploader,
     ):
-        figures_file.write("\n")  # ends a line that a kill may have torn
 
         def report(step: int, figures: Mapping[str, float]) -> None:
-            figures_file.write(json.dumps({"step": step, **figures}) + "\n")
-            figures_file.flush()
+            write_figures(folder, step, figures)
             record.metrics(step, figures)
 
         run = _run(config, rank, report, until, shared, warned)
+        rewind_figures(folder, run.resume.state.step if run.resume else 0)
         run.uploader = uploader
         outcome = yield from run.course()
         scores = _score(config, outcome, record)
@@ -238,7 +239,7 @@ def _uploading(config: Config) -> Iterator[Uploader | None]:
     if config.train.upload_to is None:
         yield None
         return
-    uploader = Uploader(Remote(config.train.upload_to, config.name))
+    uploader = Uploader(Remote(config.train.upload_to, config.name, BESIDE))
     try:
         yield uploader
     finally:

@@ -15,8 +15,10 @@ from derain.tracking.packing import LOADER_MODULE, log_model, provenance
 from derain.tracking.store import (
     client_of,
     ignore_existing,
+    locked,
     mlflow,
     pages,
+    sqlite_file,
     tracking_uri,
     without_password,
 )
@@ -87,17 +89,18 @@ def register(
     lineage |= provenance(client, run_id)
     logged = log_model(client, Path(model_folder), run_id, example)
     ignore_existing(lambda: client.create_registered_model(name))
-    champion = _champion(client, name)
-    # Not models:/<id> as the source: MLflow 3.17 looks that up in the store of its global state.
-    created = client.create_model_version(
-        name,
-        source=logged.artifact_location,
-        run_id=run_id,
-        tags=lineage,
-        model_id=logged.model_id,
-    )
-    alias, reason = _standing(lineage, champion)
-    client.set_registered_model_alias(name, alias, created.version)
+    with locked(sqlite_file(uri)):  # who looks at the champion next sees this one's alias
+        champion = _champion(client, name)
+        # Not models:/<id> as the source: MLflow 3.17 looks that up in its global state's store.
+        created = client.create_model_version(
+            name,
+            source=logged.artifact_location,
+            run_id=run_id,
+            tags=lineage,
+            model_id=logged.model_id,
+        )
+        alias, reason = _standing(lineage, champion)
+        client.set_registered_model_alias(name, alias, created.version)
     log.info("%s version %s is the %s: %s", name, created.version, alias, reason)
     return Registered(name, int(created.version), alias, reason)
 

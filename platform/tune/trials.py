@@ -26,6 +26,7 @@ from derain.pipelines.run import (
     IDENTITY,
     PAUSED,
     RESULT,
+    SPOOL,
     Place,
     read_json,
     run_cohort_in_this_process,
@@ -79,6 +80,9 @@ def perform(work: Work) -> list[Outcome]:
     if work.copies is not None:
         _copy(configs[0].folder, *work.copies)
     left = [config for config in configs if _reached(config, work.until) is None]
+    for config in configs:
+        if config not in left:
+            _end_record(config, place)
     failed = _train(left, place, work.until) if left else {}
     outcomes = [
         _outcome(name, config, work, failed.get(config.name))
@@ -158,6 +162,14 @@ def _copy(folder: Path, other: str, step: int) -> None:
         own = checkpoint.newest(folder)
         if own is None or own.state.step <= step:
             checkpoint.copy(Path(other), folder, step)
+
+
+def _end_record(config: Config, place: Place) -> None:
+    """A process that died after it had written its result may not have told MLflow all of it."""
+    run_id = read_json(config.folder / IDENTITY)["run_id"]
+    with RunLog(config.name, uri=place.uri, run_id=run_id, spool=config.folder / SPOOL) as record:
+        if not (config.folder / RESULT).is_file():
+            record.pause()
 
 
 def _record(config: Config, place: Place, work: Work) -> None:

@@ -1,10 +1,13 @@
 """A shard is read once to know whether it is whole; what is wrong with it is named."""
 
 import io
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from derain.data import checks
@@ -172,3 +175,26 @@ def test_a_hostile_tar_is_only_ever_read(kind: str, path: Path, written: Written
     assert {i: i.read_bytes() for i in path.parent.rglob("*") if i.is_file()} == before
     assert not Path("/tmp/hostile-absolute").exists()
     assert not (path.parents[2] / "hostile-parent").exists()
+
+
+def test_hostile_tars_take_no_memory(path: Path, written: WrittenShard) -> None:
+    """In a process of its own that may have 1 GiB: headers that promise 4 GiB to 8 EiB."""
+    tars = []
+    for number, kind in enumerate(HOSTILE):
+        tars.append(path.with_name(f"{number}.tar"))
+        tars[-1].write_bytes(HOSTILE[kind] + path.read_bytes())
+    pq.write_table(written.rows, path.with_name("rows.parquet"))
+    script = (
+        "import sys, resource, pyarrow.parquet as pq; from pathlib import Path;"
+        "from derain.data import checks; from derain.data.manifest import ShardEntry;"
+        "figures = map(int, sys.argv[3:5]); rows = pq.read_table(sys.argv[1]);"
+        "entry = ShardEntry(sys.argv[2], *figures, '');"
+        "assert all(checks.problems(Path(tar), entry, rows) for tar in sys.argv[5:]);"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    entry = written.entry
+    assert entry is not None
+    figures = (entry.name, str(entry.bytes), str(entry.pairs))
+    command = [sys.executable, "-c", script, str(path.with_name("rows.parquet")), *figures]
+    done = subprocess.run([*command, *map(str, tars)], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 2**20, "KiB: 1 GiB"

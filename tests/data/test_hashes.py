@@ -8,7 +8,7 @@ from PIL import Image
 
 from derain.data.hashes import BITS, distances, hash_picture, near
 from derain.data.pictures import is_picture, read_picture
-from derain.data.rain import bundled_photographs
+from derain.data.synthesis import bundled_photographs
 
 PHOTOGRAPHS = [
     read_picture(path) for path in sorted(bundled_photographs().iterdir()) if is_picture(path)

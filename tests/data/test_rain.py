@@ -13,8 +13,9 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter, sobel
 
 from derain.data.pictures import is_picture, read_picture
-from derain.data.rain import bundled_photographs, render, synthesize
+from derain.data.rain import render
 from derain.data.sources import find
+from derain.data.synthesis import bundled_photographs, synthesize
 from derain.errors import DataError, OccupiedError, UsageError
 
 PHOTOGRAPHS = sorted(path for path in bundled_photographs().iterdir() if is_picture(path))
@@ -63,7 +64,7 @@ def test_another_process_writes_the_same_bytes(tmp_path: Path) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
     synthesize(None, here, count=3, seed=11, density="mixed", size_px=64)
     code = (
-        "import sys, pathlib; from derain.data.rain import synthesize; "
+        "import sys, pathlib; from derain.data.synthesis import synthesize; "
         "synthesize(None, pathlib.Path(sys.argv[1]), count=3, seed=11, density='mixed', size_px=64)"
     )
     subprocess.run([sys.executable, "-c", code, str(there)], check=True)

@@ -1,28 +1,21 @@
 """s3:// through a store that fails: bounded retries, then the right bytes or an error."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from derain.data import files
-from derain.errors import StorageError
-from tests.data.faulty_store import BUCKET, FaultyStore, faulty_store
+from derain.data.cache import open_pixels
+from derain.data.manifest import open_prepared
+from derain.errors import DataError, StorageError, UsageError
+from tests.conftest import PairedFolder
+from tests.data.faulty_store import BUCKET, FaultyStore
+from tests.data.test_loader import prepared
 
 
 @pytest.fixture
-def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyStore]:
-    with faulty_store() as store:
-        for name, value in store.environment.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setattr(files, "_PAUSE_S", 0.01)
-        files._store.cache_clear()
-        yield store
-        files._store.cache_clear()
-
-
-@pytest.fixture
-def folder(store: FaultyStore) -> Path:  # noqa: ARG001
+def folder(object_store: FaultyStore) -> Path:  # noqa: ARG001
     return files.located(f"s3://{BUCKET}/folder")
 
 
@@ -47,21 +40,55 @@ def test_the_methods_of_path(folder: Path) -> None:
         (folder / "c.txt").read_bytes()
 
 
-def test_faults_do_not_change_a_byte(store: FaultyStore, folder: Path) -> None:
-    store.errors, store.stalls, store.cuts, store.stall_s = 0.1, 0.1, 0.1, 0.1
+def test_faults_do_not_change_a_byte(object_store: FaultyStore, folder: Path) -> None:
+    object_store.errors, object_store.stalls, object_store.cuts, object_store.stall_s = (
+        0.1,
+        0.1,
+        0.1,
+        0.1,
+    )
     data = bytes(range(256)) * 400
     for number in range(15):
         path = folder / f"{number}.bin"
         path.write_bytes(data[number:])
         assert path.read_bytes() == data[number:]
-    assert min(store.done[name] for name in ("errors", "stalls", "cuts")) > 0
+    assert min(object_store.done[name] for name in ("errors", "stalls", "cuts")) > 0
 
 
 def test_a_store_that_never_answers_is_named(
-    store: FaultyStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+    object_store: FaultyStore, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "REQUESTS", 1)
-    store.errors = 1.0
+    object_store.errors = 1.0
     with pytest.raises(StorageError, match=r"s3://rain/folder/a\.bin: .* \(tried 4 times\)"):
         (folder / "a.bin").read_bytes()
-    assert store.done["errors"] <= 3 * files.TRIES
+    assert object_store.done["errors"] <= 3 * files.TRIES
+
+
+def test_a_cache_is_filled_from_a_store(
+    object_store: FaultyStore, folder: Path, paired_folder: PairedFolder, tmp_path: Path
+) -> None:
+    local = prepared(paired_folder(9), tmp_path / "prepared", shards=3)
+    for path in local.folder.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    object_store.errors, object_store.cuts = 0.1, 0.1
+    far = open_pixels(open_prepared(folder), folder=tmp_path / "far", budget_gib=1)
+    near = open_pixels(local, folder=tmp_path / "near", budget_gib=1)
+    assert len(far) == len(near) == 9
+    assert all(np.array_equal(far[sample], near[sample]) for sample in range(9))
+    assert not list((tmp_path / "far").glob("*.tar")), "fetched shards go when they are decoded"
+    object_store.errors = object_store.cuts = 0.0
+    with pytest.raises(UsageError, match="not on this machine"):
+        open_pixels(open_prepared(folder), folder=tmp_path / "none", budget_gib=0)
+
+
+def test_a_damaged_shard_in_a_store_leaves_no_cache(
+    folder: Path, paired_folder: PairedFolder, tmp_path: Path
+) -> None:
+    local = prepared(paired_folder(4), tmp_path / "prepared")
+    for path in local.folder.iterdir():
+        data = path.read_bytes()
+        (folder / path.name).write_bytes(data[:-512] if path.name == "shard-000001.tar" else data)
+    with pytest.raises(DataError, match=r"shard-000001\.tar: .* expected \d+ bytes"):
+        open_pixels(open_prepared(folder), folder=tmp_path / "far", budget_gib=1)
+    assert not list((tmp_path / "far").glob("*.rgb*"))

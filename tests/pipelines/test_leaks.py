@@ -11,8 +11,8 @@ from PIL import Image
 
 from derain.data.manifest import open_prepared
 from derain.data.pictures import is_picture, read_picture
-from derain.data.rain import bundled_photographs
 from derain.data.sources import Naming
+from derain.data.synthesis import bundled_photographs
 from derain.errors import DataError, OccupiedError
 from derain.pipelines.leaks import leaks, shared_pictures
 from derain.pipelines.leaks_report import write_report

@@ -1,19 +1,22 @@
 """Progress: read from the figures that runs append, shown as lines where there is no terminal."""
 
-import json
 import logging
 import time
 from pathlib import Path
 
 import pytest
 
-from derain.pipelines.progress import FIGURES, read_figures, watch
+from derain.pipelines.progress import (
+    FIGURES,
+    read_figures,
+    rewind_figures,
+    watch,
+    write_figures,
+)
 
 
 def append(folder: Path, step: int, loss: float) -> None:
-    line = {"step": step, "loss": loss, "steps_per_s": 2.0}
-    with (folder / FIGURES).open("a") as file:
-        file.write(json.dumps(line) + "\n")
+    write_figures(folder, step, {"loss": loss, "steps_per_s": 2.0})
 
 
 def test_of_a_step_that_was_done_twice_the_later_figures_count(tmp_path: Path) -> None:
@@ -61,3 +64,19 @@ def test_the_newest_step_of_a_long_run_is_found(
         pass
     assert "long: step 1000/1000, loss 0.0010" in caplog.text
     assert caplog.text.count("long: step") == 1
+
+
+def test_what_is_done_again_is_struck(tmp_path: Path) -> None:
+    for step in (1, 2, 3, 4):
+        append(tmp_path, step, 0.5)
+    with (tmp_path / FIGURES).open("a") as file:
+        file.write('{"step": 5, "lo')
+    rewind_figures(tmp_path, 2)
+    append(tmp_path, 3, 0.25)
+    assert {step: found["loss"] for step, found in read_figures(tmp_path).items()} == {
+        1: 0.5,
+        2: 0.5,
+        3: 0.25,
+    }
+    rewind_figures(tmp_path, 0)
+    assert read_figures(tmp_path) == {}

@@ -199,6 +199,8 @@ def test_sigterm_saves_and_stops_and_the_run_goes_on(
     result = resume(config_to_resume(config, "stopped", longer))
     assert result["resumed_from_step"] == saved.state.step
     assert result["steps"] == saved.state.step + 2
+    assert result["mlflow_run_id"] == run_id
+    assert sorted(ledger(config.folder)) == list(range(result["steps"]))
 
 
 def terminate(folder: Path) -> None:

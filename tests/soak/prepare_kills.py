@@ -3,15 +3,17 @@
 `python -m tests.soak.prepare_kills`; part of `make soak`.
 """
 
+import random
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
+from derain.data.manifest import MANIFEST
 from derain.data.pictures import encode_png
 from derain.pipelines.prepare import prepare
 from derain.pipelines.verify import verify
-from tests.pipelines.test_prepare_kills import SHARDS, digests, survive
+from tests.pipelines.test_prepare_kills import SHARDS, digests, killed, started
 
 KILLS = 20
 
@@ -26,12 +28,22 @@ def main() -> None:
         expected = digests(folder / "whole")
         for seed in range(KILLS):
             out = folder / f"killed-{seed}"
-            kills += survive(source, out, KILLS - len(kills), seed)
+            kills += _survived(source, out, KILLS - len(kills), seed)
             assert digests(out) == expected, f"seed {seed}: other bytes"
             assert verify(out).ok
             if len(kills) == KILLS:
                 break
     print(f"{len(kills)} kills with {kills} of {SHARDS} shards written: the bytes are the same")
+
+
+def _survived(source: Path, out: Path, kills: int, seed: int) -> list[int]:
+    """Kill `prepare` again and again, then let it end; shards that were there at each kill."""
+    draw, there = random.Random(seed), []
+    while len(there) < kills and not (out / MANIFEST).exists():
+        wanted = min(SHARDS, len(list(out.glob("shard-*.tar"))) + draw.randint(0, 2))
+        there.append(killed(source, out, wanted, draw.random() * 0.02))
+    assert started(source, out).wait(timeout=300) == 0
+    return there
 
 
 def _source(folder: Path) -> Path:

@@ -12,6 +12,7 @@ import pytest
 from derain import checkpoint
 from derain.errors import DerainError
 from tests.soak.soak_kills import config, train
+from tests.soak.stack import needs_root
 
 
 def mount(*arguments: str) -> None:
@@ -20,6 +21,7 @@ def mount(*arguments: str) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
+    needs_root("a file system of its own")
     place = tmp_path / "disk"
     place.mkdir()
     mount("-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place))

@@ -7,7 +7,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -91,39 +90,31 @@ def run_again(events: list[dict[str, Any]]) -> list[str]:
     return found
 
 
-class Driver:
-    """`derainctl sweep` as a process group of its own, in a folder of its own."""
+def kill_when_a_trial_has_ended(config: Config) -> None:
+    """Start `derainctl sweep` in its folder, and SIGKILL its whole process group."""
+    place = Path(config.output_dir)
+    (place / "search.yaml").write_text(config.to_yaml())
+    process = subprocess.Popen(
+        [sys.executable, "-m", "derain.cli", "sweep", "search.yaml", "--json"],
+        cwd=place,
+        env={**os.environ, "RAY_ADDRESS": "", "DERAIN_CACHE_DIR": str(place / "cache")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 240
+    while not ended(config.folder):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
 
-    def __init__(self, folder: Path, config: Config) -> None:
-        self.folder, self.config = folder, config
-        (folder / "search.yaml").write_text(config.to_yaml())
 
-    def __call__(self, *arguments: str) -> subprocess.Popen[str]:
-        kept = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
-        return subprocess.Popen(
-            [sys.executable, "-m", "derain.cli", "sweep", *arguments, "--json"],
-            cwd=self.folder,
-            env={**kept, "DERAIN_CACHE_DIR": str(self.folder / "cache")},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-
-    def killed_when(self, due: Callable[[], bool], *arguments: str) -> None:
-        """Start it and kill its whole group as soon as `due`."""
-        process = self(*arguments)
-        deadline = time.monotonic() + 240
-        while not due():
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-
-    def ended(self) -> list[str]:
-        """Keys of the segments that the journal says are done."""
-        return [e["key"] for e in read(self.config.folder) if e["event"] == "ended"]
+def ended(folder: Path) -> list[str]:
+    """Keys of the segments that the journal says are done."""
+    return [e["key"] for e in read(folder) if e["event"] == "ended"]
 
 
 def test_a_killed_sweep_ends_as_the_unbroken_one(
@@ -131,19 +122,15 @@ def test_a_killed_sweep_ends_as_the_unbroken_one(
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """One kill; `tests/soak/soak_sweeps.py` has twenty."""
     folder, other = tmp_path_factory.mktemp("killed"), tmp_path_factory.mktemp("unbroken")
     train = {"train.steps": 40, "train.checkpoint_every_steps": 5}
-    driver = Driver(folder, planned(tiny, folder, **train))
-    begun = driver.config.folder
-    driver.killed_when(lambda: bool(list(begun.glob("*/checkpoints/step-*"))), "search.yaml")
-    at_first_kill = driver.ended()
-    resumed = ("--resume", "search", "--set", f"output_dir={folder}")
-    driver.killed_when(lambda: len(driver.ended()) > len(at_first_kill), *resumed)
-    last = driver(*resumed)
-    out, told = last.communicate(timeout=240)
-    assert last.returncode == 0, told
-    broken = json.loads(out)
-    assert sorted(set(driver.ended())) == sorted(driver.ended())
+    config = planned(tiny, folder, **train)
+    begun = config.folder
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+    kill_when_a_trial_has_ended(config)
+    broken = resume("search", None, str(folder), {})
+    assert sorted(set(ended(begun))) == sorted(ended(begun))
     assert not run_again(read(begun))
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{other}/mlflow.db")

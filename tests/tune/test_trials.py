@@ -1,5 +1,6 @@
 """A kept process: the same bits as a fresh one, nothing done twice, no folder shared."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,8 @@ import pytest
 
 from derain import checkpoint
 from derain.config import Config
-from derain.pipelines.run import IDENTITY, PAUSED, RESULT, read_json
+from derain.pipelines.run import IDENTITY, PAUSED, RESULT, SPOOL, read_json
+from derain.spool import SUFFIX
 from derain.tracking.store import client_of, prepare_store
 from derain.tune.trials import Work, perform
 
@@ -54,6 +56,22 @@ def test_what_is_done_already_is_not_done_again(
         written = (planned.folder / file).stat().st_mtime_ns
         assert perform(work(planned, store, until=until)) == first
         assert (planned.folder / file).stat().st_mtime_ns == written
+
+
+def test_what_a_dead_process_had_not_sent_is_sent(
+    tiny: dict[str, Any], store: dict[str, Any], tmp_path: Path
+) -> None:
+    """It had written its result, and died before the store took the last figures."""
+    planned = config(tiny, tmp_path, "cut")
+    perform(work(planned, store))
+    run_id = read_json(planned.folder / IDENTITY)["run_id"]
+    client = client_of(store["uri"])
+    client.update_run(run_id, status="RUNNING")
+    waiting = planned.folder / SPOOL / f"{run_id}.1-1{SUFFIX}"
+    waiting.write_text(json.dumps({"metrics": [["late", 0.5, 0, 4]]}) + "\n")
+    perform(work(planned, store))
+    run = client.get_run(run_id)
+    assert (run.info.status, run.data.metrics["late"]) == ("FINISHED", 0.5)
 
 
 def test_a_copied_checkpoint_is_gone_on_from(
