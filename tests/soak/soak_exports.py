@@ -11,19 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from derain.errors import UsageError
 from derain.exported import SUFFIXES, export, load_exported
 from derain.models import build, trained_parameters
 from tests.test_exported import NETWORKS, TOLERANCE, network
 
-CLIP = {
-    "encoder_weights": "random",
-    "encoder_dim": 16,
-    "encoder_width": 32,
-    "encoder_layers": 1,
-    "encoder_text_width": 32,
-    "encoder_text_layers": 1,
-}
 SMALL: dict[str, dict[str, Any]] = {
     **NETWORKS,
     "restormer": {
@@ -64,20 +55,6 @@ def test_a_file_is_the_network_at_every_size(tmp_path: Path, name: str, kind: An
     found = difference(made(name), load_exported(path, trust=True), pictures())
     print(f"\n{name} {kind}: {found:.1e}")
     assert found < TOLERANCE
-
-
-@pytest.mark.parametrize("kind", SUFFIXES)
-def test_hard_routing_is_exported_at_a_fixed_size(tmp_path: Path, kind: Any) -> None:
-    torch.manual_seed(0)
-    options = {**NETWORKS["clip_rpn"], **CLIP, "routing": "hard"}
-    ours = build("clip_rpn", **options).eval()
-    path = tmp_path / f"net{SUFFIXES[kind]}"
-    with pytest.raises(UsageError, match=r"CLIPRPN.*--size"):
-        export(ours, path, kind)
-    found = load_exported(export(ours, path, kind, size_px=SIZES[0][2:]), trust=True)
-    largest = difference(ours, found, pictures()[:1])
-    print(f"\nclip_rpn hard {kind}: {largest:.1e}")
-    assert largest < TOLERANCE
 
 
 @pytest.mark.parametrize("name", SMALL)
