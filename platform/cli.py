@@ -103,6 +103,9 @@ def prepare(
     without: Annotated[
         Path | None, typer.Option(help="Leave out what this leaks.json found.")
     ] = None,
+    clean_once: Annotated[
+        bool, typer.Option("--clean-once", help="Store a clean picture once for its rainy ones.")
+    ] = False,
     shard_mib: Annotated[int, typer.Option(min=1, help="Size of a shard at most.")] = 128,
     strict: Annotated[bool, typer.Option(help="Stop at the first unusable picture.")] = False,
     decode: Annotated[bool, typer.Option(help="Decode every picture too: slower.")] = False,
@@ -124,6 +127,7 @@ def prepare(
         naming=naming(rain, clean, clean_half),
         share=share_of(share),
         decode=decode,
+        clean_once=clean_once,
         without=None if without is None else shared_pictures(without),
     )
     text = f"{done.pairs} pairs, {done.shards} shards in {done.folder}"

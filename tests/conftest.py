@@ -38,6 +38,19 @@ def paired_folder(tmp_path: Path) -> PairedFolder:
     return make
 
 
+def scene_folder(source: Path, scenes: int, rains: int, width: int, height: int) -> Path:
+    """Pictures of noise, of which several have one clean picture, as Rain14000 has them."""
+    (source / "rainy_image").mkdir(parents=True)
+    (source / "ground_truth").mkdir()
+    for scene in range(1, scenes + 1):
+        for number in range(rains + 1):
+            draw = np.random.default_rng([scene, number])
+            picture = Image.fromarray(draw.integers(0, 256, (height, width, 3), dtype=np.uint8))
+            name = f"rainy_image/{scene}_{number}.jpg" if number else f"ground_truth/{scene}.jpg"
+            picture.save(source / name, quality=95)
+    return source
+
+
 @pytest.fixture
 def object_store(monkeypatch: pytest.MonkeyPatch) -> Iterator["FaultyStore"]:
     """A local S3 that this process uses; its faults are to be set."""

@@ -1,8 +1,8 @@
 """Decoded pixels of a prepared dataset: on this node's disk, memory-mapped, made once.
 
 A cache file is nothing but pixels: for each sample, in index order, the rainy and then the clean
-picture as uint8 HWC RGB. Its name is the manifest's sha256, so it never goes stale, and the index
-says where each sample begins.
+picture as uint8 HWC RGB; a clean picture that several samples share is there once. Its name is the
+manifest's sha256, so it never goes stale, and the index says where each picture begins.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from typing import IO, Any, Protocol
 import numpy as np
 
 from derain.data.files import is_remote
-from derain.data.filling import SIDES, decode_member, fill
+from derain.data.filling import SIDES, Places, decode_member, fill, places
 from derain.data.manifest import Prepared
 from derain.errors import UsageError
 
@@ -45,7 +45,8 @@ def open_pixels(prepared: Prepared, *, folder: str | Path | None, budget_gib: fl
     manifest names, DerainError when the disk is full.
     """
     prepared.require_clean()
-    size = int(_offsets(*_sizes(prepared))[-1])
+    where = places(prepared)
+    size = where.size
     budget = int(budget_gib * 2**30)
     if size > budget:
         return _from_tars(prepared, f"needs {_gib(size)}, the budget is {_gib(budget)}")
@@ -56,14 +57,14 @@ def open_pixels(prepared: Prepared, *, folder: str | Path | None, budget_gib: fl
             if _is_whole(path, size):
                 log.info("cache: reusing %s for %s", path, prepared.folder)
                 path.touch()
-                return MappedPixels(path, *_sizes(prepared))
+                return MappedPixels(path, where, *_sizes(prepared))
             for leftover in place.glob(f"{path.name}.tmp*"):  # of a builder that was killed
                 leftover.unlink()
             taken = _make_room(place, budget - size)
         if taken > budget - size:
             return _from_tars(prepared, f"finds {_gib(taken)} of caches in use in {place}")
-        fill(prepared, _offsets(*_sizes(prepared)), path)
-        return MappedPixels(path, *_sizes(prepared))
+        fill(prepared, where, path)
+        return MappedPixels(path, where, *_sizes(prepared))
 
 
 def cache_folder(folder: str | Path | None) -> Path:
@@ -81,25 +82,26 @@ class MappedPixels:
     The file is locked against removal as long as this object lives.
     """
 
-    def __init__(self, path: Path, heights: np.ndarray, widths: np.ndarray) -> None:
-        self._arguments = path, heights, widths
+    def __init__(self, path: Path, where: Places, heights: np.ndarray, widths: np.ndarray) -> None:
+        self._arguments = path, where, heights, widths
         self._open = path.open("rb")
         fcntl.flock(self._open, fcntl.LOCK_SH)
-        # Not np.memmap itself, whose every slice costs a microsecond more.
+        # Not np.memmap itself, whose every view costs a microsecond more.
         self._pixels = np.asarray(np.memmap(self._open, dtype=np.uint8, mode="r"))
-        self._offsets = _offsets(heights, widths)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process maps the file itself."""
         return MappedPixels, self._arguments
 
     def __len__(self) -> int:
-        return len(self._offsets) - 1
+        return len(self._arguments[1].rain)
 
     def __getitem__(self, sample: int) -> np.ndarray:
-        _, heights, widths = self._arguments
-        begin, end = self._offsets[sample], self._offsets[sample + 1]
-        return self._pixels[begin:end].reshape(2, heights[sample], widths[sample], 3)
+        _, where, heights, widths = self._arguments
+        rain, clean = where.rain[sample], where.clean[sample]
+        height, width = heights[sample], widths[sample]
+        strides = (clean - rain, 3 * width, 3, 1)  # from a rainy picture to its clean one: any step
+        return np.ndarray((2, height, width, 3), np.uint8, self._pixels, rain, strides)
 
 
 class TarPixels:
@@ -120,11 +122,6 @@ class TarPixels:
 
 def _sizes(prepared: Prepared) -> tuple[np.ndarray, np.ndarray]:
     return prepared.column("height"), prepared.column("width")
-
-
-def _offsets(heights: np.ndarray, widths: np.ndarray) -> np.ndarray:
-    """Where each sample begins, and at the end the size of the whole file: int64 bytes."""
-    return np.concatenate([[0], np.cumsum(2 * 3 * heights.astype(np.int64) * widths)])
 
 
 def _from_tars(prepared: Prepared, why: str) -> TarPixels:

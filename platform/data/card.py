@@ -98,15 +98,23 @@ def card(manifest: Manifest) -> str:
         f"- source layout: `{manifest.settings.get('layout', '')}`",
         f"- identity (sha256 of {MANIFEST}): {manifest.sha256()}",
         *notes,
-        "\nStandard WebDataset shards: `<key>.rain.<ext>`, `<key>.clean.<ext>` where there is a "
-        f"clean picture, `<key>.json`. `{INDEX}` says where each member's bytes are, and their "
-        f"sha256. `{CROISSANT}` describes both.\n",
+        f"\nStandard WebDataset shards: {_members(manifest)}. `{INDEX}` has a row a pair, with the "
+        f"place and the sha256 of each member. `{CROISSANT}` describes both.\n",
         "```python\n"
         f'webdataset.WebDataset("shard-{{000000..{len(manifest.shards) - 1:06d}}}.tar")\n'
         'datasets.load_dataset("webdataset", data_files="shard-*.tar")\n'
         'ray.data.read_webdataset("shard-*.tar")\n```',
     ]
     return "\n".join(lines) + "\n"
+
+
+def _members(manifest: Manifest) -> str:
+    if "clean_once" in manifest.settings:
+        return (
+            "a sample is a clean picture `<key>.clean.<ext>` with all its rainy ones "
+            "`<key>.rain-01.<ext>`, `<key>.rain-02.<ext>` and so on, and `<key>.json`"
+        )
+    return "`<key>.rain.<ext>`, `<key>.clean.<ext>` where there is a clean picture, `<key>.json`"
 
 
 def _about(row: Dataset, manifest: Manifest) -> str:

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from derain.data import files
 from derain.data.manifest import ShardEntry, rows_sha256
-from derain.data.shards import BLOCK, end, header
+from derain.data.shards import BLOCK, end, header, json_member
 from derain.errors import DataError
 
 SIDES = ("rain", "clean", "json")
@@ -56,11 +56,11 @@ Read = Callable[[int, int], memoryview]
 
 
 def members(rows: pa.Table) -> list[Member]:
-    """The members that the index rows of one shard describe, in the order of the tar."""
+    """The members that the index rows of one shard describe, each once, in the order of the tar."""
     found: dict[int, Member] = {}
     for side in SIDES:
         if side == "json":
-            names = [f"{key}.json" for key in rows["key"].to_pylist()]
+            names = [json_member(name) for name in rows["rain_member"].to_pylist()]
         else:
             names = rows[f"{side}_member"].to_pylist()
         columns = [rows[f"{side}_{name}"].to_pylist() for name in ("offset", "length", "sha256")]
@@ -117,7 +117,7 @@ def _said(rows: pa.Table) -> dict[str, tuple[int | None, int | None, str | None]
     said = {}
     for row in rows.to_pylist():
         names = {"rain": row["rain_member"], "clean": row["clean_member"]}
-        for side, name in {**names, "json": f"{row['key']}.json"}.items():
+        for side, name in {**names, "json": json_member(str(row["rain_member"]))}.items():
             figures = (row[f"{side}_{what}"] for what in ("offset", "length", "sha256"))
             said[str(name)] = tuple(figures)
     return said

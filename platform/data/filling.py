@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -34,14 +35,39 @@ _PAIRS_A_TASK = 2
 """Few enough that many cores are busy to the end of a shard of some hundred pairs."""
 
 
-def fill(prepared: Prepared, offsets: np.ndarray, path: Path) -> None:
-    """Write every pair at its offset; the name appears when all bytes are on the disk.
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Where the pictures of each sample begin in a cache file: int64 bytes, in index order.
 
-    `offsets` are int64 bytes, one a sample and the size of the whole file. Raises DataError when a
-    shard is not the one that the manifest names, DerainError when the disk is full.
+    A sample's rainy picture comes first, then its clean one, unless the sample before has the same.
+    """
+
+    rain: np.ndarray
+    clean: np.ndarray
+    size: int
+    """Of the whole file."""
+
+
+def places(prepared: Prepared) -> Places:
+    """The places of the samples of a prepared dataset."""
+    shard, offset = prepared.column("shard"), prepared.column("clean_offset")
+    own = np.ones(len(prepared), bool)
+    own[1:] = (shard[1:] != shard[:-1]) | (offset[1:] != offset[:-1])
+    picture = 3 * prepared.column("height").astype(np.int64) * prepared.column("width")
+    ends = np.cumsum(picture * (1 + own))
+    rain = ends - picture * (1 + own)
+    clean = (rain + picture)[own][np.cumsum(own) - 1]
+    return Places(rain, clean, int(ends[-1]))
+
+
+def fill(prepared: Prepared, where: Places, path: Path) -> None:
+    """Write every picture at its place; the name appears when all bytes are on the disk.
+
+    Raises DataError when a shard is not the one that the manifest names, DerainError when the disk
+    is full.
     """
     temporary = path.with_name(f"{path.name}.tmp")
-    size = int(offsets[-1])
+    size = where.size
     log.info(
         "cache: decoding %d pairs of %s (%.2f GiB)", len(prepared), prepared.folder, size / 2**30
     )
@@ -50,7 +76,7 @@ def fill(prepared: Prepared, offsets: np.ndarray, path: Path) -> None:
         with _explained(path.parent, size), temporary.open("wb") as out:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(out.fileno(), 0, size)  # a full disk is known before the work
-            _decode_all(prepared, offsets, out)
+            _decode_all(prepared, where, out)
             os.fsync(out.fileno())
             temporary.replace(path)
             log.info("cache: made in %.1f s: %s", time.monotonic() - began, path)
@@ -65,13 +91,13 @@ def decode_member(tar: BinaryIO, row: Mapping[str, Any], side: str) -> np.ndarra
     return pictures.decode(data, f"{tar.name}: {row[f'{side}_member']}")
 
 
-def _decode_all(prepared: Prepared, offsets: np.ndarray, out: BinaryIO) -> None:
+def _decode_all(prepared: Prepared, where: Places, out: BinaryIO) -> None:
     """Shard by shard, its pairs on all cores, while the next shard is fetched and checked.
 
     Threads, since Pillow decodes outside the GIL; writes, since a full disk kills a mapping.
     """
     entries = prepared.manifest.shards
-    names = prepared.column("shard")
+    names, both = prepared.column("shard"), np.stack([where.rain, where.clean], axis=1)
     with _shown(len(prepared)) as advance, ThreadPoolExecutor(_cores() + 1) as pool:
         coming = [pool.submit(_at_hand, prepared, entry, out.name) for entry in entries[:1]]
         try:
@@ -79,7 +105,7 @@ def _decode_all(prepared: Prepared, offsets: np.ndarray, out: BinaryIO) -> None:
                 path, rows = coming.pop().result()
                 ahead = entries[number + 1 : number + 2]
                 coming += [pool.submit(_at_hand, prepared, entry, out.name) for entry in ahead]
-                begins = offsets[:-1][names == entry.name]
+                begins = both[names == entry.name]
                 parts = (slice(at, at + _PAIRS_A_TASK) for at in range(0, len(rows), _PAIRS_A_TASK))
                 for task in as_completed(
                     [pool.submit(_decode, path, rows[part], begins[part], out) for part in parts]
@@ -105,13 +131,15 @@ def _at_hand(prepared: Prepared, entry: ShardEntry, beside: str) -> tuple[Path, 
 
 
 def _decode(path: Path, rows: pa.Table, begins: np.ndarray, out: BinaryIO) -> int:
-    """Write some pairs of a shard where they begin; returns how many."""
+    """Write some pairs of a shard, each picture once; returns how many.
+
+    `begins` has a row a pair: where its rainy and where its clean picture begins.
+    """
     with path.open("rb") as tar:
-        for row, at in zip(rows.to_pylist(), begins.tolist(), strict=True):
-            for side in SIDES:
-                picture = decode_member(tar, row, side)
-                _write_at(out, at, picture)
-                at += picture.nbytes
+        for row, (rain, clean) in zip(rows.to_pylist(), begins.tolist(), strict=True):
+            _write_at(out, rain, decode_member(tar, row, "rain"))
+            if clean > rain:  # else it is that of a pair before
+                _write_at(out, clean, decode_member(tar, row, "clean"))
     return len(rows)
 
 

@@ -4,14 +4,14 @@ import hashlib
 import json
 import os
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from derain.data import files, headers, pictures
+from derain.data import files
 from derain.data.manifest import (
     INDEX_SCHEMA,
     Quarantined,
@@ -19,7 +19,8 @@ from derain.data.manifest import (
     rows_sha256,
     table_of,
 )
-from derain.data.sources import Pair
+from derain.data.pairs import Pair, samples
+from derain.data.reading import Picture, Read, read_pair
 from derain.errors import DataError
 
 Row = dict[str, Any]
@@ -53,7 +54,8 @@ def write_shard(
 ) -> WrittenShard:
     """Write the pairs that are whole into one tar at `path`, atomically.
 
-    Picture bytes pass through unchanged. A pair with a picture that cannot be read, or of unequal
+    Picture bytes pass through unchanged. Neighbours of one scene are one sample, which has their
+    clean picture once. A pair with a picture that cannot be read, or of unequal
     sizes, is left out and reported. Owner, time and order in the tar are fixed. Pictures are
     inspected (`headers.inspect`), with `decode` they are decoded.
     """
@@ -62,13 +64,10 @@ def write_shard(
     try:
         with files.new_large_file(path) as file:
             tar = _Tar(file)
-            for pair in pairs:
-                try:
-                    sample = read_sample(pair, source, decode=decode)
-                except DataError as error:
-                    quarantined.append(Quarantined(pair.rain, str(error)))
-                else:
-                    rows.append({**_append(tar, sample), "shard": path.name})
+            for together in samples(pairs):
+                written, left_out = _write_sample(tar, together, source, decode)
+                rows += [{**row, "shard": path.name} for row in written]
+                quarantined += left_out
             if not rows:
                 raise _NothingWholeError
             tar.end()
@@ -105,96 +104,95 @@ def end(size: int) -> bytes:
     return bytes(2 * BLOCK + -(size + 2 * BLOCK) % tarfile.RECORDSIZE)
 
 
+def json_member(rain_member: str) -> str:
+    """The name of the json of the sample that a rainy picture lies in."""
+    return f"{rain_member.partition('.')[0]}.json"
+
+
 def packed_size(lengths: Sequence[int]) -> int:
     """Bytes that members of these lengths take in a tar."""
     return sum(BLOCK + length + -length % BLOCK for length in lengths)
 
 
-@dataclass(frozen=True)
-class Sample:
-    """A pair as it goes into a tar: its members by side, and what the index says beforehand."""
+def _write_sample(
+    tar: "_Tar", pairs: Sequence[Pair], source: Path, decode: bool
+) -> tuple[list[Row], list[Quarantined]]:
+    """Write the pairs of one sample that are whole; their rows, and what was left out."""
+    sample = _Sample(tar, pairs[0])
+    left_out = []
+    for pair in pairs:
+        try:
+            sample.add(read_pair(pair, source, decode=decode, clean=sample.clean))
+        except DataError as error:
+            left_out.append(Quarantined(pair.rain, str(error)))
+    return sample.end(), left_out
 
-    key: str
-    note: Row
-    members: Mapping[str, tuple[str, bytes]]
-    """Of `rain`, `clean` (where there is one) and `json`: file ending and bytes."""
 
+class _Sample:
+    """One sample while it is written: a rainy picture a pair, the clean one once, and one json.
 
-def read_sample(pair: Pair, source: Path, *, decode: bool = False) -> Sample:
-    """Read a pair from its source; bytes pass through, side by side pictures become two PNGs.
-
-    Raises DataError for a picture that cannot be read and for a pair of two sizes.
+    The rows of its pairs differ in the rainy member only.
     """
-    sides = _halves(pair, source) if pair.clean_half else _files(pair, source, decode)
-    sizes = {side: size for side, (_, _, size) in sides.items()}
-    width, height = sizes["rain"]
-    if sizes.get("clean", (width, height)) != (width, height):
-        raise DataError(
-            f"{pair.rain}: {width} x {height}, but {pair.clean}: "
-            f"{sizes['clean'][0]} x {sizes['clean'][1]}; a pair has one size."
-        )
-    note = {
-        "key": pair.key,
-        "rain_source": pair.rain,
-        "clean_source": pair.clean,
+
+    def __init__(self, tar: "_Tar", first: Pair) -> None:
+        self._tar, self._key = tar, first.sample
+        self._is_scene = first.scene is not None
+        self._notes: list[Row] = []
+        self._rainy: list[Row] = []
+        self._shared: Row = {}
+        self.clean: Picture | None = None
+        """As it was read with the first pair."""
+
+    def add(self, read: Read) -> None:
+        """Append the pictures of a pair that are not there yet."""
+        name = f"rain-{len(self._rainy) + 1:02d}" if self._is_scene else "rain"
+        self._rainy.append(self._picture("rain", name, read.rain))
+        self._notes.append(_note(read))
+        if read.clean and not self.clean:
+            self.clean = read.clean
+            self._shared = self._picture("clean", "clean", read.clean)
+
+    def end(self) -> list[Row]:
+        """Append the json; the rows say where the members of each pair are."""
+        if not self._notes:
+            return []
+        text = json.dumps(self._about(), sort_keys=True).encode()
+        shared = {**self._shared, **self._tar.append("json", f"{self._key}.json", text)}
+        return [
+            {**_EMPTY, **note, "labels": json.dumps(note["labels"], sort_keys=True), **rain}
+            | shared
+            for note, rain in zip(self._notes, self._rainy, strict=True)
+        ]
+
+    def _picture(self, side: str, name: str, picture: Picture) -> Row:
+        member = f"{self._key}.{name}{picture.ending}"
+        return {f"{side}_member": member, **self._tar.append(side, member, picture.data)}
+
+    def _about(self) -> Row:
+        """What the json says: of a scene what its pairs have in common, then each of them."""
+        first = self._notes[0]
+        if not self._is_scene:
+            return first
+        own = ("key", "rain_source", "labels")
+        pairs = [
+            {"member": rain["rain_member"].partition(".")[2], **{name: note[name] for name in own}}
+            for note, rain in zip(self._notes, self._rainy, strict=True)
+        ]
+        common = {name: value for name, value in first.items() if name not in own}
+        return {"key": self._key, **common, "pairs": pairs}
+
+
+def _note(read: Read) -> Row:
+    """What is known of a pair before it is written."""
+    width, height = read.rain.size
+    return {
+        "key": read.pair.key,
+        "rain_source": read.pair.rain,
+        "clean_source": read.pair.clean,
         "width": width,
         "height": height,
-        "labels": dict(pair.labels),
+        "labels": dict(read.pair.labels),
     }
-    members = {side: (ending, data) for side, (ending, data, _) in sides.items()}
-    members["json"] = (".json", json.dumps(note, sort_keys=True).encode())
-    return Sample(pair.key, note, members)
-
-
-_Side = tuple[str, bytes, tuple[int, int]]
-"""File ending, bytes, width and height."""
-
-
-def _files(pair: Pair, source: Path, decode: bool) -> dict[str, _Side]:
-    names = {"rain": pair.rain} | ({"clean": pair.clean} if pair.clean else {})
-    found = {}
-    for side, name in names.items():
-        data = _bytes(source, name)
-        size = headers.inspect(data, name)
-        if decode:
-            pictures.decode(data, name)
-        found[side] = (pictures.ending(name), data, size)
-    return found
-
-
-def _halves(pair: Pair, source: Path) -> dict[str, _Side]:
-    """Left and right half of one picture, without loss."""
-    pixels = pictures.decode(_bytes(source, pair.rain), pair.rain)
-    height, width = pixels.shape[:2]
-    if width % 2:
-        raise DataError(f"{pair.rain}: {width} pixels wide, which are not two equal halves.")
-    left, right = pixels[:, : width // 2], pixels[:, width // 2 :]
-    rain, clean = (right, left) if pair.clean_half == "left" else (left, right)
-    return {
-        side: (".png", pictures.encode_png(half), (width // 2, height))
-        for side, half in (("rain", rain), ("clean", clean))
-    }
-
-
-def _append(tar: "_Tar", sample: Sample) -> Row:
-    """Write the members side by side; the row says where each one's bytes are."""
-    row: Row = {**_EMPTY, **sample.note}
-    row["labels"] = json.dumps(sample.note["labels"], sort_keys=True)
-    for side, (ending, data) in sample.members.items():
-        name = f"{sample.key}{ending}" if side == "json" else f"{sample.key}.{side}{ending}"
-        row[f"{side}_offset"] = tar.append(name, data)
-        row[f"{side}_length"] = len(data)
-        row[f"{side}_sha256"] = hashlib.sha256(data).hexdigest()
-        if side != "json":
-            row[f"{side}_member"] = name
-    return row
-
-
-def _bytes(source: Path, name: str) -> bytes:
-    try:
-        return files.read_bytes(source, name)
-    except OSError as error:
-        raise DataError(f"{name}: cannot be read ({error.strerror or error}).") from None
 
 
 class _Tar:
@@ -204,12 +202,16 @@ class _Tar:
         self._file = file
         self.size = 0
 
-    def append(self, name: str, data: bytes) -> int:
-        """Write a member; returns where its bytes begin."""
+    def append(self, side: str, name: str, data: bytes) -> Row:
+        """Write a member; returns what the index says of its bytes."""
         begin = self.size + BLOCK
         for part in (header(name, len(data)), data, bytes(-len(data) % BLOCK)):
             self._write(part)
-        return begin
+        return {
+            f"{side}_offset": begin,
+            f"{side}_length": len(data),
+            f"{side}_sha256": hashlib.sha256(data).hexdigest(),
+        }
 
     def end(self) -> None:
         """Write what closes a tar."""

@@ -1,39 +1,17 @@
 """Datasets as they lie on disk: the rows of the catalogue, turned into pairs."""
 
 import hashlib
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from derain.data import files
 from derain.data.catalogue import CATALOGUE
 from derain.data.layouts import Dataset, Half, Layout, layouts_of
 from derain.data.matching import Couple, Unpaired, match
+from derain.data.pairs import Pair, in_scenes, samples, slugs
 from derain.data.pictures import ending, is_picture
 from derain.errors import DataError
-
-MAX_KEY = 80
-"""Longer names do not fit the 100 characters that a tar header has."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """A rainy picture and its clean one; names are below the source, with slashes."""
-
-    key: str
-    """Unique in the dataset, without dots: a dot would end the key for WebDataset readers."""
-    rain: str
-    clean: str | None
-    """None where there is no clean picture."""
-    labels: Mapping[str, str] = field(default_factory=dict)
-    clean_half: Half | None = None
-    """Set where `rain` and `clean` are one file with both pictures side by side."""
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """The files of the source that it is made of, each once."""
-        return (self.rain,) if self.clean in (None, self.rain) else (self.rain, self.clean or "")
 
 
 @dataclass(frozen=True)
@@ -82,7 +60,12 @@ class Found:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of the result must know: another count than published, mixed formats."""
-        return (*self._count_note(), *self._leak_note(), *self._format_notes())
+        return (
+            *self._count_note(),
+            *self._leak_note(),
+            *self._format_notes(),
+            *self._scene_note(),
+        )
 
     def _leak_note(self) -> Iterator[str]:
         if self.leaked:
@@ -111,6 +94,14 @@ class Found:
                     'Hugging Face load_dataset("webdataset") wants one format a column.'
                 )
 
+    def _scene_note(self) -> Iterator[str]:
+        rainy = {len(pairs) for pairs in samples(self.pairs) if pairs[0].scene}
+        if len(rainy) > 1:
+            yield (
+                f"A clean picture has {min(rainy)} to {max(rainy)} rainy ones, all in one sample: "
+                'Hugging Face load_dataset("webdataset") wants as many fields in each.'
+            )
+
 
 def check(dataset: str, source: Path, split: str | None) -> None:
     """Raise DataError for an unknown dataset or split, or a source that is no folder."""
@@ -127,13 +118,14 @@ def find(
     naming: Naming | None = None,
     share: tuple[float, float] = (0.0, 1.0),
     without: frozenset[str] | None = None,
+    clean_once: bool = False,
 ) -> Found:
     """The pairs of a split (else of the dataset's first), in the order of their clean pictures.
 
     `share` takes a part of the clean pictures, with all rainy ones that belong to them: (0, 0.9)
-    and (0.9, 1) have none in common. `without` names clean files that are left out. Raises
-    DataError for an unknown dataset or split, a source that is not there or holds nothing that
-    fits.
+    and (0.9, 1) have none in common. `without` names clean files that are left out. With
+    `clean_once` all pairs of a clean picture are one sample. Raises DataError for an unknown
+    dataset or split, a source that is not there or holds nothing that fits.
     """
     row, chosen = _chosen(dataset, split)
     layouts = (_own(row, chosen, naming),) if naming else layouts_of(row, chosen)
@@ -153,7 +145,10 @@ def find(
             "Their list is of another dataset, or this source begins at another folder."
         )
     left_out = len(part) - len(kept)
-    return Found(row, chosen, layout, _pairs(kept, layout), unpaired, len(couples), left_out)
+    pairs = _pairs(kept, layout)
+    if clean_once:
+        pairs = in_scenes(pairs)
+    return Found(row, chosen, layout, pairs, unpaired, len(couples), left_out)
 
 
 def counts(dataset: Dataset, source: Path) -> dict[str, int]:
@@ -164,20 +159,6 @@ def counts(dataset: Dataset, source: Path) -> dict[str, int]:
         for split in dataset.splits
     }
     return {split: count for split, count in pairs.items() if count}
-
-
-def slugs(names: Iterable[str]) -> list[str]:
-    """Unique keys made of letters, digits, `-` and `_`; equal slugs get a number."""
-    taken: dict[str, int] = {}
-    keys = []
-    for name in names:
-        slug = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:MAX_KEY] or "picture"
-        while slug in taken:
-            taken[slug] += 1
-            slug = f"{slug}-{taken[slug]}"
-        taken[slug] = 1
-        keys.append(slug)
-    return keys
 
 
 def _chosen(dataset: str, split: str | None) -> tuple[Dataset, str]:
@@ -221,12 +202,17 @@ def _place(couple: Couple) -> float:
 
 def _pairs(couples: Iterable[Couple], layout: Layout) -> list[Pair]:
     """In the order of the clean pictures, so that the rainy ones of a scene are neighbours."""
-    ordered = sorted(couples, key=lambda it: ((it.clean or "").casefold(), it.rain.casefold()))
+    ordered = sorted(couples, key=_scene_order)
     keys = slugs(couple.stem for couple in ordered)
     return [
         Pair(key, it.rain, it.clean, it.labels, layout.clean_half)
         for key, it in zip(keys, ordered, strict=True)
     ]
+
+
+def _scene_order(couple: Couple) -> tuple[str, str, str]:
+    clean = couple.clean or ""
+    return clean.casefold(), clean, couple.rain.casefold()
 
 
 def _nothing(

@@ -7,7 +7,7 @@ which travels between tasks by reference. Names only: no picture is opened here.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -18,8 +18,9 @@ import numpy as np
 from derain.data import files, sources
 from derain.data.files import Stat
 from derain.data.manifest import Quarantined
+from derain.data.pairs import Pair, samples
 from derain.data.shards import packed_size
-from derain.data.sources import Naming, Pair
+from derain.data.sources import Naming
 
 NOTE_BYTES = 512
 """About what the json of a pair takes: only for deciding when a shard is full."""
@@ -40,6 +41,8 @@ class Plan:
     fingerprint: str
     settings: Mapping[str, Any]
     pairs: int
+    repeated_bytes: int
+    """Of clean pictures that are written again, each for another rainy one."""
     ends: tuple[int, ...]
     """Where each shard's line ends, in bytes."""
     marks: tuple[str, ...]
@@ -74,8 +77,11 @@ def make(
     without: frozenset[str] | None = None,
 ) -> tuple[Plan, np.ndarray]:
     """The plan and its lines, as uint8. Raises what `sources.find` raises."""
-    found = sources.find(dataset, source, split, naming=naming, share=share, without=without)
-    names = [name for pair in found.pairs for name in pair.files]
+    found = sources.find(
+        dataset, source, split,
+        naming=naming, share=share, without=without, clean_once="clean_once" in settings,
+    )  # fmt: skip
+    names = list(dict.fromkeys(name for pair in found.pairs for name in pair.files))
     known = dict(zip(names, files.stats(source, names), strict=True))
     lines = [_line(shard, known) for shard in _packed(found.pairs, known, settings["shard_mib"])]
     row, layout = found.dataset.name, str(found.layout)
@@ -89,6 +95,7 @@ def make(
         fingerprint=_fingerprint(found.pairs, known),
         settings={"dataset": row, "split": found.split, "layout": layout, **settings},
         pairs=len(found.pairs),
+        repeated_bytes=_repeated(found.pairs, known),
         ends=tuple(accumulate(map(len, lines))),
         marks=tuple(hashlib.sha256(line).hexdigest() for line in lines),
         newest_ns=max(max(stat.st_mtime_ns, stat.st_ctime_ns) for stat in known.values()),
@@ -97,22 +104,31 @@ def make(
 
 
 def _packed(pairs: Sequence[Pair], known: Mapping[str, Stat], mib: int) -> Iterator[list[Pair]]:
-    """Neighbouring pairs, as many as fit into a shard, but at least one."""
+    """Neighbouring samples, as many as fit into a shard, but at least one."""
     shard: list[Pair] = []
     filled = 0
-    for pair in pairs:
-        size = packed_size([NOTE_BYTES, *(known[name].st_size for name in pair.files)])
+    for together in samples(pairs):
+        names = {name for pair in together for name in pair.files}
+        lengths = [known[name].st_size for name in names]
+        size = packed_size([NOTE_BYTES * len(together), *lengths])
         if shard and filled + size > mib * 2**20:
             yield shard
             shard, filled = [], 0
-        shard.append(pair)
+        shard += together
         filled += size
     if shard:
         yield shard
 
 
+def _repeated(pairs: Iterable[Pair], known: Mapping[str, Stat]) -> int:
+    """Bytes that the samples take more than the files that they are made of."""
+    sets = ({name for pair in together for name in pair.files} for together in samples(pairs))
+    written = sum(known[name].st_size for names in sets for name in names)
+    return written - sum(stat.st_size for stat in known.values())
+
+
 def _line(pairs: Sequence[Pair], known: Mapping[str, Stat]) -> bytes:
-    fields = [[it.key, it.rain, it.clean, dict(it.labels), it.clean_half] for it in pairs]
+    fields = [[it.key, it.rain, it.clean, dict(it.labels), it.clean_half, it.scene] for it in pairs]
     stats = [known[name] for pair in pairs for name in pair.files]
     seen = [[stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns] for stat in stats]
     return json.dumps({"pairs": fields, "seen": seen}).encode() + b"\n"

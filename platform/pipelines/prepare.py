@@ -59,15 +59,17 @@ def prepare(
     share: tuple[float, float] = (0.0, 1.0),
     without: frozenset[str] | None = None,
     decode: bool = False,
+    clean_once: bool = False,
 ) -> PreparedSummary:
     """Write the pairs of a published dataset as shards, index and, last of all, manifest.
 
     `split`, `naming`, `share` and `without` choose the pairs, as `sources.find` says. Whole shards
     of an interrupted call are kept. A finished dataset of the same source and settings is left as
     it is. Pairs that cannot be used are listed as quarantined; with `strict` they stop the work.
-    Pictures are inspected (`headers.inspect`); with `decode` they are decoded as well. Source and
-    target may be s3:// or gs://. Raises DataError, OccupiedError or StorageError; nothing
-    unfinished has a manifest.
+    Pictures are inspected (`headers.inspect`); with `decode` they are decoded as well. With
+    `clean_once` the pairs of one clean picture are one WebDataset sample, which has it once; the
+    index has a row a pair in any case. Source and target may be s3:// or gs://. Raises DataError,
+    OccupiedError or StorageError; nothing unfinished has a manifest.
     """
     began = time.monotonic()
     place, folder = files.located(source), files.located(out)
@@ -76,6 +78,7 @@ def prepare(
     settings: dict[str, Any] = {"shard_mib": shard_mib}
     settings |= {} if share == (0.0, 1.0) else {"share": list(share)}
     settings |= {"decode": True} if decode else {}
+    settings |= {"clean_once": True} if clean_once else {}
     with cluster.connected(), _errors_of_tasks():
         plan, lines = _planned(dataset, place, folder, split, settings, naming, share, without)
         if strict and plan.quarantined:
@@ -134,6 +137,12 @@ def _planned(*given: Any) -> tuple[Plan, ray.ObjectRef]:
         "prepare: %s, %s: %d pairs in %d shards, %s",
         made.dataset, made.split, made.pairs, len(made), made.settings["layout"],
     )  # fmt: skip
+    if made.repeated_bytes:
+        log.info(
+            "prepare: %.0f MiB are clean pictures again, once for each of their rainy ones; "
+            "--clean-once writes each of them once",
+            made.repeated_bytes / 2**20,
+        )
     return made, lines
 
 

@@ -12,8 +12,8 @@ import ray
 from derain.data import files
 from derain.data.card import CARD, CROISSANT
 from derain.data.manifest import INDEX, MANIFEST, Manifest, open_prepared
-from derain.data.shards import read_sample
-from derain.data.sources import Pair
+from derain.data.pairs import Pair
+from derain.data.reading import read_pair
 from derain.errors import DataError, OccupiedError
 from derain.pipelines.parts import PARTS
 from derain.pipelines.plan import Plan
@@ -82,10 +82,11 @@ def _first_change(plan: Plan, lines: np.ndarray) -> str | None:
 def _has_changed(pair: Pair, plan: Plan, row: Mapping[str, Any] | None) -> bool:
     """True where a pair is not what the dataset has of it; None: it was left out."""
     try:
-        members = read_sample(pair, plan.source, decode="decode" in plan.settings).members
+        read = read_pair(pair, plan.source, decode="decode" in plan.settings)
     except DataError:
         return row is not None
+    pictures = {"rain": read.rain} | ({"clean": read.clean} if read.clean else {})
     return row is None or any(
-        row[f"{side}_sha256"] != hashlib.sha256(data).hexdigest()
-        for side, (_, data) in members.items()
+        row[f"{side}_sha256"] != hashlib.sha256(picture.data).hexdigest()
+        for side, picture in pictures.items()
     )

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import tarfile
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import webdataset
 from PIL import Image
 
-from derain.data import pictures
+from derain.data import checks, pictures
 from derain.data.shards import (
     BLOCK,
     WrittenShard,
@@ -22,7 +23,7 @@ from derain.data.shards import (
 )
 from derain.data.sources import find
 from derain.errors import DataError
-from tests.conftest import PairedFolder
+from tests.conftest import PairedFolder, scene_folder
 
 
 def shard_of(source: Path, path: Path) -> WrittenShard:
@@ -109,6 +110,29 @@ def test_a_shard_without_a_usable_pair_is_not_written(
     (source / "rain/000.png").write_bytes(b"")
     assert shard_of(source, tmp_path / "a.tar").entry is None
     assert not list(tmp_path.glob("*a.tar*"))
+
+
+def test_a_scene_is_one_sample_with_its_clean_picture_once(tmp_path: Path) -> None:
+    source = scene_folder(tmp_path / "source", scenes=3, rains=3, width=24, height=16)
+    (source / "rainy_image/1_2.jpg").write_bytes(b"not a picture")
+    (source / "ground_truth/2.jpg").write_bytes(b"not a picture")
+    pairs = find("rain14000", source, clean_once=True).pairs
+    written = write_shard(pairs, source, tmp_path / "a.tar")
+    assert written.rows["key"].to_pylist() == ["1_1", "1_3", "3_1", "3_2", "3_3"]
+    assert [item.path.split("/")[1] for item in written.quarantined] == [
+        "1_2.jpg", "2_1.jpg", "2_2.jpg", "2_3.jpg",
+    ]  # fmt: skip
+    one, three = webdataset.WebDataset(str(tmp_path / "a.tar"), shardshuffle=False)
+    assert [one["__key__"], three["__key__"]] == ["1", "3"]
+    assert one["rain-02.jpg"] == (source / "rainy_image/1_3.jpg").read_bytes()
+    assert three["clean.jpg"] == (source / "ground_truth/3.jpg").read_bytes()
+    said = json.loads(one["json"])
+    assert [(pair["member"], pair["key"]) for pair in said["pairs"]] == [
+        ("rain-01.jpg", "1_1"), ("rain-02.jpg", "1_3"),
+    ]  # fmt: skip
+    assert (said["key"], said["width"], said["clean_source"]) == ("1", 24, "ground_truth/1.jpg")
+    assert written.entry is not None
+    assert not checks.problems(tmp_path / "a.tar", written.entry, written.rows)
 
 
 def encoded(image: Image.Image, **options: object) -> bytes:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from derain.data.catalogue import CATALOGUE, USUAL_FOLDERS
-from derain.data.sources import Naming, counts, find, naming, share_of, slugs
+from derain.data.sources import Naming, counts, find, naming, share_of
 from derain.errors import DataError
 
 
@@ -104,12 +104,6 @@ def test_labels_reach_the_pairs(tmp_path: Path) -> None:
     assert find("paired", tmp_path).pairs[0].labels == {"density": "light"}
 
 
-def test_keys_have_no_dots_and_do_not_collide() -> None:
-    keys = slugs(["norain-1.5x", "norain-1 5x", "norain-1-5x", "é", "x" * 200])
-    assert len(set(keys)) == 5
-    assert all("." not in key and len(key) <= 90 for key in keys)
-
-
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
@@ -182,3 +176,13 @@ def test_a_list_cannot_point_out_of_its_folder(tmp_path: Path) -> None:
     found = find("spa-data", source)
     assert [pair.rain for pair in found.pairs] == ["real_world/1.png"]
     assert "missing" in found.unpaired[0].reason
+
+
+def test_scenes_of_unequal_sizes_are_noted(tmp_path: Path) -> None:
+    rains = ("1_1", "1_2", "2_1")
+    touch(*(tmp_path / f"rainy_image/{name}.jpg" for name in rains))
+    touch(*(tmp_path / f"ground_truth/{scene}.jpg" for scene in (1, 2)))
+    assert not any("rainy ones" in note for note in find("rain14000", tmp_path).notes)
+    found = find("rain14000", tmp_path, clean_once=True)
+    assert any("has 1 to 2 rainy ones" in note for note in found.notes)
+    assert [(pair.sample, pair.key) for pair in found.pairs] == [(name[0], name) for name in rains]

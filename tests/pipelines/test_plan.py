@@ -6,7 +6,7 @@ from pathlib import Path
 
 from derain.data.shards import write_shard
 from derain.pipelines.plan import Plan, make
-from tests.conftest import PairedFolder
+from tests.conftest import PairedFolder, scene_folder
 
 
 def planned(source: Path, mib: int = 1) -> tuple[Plan, list[list[str]]]:
@@ -26,6 +26,21 @@ def test_every_pair_is_in_one_shard_and_no_shard_is_too_large(
         write_shard(plan.pairs_of(lines, number), source, tmp_path / "x.tar")
         with tarfile.open(tmp_path / "x.tar") as archive:
             assert sum(512 + info.size + -info.size % 512 for info in archive) <= 2**20
+
+
+def test_a_scene_is_in_one_shard(tmp_path: Path) -> None:
+    source = scene_folder(tmp_path / "source", scenes=4, rains=3, width=450, height=320)
+    settings = {"shard_mib": 1}
+    given = (None, (0.0, 1.0))
+    plain, _ = make("rain14000", source, source, None, settings, *given)
+    once = {**settings, "clean_once": True}
+    plan, lines = make("rain14000", source, source, None, once, *given)
+    shards = [plan.pairs_of(lines, number) for number in range(len(plan))]
+    assert [{pair.scene for pair in pairs} for pairs in shards] == [{"1"}, {"2"}, {"3"}, {"4"}]
+    assert [len(pairs) for pairs in shards] == [3, 3, 3, 3]
+    clean = [path.stat().st_size for path in (source / "ground_truth").iterdir()]
+    assert (plain.repeated_bytes, plan.repeated_bytes) == (2 * sum(clean), 0)
+    assert plain.digest() != plan.digest()
 
 
 def test_a_file_that_is_written_to_changes_the_mark_of_its_shard_only(

@@ -18,11 +18,12 @@ from tests.conftest import PairedFolder
 SHARDS = 24
 
 
-def started(source: Path, out: Path) -> subprocess.Popen[bytes]:
+def started(source: Path, out: Path, *options: str) -> subprocess.Popen[bytes]:
     """`prepare` with a Ray of its own, all in one process group."""
-    command = [sys.executable, "-m", "derain.cli", "prepare", "paired", str(source), str(out)]
+    dataset, *rest = options or ("paired",)
+    command = [sys.executable, "-m", "derain.cli", "prepare", dataset, str(source), str(out)]
     return subprocess.Popen(
-        [*command, "--shard-mib", "1"],
+        [*command, "--shard-mib", "1", *rest],
         start_new_session=True,
         env={**os.environ, "RAY_ADDRESS": ""},
         stdout=subprocess.DEVNULL,
@@ -45,9 +46,9 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
-def killed(source: Path, out: Path, shards: int, delay_s: float) -> int:
+def killed(source: Path, out: Path, shards: int, delay_s: float, *options: str) -> int:
     """Start `prepare`, kill it a little after so many shards are there; how many it then were."""
-    process = started(source, out)
+    process = started(source, out, *options)
     while process.poll() is None and len(list(out.glob("shard-*.tar"))) < shards:
         time.sleep(0.005)
     time.sleep(delay_s)

@@ -5,7 +5,7 @@ import json
 import random
 import shutil
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,11 +14,12 @@ import pytest
 
 from derain.data.manifest import INDEX, MANIFEST, Manifest, open_prepared, write_index
 from derain.data.manifest import write_manifest as write
+from derain.data.pairs import Pair
 from derain.data.shards import write_shard
 from derain.data.sources import find
 from derain.errors import DataError
 from derain.pipelines.verify import verify
-from tests.conftest import PairedFolder
+from tests.conftest import PairedFolder, scene_folder
 
 DAMAGES = 200
 
@@ -28,15 +29,27 @@ def prepared(paired_folder: PairedFolder, tmp_path: Path) -> Path:
     """Three shards of four small pairs."""
     source, out = paired_folder(12, width=24, height=16), tmp_path / "prepared"
     out.mkdir()
-    pairs = find("paired", source).pairs
-    written = [
+    return written(source, find("paired", source).pairs, out)
+
+
+def written(source: Path, pairs: Sequence[Pair], out: Path) -> Path:
+    shards = [
         write_shard(pairs[4 * n : 4 * n + 4], source, out / f"shard-{n:06d}.tar") for n in range(3)
     ]
-    entries = tuple(shard.entry for shard in written if shard.entry)
-    index = write_index(out / INDEX, (shard.rows for shard in written))
+    entries = tuple(shard.entry for shard in shards if shard.entry)
+    index = write_index(out / INDEX, (shard.rows for shard in shards))
     size = sum(entry.bytes for entry in entries)
     write(out, Manifest("paired", "train", 12, size, entries, index, "", {}))
     return out
+
+
+@pytest.fixture
+def scenes(tmp_path: Path) -> Path:
+    """The same of three scenes, each a shard of one sample: a clean picture and four rainy ones."""
+    out = tmp_path / "scenes"
+    out.mkdir()
+    source = scene_folder(tmp_path / "pictures", scenes=3, rains=4, width=24, height=16)
+    return written(source, find("rain14000", source, clean_once=True).pairs, out)
 
 
 def some_shard(folder: Path, draw: random.Random) -> Path:
@@ -96,7 +109,7 @@ def lose_a_member(folder: Path, draw: random.Random) -> None:
 def repeat_a_member(folder: Path, draw: random.Random) -> None:
     rebuild(
         some_shard(folder, draw),
-        lambda members: members.insert(draw.randrange(12), draw.choice(members)),
+        lambda members: members.insert(draw.randrange(len(members)), draw.choice(members)),
     )
 
 
@@ -167,12 +180,12 @@ def test_a_whole_dataset_has_no_problem(prepared: Path) -> None:
     assert done.manifest_sha256 == open_prepared(prepared).manifest.sha256()
 
 
-def test_every_damage_is_found(prepared: Path, tmp_path: Path) -> None:
+def test_every_damage_is_found(prepared: Path, scenes: Path, tmp_path: Path) -> None:
     missed = []
     for number in range(DAMAGES):
         draw = random.Random(number)
         folder = tmp_path / "damaged"
-        shutil.copytree(prepared, folder)
+        shutil.copytree((prepared, scenes)[number // len(KINDS) % 2], folder)
         damage = KINDS[number % len(KINDS)]
         damage(folder, draw)
         done = verify(folder)

@@ -2,22 +2,23 @@
 
 from pathlib import Path
 
+import pytest
 import ray
 
 from derain.pipelines.prepare import prepare
-from tests.conftest import PairedFolder
+from tests.conftest import scene_folder
 from tests.pipelines.test_prepare_kills import SHARDS, digests
 
 
-def test_one_worker_and_eight_write_the_same_bytes(
-    paired_folder: PairedFolder, tmp_path: Path
-) -> None:
-    source = paired_folder(SHARDS, width=450, height=420)
+@pytest.mark.parametrize("once", [False, True], ids=["each", "clean_once"])
+def test_one_worker_and_eight_write_the_same_bytes(once: bool, tmp_path: Path) -> None:
+    source = scene_folder(tmp_path / "source", SHARDS, rains=2, width=450, height=420)
     for workers in (1, 8):
         ray.init("local", num_cpus=workers, include_dashboard=False)
         try:
-            made = prepare("paired", source, tmp_path / str(workers), shard_mib=1)
+            out = tmp_path / str(workers)
+            made = prepare("rain14000", source, out, shard_mib=1, clean_once=once)
         finally:
             ray.shutdown()
-        assert made.shards == SHARDS
+        assert made.shards >= SHARDS
     assert digests(tmp_path / "1") == digests(tmp_path / "8")
