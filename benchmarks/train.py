@@ -1,8 +1,10 @@
 """What the platform costs a training step: our loop under Ray Train against a plain PyTorch loop.
 
 Both train the same network on the same batches with one thread, in turns: ours in a Ray Train
-worker, the plain loop in a process of its own that knows no Ray. Then two workers against one, on
-the same global batch.
+worker, the plain loop in a process of its own that knows no Ray. The plain loop has what ours has:
+our loader, NHWC in memory, L1, AdamW with `fused=True` and the same options, and it forgets
+gradients after the forward pass, which is the faster order. It looks at no loss, checks, logs and
+saves nothing. Then two workers against one, on the same global batch.
 """
 
 import itertools
@@ -22,12 +24,14 @@ from ray.train.torch import TorchTrainer
 
 from benchmarks.common import ROUNDS, Row, main, row
 from derain import cluster
+from derain.building import build_network, loss_of
 from derain.config import Config
 from derain.data.loader import Loader, Position
 from derain.data.order import Recipe
+from derain.device import place
 from derain.loop import Run
 from derain.parallel import Rank
-from derain.trainer import Trainer, build_network, loss_of, place
+from derain.trainer import Trainer
 
 WARM, STEPS = 3, 15
 PAIRS = 64
@@ -95,7 +99,10 @@ def plain() -> Iterator[None]:
     wanted, at = config(Path()), Position()
     network, batches = build_network(wanted), loader(wanted, Rank())
     network = network.to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=wanted.train.lr)
+    train = wanted.train
+    optimizer = torch.optim.AdamW(
+        network.parameters(), train.lr, train.betas, weight_decay=train.weight_decay, fused=True
+    )
     while True:
         batch = place(batches.batch(at), wanted.train)
         loss = (network(batch.rain) - batch.clean).abs().mean()

@@ -189,7 +189,7 @@ def train(
 
     loaded = load_config(config, profile=profile, overrides=overrides or ())
     if dry_run:
-        from derain.trainer import describe
+        from derain.building import describe
 
         planned = describe(loaded)
         _print(results, as_json, planned, _network_summary(planned["network"]) + loaded.to_yaml())

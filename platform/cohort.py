@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from derain.config.training import TrainConfig
 from derain.data.feed import BatchAt
 from derain.data.loader import Batch, Position
+from derain.device import place
 from derain.errors import DerainError
 from derain.loop import Course
 from derain.models import fingerprint, frozen_modules
-from derain.trainer import place
 
 log = logging.getLogger(__name__)
 

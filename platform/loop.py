@@ -16,16 +16,18 @@ import torch
 from torch import Tensor, nn
 
 from derain import checkpoint, guard
+from derain.building import fingerprints
 from derain.checkpoint import Checkpoint, State
 from derain.config import Config
 from derain.config.training import TrainConfig
 from derain.data.feed import BatchAt
 from derain.data.loader import Batch, Position
+from derain.device import place
 from derain.errors import DerainError, StoppedError, UsageError
 from derain.interrupt import Interrupt
 from derain.ledger import Ledger
 from derain.parallel import Rank, Underway
-from derain.trainer import Trainer, fingerprints, learning_rate, place
+from derain.trainer import Trainer, learning_rate
 from derain.upload import Uploader
 from derain.watchdog import Watchdog
 
@@ -172,12 +174,11 @@ class Run:
 
     def _hand_in(self, done: int, figures: Mapping[str, Tensor], share: float) -> None:
         """Send a step's figures to the other ranks, with this one's wishes; nobody waits for them
-        here, so a GPU goes on while they travel."""
+        here, the next step begins while they travel."""
         values = [value.float() * share for value in figures.values()]
         for wish in (self.interrupt.stop(), self.interrupt.due()):
             values.append(values[0].new_full((), float(wish)))
-        total = self.rank.total(torch.stack(values))
-        self._running.append((done, list(figures), Underway(total)))
+        self._running.append((done, list(figures), self.rank.send(torch.stack(values))))
 
     def _after(self, done: int) -> None:
         """What follows a step: figures, validation, a checkpoint, each where it is due."""

@@ -47,6 +47,10 @@ class Rank:
             dist.all_reduce(values)
         return values
 
+    def send(self, values: Tensor) -> "Underway":
+        """Values on their way to be summed over the ranks; nobody waits here."""
+        return Underway(values, dist.all_reduce(values, async_op=True) if self.world > 1 else None)
+
     def least(self, value: int, device: torch.device) -> int:
         """The smallest value of any rank."""
         values = torch.tensor([value], device=device)
@@ -68,7 +72,7 @@ def wrap(network: nn.Module, kind: Kind, device: torch.device, rank: Rank) -> nn
         fully_shard(network, mesh=mesh, ignored_params=frozen)
         return network
     ids = [device.index or 0] if device.type == "cuda" else None
-    return DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
+    return DistributedDataParallel(network, device_ids=ids, forward_sync_buffers=False)
 
 
 @contextlib.contextmanager
@@ -87,12 +91,15 @@ def exchanging(network: nn.Module, wanted: bool) -> Iterator[None]:
 
 
 class Underway:
-    """Values on their way from the device: a GPU goes on with the next step meanwhile."""
+    """Values on their way from the other ranks and from the device, while the next step runs."""
 
-    def __init__(self, values: Tensor) -> None:
+    def __init__(self, values: Tensor, work: dist.Work | None = None) -> None:
+        """`work` is what the other ranks have a part in."""
         self._values = values
+        self._work = work
         self._arrived: torch.cuda.Event | None = None
         if values.is_cuda:
+            self._wait()  # that is the GPU's stream, this process goes on
             self._values = torch.empty_like(values, device="cpu", pin_memory=True)
             self._values.copy_(values, non_blocking=True)
             self._arrived = torch.cuda.Event()
@@ -102,7 +109,13 @@ class Underway:
         """The values, once they are here."""
         if self._arrived is not None:
             self._arrived.synchronize()
+        else:
+            self._wait()
         return self._values.tolist()
+
+    def _wait(self) -> None:
+        if self._work is not None:
+            self._work.wait()
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -116,8 +129,9 @@ def own(tensors: Iterable[Tensor]) -> list[Tensor]:
 
 
 def like(full: Tensor, reference: Tensor) -> Tensor:
-    """A whole tensor, spread over the ranks as another one is."""
-    full = full.to(reference.device)
+    """A whole tensor, spread over the ranks and laid out in memory as another one is: the
+    optimiser's fused step goes through weights and its own numbers side by side."""
     if isinstance(reference, DTensor):
-        return distribute_tensor(full, reference.device_mesh, reference.placements)
-    return full
+        whole = full.to(reference.device).contiguous()
+        return distribute_tensor(whole, reference.device_mesh, reference.placements)
+    return torch.empty_like(reference, dtype=full.dtype).copy_(full)

@@ -10,13 +10,15 @@ import torch
 from torch import nn
 
 from derain import checkpoint
+from derain.building import build_network, loss_of
 from derain.cohort import Cohort, Shared
 from derain.config import Config
 from derain.data.loader import Batch, Position
+from derain.device import place
 from derain.errors import DerainError
 from derain.loop import Course, Run, follow
 from derain.parallel import Rank
-from derain.trainer import Trainer, build_network, loss_of, place
+from derain.trainer import Trainer
 from tests.tiny import config, loader
 
 DLS = {"pixel": "power", "schedule": {"kind": "power_anneal"}, "lambda_p": 0.0}

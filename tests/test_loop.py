@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,6 +17,7 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from derain import checkpoint
+from derain.building import build_network
 from derain.config import Config
 from derain.data.feed import feed
 from derain.data.loader import Loader
@@ -25,8 +27,18 @@ from derain.interrupt import Interrupt, ask_to_stop
 from derain.ledger import LEDGER
 from derain.loop import Outcome, follow
 from derain.parallel import Rank
-from derain.trainer import build_network, learning_rate
-from tests.tiny import Pixels, a_run, config, loader, ranks, run, without_noise
+from derain.trainer import learning_rate
+from tests.tiny import (
+    Pixels,
+    a_run,
+    assert_close,
+    config,
+    loader,
+    ranks,
+    room_for,
+    run,
+    without_noise,
+)
 
 
 def ledger(folder: Path) -> list[dict]:
@@ -133,8 +145,10 @@ def _rank(number: int, world: int, folder: Path) -> None:
         wanted = config(folder / name, num_workers=world, steps=6, clip_norm=0.5, **values)
         network = without_noise(build_network(wanted))
         if name == "auto" and not rank.leads:
-            network = _room_for(network, 1, [])
+            network = room_for(network, 1, [])
         run(wanted, rank=rank, network=network)
+    longer = config(folder / "resumed", num_workers=world, steps=9, clip_norm=0.5, parallel="fsdp2")
+    run(longer, rank=rank, network=without_noise(build_network(longer)))
     dist.destroy_process_group()
 
 
@@ -151,73 +165,25 @@ TOGETHER = {
 def test_ranks_together_take_the_step_of_one(tmp_path: Path, world: int) -> None:
     alone = config(tmp_path / "one", steps=6, clip_norm=0.5)
     run(alone, network=without_noise(build_network(alone)))
+    shutil.copytree(tmp_path / "one", tmp_path / "resumed")
     ranks(_rank, world, tmp_path)
     ids = [line["ids"] for line in ledger(tmp_path / "one")]
     for name in TOGETHER:
-        _assert_close(tmp_path / "one", tmp_path / name)
+        assert_close(tmp_path / "one", tmp_path / name)
         shared: list[list[int]] = [[] for _ in ids]
         for line in sorted(ledger(tmp_path / name), key=lambda line: (line["step"], line["rank"])):
             shared[line["step"]] += line["ids"]
         assert shared == ids
-    _assert_one_rank_goes_on(tmp_path)
+    _assert_each_goes_on_with_the_other(tmp_path)
 
 
-def _assert_close(one: Path, several: Path) -> None:
-    first, second = checkpoint.newest(one / "run"), checkpoint.newest(several / "run")
-    assert first is not None
-    assert second is not None
-    assert second.state.loss == pytest.approx(first.state.loss, rel=1e-4)
-    for expected, found in ((first.model(), second.model()), (first.ema(), second.ema())):
-        assert expected is not None
-        assert found is not None
-        for name, tensor in expected.items():
-            torch.testing.assert_close(found[name], tensor, atol=2e-5, rtol=2e-3)
-
-
-def _assert_one_rank_goes_on(folder: Path) -> None:
+def _assert_each_goes_on_with_the_other(folder: Path) -> None:
     """A checkpoint of FSDP2 is one like any other: optimiser, average and all."""
     for name in ("one", "fsdp2"):
         longer = config(folder / name, steps=9, clip_norm=0.5)
         run(longer, network=without_noise(build_network(longer)))
-    _assert_close(folder / "one", folder / "fsdp2")
-
-
-def test_micro_batches_add_up_to_the_batch(tmp_path: Path) -> None:
-    for name, size in (("whole", None), ("parts", 3)):
-        wanted = config(tmp_path / name, micro_batch_size=size)
-        run(wanted, network=without_noise(build_network(wanted)))
-    _assert_close(tmp_path / "whole", tmp_path / "parts")
-
-
-def _room_for(network: nn.Module, crops: int, seen: list[int]) -> nn.Module:
-    """The network, for whose larger batches torch's own allocator is asked for what nobody has; it
-    notes how many crops it is given."""
-
-    def ask(_module: nn.Module, given: tuple[torch.Tensor]) -> None:
-        seen.append(len(given[0]))
-        if len(given[0]) > crops:
-            torch.empty(2**60, dtype=torch.uint8)
-
-    network.register_forward_pre_hook(ask)
-    return network
-
-
-def test_micro_batches_are_the_largest_that_fit(tmp_path: Path) -> None:
-    """Five crops are too many, four are not; the run begins at an epoch's last batch, of three."""
-    seen: list[int] = []
-    for name, size in (("whole", None), ("parts", "auto")):
-        run(config(tmp_path / name, steps=1, batch_size=8, micro_batch_size=None))
-        wanted = config(tmp_path / name, steps=4, batch_size=8, micro_batch_size=size)
-        network = without_noise(build_network(wanted))
-        run(wanted, network=_room_for(network, 4, seen) if size else network)
-    assert seen == [8, 4, 3, 4, 4, 3]  # two trials, then batches of 3, 8 and 3 crops
-    _assert_close(tmp_path / "whole", tmp_path / "parts")
-
-
-def test_a_crop_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
-    wanted = config(tmp_path, micro_batch_size="auto")
-    with pytest.raises(DerainError, match="Not even one crop fits"):
-        run(wanted, network=_room_for(build_network(wanted), 0, []))
+    assert_close(folder / "one", folder / "fsdp2")
+    assert_close(folder / "one", folder / "resumed")
 
 
 def test_a_compiled_network_trains_as_it_is_and_goes_on_without(
@@ -231,7 +197,7 @@ def test_a_compiled_network_trains_as_it_is_and_goes_on_without(
         follow(trained.course(), loader(wanted).batch, wanted.train)
         assert hasattr(trained.trainer._forward, "_orig_mod") == compiled
         assert run(wanted.replaced({"train.compile": False, "train.steps": 3}, "test")).steps == 3
-    _assert_close(tmp_path / "eager", tmp_path / "compiled")
+    assert_close(tmp_path / "eager", tmp_path / "compiled")
 
 
 SMALLER = {

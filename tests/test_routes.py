@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from derain.building import build_network, loss_of
 from derain.config import Config
 from derain.data.loader import Batch, Position
 from derain.models import build
 from derain.parallel import Rank
 from derain.routes import rainy_batches, routes_of
-from derain.trainer import Trainer, build_network, loss_of
+from derain.trainer import Trainer
 
 SMALL = {
     "encoder_weights": "random",

@@ -6,17 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 import torch.multiprocessing as mp
 from torch import nn
 
 from derain import checkpoint
+from derain.building import build_network, loss_of
 from derain.config import Config
 from derain.data.loader import Loader
 from derain.data.order import Recipe
 from derain.loop import Outcome, Run, follow
 from derain.parallel import Rank
-from derain.trainer import Trainer, build_network, loss_of
+from derain.trainer import Trainer
 
 NETWORK = {
     "name": "fclip_unet",
@@ -120,3 +122,29 @@ def run(
     reported = figures if figures is not None else []
     course = a_run(config, reported, rank=rank, network=network, **hooks).course()
     return follow(course, loader(config, rank).batch, config.train)
+
+
+def assert_close(one: Path, several: Path) -> None:
+    """The newest checkpoints of two runs are equal, to rounding."""
+    first, second = checkpoint.newest(one / "run"), checkpoint.newest(several / "run")
+    assert first is not None
+    assert second is not None
+    assert second.state.loss == pytest.approx(first.state.loss, rel=1e-4)
+    for expected, found in ((first.model(), second.model()), (first.ema(), second.ema())):
+        assert expected is not None
+        assert found is not None
+        for name, tensor in expected.items():
+            torch.testing.assert_close(found[name], tensor, atol=2e-5, rtol=2e-3)
+
+
+def room_for(network: nn.Module, crops: int, seen: list[int]) -> nn.Module:
+    """The network, for whose larger batches torch's own allocator is asked for what nobody has; it
+    notes how many crops it is given."""
+
+    def ask(_module: nn.Module, given: tuple[torch.Tensor]) -> None:
+        seen.append(len(given[0]))
+        if len(given[0]) > crops:
+            torch.empty(2**60, dtype=torch.uint8)
+
+    network.register_forward_pre_hook(ask)
+    return network

@@ -14,10 +14,10 @@ from derain.config.networks import CLIPRPNConfig
 from derain.data.cache import Pixels
 from derain.data.loader import open_all
 from derain.data.manifest import Prepared, open_prepared
+from derain.device import pick_device
 from derain.errors import DataError, UsageError, WeightsError
 from derain.models.perception import RainPerception, zero_shot_counts
 from derain.routes import rainy_batches
-from derain.trainer import pick_device
 
 log = logging.getLogger(__name__)
 

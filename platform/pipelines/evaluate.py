@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from derain import checkpoint
+from derain.building import restore_network
 from derain.config.training import DataConfig
 from derain.data.cache import Pixels
 from derain.data.loader import open_all
@@ -21,7 +22,6 @@ from derain.metrics import quantised, score
 from derain.pipelines.scorecard import Shown, markdown
 from derain.predictor import Predictor, load_model_folder
 from derain.tracking import registry
-from derain.trainer import restore_network
 
 log = logging.getLogger(__name__)
 

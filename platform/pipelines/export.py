@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from derain import checkpoint, exported
+from derain.building import restore_network
 from derain.config.networks import network_config
 from derain.errors import UsageError, WeightsError
 from derain.models import build
@@ -14,7 +15,6 @@ from derain.models.published import load_published
 from derain.models.weights import load_strictly, read_state_dict
 from derain.predictor import NETWORK_FILE, load_model_folder, save_model_folder
 from derain.tracking import registry
-from derain.trainer import restore_network
 
 FORMATS = ("folder", *exported.SUFFIXES)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from derain import checkpoint
+from derain.building import restore_network
 from derain.config import Config
 from derain.data.cache import TarPixels
 from derain.data.manifest import open_prepared
@@ -15,7 +16,6 @@ from derain.pipelines.run import IDENTITY, RESULT, read_json
 from derain.predictor import save_model_folder
 from derain.tracking import registry
 from derain.tracking.registry import Registered
-from derain.trainer import restore_network
 
 
 def register(folder: str | Path, name: str, *, trust: bool = False) -> Registered:

@@ -14,12 +14,14 @@ import torch
 from torch import nn
 
 from derain import checkpoint
+from derain.building import build_network, loss_of, restore_network
 from derain.cohort import Cohort, Shared
 from derain.config import Config
 from derain.data.feed import feed
 from derain.data.loader import open_all, open_loader
 from derain.data.manifest import open_prepared
 from derain.data.pictures import encode_png
+from derain.device import pick_device
 from derain.interrupt import Interrupt
 from derain.ledger import LEDGER
 from derain.loop import Course, Outcome, Report, Run, follow
@@ -30,7 +32,7 @@ from derain.pipelines.validation import Validation
 from derain.predictor import Predictor
 from derain.routes import routes_of
 from derain.tracking.runs import RunLog
-from derain.trainer import Trainer, build_network, loss_of, pick_device, restore_network
+from derain.trainer import Trainer
 from derain.upload import Remote, Uploader
 
 RESULT = "result.json"

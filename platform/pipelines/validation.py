@@ -8,11 +8,11 @@ from torch import nn
 from derain.config import Config
 from derain.data.loader import open_all
 from derain.data.manifest import open_prepared
+from derain.device import pick_device
 from derain.metrics import score
 from derain.parallel import Rank
 from derain.pipelines.evaluate import METRICS
 from derain.predictor import Predictor
-from derain.trainer import pick_device
 
 
 class Validation:

@@ -13,14 +13,16 @@ import ray
 import torch
 from torch import nn
 
+from derain.building import build_network, loss_of, without_weights
 from derain.config import Config
 from derain.data.loader import Batch, Position
 from derain.data.manifest import open_prepared
+from derain.device import pick_device, place
 from derain.errors import DerainError
 from derain.parallel import Rank
 from derain.pipelines.train import expected_error, wants_gpu
 from derain.predictor import Predictor
-from derain.trainer import Trainer, build_network, loss_of, pick_device, place, without_weights
+from derain.trainer import Trainer
 from derain.tune.search import rungs_of
 from derain.tune.space import plan
 

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 
 from derain import checkpoint
+from derain.building import restore_network
 from derain.config import Config
 from derain.data.loader import open_all
 from derain.data.manifest import open_prepared
 from derain.data.pictures import encode_png
 from derain.pipelines.evaluate import gallery
 from derain.predictor import Predictor
-from derain.trainer import restore_network
 from derain.tune import figures
 
 FOLDER = "report"

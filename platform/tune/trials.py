@@ -17,6 +17,7 @@ import ray.tune
 import torch
 
 from derain import checkpoint
+from derain.building import build_network, without_weights
 from derain.config import Config
 from derain.errors import DerainError, OccupiedError, StoppedError
 from derain.models.cost import cost
@@ -34,7 +35,6 @@ from derain.pipelines.run import (
 )
 from derain.pipelines.train import run_under_ray_train
 from derain.tracking.runs import RunLog
-from derain.trainer import build_network, without_weights
 from derain.tune.search import Outcome
 
 log = logging.getLogger(__name__)

@@ -15,13 +15,13 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from derain import checkpoint, cluster
+from derain.building import build_network, loss_of
 from derain.errors import DerainError, OccupiedError, StoppedError, UsageError, WeightsError
 from derain.ledger import LEDGER
 from derain.pipelines.progress import read_figures
 from derain.pipelines.resume import claim, config_to_resume
 from derain.pipelines.run import GALLERY, RESULT, read_json
 from derain.pipelines.train import check_room, expected_error, resume, train
-from derain.trainer import build_network, loss_of
 
 
 def ledger(folder: Path) -> dict[int, list[int]]:

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from derain import checkpoint
+from derain.building import build_network, loss_of
 from derain.config import Config
 from derain.data.feed import feed
 from derain.data.loader import Loader
@@ -23,7 +24,7 @@ from derain.data.order import Recipe
 from derain.ledger import LEDGER
 from derain.loop import Run, follow
 from derain.parallel import Rank
-from derain.trainer import Trainer, build_network, loss_of
+from derain.trainer import Trainer
 
 SAMPLES, EPOCHS, BATCH = 997, 3, 4
 KILLS = {0: 34, 1: 33, 2: 33}
