@@ -127,11 +127,16 @@ class Writable(Protocol):
 
 @contextlib.contextmanager
 def _renamed(path: Path) -> Iterator[Path]:
-    """A hidden name beside a file's own, which takes its place unless there is an exception."""
+    """A hidden name beside a file's own, which takes its place unless there is an exception.
+
+    An OSError names the file: that of a full disk knows only a number.
+    """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         yield temporary
         temporary.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -1,6 +1,7 @@
 """Source layout -> prepared dataset, one Ray Data task a shard."""
 
 import contextlib
+import errno
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +19,7 @@ from derain.data.card import CARD, CROISSANT, card, croissant
 from derain.data.manifest import Manifest, Quarantined, write_manifest
 from derain.data.shards import write_shard
 from derain.data.sources import Naming
-from derain.errors import DataError, DerainError
+from derain.errors import DataError, DerainError, StorageError
 from derain.pipelines import parts, target
 from derain.pipelines import plan as plans
 from derain.pipelines.parts import Joined, Kept
@@ -69,7 +70,8 @@ def prepare(
     Pictures are inspected (`headers.inspect`); with `decode` they are decoded as well. With
     `clean_once` the pairs of one clean picture are one WebDataset sample, which has it once; the
     index has a row a pair in any case. Source and target may be s3:// or gs://. Raises DataError,
-    OccupiedError or StorageError; nothing unfinished has a manifest.
+    OccupiedError, or StorageError for a store or a disk that fails; nothing unfinished has a
+    manifest.
     """
     began = time.monotonic()
     place, folder = files.located(source), files.located(out)
@@ -79,7 +81,7 @@ def prepare(
     settings |= {} if share == (0.0, 1.0) else {"share": list(share)}
     settings |= {"decode": True} if decode else {}
     settings |= {"clean_once": True} if clean_once else {}
-    with cluster.connected(), _errors_of_tasks():
+    with cluster.connected(), _explained():
         plan, lines = _planned(dataset, place, folder, split, settings, naming, share, without)
         if strict and plan.quarantined:
             raise _strict_error(plan.quarantined)
@@ -116,17 +118,36 @@ def _warn(manifest: Manifest) -> None:
 
 
 @contextlib.contextmanager
-def _errors_of_tasks() -> Iterator[None]:
-    """Raise an expected error of a task as it was raised there, without Ray's wrapping."""
+def _explained() -> Iterator[None]:
+    """Raise an expected error of a task as it was raised there, and that of a disk with advice."""
     try:
         yield
-    except ray.exceptions.RayError as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, DerainError):
-            cause = getattr(cause, "cause", None) or cause.__cause__
-        if type(cause) is type(error) or cause is None:
-            raise
-        raise cause from None
+    except (ray.exceptions.RayTaskError, OSError) as error:
+        cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
+        if isinstance(cause, DerainError):
+            raise cause from None
+        if isinstance(cause, OSError):
+            raise _disk_error(cause) from error
+        raise
+
+
+_ADVICE = {
+    errno.ENOSPC: "Make room there",
+    errno.EDQUOT: "Make room there",
+    errno.EFBIG: "Allow larger files there (`ulimit -f`)",
+    errno.EROFS: "Make it writable",
+    errno.EACCES: "Give yourself the right to it",
+    errno.EPERM: "Give yourself the right to it",
+}
+
+
+def _disk_error(error: OSError) -> StorageError:
+    """What failed, where, and what to do; the error of another kind keeps its words."""
+    advice = _ADVICE.get(error.errno or 0, "Set that right")
+    return StorageError(
+        f"{error.filename or 'prepare'}: {error.strerror or error}. {advice}, then run the same "
+        "`derainctl prepare` again: it keeps the shards that are finished."
+    )
 
 
 def _planned(*given: Any) -> tuple[Plan, ray.ObjectRef]:
@@ -164,18 +185,27 @@ def _write_shards(plan: Plan, lines: ray.ObjectRef) -> None:
     made = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
         _write_some, batch_size=None, fn_kwargs={"plan": ray.put(plan), "lines": lines}
     )
-    for _ in made.iter_rows():
-        pass
+    for row in made.iter_rows():
+        if row["failed"]:
+            raise StorageError(row["failed"])
 
 
 def _write_some(
     batch: dict[str, np.ndarray], plan: ray.ObjectRef, lines: ray.ObjectRef
 ) -> dict[str, np.ndarray]:
-    """The shards of one task; returns nothing but their numbers."""
+    """The shards of one task; returns why it could not go on, if so.
+
+    As a value, since of an exception in a task Ray Data passes on nothing but a text.
+    """
     known, text = ray.get([plan, lines])
-    for number in batch["number"]:
-        _write_one(known, text, int(number))
-    return {"number": batch["number"]}
+    failed = ""
+    try:
+        with _explained():
+            for number in batch["number"]:
+                _write_one(known, text, int(number))
+    except StorageError as error:
+        failed = str(error)
+    return {"failed": np.array([failed])}
 
 
 def _write_one(plan: Plan, lines: np.ndarray, number: int) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import resource
 import tarfile
 from pathlib import Path
 
@@ -101,6 +102,21 @@ def test_unusable_pairs_are_left_out_with_a_reason(
     assert "not a readable picture" in reasons["rain/000.png"]
     assert "clean/001.png" in reasons["rain/001.png"]
     assert "40 x 32, but clean/002.png: 8 x 8" in reasons["rain/002.png"]
+
+
+def test_a_file_that_finds_no_room_is_named_and_leaves_nothing(
+    paired_folder: PairedFolder, tmp_path: Path
+) -> None:
+    source = paired_folder(3)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large.*/a\.tar") as raised:
+            shard_of(source, tmp_path / "a.tar")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert raised.value.filename == str(tmp_path / "a.tar")
+    assert not list(tmp_path.glob("*a.tar*"))
 
 
 def test_a_shard_without_a_usable_pair_is_not_written(

@@ -13,6 +13,7 @@ import webdataset
 from derain.config import Config
 from derain.data.loader import Position, open_loader
 from derain.data.manifest import INDEX, MANIFEST, open_prepared
+from derain.errors import StorageError
 from derain.pipelines.leaks import leaks
 from derain.pipelines.parts import PARTS
 from derain.pipelines.prepare import prepare
@@ -96,7 +97,7 @@ def test_it_is_verified_goes_on_and_shows_its_leaks(place: Path, tmp_path: Path)
     once, broken = place / "once", tmp_path / "broken"
     (broken / PARTS).mkdir(parents=True)
     (broken / INDEX).mkdir()  # where no file can be written: all shards are made, no manifest
-    with pytest.raises(OSError, match=INDEX):
+    with pytest.raises(StorageError, match=INDEX):
         prepare("rain14000", place / "source", broken, shard_mib=1, clean_once=True)
     (broken / INDEX).rmdir()
     (broken / "shard-000001.tar").unlink()

@@ -19,7 +19,7 @@ import webdataset
 from PIL import Image
 
 from derain.data.manifest import INDEX, MANIFEST, open_prepared
-from derain.errors import DataError, OccupiedError
+from derain.errors import DataError, OccupiedError, StorageError
 from derain.pipelines.parts import PARTS
 from derain.pipelines.prepare import PreparedSummary, prepare
 
@@ -91,7 +91,7 @@ def test_an_interrupted_call_is_continued_to_the_same_bytes(source: Path, tmp_pa
     expected = prepared(source, whole)
     (broken / PARTS).mkdir(parents=True)
     (broken / INDEX).mkdir()  # where no file can be written: all shards are made, no manifest
-    with pytest.raises(OSError, match=INDEX):
+    with pytest.raises(StorageError, match=INDEX):
         prepared(source, broken)
     assert not (broken / MANIFEST).exists()
     with pytest.raises(DataError, match="not a finished prepared dataset"):
@@ -107,6 +107,22 @@ def test_an_interrupted_call_is_continued_to_the_same_bytes(source: Path, tmp_pa
     assert (broken / "shard-000002.tar").stat().st_mtime_ns == kept
     assert not (broken / PARTS).exists()
     assert len(open_prepared(broken)) == SHARDS
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_shard_that_cannot_be_written_is_one_message(source: Path, tmp_path: Path) -> None:
+    """The soak has a full disk; here a folder is where a shard should be."""
+    out = tmp_path / "out"
+    (out / PARTS).mkdir(parents=True)
+    (out / "shard-000001.tar").mkdir()
+    expected = (
+        r"^\S+/out/shard-000001\.tar: Is a directory\. .*then run the same `derainctl prepare`"
+    )
+    with pytest.raises(StorageError, match=expected):
+        prepared(source, out)
+    assert not (out / MANIFEST).exists()
+    (out / "shard-000001.tar").rmdir()
+    assert prepared(source, out).manifest_sha256 == prepared(source, tmp_path / "b").manifest_sha256
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -220,7 +236,7 @@ def test_a_picture_that_changed_during_an_interruption_is_read_again(
     picture.write_bytes(with_resolution(data, 1))
     (broken / PARTS).mkdir(parents=True)
     (broken / INDEX).mkdir()  # where no file can be written: all shards are made, no manifest
-    with pytest.raises(OSError, match=INDEX):
+    with pytest.raises(StorageError, match=INDEX):
         prepared(source, broken)
     (broken / INDEX).rmdir()
     stat = picture.stat()

@@ -1,4 +1,4 @@
-"""A disk that is full or turns read-only during a run: a clear error, the last checkpoint whole.
+"""A disk that is full or turns read-only: a clear error, the last checkpoint or shard whole.
 
 Needs root, for the file systems of its own.
 """
@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 
 from derain import checkpoint
-from derain.errors import DerainError
+from derain.data.manifest import MANIFEST
+from derain.errors import DerainError, StorageError
+from derain.pipelines.prepare import prepare
+from derain.pipelines.verify import verify
+from tests.conftest import scene_folder
 from tests.soak.soak_kills import config, train
 from tests.soak.stack import needs_root
 
@@ -58,3 +62,21 @@ def test_a_disk_that_turns_read_only_stops_the_run(small_disk: Path) -> None:
     assert saved.state.step == 9
     mount("-o", "remount,rw", str(small_disk))
     train(wanted.replaced({"train.steps": 18}, "soak"), 0)
+
+
+def test_a_full_disk_stops_prepare_and_room_lets_it_go_on(small_disk: Path, tmp_path: Path) -> None:
+    source, out = scene_folder(tmp_path / "source", 8, rains=2, width=450, height=420), tmp_path
+    whole = prepare("rain14000", source, out / "whole", shard_mib=1)
+    full = small_disk / "out"
+    with pytest.raises(StorageError, match=r"\.tar: No space left on device\. Make room"):
+        prepare("rain14000", source, full, shard_mib=1)
+    kept = len(list(full.glob("shard-*.tar")))
+    assert not (full / MANIFEST).exists()
+    mount("-o", "remount,size=64m", str(small_disk))
+    done = prepare("rain14000", source, full, shard_mib=1)
+    assert done.manifest_sha256 == whole.manifest_sha256
+    assert verify(full).ok
+    mount("-o", "remount,ro", str(small_disk))
+    with pytest.raises(StorageError, match="Read-only file system"):
+        prepare("rain14000", source, small_disk / "another", shard_mib=1)
+    print(f"\nprepare: disk full with {kept} of {whole.shards} shards written; the same bytes")
