@@ -5,17 +5,16 @@ needs them, so that --help answers at once.
 """
 
 import dataclasses
-import json
 import logging
-import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, TextIO
+from typing import Annotated, Literal, NoReturn, TextIO
 
 import typer
 
+from derain import output
 from derain.errors import ConfigError, DerainError, UsageError
+from derain.output import Results
 
 INTERRUPTED = 130
 
@@ -63,11 +62,11 @@ def synthesize(
     as_json: Json = False,
 ) -> None:
     """Render rain on clean photographs, as a paired folder."""
-    results = _results()
+    results = Results(as_json)
     from derain.data.synthesis import synthesize
 
     done = synthesize(clean, out, count=count, seed=seed, density=density, size_px=size_px)
-    _print(results, as_json, done, f"{done.pairs} pairs in {done.folder}")
+    results.show(done, f"{done.pairs} pairs in {done.folder}")
 
 
 @app.command()
@@ -77,15 +76,15 @@ def datasets(
     as_json: Json = False,
 ) -> None:
     """List the known datasets: pairs, layout, where to get them, terms."""
-    results = _results()
+    results = Results(as_json)
     from derain.pipelines.datasets import datasets
 
     rows = [dataclasses.asdict(row) for row in datasets(root, names)]
     if as_json or names:
-        text = "\n\n".join(map(_dataset_entry, rows))
-        _print(results, as_json, {"datasets": rows}, text)
+        text = "\n\n".join(map(output.dataset_entry, rows))
+        results.show({"datasets": rows}, text)
     else:
-        _print_datasets(results, rows, with_found=root is not None)
+        results.show_datasets(rows, with_found=root is not None)
 
 
 @app.command()
@@ -112,7 +111,7 @@ def prepare(
     as_json: Json = False,
 ) -> None:
     """Turn a dataset as published into shards, index and manifest."""
-    results = _results()
+    results = Results(as_json)
     from derain.data.sources import naming, share_of
     from derain.pipelines.leaks import shared_pictures
     from derain.pipelines.prepare import prepare
@@ -133,7 +132,7 @@ def prepare(
     text = f"{done.pairs} pairs, {done.shards} shards in {done.folder}"
     if done.quarantined:
         text += f"; {len(done.quarantined)} pictures left out, see its manifest.json"
-    _print(results, as_json, done, text)
+    results.show(done, text)
 
 
 @app.command()
@@ -142,12 +141,12 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Check every byte of a prepared dataset; exit code 1 if any is another one."""
-    results = _results()
+    results = Results(as_json)
     from derain.pipelines.verify import verify
 
     done = verify(prepared)
     text = f"{done.pairs} pairs in {done.shards} shards are whole: {done.manifest_sha256}"
-    _print(results, as_json, done, text if done.ok else "\n".join(map(str, done.problems)))
+    results.show(done, text if done.ok else "\n".join(map(str, done.problems)))
     if not done.ok:
         raise typer.Exit(1)
 
@@ -162,14 +161,14 @@ def leaks(
     as_json: Json = False,
 ) -> None:
     """Find clean pictures that are in both of two prepared datasets."""
-    results = _results()
+    results = Results(as_json)
     from derain.pipelines.leaks import DISTANCE, leaks
     from derain.pipelines.leaks_report import summary, write_report
 
     found = leaks(train, test, distance=DISTANCE if distance is None else distance)
     if report is not None:
         write_report(found, report)
-    _print(results, as_json, found, "\n".join(summary(found)))
+    results.show(found, "\n".join(summary(found)))
     if strict and found.matches:
         raise typer.Exit(1)
 
@@ -184,7 +183,7 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train one network."""
-    results = _results()
+    results = Results(as_json)
     from derain.config import load_config, parse_overrides
 
     loaded = load_config(config, profile=profile, overrides=overrides or ())
@@ -192,7 +191,7 @@ def train(
         from derain.building import describe
 
         planned = describe(loaded)
-        _print(results, as_json, planned, _network_summary(planned["network"]) + loaded.to_yaml())
+        results.show(planned, output.network_summary(planned["network"]) + loaded.to_yaml())
         return
     from derain.pipelines import train
 
@@ -203,7 +202,7 @@ def train(
 
         given = parse_overrides(overrides or ())
         result = train.resume(config_to_resume(loaded, resume, given))
-    _print(results, as_json, result, _run_summary(result))
+    results.show(result, output.run_summary(result))
 
 
 @app.command()
@@ -216,7 +215,7 @@ def sweep(
     as_json: Json = False,
 ) -> None:
     """Train every trial of a search space, rank them, register the best."""
-    results = _results()
+    results = Results(as_json)
     from derain.config import load_config, parse_overrides
 
     loaded = load_config(config, profile=profile, overrides=overrides or ()) if config else None
@@ -232,11 +231,11 @@ def sweep(
         raise UsageError("Give a config file such as configs/ldfps.yaml, or --resume NAME.")
     elif dry_run:
         planned = sweep.describe(loaded)
-        _print(results, as_json, planned, _plan_summary(planned, loaded.to_yaml()))
+        results.show(planned, output.plan_summary(planned, loaded.to_yaml()))
         return
     else:
         result = sweep.sweep(loaded)
-    _print(results, as_json, result, report.summary(result["report"]) + _next_steps(result))
+    results.show(result, report.summary(result["report"]) + output.next_steps(result))
 
 
 @app.command()
@@ -252,26 +251,14 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score a model on prepared datasets."""
-    results = _results()
+    results = Results(as_json)
     from derain.pipelines.evaluate import evaluate
 
     protocols = protocol or ["rain13k"]
     result = evaluate(
         model, prepared, protocols=protocols, report=report, trust=trust, stride=stride
     )
-    rows = [["dataset", "pictures", "protocol", "PSNR-Y", "SSIM-Y", "input PSNR-Y", "input SSIM-Y"]]
-    rows += [
-        [
-            item["name"],
-            str(item["pictures"]),
-            name,
-            *_figures(found["metrics"]),
-            *_figures(found["input"]),
-        ]
-        for item in result["datasets"]
-        for name, found in item["by_protocol"].items()
-    ]
-    _print(results, as_json, result, _columns(rows))
+    results.show(result, output.scores(result))
 
 
 @app.command()
@@ -284,15 +271,13 @@ def density(
     as_json: Json = False,
 ) -> None:
     """Count which prompt CLIP matches to pictures of each rain density, as Table 1 does."""
-    results = _results()
+    results = Results(as_json)
     from derain.config import load_config
     from derain.pipelines.density import density
 
     loaded = load_config(config, profile=profile, overrides=overrides or ())
     found = density(loaded, prepared, label)
-    rows = [[label, *found["prompts"]]]
-    rows += [[truth, *map(str, counts)] for truth, counts in found["counts"].items()]
-    _print(results, as_json, found, _columns(rows))
+    results.show(found, output.matches(found, label))
 
 
 @app.command()
@@ -305,11 +290,11 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Derain pictures."""
-    results = _results()
+    results = Results(as_json)
     from derain.pipelines.predict import predict
 
     written = predict(model, inputs, out, trust=trust, stride=stride)
-    _print(results, as_json, {"pictures": written}, "\n".join(written))
+    results.show({"pictures": written}, "\n".join(written))
 
 
 @app.command()
@@ -322,11 +307,11 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a model for other tools: ONNX, torch.export, or a plain model folder."""
-    results = _results()
+    results = Results(as_json)
     from derain.pipelines.export import export
 
     written = export(model, out, format, size_px=_height_width(size), trust=trust)
-    _print(results, as_json, {"written": str(written), "format": format}, str(written))
+    results.show({"written": str(written), "format": format}, str(written))
 
 
 @app.command(name="import")
@@ -340,12 +325,12 @@ def import_(
     as_json: Json = False,
 ) -> None:
     """Make published weights a model folder, to evaluate, predict with and export."""
-    results = _results()
+    results = Results(as_json)
     from derain.config import parse_overrides
     from derain.pipelines.export import import_weights
 
     folder, what = import_weights(weights, out, network, parse_overrides(overrides or ()))
-    _print(results, as_json, {"folder": str(folder), "weights": what}, f"{what} in {folder}")
+    results.show({"folder": str(folder), "weights": what}, f"{what} in {folder}")
 
 
 @app.command()
@@ -356,42 +341,32 @@ def register(
     as_json: Json = False,
 ) -> None:
     """Make a scored checkpoint a version of a registered model."""
-    results = _results()
+    results = Results(as_json)
     from derain.pipelines.register import register
 
     done = register(checkpoint, name, trust=trust)
-    _print(results, as_json, done, f"{done.name} version {done.version}, {done.alias}")
+    results.show(done, f"{done.name} version {done.version}, {done.alias}")
 
 
 @app.command()
-def promote(name: str, version: int) -> None:
+def promote(name: str, version: int, as_json: Json = False) -> None:
     """Make a version the champion."""
+    results = Results(as_json)
     from derain.tracking.registry import promote
 
-    promote(name, version)
+    done = promote(name, version)
+    results.show(done, f"{done.name} version {done.version}, {', '.join(done.aliases)}")
 
 
 @app.command()
 def models(as_json: Json = False) -> None:
     """List the registered model versions."""
-    results = _results()
+    results = Results(as_json)
     from derain.tracking.registry import models
 
     found = models()
-    rows = [["model", "version", "aliases", "PSNR-Y", "trained with"]]
-    rows += [
-        [
-            item.name,
-            str(item.version),
-            ", ".join(item.aliases),
-            item.tags.get("psnr_y", "")[:6],
-            item.tags.get("profile", ""),
-        ]
-        for item in found
-    ]
-    _print(
-        results, as_json, {"models": [dataclasses.asdict(item) for item in found]}, _columns(rows)
-    )
+    rows = [dataclasses.asdict(item) for item in found]
+    results.show({"models": rows}, output.versions(rows))
 
 
 @app.command()
@@ -448,59 +423,6 @@ def _log_to_stderr() -> None:
     logger.handlers = [_ToStderr()]
 
 
-def _results() -> TextIO:
-    """The real stdout, kept for results: whatever else prints there goes to stderr from now on."""
-    sys.stdout.flush()
-    kept = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return kept
-
-
-def _print(results: TextIO, as_json: bool, value: Any, text: str) -> None:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = dataclasses.asdict(value)
-    document = json.dumps(value, indent=2, default=os.fspath) if as_json else text.rstrip("\n")
-    print(document, file=results, flush=True)
-
-
-def _dataset_entry(row: Mapping[str, Any]) -> str:
-    """One dataset as text: what it is, then its folders."""
-    lines = [f"{row['name']}: {row['title']}. {row['about']}", f"pairs: {_pairs_of(row)}"]
-    lines += [f"from: {row['where']}", f"licence: {row['terms']}"]
-    lines += [f"found: {line}" for line in _found_lines(row)]
-    return "\n".join([*lines, *(f"  {line}" for line in row["layout"].splitlines())])
-
-
-def _print_datasets(
-    results: TextIO, rows: Sequence[Mapping[str, Any]], *, with_found: bool
-) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("dataset", "what", "pairs", "licence", box=box.SIMPLE_HEAD)
-    if with_found:
-        table.add_column("found")
-    for row in rows:
-        pairs = _pairs_of(row).replace(", ", "\n")
-        cells = [row["name"], row["about"], pairs, row["terms"]]
-        table.add_row(*cells, *(["\n".join(_found_lines(row)) or "-"] if with_found else []))
-    Console(file=results, markup=False).print(table)
-    print("Layout and source of one: derainctl datasets NAME", file=results, flush=True)
-
-
-def _pairs_of(row: Mapping[str, Any]) -> str:
-    splits = row["splits"].items()
-    return ", ".join(f"{split} {' or '.join(map(str, counts)) or '?'}" for split, counts in splits)
-
-
-def _found_lines(row: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{folder}: {', '.join(f'{split} {count}' for split, count in counts.items())}"
-        for folder, counts in row["found"].items()
-    ]
-
-
 def _height_width(size: str | None) -> tuple[int, int] | None:
     if size is None:
         return None
@@ -508,62 +430,6 @@ def _height_width(size: str | None) -> tuple[int, int] | None:
     if not (width.isdigit() and height.isdigit()):
         raise UsageError(f"--size {size}: expected WIDTHxHEIGHT, for example 256x192.")
     return int(height), int(width)
-
-
-def _run_summary(result: Mapping[str, Any]) -> str:
-    psnr, ssim = _figures(result["metrics"])
-    given = result["input"]["psnr_y"]
-    return (
-        f"{result['run']}: PSNR-Y {psnr} dB, SSIM-Y {ssim} (rainy input {given:.3f} dB), "
-        f"checkpoint {result['checkpoint']}"
-    )
-
-
-def _network_summary(network: Mapping[str, int]) -> str:
-    trained, frozen = network["trained_parameters"] / 1e6, network["frozen_parameters"] / 1e6
-    macs = network["macs"] / 1e9
-    return (
-        f"# {trained:.3f} M trained and {frozen:.3f} M frozen parameters, "
-        f"{macs:.2f} G multiply-adds for a picture of 256x256\n"
-    )
-
-
-def _plan_summary(planned: Mapping[str, Any], resolved: str) -> str:
-    estimate = planned["estimate"]
-    names = "\n".join(
-        f"  {trial['name']}: {trial['params'] or 'depends on the results of earlier trials'}"
-        for trial in planned["trials"]
-    )
-    size = "not timed: this machine cannot run a trial"
-    if estimate["seconds"] is not None:
-        minutes, gpu_hours = estimate["seconds"] / 60, estimate["gpu_hours"]
-        gib = estimate["disk_bytes"] / 2**30
-        size = f"{estimate['steps']:,} steps, about {minutes:.0f} minutes, "
-        size += f"{gpu_hours:.1f} GPU-hours, {gib:.2f} GiB of checkpoints"
-    head = f"{planned['name']}, profile {planned['profile']}: {len(planned['trials'])} trials"
-    return f"{head}, {size}\n{names}\n\n{resolved}"
-
-
-def _next_steps(result: Mapping[str, Any]) -> str:
-    registered = result["registered"]
-    if not registered:
-        return "\nNext: derainctl ui"
-    model = f"models:/{registered['name']}@{registered['alias']}"
-    return f"\nNext: derainctl ui, or derainctl predict {model} PICTURES --out FOLDER"
-
-
-def _figures(metrics: Mapping[str, float]) -> list[str]:
-    return [f"{metrics['psnr_y']:.3f}", f"{metrics['ssim_y']:.4f}"]
-
-
-def _columns(rows: Sequence[Iterable[str]]) -> str:
-    """Rows as aligned columns."""
-    table = [list(row) for row in rows]
-    widths = [max(len(row[at]) for row in table) for at in range(len(table[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in table
-    )
 
 
 if __name__ == "__main__":

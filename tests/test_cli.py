@@ -174,31 +174,6 @@ def test_an_unpaired_picture_stops_a_strict_prepare(
     assert not (tmp_path / "out").exists()
 
 
-def test_stdout_is_one_document_whoever_else_prints(tmp_path: Path) -> None:
-    code = (
-        "import os, sys\nfrom derain import cli\nimport derain.data.synthesis as synthesis\n"
-        "render = synthesis.synthesize\n"
-        "def noisy(*given, **named):\n"
-        "    print('a library prints')\n"
-        "    os.write(1, b'a C library prints')\n"
-        "    os.system('echo a child prints')\n"
-        "    return render(*given, **named)\n"
-        "synthesis.synthesize = noisy\n"
-        "cli.main()"
-    )
-    arguments = ["synthesize", "out", "--count", "1", "--size-px", "32", "--json"]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["pairs"] == 1
-    assert all(f"a {who} prints" in done.stderr for who in ("library", "C library", "child"))
-
-
 def test_a_dry_run_prints_the_resolved_config_and_does_nothing(
     config: Path, tmp_path: Path
 ) -> None:

@@ -442,7 +442,8 @@ def test_every_address_of_a_model_leads_to_its_folder(
 def test_promotion_moves_the_alias(register: Any, uri: str, client: MlflowClient) -> None:
     register("promoted", 30.0)
     register("promoted", 20.0)
-    registry.promote("promoted", 2, uri)
+    promoted = registry.promote("promoted", 2, uri)
+    assert (promoted.version, promoted.aliases) == (2, ("champion",))
     assert client.get_registered_model("promoted").aliases == {"champion": 2}
     with pytest.raises(UsageError, match="no version 9"):
         registry.promote("promoted", 9, uri)

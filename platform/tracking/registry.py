@@ -105,7 +105,7 @@ def register(
     return Registered(name, int(created.version), alias, reason)
 
 
-def promote(name: str, version: int, uri: str | None = None) -> None:
+def promote(name: str, version: int, uri: str | None = None) -> ModelVersion:
     """Make a version the champion, whatever its figures are.
 
     Raises:
@@ -123,6 +123,8 @@ def promote(name: str, version: int, uri: str | None = None) -> None:
         ) from error
     if str(aliases.get(CHALLENGER)) == str(version):
         client.delete_registered_model_alias(name, CHALLENGER)
+        aliases = {alias: at for alias, at in aliases.items() if alias != CHALLENGER}
+    return _listed(chosen, {alias: int(at) for alias, at in aliases.items()})
 
 
 def models(uri: str | None = None) -> list[ModelVersion]:
