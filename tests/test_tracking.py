@@ -300,7 +300,8 @@ def test_what_the_store_refuses_for_good_holds_up_nothing(
 
 
 @pytest.mark.parametrize(
-    ("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")]
+    ("error", "status"),
+    [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED"), (SystemExit, "KILLED")],
 )
 def test_how_a_run_ended_is_recorded(
     uri: str, client: MlflowClient, error: type[BaseException], status: str

@@ -53,8 +53,8 @@ FOR_GOOD = frozenset(
 class RunLog:
     """One MLflow run as a context manager; with `parent_run_id` a child of that run.
 
-    The run ends as FINISHED, or SCHEDULED after `pause`, as KILLED on KeyboardInterrupt, and as
-    FAILED on any other exception.
+    The run ends as FINISHED, or SCHEDULED after `pause`, as KILLED where the process was told to
+    end (Ctrl-C, and SIGTERM, which Ray raises as SystemExit), and as FAILED on any other exception.
     Whatever is recorded is kept on disk at once and sent by a thread of its own, so a store that is
     slow, locked or away holds nothing up and loses nothing (see `spool`). An instance belongs to
     one thread.
@@ -119,7 +119,9 @@ class RunLog:
     ) -> None:
         """End the run, once all is sent or `END_WAITS_S` have passed."""
         status = self._ends_as
-        interrupted = kind is not None and issubclass(kind, KeyboardInterrupt | StoppedError)
+        interrupted = kind is not None and (
+            issubclass(kind, StoppedError) or not issubclass(kind, Exception)
+        )
         if kind is not None:
             status = "KILLED" if interrupted else "FAILED"
         self._record(status=status)
