@@ -1,13 +1,15 @@
 """The command line: exit codes, one message on stderr, one JSON document on stdout."""
 
 import json
+import logging
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from derain import cli
+from derain.errors import ConfigError
 
 COMMAND = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n" + (
     "from derain.cli import main; main()"
@@ -60,17 +63,45 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-def derainctl(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", COMMAND, *map(str, arguments)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+@dataclass(frozen=True)
+class Done:
+    """What a command left."""
+
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-def refused(done: subprocess.CompletedProcess[str], *named: str) -> None:
+Derainctl = Callable[..., Done]
+
+
+@pytest.fixture
+def derainctl(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Derainctl]:
+    """Calls the command line in the test's folder, in this process, which has torch and Ray."""
+    logger = logging.getLogger("derain")
+    handlers, level = logger.handlers, logger.level
+
+    def call(*arguments: object) -> Done:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["derainctl", *map(str, arguments)])
+        capfd.readouterr()
+        stdout = os.dup(1)  # a command takes it for its results
+        try:
+            with pytest.raises(SystemExit) as ended:
+                cli.main()
+        finally:
+            os.dup2(stdout, 1)
+            os.close(stdout)
+        return Done(int(ended.value.code or 0), *capfd.readouterr())
+
+    yield call
+    logger.handlers = handlers
+    logger.setLevel(level)
+
+
+def refused(done: Done, *named: str) -> None:
     """One message that names what is wrong, nothing on stdout, exit code 2."""
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
@@ -132,55 +163,58 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 @pytest.mark.usefixtures("config")
-def test_wrong_input_is_one_message(arguments: list[str], named: str, tmp_path: Path) -> None:
+def test_wrong_input_is_one_message(
+    derainctl: Derainctl, arguments: list[str], named: str, tmp_path: Path
+) -> None:
     before = sorted(tmp_path.rglob("*"))
-    refused(derainctl(*arguments, cwd=tmp_path), named)
+    refused(derainctl(*arguments), named)
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_an_error_in_the_file_names_its_line(config: Path, tmp_path: Path) -> None:
+def test_an_error_in_the_file_names_its_line(derainctl: Derainctl, config: Path) -> None:
     config.write_text(config.read_text().replace("steps:", "stpes:"))
     line = config.read_text().splitlines().index("  stpes: 4") + 1
-    refused(derainctl("train", config, cwd=tmp_path), f"small.yaml:{line}", "`train.stpes`")
+    refused(derainctl("train", config), f"small.yaml:{line}", "`train.stpes`")
 
 
-def test_debug_shows_the_traceback(tmp_path: Path) -> None:
-    done = derainctl("--debug", "train", "gone.yaml", cwd=tmp_path)
-    assert done.returncode != 0
-    assert "Traceback" in done.stderr
-    assert "ConfigError" in done.stderr
+def test_debug_shows_the_traceback(derainctl: Derainctl) -> None:
+    with pytest.raises(ConfigError, match=r"gone\.yaml"):
+        derainctl("--debug", "train", "gone.yaml")
 
 
-def test_an_occupied_folder_is_left_alone(tmp_path: Path, config: Path) -> None:
+def test_an_occupied_folder_is_left_alone(
+    derainctl: Derainctl, tmp_path: Path, config: Path
+) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "thesis.tex").write_text("years of work")
-    refused(derainctl("synthesize", out, "--count", 1, cwd=tmp_path), "out")
+    refused(derainctl("synthesize", out, "--count", 1), "out")
     run = tmp_path / "runs" / "small"
     run.mkdir(parents=True)
     (run / "thesis.tex").write_text("years of work")
-    refused(derainctl("train", config, cwd=tmp_path), "small")
+    refused(derainctl("train", config), "small")
     assert [path.name for path in (*out.iterdir(), *run.iterdir())] == ["thesis.tex"] * 2
     assert not (tmp_path / "mlflow.db").exists()
 
 
+@pytest.mark.usefixtures("ray_cluster")
 def test_an_unpaired_picture_stops_a_strict_prepare(
-    paired_folder: PairedFolder, tmp_path: Path
+    derainctl: Derainctl, paired_folder: PairedFolder, tmp_path: Path
 ) -> None:
     source = paired_folder(1)
     Image.new("RGB", (40, 32)).save(source / "clean" / "alone.png")
-    done = derainctl("prepare", "paired", source, "out", "--strict", cwd=tmp_path)
+    done = derainctl("prepare", "paired", source, "out", "--strict")
     refused(done, "clean/alone.png", "--strict")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_dry_run_prints_the_resolved_config_and_does_nothing(
-    config: Path, tmp_path: Path
+    derainctl: Derainctl, config: Path, tmp_path: Path
 ) -> None:
     before = sorted(tmp_path.rglob("*"))
     arguments = ["train", config, "--dry-run", "--set", "train.lr=0.5"]
-    as_json = json.loads(derainctl(*arguments, "--json", cwd=tmp_path).stdout)["config"]
-    as_text = yaml.safe_load(derainctl(*arguments, cwd=tmp_path).stdout)
+    as_json = json.loads(derainctl(*arguments, "--json").stdout)["config"]
+    as_text = yaml.safe_load(derainctl(*arguments).stdout)
     assert as_json == as_text
     assert as_json["train"]["lr"] == 0.5
     assert sorted(tmp_path.rglob("*")) == before

@@ -10,9 +10,10 @@ import torch
 from derain.config import Config
 from derain.errors import ConfigError, UsageError, WeightsError
 from derain.models import build
+from derain.parallel import Rank
 from derain.pipelines.evaluate import evaluate, load_predictor
 from derain.pipelines.export import export, import_weights
-from derain.pipelines.train import train
+from derain.pipelines.run import RESULT, Place, read_json, run_in_this_process
 from derain.predictor import Predictor, load_model_folder, save_model_folder
 
 SMALL = {"width": 8, "encoder_blocks": [1, 1], "decoder_blocks": [1, 1], "middle_blocks": 1}
@@ -86,15 +87,16 @@ def test_a_class_of_the_users_is_a_network_but_not_by_surprise(
     assert np.array_equal(ours, Predictor(network).derain(picture()))
 
 
-@pytest.mark.usefixtures("store")
 def test_a_class_that_is_not_ours_is_trained_scored_and_exported(
-    tiny: dict[str, Any], rain_datasets: tuple[Path, Path], tmp_path: Path
+    tiny: dict[str, Any], rain_datasets: tuple[Path, Path], tmp_path: Path, store: str
 ) -> None:
-    """A convolution from torchvision: a class that every worker can import."""
+    """A convolution from torchvision, in one process: its workers import it in the same way."""
     options = {"in_channels": 3, "out_channels": 3, "norm_layer": None, "activation_layer": None}
     model = {"name": "torchvision.ops:Conv2dNormActivation", **options}
     tree = {**tiny, "name": "plugin", "model": model, "output_dir": str(tmp_path)}
-    result = train(Config.model_validate(tree))
+    config = Config.model_validate(tree)
+    run_in_this_process(config, Place(store), Rank())
+    result = read_json(config.folder / RESULT)
     assert result["steps"] == tiny["train"]["steps"]
     assert result["loss"]["last"] < result["loss"]["first"]
     saved, held_out = result["checkpoint"], [str(rain_datasets[1])]
