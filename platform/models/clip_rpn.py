@@ -132,6 +132,8 @@ class CLIPRPN(nn.Module):
             )
             for _ in range(1 if routing == "single" else len(prompts))
         )
+        if len(self.experts) > 1:  # here and not above `grouped`: it imports torch's compiler
+            self._grouped = torch.compiler.disable(grouped, recursive=False)
 
     def forward(
         self,
@@ -212,4 +214,4 @@ class CLIPRPN(nn.Module):
             return self.experts[0](x)
         if torch.compiler.is_exporting():  # a graph has fixed shapes: all experts, one counts
             return mixed(self.experts, x, F.one_hot(route, len(self.experts)).to(x.dtype))
-        return grouped(self.experts, x, route)
+        return self._grouped(self.experts, x, route)

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 Outputs = tuple[Tensor, ...]
 
 
-@torch.compiler.disable(recursive=False)  # sizes depend on values: only the experts are compiled
 def grouped(
     experts: nn.ModuleList,
     x: Float[Tensor, "batch 3 height width"],
@@ -17,7 +16,8 @@ def grouped(
 
     Pictures are sorted by route, cut, and put back in order: nothing is padded and no picture is
     computed twice. Every expert returns the same number of tensors, batch first. One copy of the
-    counts to the host is all that waits for the device.
+    counts to the host is all that waits for the device. Sizes depend on values: torch.compile must
+    leave this function out and take the experts alone.
 
     Raises ValueError for a route outside [0, len(experts)).
     """
