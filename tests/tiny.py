@@ -76,7 +76,7 @@ def without_noise(network: nn.Module) -> nn.Module:
 def ranks(work: Callable[..., None], world: int, *arguments: object) -> None:
     """Call `work(number, world, *arguments)` in so many processes that can form a group."""
     # Forked from one process that has imported torch: that takes longer than what they do.
-    multiprocessing.set_forkserver_preload(["tests.tiny"])
+    multiprocessing.set_forkserver_preload(["tests.tiny", "torch._dynamo"])  # for the optimiser
     mp.start_processes(work, (world, *arguments), nprocs=world, start_method="forkserver")
 
 
