@@ -70,7 +70,9 @@ class Case:
             network = plain(network)
         if name != "plain":
             network = network.to(memory_format=torch.channels_last)
-        return torch.compile(network) if name == "compiled" else network
+        if name == "compiled":  # LDFPS draws the same noise as eager
+            return torch.compile(network, options={"fallback_random": True})
+        return network
 
     def work(self, name: str) -> Callable[[], Tensor]:
         """A call in which a contestant does the step once; it returns the picture."""
