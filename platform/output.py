@@ -133,7 +133,7 @@ def plan_summary(planned: Mapping[str, Any], resolved: str) -> str:
     if estimate["seconds"] is not None:
         minutes, gpu_hours = estimate["seconds"] / 60, estimate["gpu_hours"]
         gib = estimate["disk_bytes"] / 2**30
-        size = f"{estimate['steps']:,} steps, about {minutes:.0f} minutes, "
+        size = f"{estimate['steps']:,} steps, about {minutes:.0f} min, "
         size += f"{gpu_hours:.1f} GPU-hours, {gib:.2f} GiB of checkpoints"
     head = f"{planned['name']}, profile {planned['profile']}: {len(planned['trials'])} trials"
     return f"{head}, {size}\n{names}\n\n{resolved}"

@@ -64,7 +64,7 @@ def estimate(config: Config, at_once: int) -> dict[str, Any]:
     seconds = START_S + busy / at_once * per_worker
     share = config.sweep.gpu_fraction if wants_gpu(config) else 0
     log.info(
-        "sweep: about %.0f minutes (%.0f ms a step, %d trials at once)",
+        "sweep: about %.0f min (%.0f ms a step, %d trials at once)",
         max(1, seconds / 60), pace.seconds_a_step * 1000, at_once,
     )  # fmt: skip
     return {

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from derain import checkpoint
 from derain.building import restore_network
@@ -215,7 +216,7 @@ class Text:
         parts = [f"# {self.title}", "\n".join(rows), "\n".join(f"- {line}" for line in self.lines)]
         for picture in self.pictures:
             parts += [f"![{picture.title}]({picture.file})", f"{picture.title}."]
-        parts += ["## Search space", f"```json\n{self._space()}\n```"]
+        parts += ["## Search space", f"```yaml\n{self._space()}\n```"]
         return "\n\n".join(parts) + "\n"
 
     def html(self, folder: Path) -> str:
@@ -240,7 +241,8 @@ class Text:
 
     def _space(self) -> str:
         assert self.config.sweep is not None
-        return json.dumps(self.config.sweep.model_dump(mode="json")["space"], indent=2)
+        tree = self.config.sweep.model_dump(mode="json", exclude_none=True)["space"]
+        return yaml.safe_dump(tree, sort_keys=False, default_flow_style=None).rstrip()
 
 
 def _embedded(folder: Path, picture: Picture) -> str:
