@@ -72,7 +72,9 @@ def wrap(network: nn.Module, kind: Kind, device: torch.device, rank: Rank) -> nn
         fully_shard(network, mesh=mesh, ignored_params=frozen)
         return network
     ids = [device.index or 0] if device.type == "cuda" else None
-    return DistributedDataParallel(network, device_ids=ids, forward_sync_buffers=False)
+    return DistributedDataParallel(
+        network, device_ids=ids, forward_sync_buffers=False, gradient_as_bucket_view=True
+    )
 
 
 @contextlib.contextmanager

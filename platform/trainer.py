@@ -229,7 +229,13 @@ class Trainer:
         spread = self._config.train.parallel == "fsdp2" and self._rank.world > 1
         if spread:
             return network.to(self._device)
-        return network.to(self._device).to(memory_format=layout(self._config.train))
+        network = network.to(self._device).to(memory_format=layout(self._config.train))
+        # NHWC and NCHW are one for a weight of 1 x 1, and its gradient comes with NCHW's strides:
+        # where they differ, DDP's exchange warns of it.
+        for weight in network.parameters():
+            if weight.shape[2:] == (1, 1):
+                weight.data = weight.data.flatten(1).unflatten(1, weight.shape[1:])
+        return network
 
     def _losses(self, batch: Batch[Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """The total loss and its terms, with those that the network itself adds."""
