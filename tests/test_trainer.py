@@ -1,11 +1,13 @@
-"""The rate of a step; what a step does is seen in whole runs (`test_loop.py`)."""
+"""The rate and the gradients of a step; what it does is seen in whole runs (`test_loop.py`)."""
 
 from pathlib import Path
 
 import pytest
 
+from derain.data.loader import Position
+from derain.device import place
 from derain.trainer import learning_rate
-from tests.tiny import config
+from tests.tiny import a_run, config, loader
 
 
 def test_learning_rate_warms_up_and_follows_a_cosine(tmp_path: Path) -> None:
@@ -15,3 +17,15 @@ def test_learning_rate_warms_up_and_follows_a_cosine(tmp_path: Path) -> None:
     assert rates[60] == pytest.approx(0.6)
     assert rates[-1] == pytest.approx(0.2, abs=1e-3)
     assert max(rates) == rates[10] == pytest.approx(1.0)
+
+
+def test_gradients_lie_in_memory_as_their_weights_do(tmp_path: Path) -> None:
+    """1 x 1 weights too, whose NHWC and NCHW are one but for their strides."""
+    network = {"name": "nafnet", "width": 4, "encoder_blocks": [1], "decoder_blocks": [1]}
+    values = {"model": network, "loss": {"perceptual": "none"}}
+    wanted = config(tmp_path).replaced(values, "test")
+    trainer = a_run(wanted, []).trainer
+    trainer.step(0, place(loader(wanted).batch(Position()), wanted.train))
+    trained = [weight for weight in trainer.network.parameters() if weight.requires_grad]
+    assert any(weight.shape[2:] == (1, 1) for weight in trained)
+    assert [weight.grad.stride() for weight in trained] == [w.stride() for w in trained]
