@@ -46,7 +46,7 @@ def seed_all(device: torch.device, seed: int) -> None:
     """Begin the chance of a run's device, and of the CPU, at a seed.
 
     Not by torch.manual_seed: for every kind of device that is not there it takes down the stack, in
-    case it comes, which takes 0.3 ms a step.
+    case it comes, which takes 0.08 ms in a shallow one.
     """
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
