@@ -2,8 +2,9 @@
 
 `located` gives a Path for a local place, else a RemotePath: it has those methods of Path that this
 package uses and reaches its bytes through pyarrow. Credentials, region and endpoint come from the
-environment (AWS_*, AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS). Every request has a time
-limit and a bounded number of tries; a body of another length than the store says is fetched again.
+environment (AWS_*, AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS, STORAGE_EMULATOR_HOST). Every
+request has a time limit and a bounded number of tries; a body of another length than the store says
+is fetched again.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Protocol, TypeVar, cast
 
@@ -186,13 +188,16 @@ class RemotePath(PurePosixPath):
         return [Stat(info.size, info.mtime_ns, info.mtime_ns) for info in infos]
 
     def iterdir(self) -> "Iterator[RemotePath]":
-        """What is in the folder; nothing where there is none."""
-        return (self / PurePosixPath(info.path).name for info in self._listed(recursive=False))
+        """What is in the folder; nothing where there is none.
+
+        From all names below: pyarrow lists no folder of gs:// that has no object of its own.
+        """
+        yield from (self / name for name in sorted({name.split("/")[0] for name in self.walk()}))
 
     def walk(self) -> Iterator[str]:
         """Names of all files below this folder."""
         start = len(self._key()) + 1
-        for info in self._listed(recursive=True):
+        for info in self._listed():
             if info.type == pa.fs.FileType.File:
                 yield info.path[start:]
 
@@ -249,8 +254,8 @@ class RemotePath(PurePosixPath):
     def _kind(self) -> Any:
         return self._tried(lambda: self._store.get_file_info(self._key())).type
 
-    def _listed(self, *, recursive: bool) -> Iterable[Any]:
-        selector = pa.fs.FileSelector(self._key(), allow_not_found=True, recursive=recursive)
+    def _listed(self) -> Iterable[Any]:
+        selector = pa.fs.FileSelector(self._key(), allow_not_found=True, recursive=True)
         return cast(Iterable[Any], self._tried(lambda: self._store.get_file_info(selector)))
 
     def _read(self, offset: int = 0, length: int | None = None) -> bytes:
@@ -283,7 +288,17 @@ class RemotePath(PurePosixPath):
 @functools.cache
 def _store(scheme: str) -> pa.fs.FileSystem:
     if scheme == "gs:":
-        return pa.fs.GcsFileSystem()
+        limit = timedelta(seconds=REQUESTS * TIMEOUT_S)
+        emulator = os.environ.get("STORAGE_EMULATOR_HOST")  # as Google's own clients name it
+        if not emulator:
+            return pa.fs.GcsFileSystem(retry_time_limit=limit)
+        protocol, _, host = emulator.rpartition("://")
+        return pa.fs.GcsFileSystem(
+            anonymous=True,
+            scheme=protocol or "http",
+            endpoint_override=host,
+            retry_time_limit=limit,
+        )
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     return pa.fs.S3FileSystem(
         endpoint_override=endpoint,

@@ -35,7 +35,13 @@ class FaultyStore(ThreadingHTTPServer):
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**KEYS, "AWS_ENDPOINT_URL": self.url, "AWS_EC2_METADATA_DISABLED": "true"}
+        """For a client that is to meet the faults."""
+        return _environment(self.url)
+
+    @property
+    def faultless(self) -> dict[str, str]:
+        """For one that asks the store itself."""
+        return _environment("http://{}:{}".format(*self.behind))
 
     def fault(self) -> str:
         """What happens to this request."""
@@ -105,20 +111,35 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing: requests are counted, not printed."""
 
 
+def _environment(url: str) -> dict[str, str]:
+    addresses = {"AWS_ENDPOINT_URL": url, "STORAGE_EMULATOR_HOST": url}
+    return {**KEYS, **addresses, "AWS_EC2_METADATA_DISABLED": "true"}
+
+
 @contextmanager
-def faulty_store(seed: int = 0) -> Iterator[FaultyStore]:
-    """A store with an empty bucket; without faults until they are set."""
-    behind = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    behind.start()
-    store = FaultyStore(behind.get_host_and_port(), seed)
+def faulty(behind: tuple[str, int], seed: int = 0) -> Iterator[FaultyStore]:
+    """What stands before a store; without faults until they are set."""
+    store = FaultyStore(behind, seed)
     thread = threading.Thread(target=store.serve_forever, daemon=True)
     thread.start()
-    made = http.client.HTTPConnection(*store.behind)
-    made.request("PUT", f"/{BUCKET}", headers={"Authorization": "AWS4 any/20260101/us-east-1/s3/"})
-    assert made.getresponse().status == 200
     try:
         yield store
     finally:
         store.shutdown()
         store.server_close()
+
+
+@contextmanager
+def faulty_store(seed: int = 0) -> Iterator[FaultyStore]:
+    """An S3 with an empty bucket."""
+    behind = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    behind.start()
+    try:
+        with faulty(behind.get_host_and_port(), seed) as store:
+            made = http.client.HTTPConnection(*store.behind)
+            headers = {"Authorization": "AWS4 any/20260101/us-east-1/s3/"}
+            made.request("PUT", f"/{BUCKET}", headers=headers)
+            assert made.getresponse().status == 200
+            yield store
+    finally:
         behind.stop()

@@ -1,5 +1,6 @@
-"""s3:// through a store that fails: bounded retries, then the right bytes or an error."""
+"""s3:// through a store that fails: bounded retries, then the right bytes or an error; gs://."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from derain.data.manifest import open_prepared
 from derain.errors import DataError, StorageError, UsageError
 from tests.conftest import PairedFolder
 from tests.data.faulty_store import BUCKET, FaultyStore
+from tests.data.gcs_server import gcs_server
 from tests.data.test_loader import prepared
 
 
@@ -19,7 +21,18 @@ def folder(object_store: FaultyStore) -> Path:  # noqa: ARG001
     return files.located(f"s3://{BUCKET}/folder")
 
 
-def test_the_methods_of_path(folder: Path) -> None:
+@pytest.fixture
+def google(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    with gcs_server() as (host, port):
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://{host}:{port}")
+        files._store.cache_clear()
+        yield files.located(f"gs://{BUCKET}/folder")
+        files._store.cache_clear()
+
+
+@pytest.mark.parametrize("store", ["folder", "google"])
+def test_the_methods_of_path(store: str, request: pytest.FixtureRequest) -> None:
+    folder: Path = request.getfixturevalue(store)
     assert not folder.exists()
     with files.new_file(folder / "a/b.txt") as file:
         file.write(b"abc" * 1000)
@@ -92,3 +105,14 @@ def test_a_damaged_shard_in_a_store_leaves_no_cache(
     with pytest.raises(DataError, match=r"shard-000001\.tar: .* expected \d+ bytes"):
         open_pixels(open_prepared(folder), folder=tmp_path / "far", budget_gib=1)
     assert not list((tmp_path / "far").glob("*.rgb*"))
+
+
+def test_a_cache_is_filled_from_google(
+    google: Path, paired_folder: PairedFolder, tmp_path: Path
+) -> None:
+    local = prepared(paired_folder(5), tmp_path / "prepared")
+    for path in local.folder.iterdir():
+        (google / path.name).write_bytes(path.read_bytes())
+    far = open_pixels(open_prepared(google), folder=tmp_path / "far", budget_gib=1)
+    near = open_pixels(local, folder=tmp_path / "near", budget_gib=1)
+    assert all(np.array_equal(far[sample], near[sample]) for sample in range(5))
