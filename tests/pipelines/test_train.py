@@ -1,12 +1,12 @@
 """A run under Ray Train: what it leaves, how it goes on, and what a killed worker costs."""
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -227,16 +227,18 @@ def kill_worker(folder: Path) -> None:
     while not list(folder.glob("checkpoints/step-*")) and time.monotonic() < deadline:
         time.sleep(0.1)
     for pid in children(os.getpid()):
-        if b"RayTrainWorker" in Path(f"/proc/{pid}/cmdline").read_bytes():
-            os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            if b"RayTrainWorker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(pid, signal.SIGKILL)
 
 
-def children(parent: int) -> Iterator[int]:
+def children(parent: int) -> list[int]:
     """All processes below one, whoever started them in between."""
-    for task in Path(f"/proc/{parent}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            yield int(child)
-            yield from children(int(child))
+    found: list[int] = []
+    for task in Path(f"/proc/{parent}/task").glob("*"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            found += [int(child) for child in (task / "children").read_text().split()]
+    return [*found, *(below for child in found for below in children(child))]
 
 
 def test_an_error_in_the_worker_comes_back_as_it_is(trained: Any, tmp_path: Path) -> None:
