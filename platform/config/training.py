@@ -109,7 +109,8 @@ class TrainConfig(Section):
     parallel: Literal["ddp", "fsdp2"] = "ddp"
     """Several workers hold the whole network each, or share its weights and optimiser state."""
     compile: bool = False
-    """torch.compile: minutes once, then faster steps; the figures differ in the last digits."""
+    """torch.compile: minutes once, and not faster on every device (docs/benchmarks.md); the figures
+    differ in the last digits."""
     micro_batch_size: int | Literal["auto"] | None = Field(None)
     """Crops at once in a worker, whose gradients add up to the batch's; `auto` takes the most that
     fit in memory, null the whole batch."""
