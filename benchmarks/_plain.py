@@ -28,7 +28,8 @@ def plain(network: nn.Module) -> nn.Module:
 
 
 def convnext_block(self: ConvNeXtBlock, x: Tensor) -> Tensor:
-    y = self.depthwise(x).permute(0, 2, 3, 1)
+    weight, bias = self.depthwise.weight, self.depthwise.bias
+    y = F.conv2d(x, weight, bias, padding=3, groups=len(weight)).permute(0, 2, 3, 1)
     y = self.gamma * self.project(F.gelu(self.expand(self.norm(y))))
     return x + self.drop_path(y.permute(0, 3, 1, 2))
 

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from derain.models.depthwise import DepthwiseConv2d
 from derain.models.slabs import in_slabs
 
 LDFPSKind = Literal["multiplicative", "additive", "statistics"]
@@ -24,7 +25,7 @@ class ConvNeXtBlock(nn.Module):
 
     def __init__(self, channels: int, layer_scale: float = 1e-6, drop_path: float = 0.0) -> None:
         super().__init__()
-        self.depthwise = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
+        self.depthwise = DepthwiseConv2d(channels, 7)
         self.norm = nn.LayerNorm(channels, eps=1e-6)
         self.expand = nn.Linear(channels, 4 * channels)
         self.project = nn.Linear(4 * channels, channels)
