@@ -8,6 +8,7 @@ import errno
 import logging
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 SIDES = ("rain", "clean")
 LINE_EVERY_S = 15.0
+_WRITE_EVERY_S = 0.1
 _PAIRS_A_TASK = 2
 """Few enough that many cores are busy to the end of a shard of some hundred pairs."""
 
@@ -76,7 +78,8 @@ def fill(prepared: Prepared, where: Places, path: Path) -> None:
         with _explained(path.parent, size), temporary.open("wb") as out:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(out.fileno(), 0, size)  # a full disk is known before the work
-            _decode_all(prepared, where, out)
+            with _written_meanwhile(out):
+                _decode_all(prepared, where, out)
             os.fsync(out.fileno())
             temporary.replace(path)
             log.info("cache: made in %.1f s: %s", time.monotonic() - began, path)
@@ -148,6 +151,27 @@ def _write_at(out: BinaryIO, offset: int, picture: np.ndarray) -> None:
     while data:
         written = os.pwrite(out.fileno(), data, offset)
         offset, data = offset + written, data[written:]
+
+
+@contextlib.contextmanager
+def _written_meanwhile(out: BinaryIO) -> Iterator[None]:
+    """The disk writes while the cores decode, which leaves little for the last sync.
+
+    Raises OSError at the end of the block where it could not.
+    """
+    done = threading.Event()
+    with ThreadPoolExecutor(1) as writer:
+        written = writer.submit(_write_until, done, out)
+        try:
+            yield
+        finally:
+            done.set()
+        written.result()
+
+
+def _write_until(done: threading.Event, out: BinaryIO) -> None:
+    while not done.wait(_WRITE_EVERY_S):
+        os.fsync(out.fileno())
 
 
 @contextlib.contextmanager

@@ -48,7 +48,7 @@ def decode(data: bytes, name: str) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data)) as image:
             _refuse_unusual(image, name)
-            return np.asarray(image.convert("RGB"))
+            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     except DataError:
         raise
     except Exception as error:  # Pillow raises many kinds for damaged files
