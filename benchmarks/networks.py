@@ -108,10 +108,12 @@ def rows(rounds: int, given: argparse.Namespace) -> list[Row]:
         for size in given.size
         for step in given.step
     ]
+    # Memory first: a step's gigabytes stay with this process, and another has no room beside it.
+    peaks = [_memory(case, given.peers) for case in cases]
     return [
         found
-        for case in cases
-        for found in (_speed(case, given.peers, rounds), _memory(case, given.peers))
+        for case, peak in zip(cases, peaks, strict=True)
+        for found in (_speed(case, given.peers, rounds), peak)
     ]
 
 
