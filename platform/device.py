@@ -31,10 +31,8 @@ def place(batch: Batch[np.ndarray], train: TrainConfig) -> Batch[Tensor]:
 
     def tensor(pictures: np.ndarray) -> Tensor:
         host = torch.from_numpy(np.ascontiguousarray(pictures))
-        if device.type == "cuda":
-            host = (
-                host.pin_memory()
-            )  # torch keeps it until the copy, which nobody waits for, is done
+        if device.type == "cuda":  # torch keeps it until the copy, which nobody waits for, is done
+            host = host.pin_memory()
         nchw = host.to(device, non_blocking=True).permute(0, 3, 1, 2)
         return nchw.to(torch.float32, memory_format=wanted).div_(255)
 

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 SIDES = ("rain", "clean")
 LINE_EVERY_S = 15.0
 _WRITE_EVERY_S = 0.1
+"""How long decoded pixels wait until the disk is told to take them."""
 _PAIRS_A_TASK = 2
 """Few enough that many cores are busy to the end of a shard of some hundred pairs."""
 
