@@ -185,6 +185,9 @@ def _write_shards(plan: Plan, lines: ray.ObjectRef) -> None:
     made = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
         _write_some, batch_size=None, fn_kwargs={"plan": ray.put(plan), "lines": lines}
     )
+    # Else Ray Data runs one task for its first second, until it knows its share of the cluster.
+    # Ray itself starts no more tasks than there are cores.
+    made.context.op_resource_reservation_enabled = False
     for row in made.iter_rows():
         if row["failed"]:
             raise StorageError(row["failed"])
