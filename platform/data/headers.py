@@ -3,7 +3,7 @@
 PNG: every chunk, its CRC-32, the beginning of the pixels' stream and the end mark, so a changed or
 missing byte is found. JPEG: every segment of the header, the sizes and the end mark; its pixels
 carry no check sum, so a changed byte among them is found by nobody, decoders included. Other kinds
-of files are decoded (`pictures.decode`).
+of files are decoded (`pictures.decode`), and so are those whose text may say that they are turned.
 
 CRC-32 is that of zlib-ng: a thirteenth of the time of Python's own.
 """
@@ -24,6 +24,9 @@ _PNG_KINDS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGB w
 _DEPTHS = {0: (1, 2, 4, 8), 2: (8,), 3: (1, 2, 4, 8)}
 """Bits a channel that have a plain 8-bit RGB meaning, by kind; alpha has none."""
 _ORIENTATION = 0x0112
+_TURNING = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
+"""Beginnings of PNG's texts that may hold an orientation; there are many ways to write it."""
+_XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _FRAMES = frozenset({0xC0, 0xC1, 0xC2})
 """JPEG's start of frame: baseline, extended, progressive. The others are not in use."""
 _SCAN, _END = 0xDA, b"\xff\xd9"
@@ -46,7 +49,7 @@ def inspect(data: Bytes, name: str) -> tuple[int, int]:
 
 def _png(data: memoryview, name: str) -> tuple[int, int]:
     size: tuple[int, int] | None = None
-    at, pixels = len(PNG), False
+    at, pixels, turning = len(PNG), False, False
     while True:
         length, kind = _chunk(data, at, name)
         body = data[at + 8 : at + 8 + length]
@@ -60,9 +63,12 @@ def _png(data: memoryview, name: str) -> tuple[int, int]:
             break
         else:
             _refuse_chunk(kind, body, name)
+            turning = turning or bytes(body[:32]).startswith(_TURNING)
         at += 12 + length
     if not pixels:
         raise DataError(f"{name}: damaged: it has no pixels.")
+    if turning:
+        pictures.decode(bytes(data), name)
     return size
 
 
@@ -119,18 +125,21 @@ def _refuse_chunk(kind: bytes, body: memoryview, name: str) -> None:
 
 def _jpeg(data: memoryview, name: str) -> tuple[int, int]:
     size: tuple[int, int] | None = None
-    marker, at = 0, len(JPEG)
+    marker, at, turning = 0, len(JPEG), False
     while marker != _SCAN:
         marker, begin, end = _segment(data, at, name)
         if marker in _FRAMES:
             size = _jpeg_header(data[begin:end], name)
         elif marker in (0xE1, 0xE2):
             _refuse_segment(bytes(data[begin:end]), name)
+            turning = turning or bytes(data[begin:end]).startswith(_XMP)
         at = end
     if size is None:
         raise DataError(f"{name}: its pixels have no frame header of a kind that we read.")
     if _END not in bytes(data[max(at, len(data) - 64) :]) and _END not in bytes(data[at:]):
         raise DataError(f"{name}: damaged: ends at byte {len(data)} without its end mark.")
+    if turning:
+        pictures.decode(bytes(data), name)
     return size
 
 

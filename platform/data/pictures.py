@@ -5,13 +5,19 @@ import os
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from derain.errors import DataError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
 MAX_PIXELS = 64_000_000
 """8,000 x 8,000: above the largest picture of any rain dataset, below what exhausts a worker."""
+
+MAX_BYTES = 3 * MAX_PIXELS + 2**20
+"""What so many pixels take uncompressed, and a MiB for all else that a file may hold."""
+
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF")
+"""Of a file's content, whatever its name: Pillow would try 40 kinds, and start Ghostscript."""
 
 _ENDINGS = {".jpeg": ".jpg", ".tiff": ".tif"}
 
@@ -46,21 +52,14 @@ def decode(data: bytes, name: str) -> np.ndarray:
     a kind that has no plain RGB meaning (alpha, 16 bit, CMYK, several frames, EXIF rotation).
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             _refuse_unusual(image, name)
             return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     except DataError:
         raise
+    except UnidentifiedImageError:  # Pillow's text has an address in it, another one each time
+        raise DataError(f"{name}: not a readable picture (no {', '.join(_FORMATS)}).") from None
     except Exception as error:  # Pillow raises many kinds for damaged files
-        raise DataError(f"{name}: not a readable picture ({error}).") from None
-
-
-def size(data: bytes, name: str) -> tuple[int, int]:
-    """(width, height) from the header alone."""
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return image.size
-    except Exception as error:
         raise DataError(f"{name}: not a readable picture ({error}).") from None
 
 

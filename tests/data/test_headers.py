@@ -1,6 +1,7 @@
 """Hostile and unusual pictures: each is handled or refused by name, and none takes much memory."""
 
 import io
+import os
 import struct
 import subprocess
 import sys
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
+from PIL.PngImagePlugin import PngInfo
 
 from derain.data import headers, pictures
 from derain.errors import DataError
@@ -42,6 +44,30 @@ def rotated(kind: str, tag: int = 6) -> bytes:
     exif = Image.Exif()
     exif[0x0112] = tag
     return encoded(NOISE, format=kind, exif=exif)
+
+
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="%d"/></x:xmpmeta>'
+
+
+def told_by_xmp(kind: str, tag: int) -> bytes:
+    """A picture whose XMP says how it is to be turned."""
+    if kind == "JPEG":
+        segment = b"http://ns.adobe.com/xap/1.0/\0" + XMP % tag
+        return JPEG[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + JPEG[2:]
+    return with_text("XML:com.adobe.xmp", (XMP % tag).decode())
+
+
+def with_text(key: str, text: str) -> bytes:
+    told = PngInfo()
+    told.add_itxt(key, text, zip=True)
+    return encoded(NOISE, pnginfo=told)
+
+
+def raw_profile(tag: int) -> str:
+    """EXIF as ImageMagick writes it into a PNG."""
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    return f"\nexif\n{len(exif.tobytes()):8d}\n{exif.tobytes().hex()}\n"
 
 
 def animated(kind: str) -> bytes:
@@ -95,6 +121,12 @@ HOSTILE = {
     "mirrored JPEG": rotated("JPEG", 2),
     "rotated PNG": rotated("PNG"),
     "rotated TIFF": rotated("TIFF"),
+    "JPEG rotated by XMP": told_by_xmp("JPEG", 6),
+    "PNG rotated by XMP": told_by_xmp("PNG", 3),
+    "PNG rotated by a raw profile": with_text("Raw profile type exif", raw_profile(8)),
+    "GIF": encoded(NOISE, format="GIF"),
+    "PPM": encoded(NOISE, format="PPM"),
+    "ICO": encoded(NOISE, format="ICO"),
 }
 """What must be refused, by a message that names the picture."""
 
@@ -109,6 +141,9 @@ WELCOME = {
     "with an ICC profile": encoded(NOISE, icc_profile=bytes(3000)),
     "JPEG with an ICC profile": encoded(NOISE, format="JPEG", icc_profile=bytes(3000)),
     "upright by EXIF": rotated("JPEG", 1),
+    "JPEG upright by XMP": told_by_xmp("JPEG", 1),
+    "PNG upright by XMP": told_by_xmp("PNG", 1),
+    "PNG with a comment": with_text("Comment", "tiff:Orientation"),
     "EXIF that is nonsense": encoded(NOISE, format="JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff"),
     "JPEG with bytes behind it": JPEG + b"maker's notes" * 50,
     "WebP": encoded(NOISE, format="WEBP"),
@@ -130,6 +165,24 @@ def test_a_hostile_picture_is_refused_by_name(kind: str) -> None:
 def test_what_is_only_unusual_is_read(kind: str) -> None:
     height, width = pictures.decode(WELCOME[kind], kind).shape[:2]
     assert headers.inspect(WELCOME[kind], kind) == (width, height)
+
+
+def test_a_reason_is_the_same_every_time() -> None:
+    """The manifest has it: an address of Pillow's made two of one source."""
+    with pytest.raises(DataError) as refused:
+        pictures.decode(HOSTILE["text"], "x.png")
+    assert str(refused.value) == "x.png: not a readable picture (no PNG, JPEG, BMP, WEBP, TIFF)."
+
+
+def test_postscript_starts_no_interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = tmp_path / "started"
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {started}\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # looked for once a process
+    with pytest.raises(DataError, match="not a readable picture"):
+        headers.inspect(encoded(NOISE, format="EPS"), "evil.png")
+    assert not started.exists()
 
 
 def test_a_png_says_of_every_single_byte_whether_it_was_changed() -> None:
