@@ -106,7 +106,7 @@ def prepare(
         bool, typer.Option("--clean-once", help="Store a clean picture once for its rainy ones.")
     ] = False,
     shard_mib: Annotated[int, typer.Option(min=1, help="Size of a shard at most.")] = 128,
-    strict: Annotated[bool, typer.Option(help="Stop at the first unusable picture.")] = False,
+    strict: Annotated[bool, typer.Option(help="Fail if any picture cannot be used.")] = False,
     decode: Annotated[bool, typer.Option(help="Decode every picture too: slower.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -153,8 +153,8 @@ def verify(
 
 @app.command()
 def leaks(
-    train: Annotated[Path, typer.Argument(help="A prepared dataset.")],
-    test: Annotated[Path, typer.Argument(help="Another one.")],
+    train: Annotated[str, typer.Argument(help="A prepared dataset, or s3://... of one.")],
+    test: Annotated[str, typer.Argument(help="Another one.")],
     distance: Annotated[int | None, typer.Option(min=0, max=255, help="Bits, of 256.")] = None,
     report: Annotated[Path | None, typer.Option(help="A new folder for the pictures.")] = None,
     strict: Annotated[bool, typer.Option(help="Exit code 1 where there are any.")] = False,
@@ -163,8 +163,10 @@ def leaks(
     """Find clean pictures that are in both of two prepared datasets."""
     results = Results(as_json)
     from derain.pipelines.leaks import DISTANCE, leaks
-    from derain.pipelines.leaks_report import summary, write_report
+    from derain.pipelines.leaks_report import refuse_occupied, summary, write_report
 
+    if report is not None:
+        refuse_occupied(report)  # not after an hour of hashing
     found = leaks(train, test, distance=DISTANCE if distance is None else distance)
     if report is not None:
         write_report(found, report)

@@ -8,9 +8,11 @@ is fetched again.
 """
 
 import contextlib
+import errno
 import functools
 import io
 import os
+import stat
 import tempfile
 import time
 import uuid
@@ -24,7 +26,7 @@ import pyarrow as pa
 import pyarrow.fs
 
 from derain.data.direct import DirectFile
-from derain.errors import StorageError
+from derain.errors import DataError, StorageError
 
 SCHEMES = ("s3:/", "gs:/")
 REQUESTS = 5
@@ -60,15 +62,29 @@ def is_remote(path: Path) -> bool:
     return isinstance(path, RemotePath)
 
 
-def stats(folder: Path, names: Sequence[str]) -> Iterator[Stat]:
-    """What is known of files below a folder, in order. Raises OSError for one that is gone."""
+def stats(folder: Path, names: Sequence[str]) -> Iterator[Stat | None]:
+    """What is known of files below a folder, in order; None for what is none.
+
+    That is a link to nowhere, a pipe, a device. Of a store it raises FileNotFoundError.
+    """
     if isinstance(folder, RemotePath):
         for at in range(0, len(names), _BATCH):
             yield from folder.stats(names[at : at + _BATCH])
         return
     for name in names:
-        found = os.stat(f"{folder}/{name}")  # noqa: PTH116 - a fifth of the time of Path.stat
-        yield Stat(found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        yield _stat(f"{folder}/{name}")
+
+
+def _stat(place: str) -> Stat | None:
+    try:
+        found = os.stat(place)  # noqa: PTH116 - a fifth of the time of Path.stat
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP):
+            return None
+        raise
+    if not stat.S_ISREG(found.st_mode):
+        return None
+    return Stat(found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def read_bytes(folder: Path, name: str) -> bytes:
@@ -79,15 +95,45 @@ def read_bytes(folder: Path, name: str) -> bytes:
         return file.read()
 
 
+def read_range(path: Path, offset: int, length: int) -> bytes:
+    """`length` bytes of a file from `offset` on; fewer where it ends before."""
+    if isinstance(path, RemotePath):
+        return path.read_range(offset, length)
+    with path.open("rb", buffering=0) as file:
+        return os.pread(file.fileno(), length, offset)
+
+
 def walk(folder: Path) -> Iterator[str]:
-    """Names of all files below a folder, with slashes, in no order."""
+    """Names of all files below a folder, with slashes, in no order; links are followed.
+
+    Raises DataError for a folder that cannot be read: what is in it would be missing in silence.
+    """
     if isinstance(folder, RemotePath):
         yield from folder.walk()
         return
-    for place, _, files in os.walk(folder, followlinks=True):
-        below = os.path.relpath(place, folder)
-        prefix = "" if below == "." else f"{Path(below).as_posix()}/"
-        yield from (prefix + name for name in files)
+    yield from _walk(str(folder), "", ())
+
+
+def _walk(place: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
+    """A folder that a link leads to is not entered where it is one of those `above`."""
+    try:
+        found = os.stat(place)  # noqa: PTH116
+        here = found.st_dev, found.st_ino
+        entries = [] if here in above else list(os.scandir(place))
+    except OSError as error:
+        raise DataError(f"{place}: cannot be read ({error.strerror}).") from None
+    for entry in entries:
+        if _is_folder(entry):
+            yield from _walk(entry.path, f"{prefix}{entry.name}/", (*above, here))
+        else:
+            yield prefix + entry.name
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 @contextlib.contextmanager

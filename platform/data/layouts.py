@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from derain.data.patterns import Pattern
@@ -32,11 +33,10 @@ class Layout:
     def __str__(self) -> str:
         """What lies where, in one line."""
         folder = f"{self.folder}/" if self.folder else ""
-        if self.clean_half:
-            return f"{folder}{self.rain}, clean {self.clean_half}"
-        return " + ".join((folder + self.rain, *self.clean))
+        half = f", clean {self.clean_half}" if self.clean_half else ""
+        return " + ".join(folder + name for name in (self.rain, *self.clean)) + half
 
-    @property
+    @cached_property
     def rain_pattern(self) -> Pattern:
         """Of the rainy pictures."""
         return Pattern(self.rain)

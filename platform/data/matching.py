@@ -23,6 +23,16 @@ class Unpaired:
     reason: str
 
 
+@dataclass(frozen=True)
+class Matched:
+    """What a layout finds in a source."""
+
+    layout: Layout
+    """Its folder as it is spelled there; none where the source is this folder itself."""
+    couples: list["Couple"]
+    unpaired: list[Unpaired]
+
+
 @dataclass(frozen=True, slots=True)
 class Couple:
     """A pair that has no key yet."""
@@ -34,24 +44,44 @@ class Couple:
     labels: Mapping[str, str]
 
 
-def match(
-    layout: Layout, row: Dataset, source: Path, names: Sequence[str]
-) -> tuple[list[Couple], list[Unpaired]]:
+def match(layout: Layout, row: Dataset, source: Path, names: Sequence[str]) -> Matched:
     """What one layout finds among the names of all pictures below a source.
 
     Raises DataError for a list or a labels.json that cannot be understood.
     """
     prefix = _prefix(layout, row, source, names)
     if prefix is None:
-        return [], []
-    inside = [name[len(prefix) :] for name in names if name.startswith(prefix)]
+        return Matched(layout, [], [])
+    inside = _inside(prefix, names)
     joined = _listed(layout, source / prefix, inside) if layout.listing else _joined(layout, inside)
     couples, unpaired = joined
     labels = _labels(source / prefix)
-    return (
+    return Matched(
+        replace(layout, folder=prefix.rstrip("/")),
         [_below(prefix, couple, labels) for couple in couples] if prefix or labels else couples,
         [Unpaired(prefix + item.path, item.reason) for item in unpaired],
     )
+
+
+def strangers(
+    matched: Matched, others: Iterable[Layout], row: Dataset, source: Path, names: Sequence[str]
+) -> list[str]:
+    """The pictures that a match passes over and that are not in the place of other layouts."""
+    used = {item.path for item in matched.unpaired}
+    used.update(name for it in matched.couples for name in (it.rain, it.clean) if name)
+    rest = [name for name in names if name not in used]
+    for layout in others if rest else ():
+        prefix = _prefix(layout, row, source, names)
+        if prefix is None:
+            continue
+        inside = _inside(prefix, rest)
+        for pattern in (layout.rain_pattern, *layout.clean_patterns):
+            used.update(prefix + name for name in _fitting(pattern, layout, inside))
+    return [name for name in rest if name not in used]
+
+
+def _inside(prefix: str, names: Iterable[str]) -> list[str]:
+    return [name[len(prefix) :] for name in names if name.startswith(prefix)]
 
 
 def _prefix(layout: Layout, row: Dataset, source: Path, names: Sequence[str]) -> str | None:
@@ -73,7 +103,8 @@ def _prefix(layout: Layout, row: Dataset, source: Path, names: Sequence[str]) ->
 
 def _below(prefix: str, couple: Couple, labels: Mapping[str, Mapping[str, str]]) -> Couple:
     """The couple with names below the source, and with what labels.json says of it."""
-    own = labels.get(PurePosixPath(couple.rain).stem, {})
+    stem = _stem(couple.rain)
+    own = labels.get(stem) or labels.get(stem.rpartition("/")[2], {})
     return replace(
         couple,
         rain=prefix + couple.rain,
@@ -133,8 +164,7 @@ def _fitting(pattern: Pattern, layout: Layout, names: Iterable[str]) -> dict[str
 
 
 def _couple(layout: Layout, rain: str, clean: str | None, fields: Mapping[str, str]) -> Couple:
-    folder = layout.rain.partition("{")[0].rpartition("/")[0]
-    stem = os.path.splitext(rain[len(folder) :].strip("/"))[0]  # noqa: PTH122
+    stem = _stem(rain[len(layout.rain_pattern.folder) :].strip("/"))
     return Couple(rain, clean, stem, {name: fields[name] for name in layout.labels})
 
 
@@ -145,31 +175,52 @@ def _listed(
     path = folder / str(layout.listing)
     if not path.is_file():
         return [], []
-    there, couples, unpaired = set(names), [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    there, listed = set(names), set[str]()
+    couples, unpaired = [], []
+    for number, line in enumerate(_lines(path), 1):
         pair = [name.removeprefix(".").lstrip("/") for name in line.split()]
         if not pair:
             continue
         if len(pair) != 2:
             raise DataError(f"{path}:{number}: expected `rainy clean`, found {line.strip()!r}.")
         missing = [name for name in pair if name not in there]
-        if missing:
+        if pair[0] in listed:
+            unpaired.append(Unpaired(pair[0], f"{path.name}:{number} names it once more"))
+        elif missing:
             unpaired.append(Unpaired(pair[0], f"{path.name} names {missing[0]}, which is missing"))
         else:
             couples.append(_couple(layout, pair[0], pair[1], {}))
+        listed.add(pair[0])
     return couples, unpaired
 
 
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: is not UTF-8. Save it as such.") from None
+
+
 def _labels(folder: Path) -> dict[str, dict[str, str]]:
-    """What labels.json says of each picture, by file stem; nothing where there is no such file."""
+    """What labels.json says of each picture, by its place below the folder or by its name alone.
+
+    Both without the file ending. Nothing where there is no such file.
+    """
     path = folder / LABELS
     if not path.is_file():
         return {}
     try:
-        named = json.loads(path.read_text(encoding="utf-8"))
-        return {
-            Path(name).stem: {key: str(value) for key, value in labels.items()}
-            for name, labels in named.items()
-        }
+        named = json.loads(path.read_bytes())
+        said = [(_stem(name.removeprefix("./")), of.items()) for name, of in named.items()]
     except (ValueError, AttributeError):
         raise DataError(f"{path}: expected {{file name: {{label: value}}}}.") from None
+    found: dict[str, dict[str, str]] = {}
+    for stem, items in said:
+        labels = {key: str(value) for key, value in items}
+        if found.setdefault(stem, labels) != labels:
+            raise DataError(f"{path}: {stem} has two labels: {found[stem]} and {labels}.")
+    return found
+
+
+def _stem(name: str) -> str:
+    return os.path.splitext(name)[0]  # noqa: PTH122

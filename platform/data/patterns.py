@@ -44,6 +44,11 @@ class Pattern:
         name = _FIELD.sub(lambda field: str(values[field[1]]), self.text)
         return name if self.has_ending else name + ending
 
+    @cached_property
+    def folder(self) -> str:
+        """Where all names begin: the text up to the last slash before the first field."""
+        return self.text.partition("{")[0].rpartition("/")[0]
+
     @property
     def has_ending(self) -> bool:
         """True where the pattern names the file ending."""

@@ -1,15 +1,17 @@
 """Datasets as they lie on disk: the rows of the catalogue, turned into pairs."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+import os
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from derain.data import files
 from derain.data.catalogue import CATALOGUE
 from derain.data.layouts import Dataset, Half, Layout, layouts_of
-from derain.data.matching import Couple, Unpaired, match
-from derain.data.pairs import Pair, in_scenes, samples, slugs
+from derain.data.matching import Couple, Matched, Unpaired, match, strangers
+from derain.data.pairs import Pair, in_scenes, slugs
 from derain.data.pictures import ending, is_picture
 from derain.errors import DataError
 
@@ -54,8 +56,10 @@ class Found:
     unpaired: list[Unpaired]
     total: int
     """Pairs before a share of them was taken and leaks were left out."""
-    leaked: int
-    """Pairs that were left out."""
+    leaked: list[Pair]
+    """What was left out of them."""
+    strangers: list[str]
+    """Pictures that have no place in the layout, nor in that of another split."""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -64,12 +68,15 @@ class Found:
             *self._count_note(),
             *self._leak_note(),
             *self._format_notes(),
-            *self._scene_note(),
+            *self._stranger_note(),
         )
 
     def _leak_note(self) -> Iterator[str]:
         if self.leaked:
-            yield f"{self.leaked:,} pairs were left out: another dataset has their clean pictures."
+            yield (
+                f"{len(self.leaked):,} pairs were left out: another dataset has their clean "
+                "pictures."
+            )
 
     def _count_note(self) -> Iterator[str]:
         published = self.dataset.splits.get(self.split, ())
@@ -94,20 +101,22 @@ class Found:
                     'Hugging Face load_dataset("webdataset") wants one format a column.'
                 )
 
-    def _scene_note(self) -> Iterator[str]:
-        rainy = {len(pairs) for pairs in samples(self.pairs) if pairs[0].scene}
-        if len(rainy) > 1:
+    def _stranger_note(self) -> Iterator[str]:
+        if self.strangers:
             yield (
-                f"A clean picture has {min(rainy)} to {max(rainy)} rainy ones, all in one sample: "
-                'Hugging Face load_dataset("webdataset") wants as many fields in each.'
+                f"Pictures without a place in the layout {self.layout}, which were left out: "
+                f"{len(self.strangers):,}, such as {self.strangers[0]}."
             )
 
 
 def check(dataset: str, source: Path, split: str | None) -> None:
-    """Raise DataError for an unknown dataset or split, or a source that is no folder."""
+    """Raise DataError for an unknown dataset or split, or a source that holds no picture."""
     _chosen(dataset, split)
     if not source.is_dir():
         raise DataError(f"{source}: no such folder.")
+    if not files.is_remote(source) and not any(map(is_picture, files.walk(source))):
+        drawn = f"`derainctl datasets {dataset}` draws what is expected"
+        raise DataError(f"{source}: holds no picture. {drawn}.")  # before Ray is started
 
 
 def find(
@@ -117,7 +126,7 @@ def find(
     *,
     naming: Naming | None = None,
     share: tuple[float, float] = (0.0, 1.0),
-    without: frozenset[str] | None = None,
+    without: Collection[str] | None = None,
     clean_once: bool = False,
 ) -> Found:
     """The pairs of a split (else of the dataset's first), in the order of their clean pictures.
@@ -130,32 +139,33 @@ def find(
     row, chosen = _chosen(dataset, split)
     layouts = (_own(row, chosen, naming),) if naming else layouts_of(row, chosen)
     check(dataset, source, split)
-    names = _pictures(source)
-    layout, couples, unpaired = _best(layouts, row, source, names)
-    if not couples:
-        raise _nothing(row, chosen, source, layouts, unpaired, names)
-    whole = share == (0.0, 1.0)
-    part = [it for it in couples if whole or share[0] <= _place(it) < share[1]]
-    kept = [couple for couple in part if couple.clean not in (without or ())]
-    if not kept:
-        raise DataError(f"{source}: no pair is left in the share {share[0]:g}:{share[1]:g}.")
-    if without and len(kept) == len(couples):
-        raise DataError(
-            f"{source}: has none of the pictures that were to be left out, such as {min(without)}. "
-            "Their list is of another dataset, or this source begins at another folder."
-        )
-    left_out = len(part) - len(kept)
-    pairs = _pairs(kept, layout)
-    if clean_once:
-        pairs = in_scenes(pairs)
-    return Found(row, chosen, layout, pairs, unpaired, len(couples), left_out)
+    names, nameless = _pictures(source)
+    best = _best(layouts, row, source, names)
+    if not best.couples:
+        raise _nothing(row, chosen, source, layouts, [*best.unpaired, *nameless], names)
+    kept, leaked = _parted(best.couples, source, share, without or ())
+    pairs = _pairs(kept, best.layout)
+    others = () if naming or row.any_split else [it for it in row.layouts if it.split != chosen]
+    return Found(
+        dataset=row,
+        split=chosen,
+        layout=best.layout,
+        pairs=in_scenes(pairs) if clean_once else pairs,
+        unpaired=[*best.unpaired, *nameless],
+        total=len(best.couples),
+        leaked=_pairs(leaked, best.layout),
+        strangers=strangers(best, others, row, source, names),
+    )
 
 
 def counts(dataset: Dataset, source: Path) -> dict[str, int]:
     """How many pairs of each split lie in a folder; splits without any are left out."""
-    names = _pictures(source)
+    return _counts(dataset, source, _pictures(source)[0])
+
+
+def _counts(dataset: Dataset, source: Path, names: Sequence[str]) -> dict[str, int]:
     pairs = {
-        split: len(_best(layouts_of(dataset, split), dataset, source, names)[1])
+        split: len(_best(layouts_of(dataset, split), dataset, source, names).couples)
         for split in dataset.splits
     }
     return {split: count for split, count in pairs.items() if count}
@@ -167,6 +177,8 @@ def _chosen(dataset: str, split: str | None) -> tuple[Dataset, str]:
         raise DataError(f"{dataset}: no such dataset. Known: {', '.join(CATALOGUE)}.")
     if split and split not in row.splits and not row.any_split:
         raise DataError(f"{dataset}: has no split {split!r}, but {', '.join(row.splits)}.")
+    if split and not re.fullmatch(r"\w+", split, re.ASCII):  # what Hugging Face takes as a name
+        raise DataError(f"--split {split!r}: expected letters, digits and underscores.")
     return row, split or next(iter(row.splits))
 
 
@@ -180,18 +192,47 @@ def _own(row: Dataset, split: str, naming: Naming) -> Layout:
     return Layout(split, naming.rain, clean, clean_half=naming.clean_half)
 
 
-def _best(
-    layouts: Sequence[Layout], row: Dataset, source: Path, names: Sequence[str]
-) -> tuple[Layout, list[Couple], list[Unpaired]]:
-    """The layout that finds the most pairs, the first of equals."""
-    found = [(layout, *match(layout, row, source, names)) for layout in layouts]
-    return max(found, key=lambda it: (len(it[1]), len(it[2])))
+def _best(layouts: Sequence[Layout], row: Dataset, source: Path, names: Sequence[str]) -> Matched:
+    """The layout that finds the most pairs, the first of equals.
+
+    Where none finds any, that which fits the most names: what it misses is the reason.
+    """
+    found = [match(layout, row, source, names) for layout in layouts]
+    return max(found, key=lambda it: (len(it.couples), 0 if it.couples else len(it.unpaired)))
 
 
-def _pictures(source: Path) -> list[str]:
-    """Names of all pictures below a folder, in order."""
+def _pictures(source: Path) -> tuple[list[str], list[Unpaired]]:
+    """Names of all pictures below a folder, in order, and those that are no text."""
     found = [name for name in files.walk(source) if is_picture(name)]
-    return sorted(found, key=lambda name: (name.casefold(), name))
+    named = [name for name in found if name.isascii() or _printable(name) == name]
+    nameless = [] if len(named) == len(found) else sorted(map(_printable, {*found} - {*named}))
+    return (
+        sorted(named, key=lambda name: (name.casefold(), name)),
+        [Unpaired(name, "its name is not UTF-8: rename it") for name in nameless],
+    )
+
+
+def _printable(name: str) -> str:
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _parted(
+    couples: Sequence[Couple], source: Path, share: tuple[float, float], without: Collection[str]
+) -> tuple[list[Couple], list[Couple]]:
+    """What a share has without some clean pictures, and what it has of those."""
+    whole = share == (0.0, 1.0)
+    part = [it for it in couples if whole or share[0] <= _place(it) < share[1]]
+    if not part:
+        raise DataError(f"{source}: no pair lies in the share {share[0]:g}:{share[1]:g}.")
+    kept = [couple for couple in part if couple.clean not in without]
+    if not kept:
+        raise DataError(f"{source}: no pair is left; --without names all their clean pictures.")
+    if without and len(kept) == len(couples):
+        raise DataError(
+            f"{source}: has none of the pictures that were to be left out, such as {min(without)}. "
+            "Their list is of another dataset, or this source begins at another folder."
+        )
+    return kept, [couple for couple in part if couple.clean in without]
 
 
 def _place(couple: Couple) -> float:
@@ -228,7 +269,13 @@ def _nothing(
     found = ", ".join(names[:: max(1, len(names) // 4)][:4]) or "no picture"
     if unpaired:
         found = f"{unpaired[0].path}: {unpaired[0].reason}"
+    advice = "For other names give --rain and --clean (`derainctl datasets`)"
+    elsewhere = {} if row.any_split else _counts(row, source, names)
+    elsewhere.pop(split, None)
+    if elsewhere:
+        other, count = max(elsewhere.items(), key=lambda it: it[1])
+        advice = f"It holds {count:,} pairs of the split {other}: give --split {other}"
     return DataError(
         f"{source}: holds no pair of {row.name}, split {split}. Expected one of\n  {expected}\n"
-        f"found {found}. For other names give --rain and --clean (`derainctl datasets`)."
+        f"found {found}. {advice}."
     )

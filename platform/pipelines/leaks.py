@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from derain.data import pictures
-from derain.data.hashes import PictureHash, hash_picture, near
+from derain.data import files, pictures
+from derain.data.hashes import PictureHash, distances, hash_picture, near
 from derain.data.manifest import Prepared, open_prepared
-from derain.data.shards import read_member
 from derain.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -54,6 +53,8 @@ class Match:
     exact: bool
     """The very same pixels, up to a crop of less than 16 pixels at the right and at the bottom."""
     train_clean: str
+    train_clean_sha256: str
+    """Of its bytes in the training set: another picture may have the same name."""
     test_clean: str
     train_samples: int
 
@@ -124,8 +125,7 @@ def hash_dataset(prepared: Prepared) -> Hashed:
 def read(prepared: Prepared, picture: Picture) -> np.ndarray:
     """The pixels of a clean picture: uint8, HWC, RGB. Raises DataError where it is damaged."""
     name = f"{prepared.folder / picture.shard}: clean picture of {picture.key}"
-    with (prepared.folder / picture.shard).open("rb") as tar:
-        data = read_member(tar, picture.offset, picture.length)
+    data = files.read_range(prepared.folder / picture.shard, picture.offset, picture.length)
     if hashlib.sha256(data).hexdigest() != picture.sha256:
         raise DataError(f"{name}: damaged. Prepare the dataset again.")
     return pictures.decode(data, name)
@@ -135,7 +135,7 @@ def compare(train: Hashed, test: Hashed, distance: int = DISTANCE) -> Leaks:
     """Every match and every duplicate, nearest first."""
     matches = [
         _match(train, test, left, right, bits)
-        for left, right, bits in near(train.perceptual, test.perceptual, distance)
+        for left, right, bits in _same_scene(train, test, distance)
     ]
     matches.sort(key=lambda match: (match.distance, match.train, match.test))
     leaked = {match.train: match.train_samples for match in matches}
@@ -156,14 +156,14 @@ def compare(train: Hashed, test: Hashed, distance: int = DISTANCE) -> Leaks:
     )
 
 
-def shared_pictures(path: Path) -> frozenset[str]:
-    """Source files of the training set's clean pictures that a leaks.json names.
+def shared_pictures(path: Path) -> dict[str, str]:
+    """sha256 by source file of the training set's clean pictures that a leaks.json names.
 
     Raises DataError for a file that is not what `derainctl leaks --json` prints.
     """
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
-        return frozenset(match["train_clean"] for match in tree["matches"])
+        return {match["train_clean"]: match["train_clean_sha256"] for match in tree["matches"]}
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}).") from None
     except (ValueError, KeyError, TypeError):
@@ -202,9 +202,32 @@ def _match(train: Hashed, test: Hashed, left: int, right: int, bits: int) -> Mat
         distance=bits,
         exact=train.hashes[left].exact == test.hashes[right].exact,
         train_clean=ours.source,
+        train_clean_sha256=ours.sha256,
         test_clean=theirs.source,
         train_samples=ours.samples,
     )
+
+
+def _same_scene(one: Hashed, other: Hashed, limit: int) -> list[tuple[int, int, int]]:
+    """(one, other, bits) of pictures that look alike or have the very same pixels.
+
+    Those of the latter that a crop has moved too far to look alike are up to 15 pixels larger.
+    """
+    alike = near(one.perceptual, other.perceptual, limit)
+    places: dict[str, list[int]] = {}
+    for at, item in enumerate(other.hashes):
+        places.setdefault(item.exact, []).append(at)
+    equal = [(at, to) for at, item in enumerate(one.hashes) for to in places.get(item.exact, ())]
+    known = {(left, right) for left, right, _ in alike}
+    return alike + [
+        (left, right, _bits(one.hashes[left], other.hashes[right]))
+        for left, right in equal
+        if (left, right) not in known
+    ]
+
+
+def _bits(one: PictureHash, other: PictureHash) -> int:
+    return int(distances(one.perceptual[None], other.perceptual[None])[0, 0])
 
 
 def _within(hashed: Hashed, distance: int) -> list[Duplicate]:
@@ -215,8 +238,7 @@ def _within(hashed: Hashed, distance: int) -> list[Duplicate]:
         )  # fmt: skip
         places = _copies(hashed)
     else:
-        table = hashed.perceptual
-        places = [found for found in near(table, table, distance) if found[0] < found[1]]
+        places = [it for it in _same_scene(hashed, hashed, distance) if it[0] < it[1]]
     duplicates = [
         Duplicate(
             hashed.pictures[first].key,
@@ -232,5 +254,8 @@ def _within(hashed: Hashed, distance: int) -> list[Duplicate]:
 def _copies(hashed: Hashed) -> list[tuple[int, int, int]]:
     """Every picture whose pixels came before, with the first one."""
     first: dict[str, int] = {}
-    places = ((first.setdefault(it.exact, at), at) for at, it in enumerate(hashed.hashes))
-    return [(before, at, 0) for before, at in places if before != at]
+    hashes = hashed.hashes
+    places = [(first.setdefault(it.exact, at), at) for at, it in enumerate(hashes)]
+    return [
+        (before, at, _bits(hashes[before], hashes[at])) for before, at in places if before != at
+    ]

@@ -26,10 +26,15 @@ _STYLE = (
 )
 
 
+def refuse_occupied(folder: Path) -> None:
+    """Raise OccupiedError for what is not a new or an empty folder."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise OccupiedError(f"{folder}: not an empty folder. Choose a new one for the report.")
+
+
 def write_report(found: Leaks, folder: Path) -> None:
     """Write it into a folder that is new or empty. Raises OccupiedError for another one."""
-    if folder.exists() and any(folder.iterdir()):
-        raise OccupiedError(f"{folder}: not empty. Choose a new folder for the report.")
+    refuse_occupied(folder)
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
     (folder / "leaks.json").write_text(as_json(found), encoding="utf-8")
     shown = sorted(found.matches, key=lambda match: -match.distance)[:SHOWN]

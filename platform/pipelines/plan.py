@@ -19,8 +19,11 @@ from derain.data import files, sources
 from derain.data.files import Stat
 from derain.data.manifest import Quarantined
 from derain.data.pairs import Pair, samples
+from derain.data.pictures import MAX_BYTES
+from derain.data.reading import read_pair
 from derain.data.shards import packed_size
 from derain.data.sources import Naming
+from derain.errors import DataError
 
 NOTE_BYTES = 512
 """About what the json of a pair takes: only for deciding when a shard is full."""
@@ -37,7 +40,7 @@ class Plan:
     split: str
     notes: tuple[str, ...]
     quarantined: tuple[Quarantined, ...]
-    """Pictures without a partner."""
+    """Pictures without a partner, and what is no file or too large to be read."""
     fingerprint: str
     settings: Mapping[str, Any]
     pairs: int
@@ -74,16 +77,21 @@ def make(
     settings: Mapping[str, Any],
     naming: Naming | None,
     share: tuple[float, float],
-    without: frozenset[str] | None = None,
+    without: Mapping[str, str] | None = None,
 ) -> tuple[Plan, np.ndarray]:
-    """The plan and its lines, as uint8. Raises what `sources.find` raises."""
+    """The plan and its lines, as uint8.
+
+    `without` has the sha256 of each clean picture that is left out. Raises what `sources.find`
+    raises, and DataError where a picture of that name is another one.
+    """
     found = sources.find(
         dataset, source, split,
         naming=naming, share=share, without=without, clean_once="clean_once" in settings,
     )  # fmt: skip
-    names = list(dict.fromkeys(name for pair in found.pairs for name in pair.files))
-    known = dict(zip(names, files.stats(source, names), strict=True))
-    lines = [_line(shard, known) for shard in _packed(found.pairs, known, settings["shard_mib"])]
+    _require_same(source, found.leaked, without or {})
+    known, pairs, odd = _known(source, found.pairs)
+    lines = [_line(shard, known) for shard in _packed(pairs, known, settings["shard_mib"])]
+    alone = [Quarantined(item.path, item.reason) for item in found.unpaired]
     row, layout = found.dataset.name, str(found.layout)
     plan = Plan(
         source=source,
@@ -91,16 +99,54 @@ def make(
         dataset=row,
         split=found.split,
         notes=found.notes,
-        quarantined=tuple(Quarantined(item.path, item.reason) for item in found.unpaired),
-        fingerprint=_fingerprint(found.pairs, known),
+        quarantined=(*alone, *odd),
+        fingerprint=_fingerprint(pairs, known),
         settings={"dataset": row, "split": found.split, "layout": layout, **settings},
-        pairs=len(found.pairs),
-        repeated_bytes=_repeated(found.pairs, known),
+        pairs=len(pairs),
+        repeated_bytes=_repeated(pairs, known),
         ends=tuple(accumulate(map(len, lines))),
         marks=tuple(hashlib.sha256(line).hexdigest() for line in lines),
         newest_ns=max(max(stat.st_mtime_ns, stat.st_ctime_ns) for stat in known.values()),
     )
     return plan, np.frombuffer(b"".join(lines), np.uint8)
+
+
+def _require_same(source: Path, leaked: Iterable[Pair], without: Mapping[str, str]) -> None:
+    """Names alone do not tell: many a dataset has a `target/1.png`."""
+    for name, pair in {pair.clean or "": pair for pair in leaked}.items():
+        if hashlib.sha256(_clean_bytes(pair, source)).hexdigest() != without[name]:
+            raise DataError(
+                f"{source}: {name} is another picture than the one of this name in --without. Its "
+                "list is of another dataset, or TRAIN and TEST of `derainctl leaks` were exchanged."
+            )
+
+
+def _clean_bytes(pair: Pair, source: Path) -> bytes:
+    """As they go into a tar."""
+    clean = read_pair(pair, source).clean if pair.clean_half else None
+    return clean.data if clean else files.read_bytes(source, pair.clean or "")
+
+
+def _known(
+    source: Path, pairs: Sequence[Pair]
+) -> tuple[dict[str, Stat], list[Pair], list[Quarantined]]:
+    """What is known of each file, the pairs whose files can be read, and the others."""
+    names = list(dict.fromkeys(name for pair in pairs for name in pair.files))
+    known, odd = dict[str, Stat](), dict[str, str]()
+    for name, found in zip(names, files.stats(source, names), strict=True):
+        if found is None:
+            odd[name] = f"{name}: no file, or a link to none"
+        elif found.st_size > MAX_BYTES:
+            odd[name] = f"{name}: {found.st_size:,} bytes; at most {MAX_BYTES:,} are read"
+        else:
+            known[name] = found
+    if not odd:
+        return known, list(pairs), []
+    reasons = [(it, next((odd[name] for name in it.files if name in odd), None)) for it in pairs]
+    usable = [pair for pair, reason in reasons if reason is None]
+    if not usable:
+        raise DataError(f"{source}: no pair can be used, such as {next(iter(odd.values()))}.")
+    return known, usable, [Quarantined(it.rain, reason) for it, reason in reasons if reason]
 
 
 def _packed(pairs: Sequence[Pair], known: Mapping[str, Stat], mib: int) -> Iterator[list[Pair]]:

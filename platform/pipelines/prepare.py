@@ -4,7 +4,7 @@ import contextlib
 import errno
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -58,13 +58,13 @@ def prepare(
     strict: bool = False,
     naming: Naming | None = None,
     share: tuple[float, float] = (0.0, 1.0),
-    without: frozenset[str] | None = None,
+    without: Mapping[str, str] | None = None,
     decode: bool = False,
     clean_once: bool = False,
 ) -> PreparedSummary:
     """Write the pairs of a published dataset as shards, index and, last of all, manifest.
 
-    `split`, `naming`, `share` and `without` choose the pairs, as `sources.find` says. Whole shards
+    `split`, `naming`, `share` and `without` choose the pairs, as `plan.make` says. Whole shards
     of an interrupted call are kept. A finished dataset of the same source and settings is left as
     it is. Pairs that cannot be used are listed as quarantined; with `strict` they stop the work.
     Pictures are inspected (`headers.inspect`); with `decode` they are decoded as well. With

@@ -73,7 +73,9 @@ def _first_change(plan: Plan, lines: np.ndarray) -> str | None:
     for number in range(len(plan)):
         for pair in plan.pairs_of(lines, number):
             stats = files.stats(plan.source, pair.files)
-            newer = any(max(stat.st_mtime_ns, stat.st_ctime_ns) > written for stat in stats)
+            newer = any(
+                stat is None or max(stat.st_mtime_ns, stat.st_ctime_ns) > written for stat in stats
+            )
             if newer and _has_changed(pair, plan, known.get(pair.key)):
                 return " or ".join(pair.files)
     return None

@@ -49,8 +49,9 @@ def test_a_miniature_is_found_and_written(row: Dataset, layout: Layout, tmp_path
     assert len({pair.key for pair in found.pairs}) == len(made.pairs)
     assert not [pair.key for pair in found.pairs if "." in pair.key or "/" in pair.key]
     assert all(set(pair.labels) == set(layout.labels) for pair in found.pairs)
-    published = row.splits.get(layout.split, ())
-    assert bool(found.notes) == bool(published)
+    clutter = "deep/er/down/rainstreak-1.png"
+    assert found.strangers == [f"{layout.folder}/{clutter}" if layout.folder else clutter]
+    assert len(found.notes) == 1 + bool(row.splits.get(layout.split, ()))
     written = write_shard(found.pairs, made.source, tmp_path / "a.tar")
     assert not written.quarantined
     assert written.rows.column("rain_source").to_pylist() == [pair.rain for pair in found.pairs]

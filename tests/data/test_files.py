@@ -1,5 +1,6 @@
 """Files of this machine: a name appears with all its bytes or not at all."""
 
+import os
 import resource
 import signal
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from derain.data import files
 from derain.data.direct import PIECE
+from derain.errors import DataError
 
 
 def test_a_new_file_has_its_name_when_its_bytes_are_there(tmp_path: Path) -> None:
@@ -39,7 +41,35 @@ def test_all_files_below_a_folder(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"x" * len(name))
     names = sorted(files.walk(tmp_path))
     assert names == ["a.png", "b/c.png", "b/d/e.png"]
-    assert [stat.st_size for stat in files.stats(tmp_path, names)] == [5, 7, 9]
+    assert [stat.st_size for stat in files.stats(tmp_path, names) if stat] == [5, 7, 9]
+    assert files.read_range(tmp_path / "a.png", 3, 9) == b"xx"
+
+
+def test_links_are_followed_but_not_round_and_round(tmp_path: Path) -> None:
+    source, other = tmp_path / "source", tmp_path / "other"
+    for folder in (source / "rain", other):
+        folder.mkdir(parents=True)
+        (folder / "1.png").touch()
+    (source / "rain" / "up").symlink_to("..")
+    (source / "rain" / "too").symlink_to("..")
+    (source / "clean").symlink_to(other)
+    (other / "back").symlink_to(source)
+    assert sorted(files.walk(source)) == ["clean/1.png", "rain/1.png"]
+
+
+def test_what_is_no_file_has_its_name_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "nowhere.png").symlink_to("gone.png")
+    (tmp_path / "itself.png").symlink_to("itself.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    names = sorted(files.walk(tmp_path))
+    assert names == ["itself.png", "nowhere.png", "pipe.png"]
+    assert list(files.stats(tmp_path, names)) == [None] * 3
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    with pytest.raises(DataError, match=r"a\.png: cannot be read \(Not a directory\)"):
+        list(files.walk(tmp_path / "a.png"))
 
 
 def test_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Sources: names are found, partners matched, keys made safe, shares kept apart."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -104,12 +105,90 @@ def test_labels_reach_the_pairs(tmp_path: Path) -> None:
     assert find("paired", tmp_path).pairs[0].labels == {"density": "light"}
 
 
+def test_labels_go_by_place_where_they_name_one(tmp_path: Path) -> None:
+    touch(*(tmp_path / f"{clip}_Rain/1.jpg" for clip in ("ra1", "ra2", "rb1")))
+    said = {"ra1_Rain/1.jpg": {"density": "heavy"}, "rb1_Rain/1.jpg": {"density": "light"}}
+    (tmp_path / "labels.json").write_text(json.dumps(said))
+    labels = {pair.rain: pair.labels.get("density") for pair in find("nturain-r", tmp_path).pairs}
+    assert labels == {"ra1_Rain/1.jpg": "heavy", "ra2_Rain/1.jpg": None, "rb1_Rain/1.jpg": "light"}
+    (tmp_path / "labels.json").write_text('{"1.jpg": {"a": "b"}, "1.png": {"a": "c"}}')
+    with pytest.raises(DataError, match="1 has two labels"):
+        find("nturain-r", tmp_path)
+
+
+def test_a_naming_may_begin_with_a_dot(tmp_path: Path) -> None:
+    touch(*(tmp_path / f"{side}/{n}.png" for side in ("in", "gt") for n in (5, 15, 125)))
+    found = find("paired", tmp_path, naming=Naming("./in/{n:d}", "./gt/{n:d}"))
+    assert [pair.key for pair in found.pairs] == ["125", "15", "5"]
+
+
+def test_pictures_that_nobody_takes_are_counted(tmp_path: Path) -> None:
+    for folder in ("input", "target"):
+        touch(tmp_path / folder / "1.png", tmp_path / folder / "sub/2.png")
+    touch(tmp_path / "rain/3.png", tmp_path / "norain/3.png")
+    (note,) = find("paired", tmp_path).notes
+    assert "layout input/{name} + target/{name}, which were left out: 4, such as input/sub/" in note
+
+
+def test_pictures_of_another_split_are_no_strangers(tmp_path: Path) -> None:
+    for split in ("train/Rain13K", "test/Test100"):
+        touch(tmp_path / split / "input/1.png", tmp_path / split / "target/1.png")
+    assert find("rain13k", tmp_path).strangers == []
+    for scene in (900, 901, 1001):
+        touch(tmp_path / f"rainy_image/{scene}_1.jpg", tmp_path / f"ground_truth/{scene}.jpg")
+    assert find("rain14000", tmp_path).strangers[:2] == [
+        "ground_truth/1001.jpg",
+        "rainy_image/1001_1.jpg",
+    ]
+
+
+def test_a_name_that_is_no_text_is_reported(tmp_path: Path) -> None:
+    touch(tmp_path / "input/a.png", tmp_path / "target/a.png")
+    for side in ("input", "target"):
+        Path(os.fsdecode(os.fsencode(tmp_path / side) + b"/\xff.png")).touch()
+    found = find("paired", tmp_path)
+    assert [pair.key for pair in found.pairs] == ["a"]
+    assert [(it.path, it.reason) for it in found.unpaired] == [
+        (rf"{side}/\xff.png", "its name is not UTF-8: rename it") for side in ("input", "target")
+    ]
+
+
+def test_the_split_that_is_there_is_named(tmp_path: Path) -> None:
+    for n in (1, 2):
+        touch(tmp_path / f"Rain100H/rain-{n}.png", tmp_path / f"Rain100H/norain-{n}.png")
+    with pytest.raises(DataError, match="It holds 2 pairs of the split test: give --split test"):
+        find("rain100h", tmp_path / "Rain100H")
+
+
+def test_the_layout_says_where_it_was_found(tmp_path: Path) -> None:
+    touch(tmp_path / "Rain100H/rain-1.png", tmp_path / "Rain100H/norain-1.png")
+    layouts = [find("rain100h", tmp_path / it, "test").layout for it in (".", "Rain100H")]
+    assert list(map(str, layouts)) == [
+        "Rain100H/rain-{n:d}.png + Rain100H/norain-{n:d}.png",
+        "rain-{n:d}.png + norain-{n:d}.png",
+    ]
+
+
+def test_the_first_of_equal_layouts_is_taken(tmp_path: Path) -> None:
+    touch(*(tmp_path / f"{it}/1.png" for it in ("input", "target", "rain", "norain")))
+    touch(tmp_path / "rain/9.png")
+    assert find("paired", tmp_path).pairs[0].rain == "input/1.png"
+
+
+def test_where_nothing_is_left_the_reason_is_told(tmp_path: Path) -> None:
+    touch(tmp_path / "input/1.png", tmp_path / "target/1.png")
+    with pytest.raises(DataError, match="--without names all"):
+        find("paired", tmp_path, without={"target/1.png"})
+    with pytest.raises(DataError, match=r"lies in the share 0:1e-09"):
+        find("paired", tmp_path, share=(0.0, 1e-9))
+
+
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
         (["other/a.png"], r"Expected one of\n  input/\{name\} \+ target(?s:.*)found other/a\.png"),
         (["rain/a.png", "clean/b.png"], r"found rain/a\.png: no clean partner"),
-        ([], "found no picture"),
+        ([], "holds no picture"),
     ],
 )
 def test_folders_that_do_not_fit_are_named(tmp_path: Path, files: list[str], expected: str) -> None:
@@ -125,6 +204,8 @@ def test_wrong_words_are_named(tmp_path: Path) -> None:
         find("rain9000", tmp_path)
     with pytest.raises(DataError, match="has no split 'val', but train, test"):
         find("rain800", tmp_path, "val")
+    with pytest.raises(DataError, match="expected letters, digits and underscores"):
+        find("paired", tmp_path, "held-out 1/x")
 
 
 def test_the_folder_of_another_split_is_not_taken(tmp_path: Path) -> None:
@@ -165,6 +246,24 @@ def test_a_list_that_is_not_one_is_named(tmp_path: Path) -> None:
     (tmp_path / "real_world.txt").write_text("real_world/a/b/1.png\n")
     with pytest.raises(DataError, match=r"real_world\.txt:1: expected `rainy clean`"):
         find("spa-data", tmp_path)
+    (tmp_path / "real_world.txt").write_bytes(b"real_world/\xe4.png b.png")
+    with pytest.raises(DataError, match=r"real_world\.txt: is not UTF-8"):
+        find("spa-data", tmp_path)
+
+
+def test_a_list_counts_once_from_its_first_line_on_and_the_unlisted_are_told(
+    tmp_path: Path,
+) -> None:
+    touch(*(tmp_path / f"real_world/{n}.png" for n in range(5)))
+    lines = ["/real_world/0.png real_world/1.png", "real_world/2.png real_world/1.png"]
+    text = "\r\n".join([*lines, lines[0]])
+    (tmp_path / "real_world.txt").write_text(text, encoding="utf-8-sig")
+    found = find("spa-data", tmp_path)
+    assert [pair.key for pair in found.pairs] == ["0", "2"]
+    assert [(it.path, it.reason) for it in found.unpaired] == [
+        ("real_world/0.png", "real_world.txt:3 names it once more")
+    ]
+    assert found.strangers == ["real_world/3.png", "real_world/4.png"]
 
 
 def test_a_list_cannot_point_out_of_its_folder(tmp_path: Path) -> None:
@@ -178,11 +277,9 @@ def test_a_list_cannot_point_out_of_its_folder(tmp_path: Path) -> None:
     assert "missing" in found.unpaired[0].reason
 
 
-def test_scenes_of_unequal_sizes_are_noted(tmp_path: Path) -> None:
+def test_the_rainy_pictures_of_a_scene_are_one_sample(tmp_path: Path) -> None:
     rains = ("1_1", "1_2", "2_1")
     touch(*(tmp_path / f"rainy_image/{name}.jpg" for name in rains))
     touch(*(tmp_path / f"ground_truth/{scene}.jpg" for scene in (1, 2)))
-    assert not any("rainy ones" in note for note in find("rain14000", tmp_path).notes)
     found = find("rain14000", tmp_path, clean_once=True)
-    assert any("has 1 to 2 rainy ones" in note for note in found.notes)
     assert [(pair.sample, pair.key) for pair in found.pairs] == [(name[0], name) for name in rains]

@@ -46,7 +46,7 @@ def test_wrong_words_are_named(tmp_path: Path) -> None:
 def test_side_by_side_pictures_are_prepared_and_a_wrong_count_is_told(tmp_path: Path) -> None:
     made = build(CATALOGUE["rain800"].layouts[0], tmp_path / "source")
     done = prepare("rain800", made.source, tmp_path / "out")
-    (note,) = done.notes
+    (note, _) = done.notes
     assert "3 pairs were found, 700 are published" in note
     assert json.loads((tmp_path / "out" / MANIFEST).read_text())["notes"] == done.notes
     prepared = open_prepared(tmp_path / "out")

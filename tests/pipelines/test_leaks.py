@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from derain.data.hashes import hash_picture
 from derain.data.manifest import open_prepared
 from derain.data.pictures import is_picture, read_picture
 from derain.data.sources import Naming
 from derain.data.synthesis import bundled_photographs
 from derain.errors import DataError, OccupiedError
-from derain.pipelines.leaks import leaks, shared_pictures
+from derain.pipelines.leaks import DISTANCE, compare, hash_dataset, leaks, shared_pictures
 from derain.pipelines.leaks_report import write_report
 from derain.pipelines.prepare import prepare
 
@@ -70,6 +71,18 @@ def test_shared_scenes_and_copies_are_found(sets: Path) -> None:
     assert found.duplicates["test"] == []
 
 
+def test_the_same_pixels_are_found_however_far_a_crop_moves_the_other_hash(sets: Path) -> None:
+    train, test = (hash_dataset(open_prepared(sets / "p" / name)) for name in ("train", "test"))
+    small = PHOTOGRAPHS[SCENES[8]]
+    train.hashes[1] = hash_picture(small[:63, :63])
+    test.hashes[3] = train.hashes[2] = hash_picture(small[:48, :48])
+    found = compare(train, test)
+    far = [match for match in found.matches if match.distance > DISTANCE]
+    assert [(match.train, match.test, match.exact) for match in far] == [("s1_0", "t7", True)]
+    twice = [it for it in found.duplicates["train"] if it.distance > DISTANCE]
+    assert [(it.first, it.second, it.exact) for it in twice] == [("s1_0", "s2_0", True)]
+
+
 def test_the_limit_decides(sets: Path) -> None:
     found = leaks(sets / "p/train", sets / "p/test", distance=255)
     assert len(found.matches) == 7 * 4
@@ -90,7 +103,7 @@ def test_the_report_shows_every_match_and_a_preparation_leaves_them_out(
         assert text.count("pictures/000") == 2
     for picture in (tmp_path / "report" / "pictures").iterdir():
         assert Image.open(picture).height == 200
-    with pytest.raises(OccupiedError, match="not empty"):
+    with pytest.raises(OccupiedError, match="not an empty folder"):
         write_report(found, tmp_path / "report")
 
     names = shared_pictures(tmp_path / "report" / "leaks.json")
@@ -110,6 +123,11 @@ def test_the_command_prints_the_keys_and_fails_only_when_asked(sets: Path) -> No
     assert {"train", "test", "distance"} <= set(tree["matches"][0])
     strict = subprocess.run([*command, "--strict"], capture_output=True, text=True, check=False)
     assert strict.returncode == 1
+    occupied = [*command, "--report", __file__]
+    refused = subprocess.run(occupied, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "not an empty folder" in refused.stderr
+    assert "hashing" not in refused.stderr
     assert "2 of the test pictures" in strict.stdout
 
 

@@ -1,10 +1,15 @@
 """A plan: the same shards for the same source, and a mark that changes with the files."""
 
+import hashlib
 import os
 import tarfile
 from pathlib import Path
 
+import pytest
+
+from derain.data.pictures import MAX_BYTES
 from derain.data.shards import write_shard
+from derain.errors import DataError
 from derain.pipelines.plan import Plan, make
 from tests.conftest import PairedFolder, scene_folder
 
@@ -57,3 +62,35 @@ def test_a_file_that_is_written_to_changes_the_mark_of_its_shard_only(
     same = [one == other for one, other in zip(before.marks, after.marks, strict=True)]
     assert same == [number != 1 for number in range(len(shards))]
     assert after.newest_ns > before.newest_ns
+
+
+def test_what_is_no_file_or_too_large_is_not_planned(paired_folder: PairedFolder) -> None:
+    """Without a byte of it being read: a pipe would never end, and memory would."""
+    source = paired_folder(5)
+    for number in range(4):
+        (source / "rain" / f"00{number}.png").unlink()
+    os.mkfifo(source / "rain/000.png")
+    (source / "rain/001.png").symlink_to("gone.png")
+    with (source / "rain/002.png").open("wb") as file:
+        file.truncate(MAX_BYTES + 1)
+    (source / "rain/003.png").mkdir()
+    plan, shards = planned(source)
+    assert (plan.pairs, shards) == (1, [["004"]])
+    reasons = {item.path: item.reason for item in plan.quarantined}
+    assert set(reasons) == {*(f"rain/00{n}.png" for n in range(3)), "clean/003.png"}
+    assert "no file" in reasons["rain/000.png"]
+    assert "no file" in reasons["rain/001.png"]
+    assert "at most 193,048,576 are read" in reasons["rain/002.png"]
+    (source / "rain/004.png").unlink()
+    with pytest.raises(DataError, match="no pair can be used, such as rain/000"):
+        planned(source)
+
+
+def test_only_the_very_picture_that_leaks_is_left_out(paired_folder: PairedFolder) -> None:
+    source = paired_folder(3)
+    data = (source / "clean/001.png").read_bytes()
+    given = ("paired", source, source, None, {"shard_mib": 1}, None, (0.0, 1.0))
+    plan, _ = make(*given, without={"clean/001.png": hashlib.sha256(data).hexdigest()})
+    assert plan.pairs == 2
+    with pytest.raises(DataError, match=r"clean/001\.png is another picture"):
+        make(*given, without={"clean/001.png": hashlib.sha256(data + b"x").hexdigest()})

@@ -206,7 +206,7 @@ def test_the_beginning_of_another_dataset_is_left_alone(
     [
         ("rain9000", ".", "rain9000"),
         ("paired", "nowhere", "nowhere"),
-        ("paired", ".", "input/{name}"),
+        ("paired", ".", "derainctl datasets paired"),
     ],
 )
 def test_a_wrong_source_is_named(dataset: str, folder: str, named: str, tmp_path: Path) -> None:
