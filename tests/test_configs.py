@@ -1,19 +1,38 @@
-"""Every file in configs/ parses, in every profile, and its whole search space is valid."""
+"""Every file in configs/ parses, in every profile, and every trial of its sweep can be built."""
 
+from collections.abc import Hashable
 from pathlib import Path
 
 import pytest
 import yaml
 
-from derain.config import load_config
+from derain.building import build_network, loss_of, without_weights
+from derain.config import Config, load_config
+from derain.config.source import read
 from derain.tune.space import plan
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").rglob("*.yaml"))
 CLUSTERS = sorted((Path(__file__).parents[1] / "clusters").glob("*.yaml"))
+STRIDES: dict[Hashable, int] = {}
+"""Of the networks that were built, by what they and their losses are built from."""
 
 
 def profiles(path: Path) -> list[str]:
-    return list(yaml.safe_load(path.read_text()).get("profiles", {}))
+    """Those of the file and of all that it extends."""
+    return list(read(path).tree["profiles"])
+
+
+def stride(config: Config) -> int:
+    """Of the network of a config, which is built once, with its loss, on random weights."""
+    loss, without = config.loss, without_weights(config)
+    perceptual = loss.lambda_p and loss.perceptual
+    contrastive = loss.lambda_c and (loss.contrastive, loss.contrastive_weights)
+    key = (without.model, perceptual, contrastive)
+    if key not in STRIDES:
+        network = build_network(without)
+        loss_of(without, network)
+        STRIDES[key] = network.stride
+    return STRIDES[key]
 
 
 def test_there_are_configs() -> None:
@@ -29,11 +48,12 @@ def test_there_are_configs() -> None:
 def test_config_is_valid(path: Path, profile: str) -> None:
     config = load_config(path, profile=profile)
     assert config.profile == profile
-    if config.sweep is not None:
-        trials = plan(config)
-        reference = config.sweep.reference
-        if reference is not None:
-            assert {trial.point for trial in trials} == set(reference.psnr_y)
+    trials = plan(config) if config.sweep is not None else []
+    for made in [trial.config for trial in trials] or [config]:
+        sides = {stage.crop_px for stage in made.train.stages}
+        assert not [side for side in sides if side % stride(made)]
+    if config.sweep is not None and config.sweep.reference is not None:
+        assert {trial.point for trial in trials} == set(config.sweep.reference.psnr_y)
 
 
 @pytest.mark.parametrize("path", CLUSTERS, ids=lambda path: path.stem)
