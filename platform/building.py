@@ -15,6 +15,8 @@ from derain.models.losses import DerainLoss, build_loss
 from derain.models.schedules import Schedule
 from derain.predictor import check_trust
 
+_LOSS = "loss."
+
 
 def build_network(config: Config) -> nn.Module:
     """The network of a config with its first weights, which the seed decides.
@@ -64,20 +66,28 @@ def restore_network(saved: Checkpoint, *, trust: bool = False) -> nn.Module:
     """
     check_trust(saved.config.model.name, saved.folder, trust)
     network = build_network(saved.config)
-    check_frozen(network, saved)
+    check_frozen(saved, network)
     trained = saved.ema() or saved.model()
     network.load_state_dict({**network.state_dict(), **trained})
     return network.eval()
 
 
-def fingerprints(network: nn.Module) -> dict[str, str]:
-    """What tells a network's frozen parts apart: name of the module to digest."""
-    return {name: fingerprint(part) for name, part in frozen_modules(network).items()}
+def fingerprints(network: nn.Module, loss: DerainLoss | None = None) -> dict[str, str]:
+    """What tells frozen parts apart: name of the module to digest, `loss.` before a loss's own."""
+    parts = frozen_modules(network)
+    if loss is not None:
+        parts |= {f"{_LOSS}{name}": part for name, part in frozen_modules(loss).items()}
+    return {name: fingerprint(part) for name, part in parts.items()}
 
 
-def check_frozen(network: nn.Module, saved: Checkpoint) -> None:
-    """Raise WeightsError where a network's frozen parts are not those of a checkpoint."""
-    here, there = fingerprints(network), dict(saved.state.frozen)
+def check_frozen(saved: Checkpoint, network: nn.Module, loss: DerainLoss | None = None) -> None:
+    """Raise WeightsError where frozen parts are not those of a checkpoint.
+
+    `loss` matters to who trains on, and is left out to use the network.
+    """
+    here, there = fingerprints(network, loss), dict(saved.state.frozen)
+    if loss is None:
+        there = {name: digest for name, digest in there.items() if not name.startswith(_LOSS)}
     if here != there:
         raise WeightsError(
             f"{saved.folder}: its frozen parts were {there}, the ones here are {here}. "

@@ -55,7 +55,7 @@ class State:
     manifests: tuple[str, ...]
     """sha256 of the manifests of the training datasets."""
     frozen: Mapping[str, str]
-    """Modules that the checkpoint leaves out, and the fingerprint of each."""
+    """Modules that the checkpoint leaves out, the loss's included, and the fingerprint of each."""
     loss: Mapping[str, float]
     """Of the `first` and of the `last` step, and the `average` of the latest (see `guard`)."""
     running_error: Mapping[str, Any] | None = None

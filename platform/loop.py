@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from derain import checkpoint, guard
-from derain.building import fingerprints
 from derain.checkpoint import Checkpoint, State
 from derain.config import Config
 from derain.config.training import TrainConfig
@@ -128,7 +127,7 @@ class Run:
                 seed=self.config.seed,
                 config_sha256=self.config.digest(),
                 manifests=tuple(self.manifests),
-                frozen=fingerprints(self.trainer.network),
+                frozen=self.trainer.frozen,
                 loss={"first": math.nan, "last": math.nan, "average": math.nan},
             )
         state = self.resume.state

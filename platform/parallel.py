@@ -51,6 +51,11 @@ class Rank:
         """Values on their way to be summed over the ranks; nobody waits here."""
         return Underway(values, dist.all_reduce(values, async_op=True) if self.world > 1 else None)
 
+    def follow_the_first(self, tensors: Iterable[Tensor]) -> None:
+        """Give every rank the values of rank 0, in their place."""
+        for tensor in tensors if self.world > 1 else ():
+            dist.broadcast(tensor, 0)
+
     def least(self, value: int, device: torch.device) -> int:
         """The smallest value of any rank."""
         values = torch.tensor([value], device=device)

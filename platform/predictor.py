@@ -45,6 +45,7 @@ class Predictor:
         """Move the network to the device; it needs `.stride`, the divisor of the sides it takes."""
         self.device = torch.device(device)
         self.network = network.to(self.device)
+        self._routes = getattr(network, "route_key", None) is not None
 
     def derain(self, picture: np.ndarray) -> np.ndarray:
         """Return the picture without rain: HWC, RGB, uint8 in 0..255, the same size.
@@ -57,8 +58,10 @@ class Predictor:
         """Return the picture without rain before it is rounded: float32 HWC RGB in [0, 255].
 
         The picture is mirrored at its right and lower edge up to a multiple of the network's
-        stride, and the result cropped back. The network runs in eval mode and is given back in
-        the mode that it was in. Its output is clamped to [0, 1] and scaled by 255.
+        stride, and the result cropped back. A network that routes pictures is asked for the route
+        of the picture itself, without the mirrored edge, as it was in its training. The network
+        runs in eval mode and is given back in the mode that it was in. Its output is clamped to
+        [0, 1] and scaled by 255.
 
         Raises:
             DataError: not a uint8 picture of the shape (height, width, 3), or an empty one.
@@ -66,9 +69,8 @@ class Predictor:
         """
         _check(picture, ("height", "width", 3))
         height, width = picture.shape[:2]
-        padded = torch.from_numpy(_padded(picture, _stride(self.network)))
-        rainy = padded.to(self.device).permute(2, 0, 1)[None].float() / 255.0
-        derained = self._forward(rainy)[0, :, :height, :width]
+        rainy = self._tensor(_padded(picture, _stride(self.network)))
+        derained = self._forward(rainy, picture)[0, :, :height, :width]
         if not bool(torch.isfinite(derained).all()):
             raise DerainError(
                 "The network returned NaN or infinity for a picture of "
@@ -77,16 +79,27 @@ class Predictor:
         levels = derained.float().clamp(0.0, 1.0).mul(255.0)
         return levels.permute(1, 2, 0).contiguous().cpu().numpy()
 
-    def _forward(self, rainy: Tensor) -> Tensor:
+    def _tensor(self, picture: np.ndarray) -> Tensor:
+        """NCHW RGB in [0, 1]."""
+        host = torch.from_numpy(np.ascontiguousarray(picture))
+        return host.to(self.device).permute(2, 0, 1)[None].float() / 255.0
+
+    def _forward(self, rainy: Tensor, picture: np.ndarray) -> Tensor:
         # One by one: a frozen part may be in eval mode while the rest trains.
         modes = [(module, module.training) for module in self.network.modules()]
         self.network.eval()
         try:
             with torch.inference_mode():
-                return self.network(rainy)
+                return self.network(rainy, **self._route(picture))
         finally:
             for module, was_training in modes:
                 module.training = was_training
+
+    def _route(self, picture: np.ndarray) -> dict[str, Tensor]:
+        if not self._routes:
+            return {}
+        perceive: Any = self.network.perceive
+        return {"route": perceive(self._tensor(picture))}
 
 
 def save_model_folder(

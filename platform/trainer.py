@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from derain import checkpoint, parallel
-from derain.building import check_frozen
+from derain.building import check_frozen, fingerprints
 from derain.checkpoint import Checkpoint, State
 from derain.config import Config
 from derain.config.training import TrainConfig
@@ -72,6 +72,8 @@ class Trainer:
         )
         adaptive = loss.schedule is not None and loss.schedule.kind == "progress_adaptive"
         self._error = RunningError() if adaptive else None
+        self._heard = torch.zeros((), device=device)
+        """What the parts of a step tell an adaptive schedule."""
         self._ema = _copies(self._trained) if train.ema_decay is not None else None
         self._frozen = tuple(f"{name}." for name in frozen_modules(network))
         self._micro_batches = MicroBatches(train, rank, self._rehearse)
@@ -79,10 +81,10 @@ class Trainer:
     def step(self, number: int, batch: Batch[Tensor], lr_scale: float = 1.0) -> dict[str, Tensor]:
         """Train on one rank's part of a batch; returns total loss and its terms, not yet averaged
         over the ranks."""
+        parts = self._micro_batches.parts(batch)  # may rehearse, which draws from chance
         self.begin(number, lr_scale)
         progress = number / self._config.train.steps
         figures: dict[str, Tensor] = {}
-        parts = self._micro_batches.parts(batch)
         for part in parts:
             with parallel.exchanging(self._parallel, wanted=part is parts[-1]):
                 total, terms = self.losses(part, progress)
@@ -133,7 +135,14 @@ class Trainer:
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[nn.Module]:
-        """The network with its averaged weights, where the run keeps them, during the block."""
+        """The network as a checkpoint has it, on all ranks, during the block: with its averaged
+        weights, where the run keeps them.
+
+        What BatchNorm has counted stays that of rank 0, which saves it; the others' counts differ,
+        and nothing but this goes by them.
+        """
+        counted = (buffer for buffer in self.network.buffers() if buffer.is_floating_point())
+        self._rank.follow_the_first(counted)
         if self._ema is None:
             yield self.network
             return
@@ -164,6 +173,11 @@ class Trainer:
         )
 
     @property
+    def frozen(self) -> dict[str, str]:
+        """What identifies the parts of network and loss that no checkpoint holds."""
+        return fingerprints(self.network, self._loss)
+
+    @property
     def running_error(self) -> dict[str, float] | None:
         """What an adaptive schedule goes by, for the checkpoint's state."""
         return None if self._error is None else asdict(self._error)
@@ -172,7 +186,7 @@ class Trainer:
         """Continue from a checkpoint of an equal network, written by any number of ranks."""
         if self._error is not None and saved.state.running_error is not None:
             self._error = RunningError(**saved.state.running_error)
-        check_frozen(self.network, saved)
+        check_frozen(saved, self.network, self._loss)
         present = self.network.state_dict()
         trained = saved.model()
         spread = {name: parallel.like(tensor, present[name]) for name, tensor in trained.items()}
@@ -191,12 +205,13 @@ class Trainer:
         self._optimizer.zero_grad(set_to_none=True)
 
     def _rehearse(self, batch: Batch[Tensor]) -> None:
-        """Take the memory that a step on a batch takes, and give it back.
+        """Take the memory that a step on a batch takes, and give it back; nothing else changes.
 
         Besides the passes a step holds the gradients of the one before, and the optimiser two
         numbers a weight, which are not there before the first one.
         """
         self._forget_gradients()
+        counted = _copies(dict(self.network.named_buffers()))
         copies = 1 if self._optimizer.state else 3
         room = [copy for _ in range(copies) for copy in _copies(self._trained).values()]
         try:
@@ -206,7 +221,7 @@ class Trainer:
         finally:
             del room
             self._forget_gradients()
-            self._heard.zero_()
+            _copy(counted, dict(self.network.named_buffers()))
 
     def _optimizer_state(self) -> dict[str, Any]:
         state = self._optimizer.state_dict()

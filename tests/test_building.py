@@ -1,10 +1,12 @@
 """What a checkpoint gives back: the average, and frozen parts that must be the same."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from derain import checkpoint
-from derain.building import build_network, restore_network
+from derain.building import build_network, check_frozen, loss_of, restore_network
 from derain.errors import WeightsError
 from derain.loop import Outcome
 from tests.tiny import config, run
@@ -40,3 +42,17 @@ def test_other_frozen_weights_are_refused(done: Outcome) -> None:
     other = saved.config.replaced({"model.encoder_seed": 5}, "test")
     with pytest.raises(WeightsError, match="frozen parts"):
         restore_network(checkpoint.Checkpoint(saved.folder, saved.state, other))
+
+
+def test_another_network_in_the_loss_is_refused_by_who_trains_on(tmp_path: Path) -> None:
+    vgg = {"perceptual": "vgg16", "perceptual_weights": "random", "lambda_p": 0.1}
+    wanted = config(tmp_path, steps=1).replaced({"loss": vgg}, "test")
+    saved = checkpoint.load(run(wanted).checkpoint)
+    network = restore_network(saved)
+    loss = loss_of(wanted, network)
+    check_frozen(saved, network, loss)
+    with torch.no_grad():
+        next(loss.parameters()).add_(1)
+    check_frozen(saved, network)
+    with pytest.raises(WeightsError, match=r"loss\.features"):
+        check_frozen(saved, network, loss)

@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from derain import checkpoint
@@ -29,6 +30,7 @@ from derain.loop import Outcome, follow
 from derain.parallel import Rank
 from derain.trainer import learning_rate
 from tests.tiny import (
+    NETWORK,
     Pixels,
     a_run,
     assert_close,
@@ -149,8 +151,24 @@ def _rank(number: int, world: int, folder: Path) -> None:
         run(wanted, rank=rank, network=network)
     longer = config(folder / "resumed", num_workers=world, steps=9, clip_norm=0.5, parallel="fsdp2")
     run(longer, rank=rank, network=without_noise(build_network(longer)))
+    _validate_what_is_saved(folder / f"counted-{number}", rank)
     dist.destroy_process_group()
 
+
+def _validate_what_is_saved(folder: Path, rank: Rank) -> None:
+    """BatchNorm counts other pictures on each rank, and rank 0 writes the checkpoint."""
+    wanted = config(folder, num_workers=rank.world, steps=2, eval_every_steps=2)
+    wanted = wanted.replaced({"model": COUNTING, "loss": {"perceptual": "none"}}, "test")
+
+    def write(network: nn.Module) -> Mapping[str, float]:
+        save_file(dict(network.named_buffers()), folder / "buffers.safetensors")
+        return {"psnr_y": 0.0}
+
+    run(wanted, rank=rank, validate=write)
+
+
+COUNTING = {"name": "rdmc", "widths": [4, 4], "dilations": [1], "recursions": 1}
+"""With BatchNorm."""
 
 TOGETHER = {
     "ddp": {},
@@ -175,6 +193,12 @@ def test_ranks_together_take_the_step_of_one(tmp_path: Path) -> None:
             shared[line["step"]] += line["ids"]
         assert shared == ids
     _assert_each_goes_on_with_the_other(tmp_path)
+    saved = checkpoint.newest(config(tmp_path / "counted-0").folder).model()
+    for number in range(3):
+        seen = load_file(tmp_path / f"counted-{number}" / "buffers.safetensors")
+        means = [name for name in saved if name.endswith("running_mean")]
+        assert means
+        assert all(torch.equal(seen[name], saved[name]) for name in means)
 
 
 def _assert_each_goes_on_with_the_other(folder: Path) -> None:
@@ -184,6 +208,18 @@ def _assert_each_goes_on_with_the_other(folder: Path) -> None:
         run(longer, network=without_noise(build_network(longer)))
     assert_close(folder / "one", folder / "fsdp2")
     assert_close(folder / "one", folder / "resumed")
+
+
+@pytest.mark.parametrize("network", [NETWORK, COUNTING], ids=["chance", "counts"])
+def test_finding_out_what_fits_changes_nothing(tmp_path: Path, network: dict[str, object]) -> None:
+    values = {"model": network, "loss": {"perceptual": "none"}}
+    for size in ("auto", None):
+        wanted = config(tmp_path / str(size), steps=2, micro_batch_size=size)
+        run(wanted.replaced(values, "test"))
+    tried, plain = (
+        checkpoint.newest(config(tmp_path / name).folder).model() for name in ("auto", "None")
+    )
+    assert all(torch.equal(tried[name], plain[name]) for name in plain)
 
 
 def test_a_compiled_network_trains_as_it_is_and_goes_on_without(

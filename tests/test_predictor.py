@@ -74,6 +74,25 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
+def test_a_route_is_that_of_the_picture_without_its_mirrored_edge() -> None:
+    """As in training, where routes are decided on whole pictures."""
+    torch.manual_seed(0)
+    sizes = {"widths": (8, 16), "depths": (1, 1), "heads": (1, 1), "mgca": ("none",)}
+    network = models.build("clip_rpn", routing="random", **sizes)
+    predictor = Predictor(network)
+    routes = []
+    for seed in range(4):
+        picture = noise(20, 24, seed)
+        rainy = torch.from_numpy(picture).permute(2, 0, 1)[None] / 255
+        mirrored = nn.functional.pad(rainy, (0, 8, 0, 12), mode="reflect")
+        routes.append([int(network.perceive(x)) for x in (rainy, mirrored)])
+        with torch.no_grad():
+            expected, *_ = network.experts[routes[-1][0]](mirrored)
+        found = torch.from_numpy(predictor.levels(picture)).permute(2, 0, 1)
+        torch.testing.assert_close(found / 255, expected[0, :, :20, :24].clamp(0, 1))
+    assert any(whole != padded for whole, padded in routes)
+
+
 @settings(max_examples=30, deadline=None)
 @given(height=st.integers(1, 50), width=st.integers(1, 50))
 def test_the_identity_returns_any_picture_exactly(height: int, width: int) -> None:

@@ -153,12 +153,11 @@ def randomise_resnet(net: nn.Module, generator: torch.Generator) -> None:
 
     Where a shortcut is projected, it and the residual branch carry half of the variance each;
     elsewhere the branch adds a sixteenth. So the maps keep a standard deviation of order 1
-    however deep the encoder. Uniform numbers, because their bits are the same on every CPU, which
-    those of `normal_` need not be.
+    however deep the encoder.
     """
     for name, module in net.named_modules():
         if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_uniform_(module.weight, nonlinearity="relu", generator=generator)
+            fill_uniform(module.weight, 2.0, generator)
         elif isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()
             nn.init.constant_(module.weight, _gain(name))
@@ -180,5 +179,14 @@ def randomise_transformer(net: nn.Module, generator: torch.Generator) -> None:
         elif parameter.dim() < 2 and "embedding" not in name:
             nn.init.ones_(parameter)  # weights of LayerNorms, and logit_scale, which is not used
         else:
-            bound = math.sqrt(3.0 / max(1, parameter[0].numel()))
-            nn.init.uniform_(parameter, -bound, bound, generator=generator)
+            fill_uniform(parameter, 1.0, generator)
+
+
+@torch.no_grad()
+def fill_uniform(weight: Tensor, gain: float, generator: torch.Generator) -> None:
+    """Uniform numbers of variance `gain` / fan-in, whose bits are the same on every CPU: whole
+    numbers and one product. Those of torch's initialisers depend on the CPU's kind.
+    """
+    bound = math.sqrt(3.0 * gain / max(1, weight[0].numel()))
+    numbers = torch.randint(-(2**23), 2**23, weight.shape, generator=generator)
+    weight.copy_(numbers).mul_(bound / 2**23)

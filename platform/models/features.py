@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from derain.models.clip import fill_uniform
 from derain.models.encoders import IMAGENET_MEAN, IMAGENET_STD
 from derain.models.frozen import FrozenEncoder
 from derain.models.weights import download_torchvision, load_strictly, read_state_dict
@@ -122,7 +123,7 @@ def _fill_vgg(features: nn.Sequential, arch: str, weights: str) -> None:
         generator = torch.Generator().manual_seed(0)
         for parameter in features.parameters():
             if parameter.dim() > 1:
-                nn.init.kaiming_uniform_(parameter, nonlinearity="relu", generator=generator)
+                fill_uniform(parameter, 2.0, generator)
             else:
                 nn.init.zeros_(parameter)
         return

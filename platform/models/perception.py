@@ -5,11 +5,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from derain.models.clip import CLIP_MEAN, CLIP_STD, randomise_transformer, read_clip
+from derain.models.fingerprints import digest
 from derain.models.weights import load_strictly
 
 Similarity = Literal["cosine", "dot"]
@@ -46,8 +47,10 @@ class RainPerception(nn.Module):
     also under autocast, so that CPU and GPU give the same label.
 
     The prompts are encoded once; then only the picture tower stays, and their n vectors as the
-    buffer `text`. `reading` holds the two options (1 for cosine, 0 for dot; the temperature): so
-    the state dict, and with it the fingerprint, is all that a score depends on.
+    buffer `text`. `told` is the sha256 of what these are computed from, text tower and tokens, and
+    stands for them in the fingerprint: CPUs of other kinds compute another last bit. `reading`
+    holds the two options (1 for cosine, 0 for dot; the temperature). So the state dict, and with it
+    the fingerprint, is all that a score depends on.
 
     `weights`: "random" (made from `seed`, for tests and demos; it does not see rain), a tag in
     `clip.TAGS` (downloaded by open_clip), or the path of a .safetensors or state dict .pt file of a
@@ -63,9 +66,12 @@ class RainPerception(nn.Module):
     Raises FileNotFoundError where weights cannot be had, ValueError where they do not fit.
     """
 
+    computed = ("text",)
+
     mean: Tensor
     std: Tensor
     text: Tensor
+    told: Tensor
     reading: Tensor
 
     def __init__(
@@ -92,7 +98,9 @@ class RainPerception(nn.Module):
         clip = _clip(dim, width, layers, text_width, text_layers)
         _fill(clip, weights, seed)
         self.visual: nn.Module = clip.visual
-        self.register_buffer("text", _encode(clip, prompts))
+        tokens = _tokens(prompts)
+        self.register_buffer("text", _encode(clip, tokens))
+        self.register_buffer("told", _identity(clip, tokens))
         self.register_buffer("reading", torch.tensor([similarity == "cosine", temperature]))
         self.register_buffer("mean", torch.tensor(CLIP_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(CLIP_STD).view(3, 1, 1), persistent=False)
@@ -175,8 +183,19 @@ def _without_sizes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in tensors.items() if name not in sizes}
 
 
-@torch.no_grad()
-def _encode(clip: Any, prompts: Sequence[str]) -> Float[Tensor, "prompts dim"]:
+def _tokens(prompts: Sequence[str]) -> Int64[Tensor, "prompts length"]:
     from open_clip.tokenizer import SimpleTokenizer
 
-    return clip.eval().encode_text(SimpleTokenizer()(list(prompts)))
+    return SimpleTokenizer()(list(prompts))
+
+
+@torch.no_grad()
+def _encode(clip: Any, tokens: Int64[Tensor, "prompts length"]) -> Float[Tensor, "prompts dim"]:
+    return clip.eval().encode_text(tokens)
+
+
+def _identity(clip: Any, tokens: Int64[Tensor, "prompts length"]) -> UInt8[Tensor, " 32"]:
+    """sha256 of the text tower and of what it reads."""
+    state = clip.state_dict()
+    tower = {name: state[name] for name in state if not name.startswith("visual.")}
+    return torch.frombuffer(bytearray(digest({**tower, "tokens": tokens})), dtype=torch.uint8)

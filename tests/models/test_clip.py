@@ -1,5 +1,9 @@
 """The encoder against open_clip's own, where its weights come from, and that it never changes."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -110,6 +114,31 @@ def test_random_is_a_function_of_the_seed_alone():
     torch.manual_seed(2)
     assert fingerprint(encoder("random", seed=5)) == first
     assert fingerprint(encoder("random", seed=6)) != first
+
+
+def test_frozen_parts_are_the_same_on_a_cpu_of_another_kind():
+    """Prompts are encoded on the CPU at hand, whose last bit is not to bind a checkpoint to it."""
+    program = (
+        "from derain.models import fingerprint;"
+        "from derain.models.clip import CLIPResNetEncoder;"
+        "from derain.models.perception import RainPerception;"
+        "sizes = dict(dim=8, width=16, layers=1, text_width=16, text_layers=1);"
+        "made = RainPerception('random', ['light rain', 'rain'], **sizes);"
+        "print(fingerprint(made), fingerprint(CLIPResNetEncoder('random', (1, 1, 1, 1), 8)));"
+        "print(made.text.double().sum().item())"
+    )
+    kinds = [{}, {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE"}]
+    prints, sums = zip(
+        *(
+            subprocess.check_output(
+                [sys.executable, "-c", program], env=os.environ | kind, text=True
+            ).splitlines()
+            for kind in kinds
+        ),
+        strict=True,
+    )
+    assert prints[0] == prints[1]
+    assert sums[0] != sums[1]
 
 
 def test_train_leaves_it_in_evaluation_mode_and_without_a_graph():
