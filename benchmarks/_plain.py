@@ -46,15 +46,15 @@ def mixed_up(self: MixedUp, x: Tensor) -> Tensor:
     return bilinear * smooth + bicubic * sharp
 
 
-def gated_ffn(self: GatedFFN, x: Tensor) -> Tensor:
-    a, b = self.depthwise(self.expand(x)).chunk(2, dim=1)
-    return self.project(F.gelu(a) * b)
+def gated_ffn(self: GatedFFN, x: Tensor, norm: nn.Module) -> Tensor:
+    a, b = self.depthwise(self.expand(norm(x))).chunk(2, dim=1)
+    return x + self.project(F.gelu(a) * b)
 
 
 def transformer_block(self: TransformerBlock, x: Tensor) -> Tensor:
     q, k, v = self.depthwise(self.project(self.norm(x))).chunk(3, dim=1)
     x = x + self.out(_between_channels(q, k, v, self.attention.temperature))
-    return x + self.ffn(self.ffn_norm(x))
+    return self.ffn(x, self.ffn_norm)
 
 
 def cross_attention(self: CrossAttention, x: Tensor, target: Tensor) -> Tensor:

@@ -36,15 +36,16 @@ class ConvNeXtBlock(nn.Module):
         self, x: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels height width"]:
         """NCHW -> NCHW."""
-        y = self.depthwise(x).permute(0, 2, 3, 1)
-        y = in_slabs(self._mlp, y, hidden=self.expand.out_features)
-        return x + self.drop_path(y.permute(0, 3, 1, 2))
+        y = in_slabs(self._mlp, self.depthwise(x), hidden=self.expand.out_features)
+        return x + self.drop_path(y)
 
-    def _mlp(self, pixels: Float[Tensor, "*pixels channels"]) -> Float[Tensor, "*pixels channels"]:
+    def _mlp(
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch channels height width"]:
         """gamma * MLP(LayerNorm(.)); gamma goes into the weights, which are less than a picture."""
-        y = F.gelu(self.expand(self.norm(pixels)))
+        y = F.gelu(self.expand(self.norm(x.permute(0, 2, 3, 1))))
         weight, bias = self.gamma[:, None] * self.project.weight, self.gamma * self.project.bias
-        return F.linear(y, weight, bias)
+        return F.linear(y, weight, bias).permute(0, 3, 1, 2)
 
 
 class DropPath(nn.Module):

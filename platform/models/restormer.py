@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from derain.models.gated import gated_ffn
 from derain.models.sizes import check_sides
 
 
@@ -102,7 +103,7 @@ class TransformerBlock(nn.Module):
     ) -> Float[Tensor, "batch channels height width"]:
         """NCHW -> NCHW."""
         x = x + self.attn(self.norm1(x))
-        return x + self.ffn(self.norm2(x))
+        return self.ffn(x, self.norm2)
 
 
 class Attention(nn.Module):
@@ -138,7 +139,7 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """GDFN: conv1x1(gelu(a) b), [a, b] = depthwise3x3(conv1x1(x)). Equation 2 of the paper."""
+    """x + GDFN(norm(x)), see `gated_ffn`. Equation 2 of the paper."""
 
     def __init__(self, channels: int, expansion: float) -> None:
         super().__init__()
@@ -148,11 +149,10 @@ class FeedForward(nn.Module):
         self.project_out = nn.Conv2d(hidden, channels, 1, bias=False)
 
     def forward(
-        self, x: Float[Tensor, "batch channels height width"]
+        self, x: Float[Tensor, "batch channels height width"], norm: nn.Module
     ) -> Float[Tensor, "batch channels height width"]:
         """NCHW -> NCHW."""
-        first, second = self.dwconv(self.project_in(x)).chunk(2, dim=1)
-        return self.project_out(F.gelu(first) * second)
+        return gated_ffn(x, norm, self.project_in, self.dwconv, self.project_out)
 
 
 class LayerNorm(nn.Module):
