@@ -24,7 +24,8 @@ def cost(network: nn.Module, side_px: int = SIDE_PX) -> Cost:
     """Count a network on the CPU: one forward pass of one grey square.
 
     Multiply-adds are those of convolutions, attention and matrix products, half of what
-    `torch.utils.flop_counter` says. A network with routes counts what one picture takes.
+    `torch.utils.flop_counter` says; channels of zeros that fill up others count (`gated.py`). A
+    network with routes counts what one picture takes.
     """
     sizes = [(p.requires_grad, p.numel()) for p in network.parameters()]
     modes = [(module, module.training) for module in network.modules()]
@@ -48,4 +49,5 @@ def cost(network: nn.Module, side_px: int = SIDE_PX) -> Cost:
 def _nothing_kept() -> saved_tensors_hooks:
     """A forward pass as in training, since slabs compute some rows twice, in the memory of one in
     evaluation."""
-    return saved_tensors_hooks(lambda _: None, lambda _: None)
+    nothing = torch.empty(0)
+    return saved_tensors_hooks(lambda _: nothing, lambda _: nothing)

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from derain.models.mgca import MGCA, ChannelAttention, ChannelNorm, GatedFFN, MGCAKind
-from derain.models.slabs import in_slabs
 
 Block = Literal["transformer", "naf"]
 Features = Float[Tensor, "batch channels height width"]
@@ -35,13 +34,9 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Features) -> Features:
         """NCHW -> NCHW."""
-        hidden = self.project.out_channels
-        q, k, v = in_slabs(self._projected, x, hidden=hidden, reach=1).chunk(3, dim=1)
+        q, k, v = self.depthwise(self.project(self.norm(x))).chunk(3, dim=1)
         x = x + self.attention(q, k, v, self.out)
         return self.ffn(x, self.ffn_norm)
-
-    def _projected(self, x: Features) -> Float[Tensor, "batch 3*channels height width"]:
-        return self.depthwise(self.project(self.norm(x)))
 
 
 class NAFBlock(nn.Module):
