@@ -45,7 +45,6 @@ TESTED_ELSEWHERE = {
     "pipelines/run.py": "pipelines/test_train.py",
     "pipelines/validation.py": "pipelines/test_train.py",
     "pipelines/leaks_report.py": "pipelines/test_leaks.py",
-    "models/expert.py": "models/test_clip_rpn.py",
     "models/fingerprints.py": "models/test_init.py",
     "models/mprnet.py": "models/test_baselines.py",
     "models/nafnet.py": "models/test_baselines.py",

@@ -17,11 +17,15 @@ LAYERS, WIDTH = (1, 2, 1, 1), 8
 
 @pytest.fixture(scope="module")
 def original():
+    return picture_tower(LAYERS, WIDTH)
+
+
+def picture_tower(layers, width):
     """open_clip's whole picture tower, with BatchNorm statistics that are not trivial."""
     from open_clip.modified_resnet import ModifiedResNet
 
     torch.manual_seed(3)
-    tower = ModifiedResNet(list(LAYERS), output_dim=8, heads=2, image_size=64, width=WIDTH)
+    tower = ModifiedResNet(list(layers), output_dim=8, heads=2, image_size=64, width=width)
     for module in tower.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.running_mean, std=0.1)
@@ -72,6 +76,13 @@ def test_taps_are_the_stage_outputs_of_open_clip(original, tmp_path, prefix, suf
     ours = encoder(write(original, tmp_path / f"w{suffix}", prefix))
     x = torch.rand(2, 3, 64, 64)
     for tap, expected in zip(ours(x), stages(original, x), strict=True):
+        torch.testing.assert_close(tap, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_so_are_those_of_the_published_size(tmp_path):
+    tower, x = picture_tower((3, 4, 6, 3), 64), torch.rand(1, 3, 64, 64)
+    ours = CLIPResNetEncoder(write(tower, tmp_path / "w.safetensors"))
+    for tap, expected in zip(ours(x), stages(tower, x), strict=True):
         torch.testing.assert_close(tap, expected, rtol=1e-5, atol=1e-5)
 
 

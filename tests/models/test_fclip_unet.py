@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 import derain.models as models
-from derain.models.fclip_unet import FCLIPUNet
+from derain.models.fclip_unet import FCLIPUNet, TokenAdapter
+from tests.models.formulas import convolved, normalised, part, randomised, state_of
 
 
 def batch(size=2, height=32, width=48):
@@ -69,6 +70,27 @@ def test_gradient_reaches_every_trained_parameter_and_no_frozen_one(tiny):
         if (p.grad is not None and bool(p.grad.abs().sum() > 0)) == name.startswith("encoder.")
     ]
     assert missing == []
+
+
+def test_tokens_become_a_skip_as_the_formula_says():
+    """Interpolated first here, and by one matrix for rows and columns: the order is free."""
+    adapter, tokens = randomised(TokenAdapter(6, 4, scale=4)), torch.randn(2, 6, 3, 5)
+    state = state_of(adapter)
+    normed = normalised(tokens.double(), part(state, "norm"))
+    rows, columns = (_bilinear(size, 4) for size in (3, 5))
+    weight, bias = state["project.weight"][:, :, None, None], state["project.bias"]
+    expected = convolved(rows @ normed @ columns.T, {"weight": weight, "bias": bias})
+    torch.testing.assert_close(adapter(tokens).double(), expected, rtol=1e-4, atol=1e-4)
+
+
+def _bilinear(size, scale):
+    """What each of size * scale pixels takes from its two neighbours in a row of `size`."""
+    matrix = torch.zeros(size * scale, size, dtype=torch.float64)
+    for pixel in range(size * scale):
+        at = min(max((pixel + 0.5) / scale - 0.5, 0), size - 1)
+        left = min(int(at), size - 2)
+        matrix[pixel, left], matrix[pixel, left + 1] = 1 - (at - left), at - left
+    return matrix
 
 
 @pytest.mark.parametrize("name", ["encoder_weights", "ldfps_sigma", "layer_scale", "output"])

@@ -8,6 +8,15 @@ import torch
 
 from derain.models.mgca import MGCA, CrossAttention, WindowAttention
 from derain.models.rain_masks import mask_loss, rain_mask
+from tests.models.formulas import (
+    convolved,
+    gated_ffn,
+    gelu,
+    normalised,
+    part,
+    randomised,
+    state_of,
+)
 
 CHANNELS, HEADS, SIDE = 8, 2, 4
 
@@ -86,18 +95,18 @@ def test_cross_attention_is_the_formula(kind, formula, height, width):
 
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_the_whole_block_is_the_formula(bidirectional):
-    block = MGCA(CHANNELS, HEADS, window=SIDE, bidirectional=bidirectional)
-    x = features()
+    block = randomised(MGCA(CHANNELS, HEADS, window=SIDE, bidirectional=bidirectional))
+    x, state = features(), state_of(block)
     found, logits = block(x)
-    mask = torch.sigmoid(logits.detach())
-    normed = block.norm(x).detach()
-    y = x.double().numpy() + windowed(block.rain, normed, mask)
+    hidden = gelu(convolved(x.double(), part(state, "head.0")))
+    mask = torch.sigmoid(convolved(hidden, part(state, "head.2")))
+    torch.testing.assert_close(torch.sigmoid(logits.double()), mask, rtol=1e-4, atol=1e-5)
+    normed = normalised(x.double(), part(state, "norm"))
+    y = x.double() + torch.from_numpy(windowed(block.rain, normed, mask))
     if bidirectional:
-        y = y + windowed(block.background, normed, 1 - mask)
-    mean, variance = y.mean(1, keepdims=True), y.var(1, keepdims=True)
-    again = torch.from_numpy((y - mean) / np.sqrt(variance + 1e-5)).float()
-    expected = y + (block.ffn(again, torch.nn.Identity()) - again).detach().numpy()
-    np.testing.assert_allclose(found.detach().numpy(), expected, rtol=1e-3, atol=1e-4)
+        y = y + torch.from_numpy(windowed(block.background, normed, 1 - mask))
+    expected = y + gated_ffn(normalised(y, part(state, "ffn_norm")), part(state, "ffn"))
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_sure_rain_is_no_source():

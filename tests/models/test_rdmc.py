@@ -1,6 +1,7 @@
 """RDMC: its size, its recursion and paths, and that it can be trained, saved and exported."""
 
 import inspect
+import itertools
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import derain.models as models
 from derain.config.networks import RDMCConfig
 from derain.models.rdmc import RDMC, MixedUp
 from derain.models.ssim import ssim
+from tests.models.formulas import convolved, part, randomised, state_of
 
 TINY = {"widths": (4, 6, 6), "dilations": (1, 2), "recursions": 2}
 PATHS = ("enc0_dec1", "enc1_dec2", "enc1_dec0", "enc2_dec1")
@@ -22,6 +24,73 @@ def tiny(**options):
 
 def batch(size=2, height=16, width=24):
     return torch.rand(size, 3, height, width, generator=torch.Generator().manual_seed(4))
+
+
+def block(x, state, dilation, training):
+    """conv3x3, norm, relu, twice; the second convolution is dilated."""
+    for first, d in ((0, 1), (3, dilation)):
+        x = convolved(x, part(state, str(first)), dilation=d)
+        x = F.relu(batch_norm(x, part(state, str(first + 1)), training))
+    return x
+
+
+def batch_norm(x, state, training):
+    mean, variance = state["running_mean"], state["running_var"]
+    if training:
+        mean, variance = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
+    mean, variance, scale, shift = (
+        t[:, None, None] for t in (mean, variance, state["weight"], state["bias"])
+    )
+    return scale * (x - mean) / torch.sqrt(variance + 1e-5) + shift
+
+
+def doubled(x, mode="bilinear"):
+    return F.interpolate(x, scale_factor=2, mode=mode, align_corners=False)
+
+
+def deeper(x, state, training):
+    """One level down: 3x3, stride 2, the border reflected; 1x1 from the input of U."""
+    conv, norm = part(state, "operator.0"), part(state, "operator.1")
+    if conv["weight"].shape[-1] == 1:
+        y = convolved(x, conv)
+    else:
+        y = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), conv["weight"], conv["bias"], stride=2)
+    return F.leaky_relu(batch_norm(y, norm, training), 0.2)
+
+
+def share(state, source, target):
+    """What a path's features count: learnt, or by the means of source and target."""
+    if "alpha" in state:
+        return state["alpha"]
+    means = torch.cat([t.mean((2, 3)) for t in (source, target)], dim=1)
+    hidden = F.relu(means @ state["gate.0.weight"].T + state["gate.0.bias"])
+    return torch.sigmoid(hidden @ state["gate.2.weight"].T + state["gate.2.bias"])[..., None, None]
+
+
+def residue(x, state, training):
+    """U of `TINY`, three levels and all four paths, as its formula says."""
+    streams = []
+    for stream, dilation in enumerate(TINY["dilations"]):
+        maps = [block(x, part(state, f"streams.{stream}.0"), dilation, training)]
+        for level in (1, 2):
+            pooled = maps[-1].unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).amax((3, 5))
+            maps.append(block(pooled, part(state, f"streams.{stream}.{level}"), dilation, training))
+        streams.append(maps)
+    e0, e1, e2 = (torch.cat(level, dim=1) for level in zip(*streams, strict=True))
+    b = state["up.logits"].exp() / state["up.logits"].exp().sum()
+
+    def decoded(level, skip, y):
+        y = b[0] * doubled(y) + b[1] * doubled(y, "bicubic")
+        return block(torch.cat((skip, y), 1), part(state, f"decoders.{level}"), 1, training)
+
+    down0, down1, up0, up1 = (part(state, f"paths.{name}") for name in PATHS)
+    y = decoded(1, e1, e2)
+    d1 = y + share(down1, e0, y) * deeper(e0, down1, training)
+    y = decoded(0, e0, d1)
+    shallower = block(doubled(e1), part(up1, "operator.1"), 1, training)
+    d0 = y + share(down0, x, y) * deeper(x, down0, training) + share(up1, e1, y) * shallower
+    y = convolved(d0, part(state, "out"))
+    return y + share(up0, e0, y) * block(e0, part(up0, "operator"), 1, training)
 
 
 def millions(**options):
@@ -38,6 +107,18 @@ def test_the_size_is_that_of_the_public_code():
 
 def test_recursions_share_their_weights():
     assert millions(recursions=6) == millions(recursions=1)
+
+
+@pytest.mark.parametrize("gate", ["learned", "dynamic"])
+@pytest.mark.parametrize("training", [False, True])
+def test_it_is_the_formula(training, gate):
+    network, rainy = randomised(tiny(gate=gate)).train(training), batch().double()
+    state = state_of(network)
+    expected = rainy
+    for _ in range(TINY["recursions"]):
+        expected = rainy + residue(torch.cat((rainy, expected), dim=1), state, training)
+    found = network(batch()).double()
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -83,14 +164,25 @@ def test_a_batch_of_one_is_treated_as_in_a_larger_batch():
 
 
 @pytest.mark.parametrize("gate", ["learned", "dynamic"])
-def test_gradient_reaches_every_parameter(gate):
-    """norm="none": a bias in front of BatchNorm or GroupNorm has no effect, here nor there."""
-    dead = {n for n, _ in tiny(gate=gate, norm="none").named_parameters()}
+@pytest.mark.parametrize("norm", ["batch", "none"])
+def test_gradient_reaches_every_parameter(gate, norm):
+    """But a bias in front of BatchNorm, which has no effect: what it gets is rounding."""
+    network = tiny(gate=gate, norm=norm)
+    silent = {f"{name}.bias" for name in _before_a_norm(network)}
+    dead = {name for name, _ in network.named_parameters()} - silent
     for _ in range(8):  # a ReLU of so few may be closed in any one draw
-        network = tiny(gate=gate, norm="none").train()
+        network = tiny(gate=gate, norm=norm).train()
         (network(batch()) - batch()).abs().mean().backward()
         dead -= {n for n, p in network.named_parameters() if p.grad is not None and p.grad.any()}
     assert dead == set()
+
+
+def _before_a_norm(network):
+    """The names of the layers with a BatchNorm right behind them."""
+    layers = list(network.named_modules())
+    for (name, _), (_, following) in itertools.pairwise(layers):
+        if isinstance(following, torch.nn.BatchNorm2d):
+            yield name
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -133,8 +225,9 @@ def test_mixed_up_goes_from_bilinear_to_bicubic():
     torch.testing.assert_close(up(x), bicubic)
 
 
-def test_the_picture_is_float32_under_bfloat16_autocast():
-    network, x = tiny(norm="group").train(), batch()
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_the_picture_is_float32_under_bfloat16_autocast(norm):
+    network, x = tiny(norm=norm).train(), batch()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         low = network(x)
         F.l1_loss(low, x).backward()
@@ -161,7 +254,7 @@ def test_export_gives_the_same_output():
 
 @pytest.mark.usefixtures("unchecked")
 def test_compile_gives_the_same_output():
-    network, x = tiny(recursions=1, norm="group").eval(), batch(1)
+    network, x = tiny(recursions=1).eval(), batch(1)
     with torch.no_grad():
         found = torch.compile(network, backend="aot_eager")(x)
         torch.testing.assert_close(found, network(x), atol=1e-5, rtol=0)
