@@ -32,7 +32,7 @@ class Results:
 
         table = Table("dataset", "what", "pairs", "licence", box=box.SIMPLE_HEAD)
         if with_found:
-            table.add_column("found")
+            table.add_column("found", overflow="fold")  # paths have no spaces
         for row in rows:
             pairs = _pairs_of(row).replace(", ", "\n")
             cells = [row["name"], row["about"], pairs, row["terms"]]

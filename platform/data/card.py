@@ -141,8 +141,11 @@ def _front_matter(row: Dataset, manifest: Manifest) -> dict[str, Any]:
 
 def _size(pairs: int) -> str:
     """The Hub's word for how many samples there are."""
-    limits = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"))
-    return next((word for limit, word in limits if pairs < limit), "100K<n<1M")
+    words = ("1K", "10K", "100K", "1M", "10M", "100M", "1B")
+    at = next((at for at in range(len(words)) if pairs < 10 ** (at + 3)), len(words))
+    if at == 0:
+        return f"n<{words[0]}"
+    return f"{words[at - 1]}<n<{words[at]}" if at < len(words) else f"n>{words[-1]}"
 
 
 def _index_file(manifest: Manifest) -> dict[str, Any]:

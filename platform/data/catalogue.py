@@ -75,12 +75,12 @@ _ROWS = (
             "test1200": (1200,),
         },
         layouts=(
-            *_common("train", "train/Rain13K", "train"),
-            *_common("test100", "test/Test100"),
-            *_common("rain100h", "test/Rain100H"),
-            *_common("rain100l", "test/Rain100L"),
-            *_common("test2800", "test/Test2800"),
-            *_common("test1200", "test/Test1200"),
+            *_common("train", "train/Rain13K", "train", "Rain13K"),
+            *_common("test100", "test/Test100", "Test100"),
+            *_common("rain100h", "test/Rain100H", "Rain100H"),
+            *_common("rain100l", "test/Rain100L", "Rain100L"),
+            *_common("test2800", "test/Test2800", "Test2800"),
+            *_common("test1200", "test/Test1200", "Test1200"),
         ),
         where="https://github.com/swz30/Restormer (Deraining/download_data.py)",
         terms=NO_LICENCE,
@@ -143,7 +143,8 @@ _ROWS = (
     Dataset(
         name="rain1200",
         title="Rain1200 (DID-MDN)",
-        about="rain of three densities; JPEGs of two pictures side by side, the rainy one left",
+        about="rain of three densities; JPEGs of two pictures side by side, the rainy one left; "
+        "also as DID-Data, which has one file for each and no densities",
         splits={"train": (12000,), "test": (1200,)},
         layouts=(
             Layout(
@@ -153,10 +154,12 @@ _ROWS = (
                 labels=("density",),
             ),
             Layout("test", "{n:d}.jpg", folder="test", clean_half="right"),
+            *_common("train", "train"),
+            *_common("test", "test"),
         ),
         where="https://github.com/hezhangsprinter/DID-MDN",
         terms=NO_LICENCE,
-        folders=("DID-MDN", "DID-MDN-training"),
+        folders=("DID-MDN", "DID-MDN-training", "DID-Data"),
     ),
     Dataset(
         name="rain14000",
@@ -184,6 +187,15 @@ _ROWS = (
                 ("train11200", "", range(1, 801)),
                 ("test2800", "", range(801, 1001)),
             )
+        )
+        + tuple(
+            Layout(
+                split,
+                "input/{scene:d}_{rain:d}",
+                ("target/{scene:d}_{rain:d}", "target/{scene:d}"),
+                folder=folder,
+            )
+            for split, folder in (("train", "train"), ("test", "test"))
         ),
         where="https://xueyangfu.github.io/projects/cvpr2017.html",
         terms=NO_LICENCE,

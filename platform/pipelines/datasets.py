@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from derain.data import sources
+from derain.data import files, sources
 from derain.data.catalogue import CATALOGUE
 from derain.data.layouts import Dataset, drawing
 from derain.errors import DataError
@@ -36,7 +36,7 @@ def datasets(root: str | Path | None = None, names: list[str] | None = None) -> 
     unknown = [name for name in names or () if name not in CATALOGUE]
     if unknown:
         raise DataError(f"{unknown[0]}: no such dataset. Known: {', '.join(CATALOGUE)}.")
-    folder = None if root is None else Path(root)
+    folder = None if root is None else files.located(root)
     if folder is not None and not folder.is_dir():
         raise DataError(f"{folder}: no such folder.")
     rows = [CATALOGUE[name] for name in names or CATALOGUE]

@@ -8,18 +8,19 @@ A part is written when its tar has its name, so that there is one means that the
 
 import json
 import logging
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from derain.data import files
 from derain.data.manifest import INDEX, Quarantined, ShardEntry, read_index, write_index
 from derain.data.shards import WrittenShard
+from derain.pipelines.tally import Tally
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,8 @@ class Joined:
     index_sha256: str
     duplicates: tuple[tuple[str, ...], ...]
     """Source names of rainy pictures with equal bytes, group by group."""
+    notes: tuple[str, ...]
+    """What a reader must know of what was written."""
 
 
 def keep(out: Path, number: int, written: WrittenShard, mark: str) -> None:
@@ -58,7 +61,11 @@ def kept(out: Path, number: int, mark: str) -> Kept | None:
     path = _path(out, number)
     if not path.is_file():
         return None
-    note = json.loads(pq.read_schema(pa.BufferReader(path.read_bytes())).metadata[_NOTE])
+    try:
+        note = json.loads(pq.read_schema(pa.BufferReader(path.read_bytes())).metadata[_NOTE])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("prepare: making shard %d again: %s cannot be read (%s)", number, path, error)
+        return None
     entry = ShardEntry(**note["entry"]) if note["entry"] else None
     if note["mark"] != mark:
         log.warning("prepare: making shard %d again: its pictures have been changed", number)
@@ -71,18 +78,29 @@ def kept(out: Path, number: int, mark: str) -> Kept | None:
 def join(out: Path, shards: int) -> Joined:
     """Write the index from the rows of all shards, a row group of it in memory at a time.
 
-    8 bytes a pair are held beside it, to find equal pictures.
+    16 bytes a pair are held beside it, to find equal pictures.
     """
-    digests: list[np.ndarray] = []
-    index_sha256 = write_index(out / INDEX, _noting(_rows(out, shards), digests))
-    return Joined(index_sha256, tuple(_duplicates(out, shards, np.concatenate(digests))))
+    tally = Tally()
+    index_sha256 = write_index(out / INDEX, tally.passing(_rows(out, shards)))
+    duplicates = tuple(_duplicates(out, shards, tally.repeated()))
+    return Joined(index_sha256, duplicates, tuple(tally.notes()))
+
+
+def drop_others(out: Path, entries: Iterable[ShardEntry]) -> None:
+    """Remove the shards of an earlier attempt, whose pictures were changed since, that have no
+    successor: other readers would take them in."""
+    listed = {entry.name for entry in entries}
+    for path in out.iterdir():
+        if re.fullmatch(r"shard-\d{6}\.tar", path.name) and path.name not in listed:
+            path.unlink(missing_ok=True)
 
 
 def tidy(out: Path) -> None:
     """Remove what was only needed on the way, and what killed workers have left."""
-    for path in (out / PARTS).iterdir():
-        path.unlink(missing_ok=True)
-    (out / PARTS).rmdir()
+    if (out / PARTS).is_dir():
+        for path in (out / PARTS).iterdir():
+            path.unlink(missing_ok=True)
+        (out / PARTS).rmdir()
     files.remove_leftovers(out)
 
 
@@ -100,22 +118,8 @@ def _rows(out: Path, shards: int) -> Iterator[pa.Table]:
         yield read_index(path.read_bytes(), str(path)).replace_schema_metadata(None)
 
 
-def _noting(tables: Iterable[pa.Table], digests: list[np.ndarray]) -> Iterator[pa.Table]:
-    """The same tables; the beginnings of their rainy pictures' digests are noted as they pass."""
-    for rows in tables:
-        digests.append(_beginnings(rows))
-        yield rows
-
-
-def _beginnings(rows: pa.Table) -> np.ndarray:
-    texts = rows["rain_sha256"].to_pylist()
-    return np.array([int(text[:16], 16) for text in texts], np.uint64)
-
-
-def _duplicates(out: Path, shards: int, digests: np.ndarray) -> Iterator[tuple[str, ...]]:
+def _duplicates(out: Path, shards: int, several: set[int]) -> Iterator[tuple[str, ...]]:
     """Read the rows again, but only where some digests begin alike."""
-    values, counts = np.unique(digests, return_counts=True)
-    several = set(values[counts > 1].tolist())
     groups: dict[str, list[str]] = {}
     for rows in _rows(out, shards) if several else ():
         columns: Mapping[str, Any] = rows.select(["rain_source", "rain_sha256"]).to_pydict()

@@ -42,6 +42,9 @@ class Plan:
     quarantined: tuple[Quarantined, ...]
     """Pictures without a partner, and what is no file or too large to be read."""
     fingerprint: str
+    """sha256 of names, sizes and labels."""
+    names_sha256: str
+    """Of all rainy pictures."""
     settings: Mapping[str, Any]
     pairs: int
     repeated_bytes: int
@@ -56,11 +59,13 @@ class Plan:
     def __len__(self) -> int:
         return len(self.ends)
 
-    def digest(self) -> str:
-        """Names this plan, so that shards of another one are not taken for its own."""
-        return hashlib.sha256(
-            json.dumps([self.fingerprint, dict(self.settings)], sort_keys=True).encode()
-        ).hexdigest()
+    def identity(self) -> str:
+        """What a beginning must have in common with this plan: JSON.
+
+        Not the sizes: a picture may be repaired, and `marks` tell which shards it is in.
+        """
+        settings = dict(self.settings)
+        return json.dumps({"names": self.names_sha256, "settings": settings}, sort_keys=True)
 
     def pairs_of(self, lines: np.ndarray, number: int) -> list[Pair]:
         """The pairs of a shard, read from its line."""
@@ -101,6 +106,7 @@ def make(
         notes=found.notes,
         quarantined=(*alone, *odd),
         fingerprint=_fingerprint(pairs, known),
+        names_sha256=hashlib.sha256("\n".join(it.rain for it in found.pairs).encode()).hexdigest(),
         settings={"dataset": row, "split": found.split, "layout": layout, **settings},
         pairs=len(pairs),
         repeated_bytes=_repeated(pairs, known),

@@ -3,6 +3,8 @@
 import contextlib
 import errno
 import logging
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,10 +18,10 @@ import ray.data
 from derain import cluster
 from derain.data import files, sources
 from derain.data.card import CARD, CROISSANT, card, croissant
-from derain.data.manifest import Manifest, Quarantined, write_manifest
+from derain.data.manifest import MANIFEST, Manifest, Quarantined, write_manifest
 from derain.data.shards import write_shard
 from derain.data.sources import Naming
-from derain.errors import DataError, DerainError, StorageError
+from derain.errors import DataError, DerainError, StoppedError, StorageError
 from derain.pipelines import parts, target
 from derain.pipelines import plan as plans
 from derain.pipelines.parts import Joined, Kept
@@ -66,7 +68,8 @@ def prepare(
 
     `split`, `naming`, `share` and `without` choose the pairs, as `plan.make` says. Whole shards
     of an interrupted call are kept. A finished dataset of the same source and settings is left as
-    it is. Pairs that cannot be used are listed as quarantined; with `strict` they stop the work.
+    it is. Pairs that cannot be used are listed as quarantined; with `strict` they are an error,
+    which names the first of them, and there is no manifest.
     Pictures are inspected (`headers.inspect`); with `decode` they are decoded as well. With
     `clean_once` the pairs of one clean picture are one WebDataset sample, which has it once; the
     index has a row a pair in any case. Source and target may be s3:// or gs://. Raises DataError,
@@ -81,7 +84,7 @@ def prepare(
     settings |= {} if share == (0.0, 1.0) else {"share": list(share)}
     settings |= {"decode": True} if decode else {}
     settings |= {"clean_once": True} if clean_once else {}
-    with cluster.connected(), _explained():
+    with cluster.connected(), _stopping_at_sigterm(folder), _explained():
         plan, lines = _planned(dataset, place, folder, split, settings, naming, share, without)
         if strict and plan.quarantined:
             raise _strict_error(plan.quarantined)
@@ -92,6 +95,9 @@ def prepare(
             _write_shards(plan, lines)
             finished = _finish(plan, strict)
     if reused:
+        parts.tidy(folder)  # of one that was killed after its manifest was written
+        if strict and finished.quarantined:
+            raise _strict_error(finished.quarantined)
         log.info("prepare: %s is finished already, nothing to do", folder)
     _warn(finished)
     return PreparedSummary(
@@ -109,12 +115,36 @@ def prepare(
 
 
 def _warn(manifest: Manifest) -> None:
-    for item in manifest.quarantined:
-        log.warning("prepare: left out %s: %s", item.path, item.reason)
-    for note in manifest.notes:
-        log.warning("prepare: %s", note)
-    for group in manifest.duplicates:
-        log.warning("prepare: the same picture, kept %d times: %s", len(group), ", ".join(group))
+    left_out = [f"left out {item.path}: {item.reason}" for item in manifest.quarantined]
+    groups = [(len(group), ", ".join(group)) for group in manifest.duplicates]
+    twice = [f"the same picture, kept {count} times: {names}" for count, names in groups]
+    for line in (*_some(left_out), *manifest.notes, *_some(twice)):
+        log.warning("prepare: %s", line)
+
+
+def _some(lines: Sequence[str]) -> list[str]:
+    """The first ones, and how many more there are."""
+    more = len(lines) - _SHOWN
+    return [*lines[:_SHOWN], *([f"and {more:,} more: see {MANIFEST}"] if more > 0 else [])]
+
+
+@contextlib.contextmanager
+def _stopping_at_sigterm(out: Path) -> Iterator[None]:
+    """SIGTERM is an expected error, in the main thread: what is finished stays."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise SystemExit  # no Exception: Ray Data would print the trace of it
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except SystemExit:
+        raise StoppedError(f"{out}: stopped as asked. To go on, {_AGAIN}") from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager
@@ -131,7 +161,11 @@ def _explained() -> Iterator[None]:
         raise
 
 
+_SHOWN = 5
+_AGAIN = "run the same `derainctl prepare` again: it keeps the shards that are finished."
+
 _ADVICE = {
+    errno.ENOENT: "Another `prepare` into this folder may have removed it: let that one end",
     errno.ENOSPC: "Make room there",
     errno.EDQUOT: "Make room there",
     errno.EFBIG: "Allow larger files there (`ulimit -f`)",
@@ -145,8 +179,7 @@ def _disk_error(error: OSError) -> StorageError:
     """What failed, where, and what to do; the error of another kind keeps its words."""
     advice = _ADVICE.get(error.errno or 0, "Set that right")
     return StorageError(
-        f"{error.filename or 'prepare'}: {error.strerror or error}. {advice}, then run the same "
-        "`derainctl prepare` again: it keeps the shards that are finished."
+        f"{error.filename or 'prepare'}: {error.strerror or error}. {advice}, then {_AGAIN}"
     )
 
 
@@ -238,11 +271,12 @@ def _finish(plan: Plan, strict: bool) -> Manifest:
         source_fingerprint=plan.fingerprint,
         settings=plan.settings,
         quarantined=quarantined,
-        notes=plan.notes,
+        notes=(*plan.notes, *joined.notes),
         duplicates=joined.duplicates,
     )
     (plan.out / CROISSANT).write_text(croissant(manifest), encoding="utf-8")
     (plan.out / CARD).write_text(card(manifest), encoding="utf-8")
+    parts.drop_others(plan.out, entries)
     write_manifest(plan.out, manifest)
     parts.tidy(plan.out)
     return manifest
@@ -260,6 +294,6 @@ def _strict_error(quarantined: Sequence[Quarantined]) -> DataError:
 
 
 def _listed(quarantined: Sequence[Quarantined]) -> str:
-    shown = [f"{item.path}: {item.reason}" for item in quarantined[:5]]
+    shown = [f"{item.path}: {item.reason}" for item in quarantined[:_SHOWN]]
     more = len(quarantined) - len(shown)
     return "\n  ".join(["", *shown, *([f"and {more} more"] if more else [])])

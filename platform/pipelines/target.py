@@ -1,6 +1,7 @@
 """What may be in the folder that `prepare` writes to: nothing, its own beginning, or its result."""
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,8 @@ def refuse_foreign(out: Path) -> None:
     """Raise OccupiedError for a folder with something in it that `prepare` did not write."""
     if not out.exists():
         return
+    if not out.is_dir():
+        raise OccupiedError(f"{out}: a file. Choose a new folder.")
     names = {path.name for path in out.iterdir()}
     names -= {CARD} if CROISSANT in names else set()  # a README alone is somebody's own
     if not names & {PARTS, MANIFEST} and not all(map(_is_ours, names)):
@@ -38,12 +41,34 @@ def claim(plan: Plan) -> None:
     """Make the output folder ours; an interrupted `prepare` of the same plan goes on in it."""
     note = plan.out / PARTS / "plan"
     note.parent.mkdir(parents=True, exist_ok=True)
-    if note.is_file() and note.read_text() not in ("", plan.digest()):
+    begun = note.read_text() if note.is_file() else ""
+    if begun not in ("", plan.identity()):
         raise OccupiedError(
-            f"{plan.out}: holds the beginning of another source or other settings. "
+            f"{plan.out}: holds the beginning of {_other(_settings(begun), plan)}. "
             "Choose another folder, or remove this one."
         )
-    note.write_text(plan.digest())
+    with files.new_file(note) as file:
+        file.write(plan.identity().encode())
+
+
+def _settings(identity: str) -> Mapping[str, Any]:
+    """Of the plan that was begun; nothing where the text is not a plan's identity."""
+    try:
+        return dict(json.loads(identity)["settings"])
+    except (ValueError, KeyError, TypeError):
+        return {}
+
+
+def _other(settings: Mapping[str, Any], plan: Plan) -> str:
+    """What is there, in words that say how it differs from the plan."""
+    if settings == plan.settings:
+        return "another source with the same settings"
+    differing = [
+        f"{name} {settings.get(name)} there, {plan.settings.get(name)} here"
+        for name in sorted(settings.keys() | plan.settings.keys())
+        if settings.get(name) != plan.settings.get(name)
+    ]
+    return f"another source or other settings: {'; '.join(differing)}"
 
 
 def finished(plan: Plan, lines: ray.ObjectRef) -> Manifest | None:
@@ -53,7 +78,7 @@ def finished(plan: Plan, lines: ray.ObjectRef) -> Manifest | None:
     manifest = open_prepared(plan.out).manifest
     if (manifest.source_fingerprint, manifest.settings) != (plan.fingerprint, plan.settings):
         raise OccupiedError(
-            f"{plan.out}: holds a prepared dataset of another source or other settings "
+            f"{plan.out}: holds a prepared dataset of {_other(manifest.settings, plan)} "
             f"({manifest.dataset}, {manifest.pairs} pairs). Choose another folder, or remove it."
         )
     if plan.newest_ns > (plan.out / MANIFEST).stat().st_mtime_ns:

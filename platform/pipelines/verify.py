@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from derain.data import checks, files
+from derain.data.card import CARD, CROISSANT, croissant
 from derain.data.checks import Problem
 from derain.data.manifest import (
     INDEX,
@@ -75,7 +76,7 @@ def _manifest(place: Path) -> tuple[Manifest | None, list[Problem]]:
 
 
 def _contents(place: Path, manifest: Manifest) -> list[Problem]:
-    wrong = list(_strangers(place, manifest))
+    wrong = [*_strangers(place, manifest), *_descriptions(place, manifest)]
     index, damaged = _index(place, manifest)
     wrong += damaged
     if index is None:
@@ -97,8 +98,17 @@ def _strangers(place: Path, manifest: Manifest) -> Iterator[Problem]:
     """Shards that the manifest does not list: other readers would take them in."""
     listed = {entry.name for entry in manifest.shards}
     for name in sorted(path.name for path in place.iterdir()):
-        if re.fullmatch(r".*\.tar(\..*)?", name) and name not in listed:
+        if re.fullmatch(r"[^.].*\.tar(\..*)?", name) and name not in listed:
             yield Problem(name, "all of it", "extra shard", f"{len(listed)} shards", "one more")
+
+
+def _descriptions(place: Path, manifest: Manifest) -> Iterator[Problem]:
+    """Without them other tools do not find the samples. The card's text is anybody's to add to."""
+    for name in (CARD, CROISSANT):
+        if not (place / name).is_file():
+            yield Problem(name, name, "missing file", "as `prepare` wrote it", "no file")
+        elif name == CROISSANT and (place / name).read_bytes() != croissant(manifest).encode():
+            yield Problem(name, name, "content", "what follows from the manifest", "other bytes")
 
 
 def _index(place: Path, manifest: Manifest) -> tuple[pa.Table | None, list[Problem]]:

@@ -1,6 +1,7 @@
 """Card and Croissant metadata: other tools read them, and they are the same every time."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -45,6 +46,18 @@ def test_hugging_face_reads_the_folder_by_its_card(prepared: Prepared, tmp_path:
     assert list(read) == ["held_out"]
     assert read["held_out"]["__key__"] == ["000", "001", "002"]
     assert read["held_out"][0]["rain.png"].size == (40, 32)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "word"),
+    [
+        *((999, "n<1K"), (1_000, "1K<n<10K"), (638_492, "100K<n<1M"), (10_000_000, "10M<n<100M")),
+        *((999_999_999, "100M<n<1B"), (10**9, "n>1B")),
+    ],
+)
+def test_the_size_is_in_the_words_of_the_hub(pairs: int, word: str) -> None:
+    text = card(replace(manifest_of("paired", "train"), pairs=pairs))
+    assert yaml.safe_load(text.split("---\n")[1])["size_categories"] == [word]
 
 
 @pytest.mark.parametrize("name", CATALOGUE)

@@ -6,12 +6,14 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pytest
 
+from derain.data import files
 from derain.data.cache import open_pixels
 from derain.data.catalogue import CATALOGUE
 from derain.data.manifest import MANIFEST, open_prepared
 from derain.errors import DataError
 from derain.pipelines.datasets import datasets
 from derain.pipelines.prepare import prepare
+from tests.data.faulty_store import BUCKET, FaultyStore
 from tests.data.miniatures import build
 
 
@@ -33,6 +35,16 @@ def test_what_lies_under_a_root_is_found(tmp_path: Path) -> None:
         "rain12": {str(tmp_path / "RAIN-12"): {"test": 3}},
         "rain800": {str(tmp_path / "Rain800"): {"train": 3}},
     }
+
+
+def test_a_root_may_be_in_a_store(object_store: FaultyStore, tmp_path: Path) -> None:  # noqa: ARG001
+    made = build(CATALOGUE["rain12"].layouts[0], tmp_path)
+    for name in made.pairs.items():
+        for path in map(str, name):
+            far = files.located(f"s3://{BUCKET}/root/rain12") / path
+            far.write_bytes((tmp_path / path).read_bytes())
+    (row,) = datasets(f"s3://{BUCKET}/root", ["rain12"])
+    assert row.found == {f"s3://{BUCKET}/root/rain12": {"test": 3}}
 
 
 def test_wrong_words_are_named(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import shutil
+import signal
 import struct
 import tarfile
 import zlib
@@ -19,9 +20,10 @@ import webdataset
 from PIL import Image
 
 from derain.data.manifest import INDEX, MANIFEST, open_prepared
-from derain.errors import DataError, OccupiedError, StorageError
+from derain.errors import DataError, OccupiedError, StoppedError, StorageError
 from derain.pipelines.parts import PARTS
 from derain.pipelines.prepare import PreparedSummary, prepare
+from derain.pipelines.verify import verify
 
 PairedFolder = Callable[..., Path]
 SHARDS = 3
@@ -99,7 +101,7 @@ def test_an_interrupted_call_is_continued_to_the_same_bytes(source: Path, tmp_pa
 
     (broken / INDEX).rmdir()
     (broken / "shard-000000.tar").unlink()
-    (broken / PARTS / "000001.parquet").unlink()
+    (broken / PARTS / "000001.parquet").write_bytes(b"")
     kept = (broken / "shard-000002.tar").stat().st_mtime_ns
     done = prepared(source, broken)
     assert done.manifest_sha256 == expected.manifest_sha256
@@ -133,12 +135,15 @@ def test_a_finished_dataset_is_reused_and_it_says_so(
     source, out = paired_folder(2), tmp_path / "out"
     first = prepared(source, out)
     times = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    (out / PARTS).mkdir()  # as if it had been killed with its manifest written
+    (out / PARTS / "000000.parquet").touch()
+    (out / ".shard-000000.tar.0123abcd.tmp").touch()
     second = prepared(source, out)
     assert (first.reused, second.reused) == (False, True)
     assert first.manifest_sha256 == second.manifest_sha256
     assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == times
     assert "nothing to do" in caplog.text
-    with pytest.raises(OccupiedError, match="other settings"):
+    with pytest.raises(OccupiedError, match="other settings: split train there, test here "):
         prepare("paired", source, out, split="test", shard_mib=1)
     assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == times
 
@@ -159,7 +164,13 @@ def test_what_cannot_be_used_is_named_and_left_out(
     with pytest.raises(DataError, match=r"rain/000\.png(?s:.*)10 x 32"):
         prepared(source, strict, strict=True)
     assert not (strict / MANIFEST).exists()
+    unusable = tmp_path / "unusable"
+    shutil.copytree(source, unusable)
+    shutil.copy(source / "rain" / "002.png", source / "rain" / "000.png")
+    shutil.copy(source / "clean" / "002.png", source / "clean" / "001.png")
+    assert prepared(source, strict, strict=True).pairs == 4
 
+    source = unusable
     Image.new("RGB", (40, 32)).save(source / "clean" / "alone.png")
     done = prepared(source, tmp_path / "out")
     reasons = {item["path"]: item["reason"] for item in done.quarantined}
@@ -170,6 +181,9 @@ def test_what_cannot_be_used_is_named_and_left_out(
         assert {name.split(".")[0] for name in tar.getnames()} == {"002", "003"}
     listed = json.loads((tmp_path / "out" / MANIFEST).read_text())["quarantined"]
     assert listed == done.quarantined
+    (source / "clean" / "alone.png").unlink()
+    with pytest.raises(DataError, match="3 pictures cannot be used"):
+        prepared(source, tmp_path / "out", strict=True)
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -190,15 +204,22 @@ def test_a_folder_with_something_else_is_left_alone(
     with pytest.raises(OccupiedError, match="not empty"):
         prepared(paired_folder(1), out)
     assert [path.name for path in out.iterdir()] == ["thesis.tex"]
+    with pytest.raises(OccupiedError, match=r"thesis\.tex: a file"):
+        prepared(tmp_path / "source", out / "thesis.tex")
 
 
 def test_the_beginning_of_another_dataset_is_left_alone(
     paired_folder: PairedFolder, tmp_path: Path
 ) -> None:
     (tmp_path / "out" / PARTS).mkdir(parents=True)
-    (tmp_path / "out" / PARTS / "plan").write_text("another")
-    with pytest.raises(OccupiedError, match="the beginning of another"):
-        prepared(paired_folder(1), tmp_path / "out")
+    source, note = paired_folder(1), tmp_path / "out" / PARTS / "plan"
+    for text, difference in (
+        ("another", "the beginning of another"),
+        ('{"names": "", "settings": {"shard_mib": 9}}', "shard_mib 9 there, 1 here"),
+    ):
+        note.write_text(text)
+        with pytest.raises(OccupiedError, match=difference):
+            prepared(source, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -250,10 +271,55 @@ def test_a_picture_that_changed_during_an_interruption_is_read_again(
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_equal_pictures_are_reported(paired_folder: PairedFolder, tmp_path: Path) -> None:
+def test_a_shard_that_has_no_pair_any_more_is_removed(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / PARTS).mkdir(parents=True)
+    (out / INDEX).mkdir()  # where no file can be written: all shards are made, no manifest
+    with pytest.raises(StorageError, match=INDEX):
+        prepared(source, out)
+    (out / INDEX).rmdir()
+    (source / "rain" / "002.png").write_bytes(b"not a picture")
+    assert prepared(source, out).shards == 2
+    assert len(list(out.glob("shard-*.tar"))) == 2
+    assert verify(out).ok
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_sigterm_ends_it_in_one_line_and_it_can_go_on(
+    source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="derain")
+
+    class Terminates(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "writing" in record.getMessage():
+                signal.raise_signal(signal.SIGTERM)
+
+    handler, before = Terminates(), signal.getsignal(signal.SIGTERM)
+    logging.getLogger("derain").addHandler(handler)
+    try:
+        with pytest.raises(StoppedError, match=r"out: stopped as asked\. To go on, run"):
+            prepared(source, tmp_path / "out")
+    finally:
+        logging.getLogger("derain").removeHandler(handler)
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert prepared(source, tmp_path / "out").pairs == SHARDS
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_equal_pictures_are_reported(
+    paired_folder: PairedFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     source = paired_folder(4)
     shutil.copy(source / "rain/000.png", source / "rain/003.png")
+    shutil.copy(source / "clean/000.png", source / "clean/003.png")
+    for number in range(7):
+        shutil.copy(source / "rain/000.png", source / f"rain/alone{number}.png")
     done = prepared(source, tmp_path / "out")
+    assert ["2 clean pictures are 1" in note for note in done.notes] == [True]
+    assert len(done.quarantined) == 7
+    assert caplog.text.count("left out rain/alone") == 5
+    assert "and 2 more: see manifest.json" in caplog.text
     assert done.duplicates == [["rain/000.png", "rain/003.png"]]
     assert open_prepared(tmp_path / "out").manifest.duplicates == (tuple(done.duplicates[0]),)
 

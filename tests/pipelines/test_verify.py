@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from derain.data.card import CARD, CROISSANT, card, croissant
 from derain.data.manifest import INDEX, MANIFEST, Manifest, open_prepared, write_index
 from derain.data.manifest import write_manifest as write
 from derain.data.pairs import Pair
@@ -39,7 +40,10 @@ def written(source: Path, pairs: Sequence[Pair], out: Path) -> Path:
     entries = tuple(shard.entry for shard in shards if shard.entry)
     index = write_index(out / INDEX, (shard.rows for shard in shards))
     size = sum(entry.bytes for entry in entries)
-    write(out, Manifest("paired", "train", 12, size, entries, index, "", {}))
+    manifest = Manifest("paired", "train", 12, size, entries, index, "", {})
+    write(out, manifest)
+    (out / CROISSANT).write_text(croissant(manifest))
+    (out / CARD).write_text(card(manifest))
     return out
 
 
@@ -167,14 +171,26 @@ def edit_the_manifest(folder: Path, draw: random.Random) -> None:
     (folder / MANIFEST).write_text(json.dumps(tree, indent=2, sort_keys=True) + "\n")
 
 
+def flip_a_bit_of_the_metadata(folder: Path, draw: random.Random) -> None:
+    flip(folder / CROISSANT, draw)
+
+
+def lose_what_describes_it(folder: Path, draw: random.Random) -> None:
+    (folder / draw.choice([CARD, CROISSANT])).unlink()
+
+
 KINDS = [
     flip_a_bit_of_a_shard, flip_a_bit_of_the_index, flip_a_bit_of_the_manifest, cut_anywhere,
     cut_at_a_member, lose_a_member, repeat_a_member, swap_members, shuffle_members, lose_a_shard,
     add_a_shard, swap_shards, change_the_index, lose_a_row, edit_the_manifest,
+    flip_a_bit_of_the_metadata, lose_what_describes_it,
 ]  # fmt: skip
 
 
 def test_a_whole_dataset_has_no_problem(prepared: Path) -> None:
+    (prepared / ".shard-000001.tar.0123abcd.tmp").touch()  # of a killed writer: nobody reads it
+    with (prepared / CARD).open("a") as file:
+        file.write("Thanks to all who took these pictures.\n")
     done = verify(prepared)
     assert (done.ok, done.problems, done.pairs, done.shards) == (True, [], 12, 3)
     assert done.manifest_sha256 == open_prepared(prepared).manifest.sha256()
