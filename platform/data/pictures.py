@@ -49,7 +49,7 @@ def decode(data: bytes, name: str) -> np.ndarray:
     """The pixels of an encoded picture: uint8, HWC, RGB.
 
     Raises DataError that names the picture when it is damaged, has more than MAX_PIXELS, or is of
-    a kind that has no plain RGB meaning (alpha, 16 bit, CMYK, several frames, EXIF rotation).
+    a kind that has no plain RGB meaning (alpha, 16 bit, CMYK, several frames, a rotation).
     """
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
@@ -79,4 +79,4 @@ def _refuse_unusual(image: Image.Image, name: str) -> None:
     if getattr(image, "n_frames", 1) > 1:
         raise DataError(f"{name}: an animation; expected one picture.")
     if image.getexif().get(0x0112, 1) != 1:
-        raise DataError(f"{name}: rotated by an EXIF tag; save it upright first.")
+        raise DataError(f"{name}: rotated by an EXIF or XMP tag; save it upright first.")

@@ -227,7 +227,7 @@ def _parted(
     kept = [couple for couple in part if couple.clean not in without]
     if not kept:
         raise DataError(f"{source}: no pair is left; --without names all their clean pictures.")
-    if without and len(kept) == len(couples):
+    if without and not any(couple.clean in without for couple in couples):
         raise DataError(
             f"{source}: has none of the pictures that were to be left out, such as {min(without)}. "
             "Their list is of another dataset, or this source begins at another folder."
