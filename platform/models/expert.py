@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from derain.models.mgca import MGCA, ChannelAttention, ChannelNorm, GatedFFN, MGCAKind
+from derain.models.slabs import in_slabs
 
 Block = Literal["transformer", "naf"]
 Features = Float[Tensor, "batch channels height width"]
@@ -34,9 +35,13 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Features) -> Features:
         """NCHW -> NCHW."""
-        q, k, v = self.depthwise(self.project(self.norm(x))).chunk(3, dim=1)
+        joined = in_slabs(self._projected, x, hidden=self.project.out_channels, reach=1)
+        q, k, v = joined.chunk(3, dim=1)
         x = x + self.attention(q, k, v, self.out)
         return self.ffn(x, self.ffn_norm)
+
+    def _projected(self, x: Features) -> Float[Tensor, "batch 3*channels height width"]:
+        return self.depthwise(self.project(self.norm(x)))
 
 
 class NAFBlock(nn.Module):

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 import derain.models as models
 from derain.config.networks import CLIPRPNConfig
 from derain.config.training import ScheduleConfig
+from derain.models import slabs
 from derain.models.clip_rpn import CLIPRPN, ROUTINGS
 from derain.models.expert import Expert
 from derain.models.schedules import Schedule
@@ -116,6 +117,15 @@ def test_masks_come_back_in_the_order_of_the_pictures(small):
         alone = network.masks(batch()[i : i + 1], ROUTE[i : i + 1])
         for a, b in zip(together, alone, strict=True):
             torch.testing.assert_close(a[i], b[0], rtol=1e-4, atol=1e-5)
+
+
+def test_in_slabs_the_picture_is_the_same(small, monkeypatch):
+    network, x = small(routing="single", ffn_expansion=2.66).eval(), batch()
+    whole = network(x)
+    monkeypatch.setattr(slabs, "CACHED", 0)
+    monkeypatch.setattr(slabs, "SLAB", 0)
+    with torch.no_grad():
+        torch.testing.assert_close(network(x), whole, rtol=1e-4, atol=1e-5)
 
 
 def test_every_expert_that_is_present_runs_once(small):
