@@ -30,10 +30,11 @@ from derain.parallel import Rank
 
 
 def learning_rate(train: TrainConfig, step: int) -> float:
-    """Rate of step number `step` (from 0): linear warm-up, then a cosine from lr to lr_min."""
+    """Rate of step number `step` (from 0): linear warm-up to lr, lr, then a cosine to lr_min."""
     if step < train.warmup_steps:
         return train.lr * (step + 1) / train.warmup_steps
-    progress = (step - train.warmup_steps) / max(1, train.steps - train.warmup_steps)
+    begin = max(train.warmup_steps, round(train.constant_share * train.steps))
+    progress = max(0, step - begin) / max(1, train.steps - begin)
     floor = min(train.lr_min, train.lr)
     return floor + (train.lr - floor) * (1 + math.cos(math.pi * progress)) / 2
 

@@ -19,6 +19,19 @@ def test_learning_rate_warms_up_and_follows_a_cosine(tmp_path: Path) -> None:
     assert max(rates) == rates[10] == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("warmup", [0, 10, 120])
+def test_the_cosine_begins_where_the_config_says(tmp_path: Path, warmup: int) -> None:
+    """At 92 of 300 steps, as in Restormer's recipe; never before the warm-up ends."""
+    values = {"steps": 300, "lr": 1.0, "lr_min": 0.2, "constant_share": 0.306667}
+    train = config(tmp_path, warmup_steps=warmup, **values).train
+    rates = [learning_rate(train, step) for step in range(300)]
+    begin = max(warmup, 92)
+    assert rates[warmup : begin + 1] == [1.0] * (begin + 1 - warmup)
+    assert rates[begin + 1] < 1.0
+    assert rates[(begin + 300) // 2] == pytest.approx(0.6)
+    assert rates[-1] == pytest.approx(0.2, abs=1e-3)
+
+
 def test_gradients_lie_in_memory_as_their_weights_do(tmp_path: Path) -> None:
     """1 x 1 weights too, whose NHWC and NCHW are one but for their strides."""
     network = {"name": "nafnet", "width": 4, "encoder_blocks": [1], "decoder_blocks": [1]}

@@ -82,6 +82,8 @@ class TrainConfig(Section):
     lr_min: float = Field(1e-6, ge=0)
     """Where the cosine ends."""
     warmup_steps: int = Field(0, ge=0)
+    constant_share: float = Field(0.0, ge=0, lt=1)
+    """Share of `steps` after which the cosine begins; from the warm-up to there the rate is lr."""
     weight_decay: float = Field(1e-4, ge=0)
     betas: tuple[float, float] = (0.9, 0.999)
     clip_norm: float | None = Field(None, gt=0)

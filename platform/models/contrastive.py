@@ -38,8 +38,8 @@ class ContrastiveLoss(nn.Module):
     Source: RDMC, arXiv 2305.18092 (positive and negative as here, one negative); form and weights
     from Wu et al., "Contrastive Learning for Compact Single Image Dehazing" (AECR-Net), CVPR 2021:
     per_layer over relu1_1, relu2_1, relu3_1, relu4_1 and relu5_1 of VGG-19. The code of DRNet
-    takes the ratio of_sums and passes the anchor in place of the positive, whose features it
-    detaches, so that its term has no gradient; that is not repeated here.
+    takes the ratio of_sums over other layers and passes the anchor in place of the positive, whose
+    features it detaches, so that its term has no gradient; that is not repeated here.
 
     Raises ValueError for an unknown ratio, a negative floor, and weights that are not positive.
     """

@@ -51,7 +51,8 @@ class NAFBlock(nn.Module):
         B  conv1x1(G(conv1x1)), G(a, b) = a b, halves of the channels
 
     beta and gamma are learnt, one number a channel, and start at 1 (at 0 in the source, which
-    trains for long). Source: Chen et al., "Simple Baselines for Image Restoration", ECCV 2022.
+    trains for long); the eps of LN is 1e-5 (1e-6 there).
+    Source: Chen et al., "Simple Baselines for Image Restoration", ECCV 2022.
     """
 
     def __init__(self, channels: int, heads: int, expansion: float) -> None:  # noqa: ARG002

@@ -1,7 +1,8 @@
 """How well each of some prompts describes the rain in a picture, by CLIP, frozen."""
 
+import contextlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -44,7 +45,7 @@ class RainPerception(nn.Module):
     The picture goes the way of CLIP's own preprocessing: the shorter side to 224 px (bicubic,
     antialiased), the square in its middle, mean and standard deviation. (That of CLIP also rounds
     to 8 bits after resizing; this one does not.) Everything runs in float32, without gradient,
-    also under autocast, so that CPU and GPU give the same label.
+    also under autocast and where cuDNN would take TF32, so that CPU and GPU give the same label.
 
     The prompts are encoded once; then only the picture tower stays, and their n vectors as the
     buffer `text`. `told` is the sha256 of what these are computed from, text tower and tokens, and
@@ -115,12 +116,26 @@ class RainPerception(nn.Module):
     @torch.no_grad()
     def forward(self, x: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch prompts"]:
         """NCHW RGB in [0, 1], whole pictures of any size -> scores that sum to 1."""
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(x.device.type, enabled=False), _without_tf32():
             seen = self.visual((clip_square(x.float()) - self.mean) / self.std)
             text = self.text
             if self.similarity == "cosine":
                 seen, text = F.normalize(seen, dim=-1), F.normalize(text, dim=-1)
             return torch.softmax(self.temperature * seen @ text.T, dim=-1)
+
+
+@contextlib.contextmanager
+def _without_tf32() -> Iterator[None]:
+    """cuDNN's convolutions with all bits of float32; by default it rounds to 10 of 23 on CUDA.
+
+    Matrix products are not rounded unless the process asks for it.
+    """
+    allowed = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = allowed
 
 
 def clip_square(x: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 224 224"]:

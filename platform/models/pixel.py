@@ -48,7 +48,7 @@ def dissimilarity(output: Picture, clean: Picture) -> Float[Tensor, ""]:
 
 
 def mse_ssim(output: Picture, clean: Picture) -> Float[Tensor, ""]:
-    """0.1 MSE + 1 - SSIM, of RDMC's public code."""
+    """0.1 MSE + 1 - SSIM, as RDMC's public code weighs them; for its border see `ssim`."""
     return MSE_WEIGHT * F.mse_loss(output, clean) + dissimilarity(output, clean)
 
 

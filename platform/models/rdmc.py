@@ -53,9 +53,11 @@ class RDMC(nn.Module):
     With the defaults, the structure of the public code of DRNet, the journal version: 19.810 M
     parameters, 15.884 M with paths=(). Differs from that code: a_p and b are trained with the
     other parameters and saved (there they are plain tensors, random when it is tested, and all
-    paths are off until a search switches some on); the last convolution starts at a hundredth of
-    its usual weights; norm, up and gate="dynamic" are ours, the latter because the paper calls the
-    recruitment dynamic. `docs/rdmc.md` sets what is known beside what is inferred.
+    paths are off until a search switches some on); whatever is upsampled has align_corners=False
+    (there True: with it, and the same weights, the outputs are equal); the last convolution starts
+    at a hundredth of its usual weights; norm, up and gate="dynamic" are ours, the latter because
+    the paper calls the recruitment dynamic. `docs/rdmc.md` sets what is known beside what is
+    inferred.
 
     Source: Jiang et al., "RDMC", arXiv 2305.18092; "DRNet: Learning a dynamic recursion network
     for chaotic rain streak removal", Pattern Recognition 158 (2025) 111004.
@@ -86,6 +88,8 @@ class RDMC(nn.Module):
         paths: names as above, "all", or none at all.
         gate: how strongly a path counts, see above.
         norm: "batch"; "group" (GroupNorm) and "none" make a picture independent of its batch.
+            "batch" takes more than one pixel at the coarsest level of a training batch, so more
+            than one crop of 16 px; PyTorch refuses it else.
         up: "mixed" as above; "bilinear" alone saves a sixth of a training step on a CPU.
         """
         super().__init__()

@@ -17,8 +17,10 @@ def ssim(output: Picture, clean: Picture) -> Float[Tensor, ""]:
     """Mean SSIM over pixels, channels and pictures, in [-1, 1]; 1 for equal pictures.
 
     NCHW RGB in [0, 1], at least 11 px a side. Gaussian window of 11x11 and sigma 1.5, K = (0.01,
-    0.03), L = 1, whole windows only, in float32. PReNet trains on -SSIM, RDMC on 1 - SSIM. It is
-    not a metric: `derain.metrics` measures the luma of whole pictures under named protocols.
+    0.03), L = 1, whole windows only, in float32. PReNet trains on -SSIM, RDMC on 1 - SSIM; their
+    public code adds five pixels of zeros around the picture, which are equal in both and raise it
+    at the border. It is not a metric: `derain.metrics` measures the luma of whole pictures under
+    named protocols.
 
     Source: Wang et al., "Image Quality Assessment: From Error Visibility to Structural
     Similarity", 2004, equation 13.

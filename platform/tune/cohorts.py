@@ -20,6 +20,7 @@ MAY_DIFFER = frozenset(
         "train.lr",
         "train.lr_min",
         "train.warmup_steps",
+        "train.constant_share",
         "train.weight_decay",
         "train.betas",
         "train.clip_norm",

@@ -94,6 +94,19 @@ def test_a_label_does_not_depend_on_autocast_mode_or_company():
     assert not perception.training
 
 
+def test_the_tower_runs_without_tf32_and_leaves_the_setting_as_it_was():
+    """TF32 is cuDNN's, on GPUs; a patch's 3,072 products rounded to 10 bits could tip a label."""
+    perception, seen = RainPerception("random", WORDS, **SIZES), []
+    tf32 = torch.backends.cudnn
+    perception.visual.conv1.register_forward_hook(lambda *_: seen.append(tf32.allow_tf32))
+    assert tf32.allow_tf32
+    perception(pictures())
+    with pytest.raises(RuntimeError):
+        perception(pictures()[:0])
+    assert seen[0] is False
+    assert tf32.allow_tf32
+
+
 def test_nothing_is_trained():
     perception = RainPerception("random", WORDS, **SIZES)
     assert not any(p.requires_grad for p in perception.parameters())
