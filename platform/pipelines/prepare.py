@@ -96,6 +96,7 @@ def prepare(
             finished = _finish(plan, strict)
     if reused:
         parts.tidy(folder)  # of one that was killed after its manifest was written
+        _describe(folder, finished)
         if strict and finished.quarantined:
             raise _strict_error(finished.quarantined)
         log.info("prepare: %s is finished already, nothing to do", folder)
@@ -186,7 +187,11 @@ def _disk_error(error: OSError) -> StorageError:
 def _planned(*given: Any) -> tuple[Plan, ray.ObjectRef]:
     """The plan, and where its lines are."""
     plan, lines = _aside(plans.make).options(num_returns=2).remote(*given)
-    made: Plan = ray.get(plan)
+    try:
+        made: Plan = ray.get(plan)
+    except ray.exceptions.RayTaskError:
+        ray.wait([lines])  # whose error is the same: else Ray prints it as one that nobody saw
+        raise
     log.info(
         "prepare: %s, %s: %d pairs in %d shards, %s",
         made.dataset, made.split, made.pairs, len(made), made.settings["layout"],
@@ -274,12 +279,20 @@ def _finish(plan: Plan, strict: bool) -> Manifest:
         notes=(*plan.notes, *joined.notes),
         duplicates=joined.duplicates,
     )
-    (plan.out / CROISSANT).write_text(croissant(manifest), encoding="utf-8")
-    (plan.out / CARD).write_text(card(manifest), encoding="utf-8")
+    _describe(plan.out, manifest)
     parts.drop_others(plan.out, entries)
     write_manifest(plan.out, manifest)
     parts.tidy(plan.out)
     return manifest
+
+
+def _describe(out: Path, manifest: Manifest) -> None:
+    """What follows from the manifest alone; a finished dataset keeps a card that was added to."""
+    metadata = croissant(manifest).encode()
+    if not (out / CROISSANT).is_file() or (out / CROISSANT).read_bytes() != metadata:
+        (out / CROISSANT).write_bytes(metadata)
+    if not ((out / CARD).is_file() and (out / MANIFEST).is_file()):
+        (out / CARD).write_text(card(manifest), encoding="utf-8")
 
 
 def _kept(plan: Plan) -> list[Kept | None]:

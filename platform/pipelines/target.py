@@ -62,7 +62,7 @@ def _settings(identity: str) -> Mapping[str, Any]:
 def _other(settings: Mapping[str, Any], plan: Plan) -> str:
     """What is there, in words that say how it differs from the plan."""
     if settings == plan.settings:
-        return "another source with the same settings"
+        return "other pictures with the same settings"
     differing = [
         f"{name} {settings.get(name)} there, {plan.settings.get(name)} here"
         for name in sorted(settings.keys() | plan.settings.keys())

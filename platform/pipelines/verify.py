@@ -108,7 +108,7 @@ def _descriptions(place: Path, manifest: Manifest) -> Iterator[Problem]:
         if not (place / name).is_file():
             yield Problem(name, name, "missing file", "as `prepare` wrote it", "no file")
         elif name == CROISSANT and (place / name).read_bytes() != croissant(manifest).encode():
-            yield Problem(name, name, "content", "what follows from the manifest", "other bytes")
+            yield Problem(name, name, "content", "what `prepare` writes there", "other bytes")
 
 
 def _index(place: Path, manifest: Manifest) -> tuple[pa.Table | None, list[Problem]]:

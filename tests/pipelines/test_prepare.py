@@ -19,6 +19,7 @@ import ray.data
 import webdataset
 from PIL import Image
 
+from derain.data.card import CROISSANT
 from derain.data.manifest import INDEX, MANIFEST, open_prepared
 from derain.errors import DataError, OccupiedError, StoppedError, StorageError
 from derain.pipelines.parts import PARTS
@@ -138,9 +139,13 @@ def test_a_finished_dataset_is_reused_and_it_says_so(
     (out / PARTS).mkdir()  # as if it had been killed with its manifest written
     (out / PARTS / "000000.parquet").touch()
     (out / ".shard-000000.tar.0123abcd.tmp").touch()
+    lost = (out / CROISSANT).read_bytes()
+    (out / CROISSANT).unlink()
     second = prepared(source, out)
     assert (first.reused, second.reused) == (False, True)
     assert first.manifest_sha256 == second.manifest_sha256
+    assert (out / CROISSANT).read_bytes() == lost
+    times[CROISSANT] = (out / CROISSANT).stat().st_mtime_ns
     assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == times
     assert "nothing to do" in caplog.text
     with pytest.raises(OccupiedError, match="other settings: split train there, test here "):
