@@ -9,7 +9,7 @@ from torch import nn
 from derain.checkpoint import Checkpoint
 from derain.config import Config
 from derain.errors import WeightsError
-from derain.models import build, fingerprint, frozen_modules
+from derain.models import CLIPRPN, build, fingerprint, frozen_modules
 from derain.models.cost import cost
 from derain.models.losses import DerainLoss, build_loss
 from derain.models.schedules import Schedule
@@ -29,6 +29,25 @@ def build_network(config: Config) -> nn.Module:
         return build(config.model.name, **options)
     except (FileNotFoundError, ValueError) as error:
         raise WeightsError(str(error)) from error
+
+
+def start_from(saved: Checkpoint, network: nn.Module) -> None:
+    """Give a network the trained weights of a checkpoint, those of one expert to all experts.
+
+    What is frozen stays the network's own. Raises WeightsError where the weights do not fit.
+    """
+    weights = saved.ema() or saved.model()
+    if isinstance(network, CLIPRPN):
+        weights = network.for_every_expert(weights)
+    frozen = tuple(f"{name}." for name in frozen_modules(network))
+    own = {name: w for name, w in network.state_dict().items() if name.startswith(frozen)}
+    try:
+        network.load_state_dict({**own, **weights})
+    except RuntimeError as error:
+        raise WeightsError(
+            f"train.start_from {saved.folder}: its {saved.config.model.name} is not the network of "
+            f"this run. Name a checkpoint of one with the same options. {error}"
+        ) from None
 
 
 def loss_of(config: Config, network: nn.Module) -> DerainLoss:

@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from derain import checkpoint
-from derain.building import build_network, check_frozen, loss_of, restore_network
+from derain.building import (
+    build_network,
+    check_frozen,
+    loss_of,
+    restore_network,
+    start_from,
+)
 from derain.errors import WeightsError
 from derain.loop import Outcome
 from tests.tiny import config, run
@@ -56,3 +62,23 @@ def test_another_network_in_the_loss_is_refused_by_who_trains_on(tmp_path: Path)
     check_frozen(saved, network)
     with pytest.raises(WeightsError, match=r"loss\.features"):
         check_frozen(saved, network, loss)
+
+
+def test_a_network_starts_from_what_was_trained_and_keeps_what_is_frozen(done: Outcome) -> None:
+    saved = checkpoint.load(done.checkpoint)
+    fresh = build_network(saved.config.replaced({"seed": 3, "model.encoder_seed": 5}, "test"))
+    before = {name: tensor.clone() for name, tensor in fresh.state_dict().items()}
+    start_from(saved, fresh)
+    average = saved.ema()
+    assert average is not None
+    for name, tensor in fresh.state_dict().items():
+        assert torch.equal(tensor, average.get(name, before[name]))
+
+
+def test_a_network_does_not_start_from_another(done: Outcome) -> None:
+    saved = checkpoint.load(done.checkpoint)
+    other = saved.config.replaced({"model.decoder_widths": [8, 8, 8, 8, 12]}, "test")
+    with pytest.raises(WeightsError, match=r"(?s)start_from.*same options.*levels\.4"):
+        start_from(saved, build_network(other))
+    with pytest.raises(WeightsError, match=r"(?s)its fclip_unet is not.*recurrent|conv0"):
+        start_from(saved, build_network(saved.config.replaced({"model": {"name": "prenet"}}, "t")))

@@ -72,6 +72,9 @@ class Stage(Section):
 class TrainConfig(Section):
     """The optimisation of one run."""
 
+    start_from: LocalPath | None = None
+    """Checkpoint folder whose trained weights a new run begins with (the average where it keeps
+    one); all experts of a CLIP-RPN begin with those of `routing: single`."""
     steps: int = Field(gt=0)
     batch_size: int = Field(16, gt=0)
     """Pairs a step, over all workers together."""

@@ -30,7 +30,15 @@ its sub-modules that never change. A network with loss terms of its own (rain ma
 called with `clean=`. One with experts has `perceive(pictures)`, the number of each whole picture's
 expert, takes it back as `route=`, and has `route_key: str | None`, a digest of what decides it."""
 
-__all__ = ["MODELS", "build", "fingerprint", "frozen_modules", "is_plugin", "trained_parameters"]
+__all__ = [
+    "CLIPRPN",
+    "MODELS",
+    "build",
+    "fingerprint",
+    "frozen_modules",
+    "is_plugin",
+    "trained_parameters",
+]
 
 
 def build(name: str, **options: object) -> nn.Module:

@@ -1,6 +1,6 @@
 """CLIP-RPN: CLIP tells what kind of rain a picture has, and a sub-network for it removes it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -196,14 +196,15 @@ class CLIPRPN(nn.Module):
         _, *logits = self._restore(x, route)
         return tuple(torch.sigmoid(logit.float()) for logit in logits)
 
-    def start_from(self, single: "CLIPRPN") -> None:
-        """Give every expert the weights of a network trained with routing="single".
+    def for_every_expert(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of one expert (routing="single"), by name, as those of all experts here.
 
-        Raises ValueError unless that has one expert of the same size.
+        The weights of several experts come back as they are.
         """
-        (state,) = (expert.state_dict() for expert in single.experts)
-        for expert in self.experts:
-            expert.load_state_dict(state)
+        one, *others = (f"experts.{k}." for k in range(len(self.experts)))
+        if not all(name.startswith(one) for name in weights):
+            return dict(weights)
+        return {name.replace(one, to, 1): w for to in (one, *others) for name, w in weights.items()}
 
     def _restore(self, x: Tensor, route: Tensor | None) -> tuple[Tensor, ...]:
         check_sides("CLIPRPN", x, self.stride)

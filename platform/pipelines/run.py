@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from derain import checkpoint
-from derain.building import build_network, loss_of, restore_network
+from derain.building import build_network, loss_of, restore_network, start_from
 from derain.cohort import Cohort, Shared
 from derain.config import Config
 from derain.data.feed import feed
@@ -159,6 +159,8 @@ def _run(
 
 def _trainer(config: Config, rank: Rank, shared: Shared | None) -> Trainer:
     network = build_network(config)
+    if config.train.start_from is not None and checkpoint.newest(config.folder) is None:
+        start_from(checkpoint.load(config.train.start_from), network)
     if shared:
         shared.adopt(network)
     loss = loss_of(config, network)  # after that: it may look through the network's encoder

@@ -11,16 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from mlflow import MlflowClient
 from PIL import Image
 
 from derain import checkpoint, cluster
 from derain.building import build_network, loss_of
+from derain.config import Config
 from derain.errors import DerainError, OccupiedError, StoppedError, UsageError, WeightsError
 from derain.ledger import LEDGER
+from derain.parallel import Rank
 from derain.pipelines.progress import read_figures
 from derain.pipelines.resume import claim, config_to_resume
-from derain.pipelines.run import GALLERY, RESULT, read_json
+from derain.pipelines.run import GALLERY, RESULT, Place, read_json, run_in_this_process
 from derain.pipelines.train import check_room, expected_error, resume, train
 
 
@@ -272,3 +275,30 @@ def test_missing_weights_of_the_loss_are_named(trained: Any, tmp_path: Path) -> 
     config = trained.config.replaced(values, "test")
     with pytest.raises(WeightsError, match=r"gone\.pth"):
         loss_of(config, build_network(config))
+
+
+def test_experts_start_from_one_that_was_trained_for_all(
+    tiny: dict[str, Any], tmp_path: Path, store: str
+) -> None:
+    """And a resumed run goes on from its own checkpoint, with the first one gone."""
+    experts = {"widths": [8, 8], "depths": [1, 1], "heads": [1, 1], "mgca": ["none"]}
+    model = {"name": "clip_rpn", "routing": "single", **experts}
+    tree = {**tiny, "name": "shared", "model": model, "output_dir": str(tmp_path)}
+    shared = Config.model_validate(tree).replaced({"train.steps": 2}, "test")
+    run_in_this_process(shared, Place(store), Rank())
+    first = read_json(shared.folder / RESULT)["checkpoint"]
+    trained = checkpoint.load(first).model()
+
+    values = {"model.routing": "random", "train.start_from": first, "train.lr": 1e-12}
+    values |= {"name": "experts", "train.steps": 1, "train.weight_decay": 0.0}
+    config = shared.replaced(values, "test")
+    run_in_this_process(config, Place(store), Rank())
+    found = checkpoint.load(read_json(config.folder / RESULT)["checkpoint"]).model()
+    assert len(found) == 3 * len(trained)
+    for name, tensor in found.items():
+        one = trained[f"experts.0.{name.split('.', 2)[2]}"]
+        torch.testing.assert_close(tensor, one, rtol=1e-6, atol=1e-9)
+
+    shutil.rmtree(shared.folder)
+    run_in_this_process(config.replaced({"train.steps": 2}, "test"), Place(store), Rank())
+    assert read_json(config.folder / RESULT)["resumed_from_step"] == 1
