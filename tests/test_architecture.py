@@ -37,6 +37,7 @@ TESTED_ELSEWHERE = {
     "data/pictures.py": "data/test_shards.py",
     "data/synthesis.py": "data/test_rain.py",
     "data/direct.py": "data/test_files.py",
+    "pipelines/endings.py": "pipelines/test_prepare.py",
     "pipelines/parts.py": "pipelines/test_prepare.py",
     "pipelines/target.py": "pipelines/test_prepare.py",
     "pipelines/faults.py": "pipelines/test_train.py",

@@ -1,12 +1,8 @@
 """Source layout -> prepared dataset, one Ray Data task a shard."""
 
-import contextlib
-import errno
 import logging
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,15 +17,19 @@ from derain.data.card import CARD, CROISSANT, card, croissant
 from derain.data.manifest import MANIFEST, Manifest, Quarantined, write_manifest
 from derain.data.shards import write_shard
 from derain.data.sources import Naming
-from derain.errors import DataError, DerainError, StoppedError, StorageError
+from derain.errors import DataError, StorageError
 from derain.pipelines import parts, target
 from derain.pipelines import plan as plans
+from derain.pipelines.endings import explained, stopping_at_sigterm
 from derain.pipelines.parts import Joined, Kept
 from derain.pipelines.plan import Plan
 
 log = logging.getLogger(__name__)
 
 BLOCKS_PER_CPU = 4
+
+_SHOWN = 5
+"""Pictures that a message names."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def prepare(
     settings |= {} if share == (0.0, 1.0) else {"share": list(share)}
     settings |= {"decode": True} if decode else {}
     settings |= {"clean_once": True} if clean_once else {}
-    with cluster.connected(), _stopping_at_sigterm(folder), _explained():
+    with cluster.connected(), stopping_at_sigterm(folder), explained():
         plan, lines = _planned(dataset, place, folder, split, settings, naming, share, without)
         if strict and plan.quarantined:
             raise _strict_error(plan.quarantined)
@@ -94,12 +94,8 @@ def prepare(
             target.claim(plan)
             _write_shards(plan, lines)
             finished = _finish(plan, strict)
-    if reused:
-        parts.tidy(folder)  # of one that was killed after its manifest was written
-        _describe(folder, finished)
-        if strict and finished.quarantined:
-            raise _strict_error(finished.quarantined)
-        log.info("prepare: %s is finished already, nothing to do", folder)
+        else:
+            _left_as_it_is(folder, finished, strict)
     _warn(finished)
     return PreparedSummary(
         pairs=finished.pairs,
@@ -115,6 +111,15 @@ def prepare(
     )
 
 
+def _left_as_it_is(out: Path, manifest: Manifest, strict: bool) -> None:
+    """A finished dataset; of one that was killed after its manifest was written, the rest goes."""
+    parts.tidy(out)
+    _describe(out, manifest)
+    if strict and manifest.quarantined:
+        raise _strict_error(manifest.quarantined)
+    log.info("prepare: %s is finished already, nothing to do", out)
+
+
 def _warn(manifest: Manifest) -> None:
     left_out = [f"left out {item.path}: {item.reason}" for item in manifest.quarantined]
     groups = [(len(group), ", ".join(group)) for group in manifest.duplicates]
@@ -127,61 +132,6 @@ def _some(lines: Sequence[str]) -> list[str]:
     """The first ones, and how many more there are."""
     more = len(lines) - _SHOWN
     return [*lines[:_SHOWN], *([f"and {more:,} more: see {MANIFEST}"] if more > 0 else [])]
-
-
-@contextlib.contextmanager
-def _stopping_at_sigterm(out: Path) -> Iterator[None]:
-    """SIGTERM is an expected error, in the main thread: what is finished stays."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(*_: object) -> None:
-        raise SystemExit  # no Exception: Ray Data would print the trace of it
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except SystemExit:
-        raise StoppedError(f"{out}: stopped as asked. To go on, {_AGAIN}") from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextlib.contextmanager
-def _explained() -> Iterator[None]:
-    """Raise an expected error of a task as it was raised there, and that of a disk with advice."""
-    try:
-        yield
-    except (ray.exceptions.RayTaskError, OSError) as error:
-        cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
-        if isinstance(cause, DerainError):
-            raise cause from None
-        if isinstance(cause, OSError):
-            raise _disk_error(cause) from error
-        raise
-
-
-_SHOWN = 5
-_AGAIN = "run the same `derainctl prepare` again: it keeps the shards that are finished."
-
-_ADVICE = {
-    errno.ENOENT: "Another `prepare` into this folder may have removed it: let that one end",
-    errno.ENOSPC: "Make room there",
-    errno.EDQUOT: "Make room there",
-    errno.EFBIG: "Allow larger files there (`ulimit -f`)",
-    errno.EROFS: "Make it writable",
-    errno.EACCES: "Give yourself the right to it",
-    errno.EPERM: "Give yourself the right to it",
-}
-
-
-def _disk_error(error: OSError) -> StorageError:
-    """What failed, where, and what to do; the error of another kind keeps its words."""
-    advice = _ADVICE.get(error.errno or 0, "Set that right")
-    return StorageError(
-        f"{error.filename or 'prepare'}: {error.strerror or error}. {advice}, then {_AGAIN}"
-    )
 
 
 def _planned(*given: Any) -> tuple[Plan, ray.ObjectRef]:
@@ -241,7 +191,7 @@ def _write_some(
     known, text = ray.get([plan, lines])
     failed = ""
     try:
-        with _explained():
+        with explained():
             for number in batch["number"]:
                 _write_one(known, text, int(number))
     except StorageError as error:
