@@ -28,7 +28,12 @@ MEMBERS: dict[str, dict[str, Any]] = {
     "sigma": {"model.ldfps_sigma": [0.1, 0.1, 0.2, 0.3]},
     "kind": {"model.ldfps_kind": "statistics", "train.ema_decay": None},
     "without": {"model.ldfps_sigma": None},
-    "rate": {"train.lr": 3e-3, "train.warmup_steps": 2, "train.weight_decay": 0.1},
+    "rate": {
+        "train.lr": 3e-3,
+        "train.warmup_steps": 2,
+        "train.constant_share": 0.5,
+        "train.weight_decay": 0.1,
+    },
     "weight": {"loss.lambda_p": 0.5},
     "dls": {"loss": DLS},
     "vgg": {"loss": VGG},
