@@ -25,6 +25,9 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "mprnet": {"width": 8, "unet_growth": 4, "full_growth": 4, "blocks": 1},
 }
+COMPILING: dict[str, dict[str, bool]] = {"rdmc": {"layout_optimization": False}}
+"""Inductor turns features to NHWC, where torch 2.15 states other strides for the gradient of
+replication padding than it has, and stops."""
 SIZES = [(1, 3, 64, 96), (1, 3, 96, 64)]
 
 
@@ -63,7 +66,7 @@ def test_compiled_is_eager(name: str) -> None:
     torch._dynamo.reset()
     ours, x = made(name).train(), pictures()[0]
     found = []
-    for run in (ours, torch.compile(ours)):
+    for run in (ours, torch.compile(ours, options=COMPILING.get(name))):
         ours.zero_grad()
         torch.manual_seed(0)
         with warnings.catch_warnings():
