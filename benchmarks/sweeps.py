@@ -29,7 +29,7 @@ from derain.parallel import Rank
 from derain.pipelines.prepare import prepare
 from derain.pipelines.run import RESULT, Place, read_json, run_in_this_process
 from derain.tracking.store import prepare_store, tracking_uri
-from derain.tune import space, supply
+from derain.tune import queue, space, supply
 from derain.tune.journal import Journal
 from derain.tune.sweep import sweep
 
@@ -65,7 +65,8 @@ def _kept(config: Config) -> float:
     with Journal.open(config.folder) as journal:
         journal.write("plan", version=1, name=config.name, ahead=2 * AT_ONCE)
         began = time.perf_counter()
-        supply.train(config, journal, Place(tracking_uri()), at_once=AT_ONCE)
+        left = queue.restored(config, journal.events)
+        supply.train(config, left, journal, Place(tracking_uri()), at_once=AT_ONCE)
         return _beyond(config, time.perf_counter() - began)
 
 

@@ -21,7 +21,8 @@ def conclude(config: Config, journal: Journal, record: RunLog) -> dict[str, Any]
     rows = restore.rows(config, journal.events)
     finished = [row for row in rows if row["status"] == "finished"]
     if not finished:
-        raise DerainError(f"{config.name}: no trial finished. The first error: {rows[0]['error']}")
+        errors = [row["error"] for row in rows if row["status"] == "failed"]
+        raise DerainError(f"{config.name}: no trial finished. The first error: {errors[0]}")
     ranking = compare.ranked(finished, metric, limits)
     best = ranking[0]
     if not compare.within(best, limits):

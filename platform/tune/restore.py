@@ -11,7 +11,7 @@ from derain.pipelines.resume import MAY_CHANGE
 from derain.pipelines.run import IDENTITY, read_json
 from derain.tune import space
 from derain.tune.journal import JOURNAL, Event, read
-from derain.tune.supply import attempts
+from derain.tune.queue import repeatable
 
 FREE = (
     *("output_dir", "name", "profile", "register"),
@@ -46,17 +46,10 @@ def config_to_resume(folder: Path, given: Config | None, overrides: Mapping[str,
 
 def is_whole(config: Config) -> bool:
     """Whether a sweep that has ended has nothing left to run with this config."""
-    assert config.sweep is not None
     events = read(config.folder)
     ended = [event["trials"] for event in events if event["event"] == "finished"]
-    tries = attempts(events)
-    repeatable = any(
-        outcome["may_pass"] and tries.get(event["key"], 0) < config.sweep.retries
-        for event in events
-        if event["event"] == "ended"
-        for outcome in event["outcomes"]
-    )
-    return bool(ended) and ended[-1] == len(space.plan(config)) and not repeatable
+    grown = not ended or ended[-1] != len(space.plan(config))
+    return not grown and not repeatable(config, events)
 
 
 def rows(config: Config, events: Sequence[Event]) -> list[dict[str, Any]]:

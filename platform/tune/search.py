@@ -7,7 +7,6 @@ so a sweep that is resumed tells a new source the journal and goes on as if noth
 
 import itertools
 import math
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -16,7 +15,6 @@ import numpy as np
 
 from derain.config import Config
 from derain.config.sweep import Dimension
-from derain.tune.cohorts import common_ground
 from derain.tune.space import Chosen, Trial, drawn, exists, ordered, plan, trials_of
 
 FACTORS = (0.8, 1.25)
@@ -61,6 +59,10 @@ class Source(Protocol):
 
     ready: dict[str, Segment]
 
+    def start(self, key: str) -> Segment:
+        """Hand out a segment that is ready."""
+        return self.ready.pop(key)
+
     def tell(self, segment: Segment, outcomes: Sequence[Outcome]) -> None:
         """Learn what came of a segment, for good: retries are over."""
 
@@ -83,7 +85,7 @@ def source_of(config: Config, *, ahead: int, known: Mapping[str, Mapping[str, An
     return Listed(config)
 
 
-class Listed:
+class Listed(Source):
     """`grid` and `random`: every trial to its end, whatever the others do."""
 
     def __init__(self, config: Config) -> None:
@@ -93,7 +95,7 @@ class Listed:
         """Nothing follows."""
 
 
-class Halving:
+class Halving(Source):
     """`asha`: asynchronous successive halving (Li et al., 2020).
 
     Of the trials that have reached a rung the best 1 / keep_one_in go on to the next one, as soon
@@ -108,14 +110,28 @@ class Halving:
         self._rungs = rungs_of(config)
         self._reached: dict[int, dict[Trial, float]] = {rung: {} for rung in self._rungs}
         self._promoted: set[tuple[int, str]] = set()
-        self.ready = _by_key(Segment((trial,), self._rungs[0]) for trial in plan(config))
+        self._failed: set[str] = set()
+        self._trials = {trial.name: trial for trial in plan(config)}
+        self.ready = _by_key(Segment((t,), self._rungs[0]) for t in self._trials.values())
         self._open = len(self.ready)
+
+    def start(self, key: str) -> Segment:
+        """Where it is not ready, a journal has it: others were the best, or fewer, at that time."""
+        if key not in self.ready:
+            name, until = key.rsplit("@", 1)
+            place = self._rungs.index(int(until))
+            segment = self._promotion(self._trials[name], *self._rungs[place - 1 : place + 1])
+            self._open += 1
+            return segment
+        return self.ready.pop(key)
 
     def tell(self, segment: Segment, outcomes: Sequence[Outcome]) -> None:
         """Promote whoever is now among the best of a rung."""
         (trial,), (outcome,) = segment.trials, outcomes
         self._open -= 1
-        if outcome.status != "failed" and outcome.metrics is not None:
+        if outcome.status == "failed":
+            self._failed.add(trial.name)
+        elif outcome.metrics is not None:
             self._reached[segment.until][trial] = outcome.metrics[self._metric]
         promoted = [
             self._promotion(trial, rung, following)
@@ -123,28 +139,33 @@ class Halving:
             for trial in self._best(rung, len(self._reached[rung]) // self._keep_one_in)
         ]
         if not promoted and not self._open:
-            promoted = self._last_resort()
+            promoted = self._overlooked()
         self._open += len(promoted)
         self.ready = {**_by_key(promoted), **self.ready}
 
     def _best(self, rung: int, count: int) -> list[Trial]:
         """Those of the best `count` at a rung that have not been promoted from it."""
+        best = self._order(rung)[:count]
+        return [trial for trial in best if (rung, trial.name) not in self._promoted]
+
+    def _order(self, rung: int) -> list[Trial]:
         reached = self._reached[rung]
-        order = sorted(reached, key=lambda trial: (-reached[trial], trial.name))
-        return [trial for trial in order[:count] if (rung, trial.name) not in self._promoted]
+        return sorted(reached, key=lambda trial: (-reached[trial], trial.name))
 
     def _promotion(self, trial: Trial, rung: int, following: int) -> Segment:
         self._promoted.add((rung, trial.name))
         return Segment((trial,), following)
 
-    def _last_resort(self) -> list[Segment]:
-        """Where the rungs are too thin for anyone to reach the end, the best at the highest."""
-        if self._reached[self._rungs[-1]]:
-            return []
+    def _overlooked(self) -> list[Segment]:
+        """When nothing else is left: the best at a rung, of those that live, goes on from it.
+
+        It has gone on already but where the rung is too thin to promote anyone, where those who
+        were promoted failed since, or where a better one has come with more samples.
+        """
         for rung, following in reversed(list(itertools.pairwise(self._rungs))):
-            if self._reached[rung]:
-                (best,) = self._best(rung, 1) or (None,)
-                return [self._promotion(best, rung, following)] if best else []
+            living = [trial for trial in self._order(rung) if trial.name not in self._failed]
+            if living and (rung, living[0].name) not in self._promoted:
+                return [self._promotion(living[0], rung, following)]
         return []
 
 
@@ -158,7 +179,7 @@ def rungs_of(config: Config) -> tuple[int, ...]:
     return (*itertools.takewhile(lambda rung: rung < steps, rungs), steps)
 
 
-class Population:
+class Population(Source):
     """`pbt`: population based training (Jaderberg et al., 2017), one generation an interval.
 
     At the end of an interval the worst members take over weights, optimiser and values of one of
@@ -249,66 +270,3 @@ def varied(dimension: Dimension, value: Any, chance: np.random.Generator) -> tup
 
 def _by_key(segments: Any) -> dict[str, Segment]:
     return {segment.key: segment for segment in segments}
-
-
-def _may_join(segment: Segment) -> bool:
-    return len(segment.trials) == 1 and segment.copies is None
-
-
-class Queue:
-    """Segments of a source in the order that they are to be run, those that come again first."""
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self._again: deque[Segment] = deque()
-        self.running: dict[str, Segment] = {}
-
-    def take(self, key: str | None = None) -> Segment | None:
-        """The next segment, or the one of that key; None where there is none now."""
-        ready = self._source.ready
-        if key is None and self._again:
-            segment = self._again.popleft()
-        elif key is not None or ready:
-            segment = ready.pop(key or next(iter(ready)))
-        else:
-            return None
-        self.running[segment.key] = segment
-        return segment
-
-    def take_cohort(self, size: int) -> list[Segment]:
-        """The next segment and those that may train beside it, up to `size`; none where none is.
-
-        One that comes again comes alone: it may have failed for the company that it had.
-        """
-        again = bool(self._again)
-        first = self.take()
-        if first is None or again or size == 1 or not _may_join(first):
-            return [first] if first else []
-        ground = common_ground(first.trials[0].config)
-        alike = (
-            key
-            for key, segment in self._source.ready.items()
-            if _may_join(segment)
-            and segment.until == first.until
-            and common_ground(segment.trials[0].config) == ground
-        )
-        beside = [self.take(key) for key in list(itertools.islice(alike, size - 1))]
-        return [first, *(segment for segment in beside if segment)]
-
-    def give_back(self, key: str) -> None:
-        """Run a segment that was taken again, before any new one."""
-        self._again.append(self.running.pop(key))
-
-    def done(self, key: str, outcomes: Sequence[Outcome]) -> None:
-        """Tell the source what came of a segment."""
-        self._source.tell(self.running.pop(key), outcomes)
-
-    @property
-    def may_repeat(self) -> bool:
-        """Whether a segment that failed can be run again when others have followed it."""
-        return not isinstance(self._source, Population)
-
-    @property
-    def finished(self) -> bool:
-        """Whether nothing runs and nothing is left to run."""
-        return not (self.running or self._again or self._source.ready)

@@ -20,8 +20,9 @@ from derain.pipelines.run import Place
 from derain.pipelines.train import wants_gpu
 from derain.tune import space
 from derain.tune.cohorts import size_of
-from derain.tune.journal import Event, Journal
-from derain.tune.search import Outcome, Queue, Segment, source_of
+from derain.tune.journal import Journal
+from derain.tune.queue import Queue, attempts, described
+from derain.tune.search import Outcome, Segment
 from derain.tune.trials import Work, Worker
 
 log = logging.getLogger(__name__)
@@ -124,19 +125,14 @@ class Supply(SearchAlgorithm):
         self._queue.give_back(segment.key)
 
 
-def train(config: Config, journal: Journal, place: Place, *, at_once: int) -> None:
-    """Give Ray Tune what the journal does not have yet; returns when nothing is left."""
+def train(config: Config, queue: Queue, journal: Journal, place: Place, *, at_once: int) -> None:
+    """Give Ray Tune what is in the queue; returns when nothing is left."""
     assert config.sweep is not None
     # Ray Tune's own handler would swallow Ctrl-C and return half a sweep as if it were whole.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # its tables would stand between our lines
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # each run has its own figures
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(at_once)  # else workers start one by one
-    planned = journal.only("plan")
-    assert planned is not None
-    source = source_of(config, ahead=planned["ahead"], known=_known(journal.events))
-    queue, retries = Queue(source), config.sweep.retries
-    replay(queue, journal.events, retries=retries)
     if queue.finished:
         return
 
@@ -144,7 +140,9 @@ def train(config: Config, journal: Journal, place: Place, *, at_once: int) -> No
         return _work(config, segments, place)
 
     cohort = size_of(config, len(space.plan(config)), at_once)
-    supply = Supply(queue, journal, work_of, at_once=at_once, cohort=cohort, retries=retries)
+    supply = Supply(
+        queue, journal, work_of, at_once=at_once, cohort=cohort, retries=config.sweep.retries
+    )
     tuner = ray.tune.Tuner(
         ray.tune.with_resources(Worker, _resources(config)),
         tune_config=ray.tune.TuneConfig(
@@ -200,54 +198,4 @@ def _resources(config: Config) -> dict[str, float]:
     return {
         "cpu": config.train.cpu_threads or 1,
         "gpu": config.sweep.gpu_fraction if wants_gpu(config) else 0,
-    }
-
-
-def _known(events: Sequence[Event]) -> dict[str, dict[str, Any]]:
-    """The values of every point that has been started, the newest where they change."""
-    return {
-        trial["point"]: trial["params"]
-        for event in events
-        if event["event"] == "started"
-        for trial in event["trials"]
-    }
-
-
-def replay(queue: Queue, events: list[Event], *, retries: int) -> None:
-    """Bring a new queue to where the journal ends.
-
-    What failed in a way that may pass is left to be run again where more retries are allowed now,
-    except in a population, whose later generations were made without it.
-    """
-    tries = attempts(events)
-    for event in events:
-        if event["event"] != "ended":
-            continue
-        outcomes = [Outcome(**outcome) for outcome in event["outcomes"]]
-        passing = any(outcome.may_pass for outcome in outcomes)
-        if passing and tries.get(event["key"], 0) < retries and queue.may_repeat:
-            continue
-        queue.take(event["key"])
-        queue.done(event["key"], outcomes)
-
-
-def attempts(events: list[Event]) -> dict[str, int]:
-    """How often each segment has been run again."""
-    found: dict[str, int] = {}
-    for event in events:
-        if event["event"] == "retried":
-            found[event["key"]] = found.get(event["key"], 0) + 1
-    return found
-
-
-def described(segment: Segment) -> dict[str, Any]:
-    """A segment for the journal."""
-    return {
-        "key": segment.key,
-        "trials": [
-            {"name": trial.name, "point": trial.point, "params": trial.params}
-            for trial in segment.trials
-        ],
-        "until": segment.until,
-        "copies": segment.copies,
     }

@@ -26,7 +26,7 @@ from derain.pipelines.run import Place, read_json, record_inputs, write_json
 from derain.pipelines.train import check_room, wants_gpu
 from derain.tracking import runs, store
 from derain.tracking.runs import RunLog
-from derain.tune import restore, space, supply
+from derain.tune import queue, restore, space, supply
 from derain.tune.conclude import conclude
 from derain.tune.estimate import estimate
 from derain.tune.journal import JOURNAL, VERSION, Journal
@@ -54,7 +54,6 @@ def sweep(config: Config) -> dict[str, Any]:
         config = _with_threads(config)
         estimate(config, _at_once(config))
         claim(config.folder)
-        _save(config)
         return _run(config, afterwards)
 
 
@@ -72,7 +71,6 @@ def resume(name: str, given: Config | None, output_dir: str, overrides: Mapping[
     _announce(config, space.plan(config))
     with contextlib.ExitStack() as afterwards, cluster.connected():
         check_room(config)
-        _save(config)
         return _run(config, afterwards)
 
 
@@ -179,13 +177,15 @@ def _run(config: Config, afterwards: contextlib.ExitStack) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
         journal = stack.enter_context(Journal.open(config.folder))
         begun = _begin(config, journal)
+        left = queue.restored(config, journal.events)
+        _save(config)  # a resumed sweep has another one from here on, not where it was refused
         record = RunLog(config.name, uri=uri, run_id=begun, tags={"derain.kind": "sweep"})
         stack.enter_context(record)
         if begun is None:
             journal.write("recorded", run_id=record.run_id)
             record_inputs(config, record)
         afterwards.callback(runs.end_children, record.run_id, uri)
-        supply.train(config, journal, Place(uri, record.run_id), at_once=_at_once(config))
+        supply.train(config, left, journal, Place(uri, record.run_id), at_once=_at_once(config))
         result = conclude(config, journal, record)
         runs.end_children(record.run_id, uri, found="SCHEDULED", ended="FINISHED")
         result["seconds"] = time.monotonic() - began
@@ -205,6 +205,7 @@ def _begin(config: Config, journal: Journal) -> str | None:
     if planned is None:
         # The lead of TPE belongs to the plan: with another one it would suggest other points.
         ahead = 2 * _at_once(config)
+        _save(config)
         journal.write("plan", version=VERSION, name=config.name, ahead=ahead, manifests=manifests)
         return None
     if planned["manifests"] != manifests:

@@ -20,7 +20,7 @@ from optuna.trial import TrialState, create_trial
 from derain.config import Config
 from derain.config.sweep import Dimension
 from derain.data.order import mix64
-from derain.tune.search import Outcome, Segment
+from derain.tune.search import Outcome, Segment, Source
 from derain.tune.space import Chosen, check, exists, ordered, sample_name, trials_of
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -28,7 +28,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 _SMALLER = StudyDirection.MINIMIZE
 
 
-class Suggested:
+class Suggested(Source):
     """One point at a time; several objectives where `sweep.costs` names some.
 
     Values are told to Optuna by their names, so that lists and mappings can be suggested. Where a
@@ -40,33 +40,37 @@ class Suggested:
     ) -> None:
         check(config)
         assert config.sweep is not None
-        self._config, self._sweep, self._ahead, self._known = config, config.sweep, ahead, known
-        self._points: list[dict[str, Any]] = []
-        self._told: list[dict[str, Outcome]] = []
+        self._config, self._sweep, self._ahead = config, config.sweep, ahead
+        self._points: dict[int, dict[str, Any]] = {}
+        self._told: dict[int, dict[str, Outcome]] = {}
         self.ready: dict[str, Segment] = {}
+        for number in range(config.sweep.samples or 0):
+            if sample_name(number) in known:
+                self._add(number, known[sample_name(number)])
         self._suggest_all()
 
     def tell(self, segment: Segment, outcomes: Sequence[Outcome]) -> None:
         """A point counts once all its repeats have ended."""
-        numbers = {sample_name(number): number for number in range(len(self._points))}
+        numbers = {sample_name(number): number for number in self._points}
         for trial, outcome in zip(segment.trials, outcomes, strict=True):
             self._told[numbers[trial.point]][outcome.trial] = outcome
         self._suggest_all()
 
     def _suggest_all(self) -> None:
-        """Every point whose turn has come."""
-        while len(self._points) < (self._sweep.samples or 0):
-            number = len(self._points)
+        """Every point whose turn has come, beside those that are known."""
+        for number in range(self._sweep.samples or 0):
+            if number in self._points:
+                continue
             seen = max(0, number - self._ahead + 1)
-            if any(len(told) < self._sweep.repeats for told in self._told[:seen]):
+            if any(len(self._told.get(n, ())) < self._sweep.repeats for n in range(seen)):
                 return
-            name = sample_name(number)
-            params = dict(self._known.get(name) or self._suggested(number, seen))
-            self._points.append(params)
-            self._told.append({})
-            for trial in trials_of(self._config, name, params):
-                segment = Segment((trial,), trial.config.train.steps)
-                self.ready[segment.key] = segment
+            self._add(number, self._suggested(number, seen))
+
+    def _add(self, number: int, params: Mapping[str, Any]) -> None:
+        self._points[number], self._told[number] = dict(params), {}
+        for trial in trials_of(self._config, sample_name(number), params):
+            segment = Segment((trial,), trial.config.train.steps)
+            self.ready[segment.key] = segment
 
     def _suggested(self, number: int, seen: int) -> dict[str, Any]:
         seed = int(mix64(self._config.seed, number)) % 2**32

@@ -129,6 +129,8 @@ def test_a_killed_sweep_ends_as_the_unbroken_one(
     begun = planned(tiny, folder, **train)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
     kill_when_a_trial_has_ended(begun)
+    with pytest.raises(UsageError, match="began with other datasets"):
+        resume("search", None, str(folder), {"data.eval": tiny["data"]["train"]})
     broken = resume("search", planned(tiny, folder, **train, **more), str(folder), {})
     assert [trial["name"] for trial in broken["trials"]] == [*RATES, "more"]
     assert sorted(set(ended(begun.folder))) == sorted(ended(begun.folder))

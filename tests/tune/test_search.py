@@ -2,7 +2,6 @@
 was interrupted."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,72 +9,9 @@ import pytest
 
 from derain.config import Config
 from derain.config.sweep import Dimension
-from derain.tune.search import Outcome, Queue, Segment, source_of, varied
-
-LR = {"train.lr": {"loguniform": [1e-5, 1e-1]}}
-
-
-def config(space: dict[str, Any], search: str, **sweep: Any) -> Config:
-    return Config.model_validate(
-        {
-            "name": "search",
-            "seed": 5,
-            "model": {"name": "fclip_unet", "encoder_weights": "random"},
-            "train": {"steps": 64},
-            "sweep": {"space": space, "search": search, **sweep},
-        }
-    )
-
-
-def figure(segment: Segment) -> float:
-    """A PSNR that is best at a rate of 1e-3 and rises with the steps."""
-    (trial,) = segment.trials
-    return 30 + segment.until / 64 - abs(math.log10(trial.config.train.lr) + 3)
-
-
-def outcome(segment: Segment, steps: int) -> Outcome:
-    (trial,) = segment.trials
-    done = segment.until == steps
-    return Outcome(
-        trial.name,
-        "finished" if done else "paused",
-        segment.until,
-        {"psnr_y": figure(segment), "ssim_y": 0.9},
-        costs={"parameters": 1.0 / trial.config.train.lr},
-    )
-
-
-class Driven:
-    """A sweep without its work: every segment that was run, in order, and what came of it."""
-
-    def __init__(self, config: Config, at_once: int = 2, shuffled: int | None = None) -> None:
-        self.config, self.at_once = config, at_once
-        self.source = source_of(config, ahead=2 * at_once, known={})
-        self.queue = Queue(self.source)
-        self.ended: list[tuple[Segment, Outcome]] = []
-        self.chance = np.random.default_rng(shuffled) if shuffled is not None else None
-
-    def replay(self, ended: list[tuple[Segment, Outcome]]) -> None:
-        for segment, result in ended:
-            self.queue.take(segment.key)
-            self.queue.done(segment.key, [result])
-            self.ended.append((segment, result))
-
-    def run(self, limit: int = 10**9, fails: Callable[[Segment], bool] = lambda _: False) -> None:
-        while not self.queue.finished and len(self.ended) < limit:
-            while len(self.queue.running) < self.at_once and self.queue.take():
-                pass
-            keys = list(self.queue.running)
-            key = keys[0] if self.chance is None else str(self.chance.choice(keys))
-            segment = self.queue.running[key]
-            result = outcome(segment, self.config.train.steps)
-            if fails(segment):
-                result = Outcome(segment.trials[0].name, "failed", 0, error="broken")
-            self.queue.done(key, [result])
-            self.ended.append((segment, result))
-
-    def values(self) -> dict[str, tuple[float, tuple[str, int] | None]]:
-        return {s.key: (s.trials[0].config.train.lr, s.copies) for s, _ in self.ended}
+from derain.tune.queue import Queue
+from derain.tune.search import source_of, varied
+from tests.tune.driven import LR, Driven, config, figure, outcome
 
 
 def test_grid_and_random_run_every_trial_to_its_end() -> None:
@@ -118,10 +54,9 @@ def test_neither_the_order_of_the_ends_nor_a_break_changes_a_search(search: str)
     assert late.values() == first.values()
     broken = Driven(planned)
     broken.run(limit=11)
-    resumed = Driven(planned)
-    resumed.replay(broken.ended)
+    resumed = Driven(planned, events=broken.events)
     resumed.run()
-    assert resumed.values() == first.values()
+    assert {**broken.values(), **resumed.values()} == first.values()
 
 
 def test_tpe_goes_on_from_the_values_in_the_journal() -> None:
@@ -186,10 +121,12 @@ def test_asha_goes_on_with_the_rungs_that_the_journal_has() -> None:
     whole = Driven(halved(), at_once=1)
     whole.run()
     for cut in (1, 7, 15):
-        resumed = Driven(halved(), at_once=1)
-        resumed.replay(whole.ended[:cut])
+        broken = Driven(halved(), at_once=1)
+        broken.run(limit=cut)
+        resumed = Driven(halved(), at_once=1, events=broken.events)
         resumed.run()
-        assert [s.key for s, _ in resumed.ended] == [s.key for s, _ in whole.ended]
+        both = [*broken.ended, *resumed.ended]
+        assert [s.key for s, _ in both] == [s.key for s, _ in whole.ended]
 
 
 def test_asha_always_brings_a_trial_to_its_end() -> None:
@@ -200,6 +137,21 @@ def test_asha_always_brings_a_trial_to_its_end() -> None:
     lost = Driven(halved())
     lost.run(fails=lambda _: True)
     assert len(lost.ended) == 16
+
+
+@pytest.mark.parametrize("samples", [4, 16])
+@pytest.mark.parametrize("rung", [16, 64])
+def test_where_the_promoted_fail_the_next_best_of_asha_go_on(samples: int, rung: int) -> None:
+    """At a rung all but one fail: the first two of the order that all others would have won."""
+    planned = config(LR, "asha", samples=samples, asha={"first_steps": 4})
+    whole = Driven(planned)
+    whole.run()
+    first = {figure(s): s.trials[0].name for s, _ in whole.ended if s.until == 4}
+    order = [name for _, name in sorted(first.items(), reverse=True)]
+    driven = Driven(planned)
+    driven.run(fails=lambda s: s.until == rung and s.trials[0].name in order[:2])
+    (winner,) = (s for s, outcome in driven.ended if outcome.status == "finished")
+    assert winner.trials[0].name == order[2]
 
 
 def test_a_trial_that_fails_on_a_rung_ends_there() -> None:
