@@ -84,7 +84,7 @@ def restored(config: Config, events: Sequence[Event]) -> Queue:
     queue = Queue(source_of(config, ahead=planned["ahead"], known=_known(events)))
     ends, again = _ends(events), repeatable(config, events)
     for event in events:
-        key = event.get("key")
+        key = event.get("key", "")  # a segment's, where the event is of one
         if event["event"] == "started" and key not in queue.running:
             queue.take(key)
         elif event is ends.get(key) and key not in again:
