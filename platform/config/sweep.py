@@ -37,6 +37,9 @@ class Dimension(Section):
             raise ValueError(f"{given[0]} goes from low to high, found {list(self.ends)}")
         if self.loguniform is not None and self.loguniform[0] <= 0:
             raise ValueError(f"loguniform needs a low end above 0, found {self.loguniform[0]}")
+        listed = self.grid or self.choice or {}
+        if len(self.named()) < len(listed):
+            raise ValueError(f"{given[0]} lists a value twice: {json.dumps(listed)}")
         return self
 
     @property

@@ -73,7 +73,10 @@ def trials_of(config: Config, point: str, params: Mapping[str, Any]) -> list[Tri
 
 
 def check(config: Config) -> None:
-    """Raise ConfigError unless every key, condition, value and end of a range is valid."""
+    """Raise ConfigError unless every key, condition, listed value and end of a range is valid.
+
+    A grid's values are all in the plan, whose messages name the trial.
+    """
     if config.sweep is None:
         raise ConfigError(f"{config.name}: the config has no `sweep` section.")
     space = config.sweep.space
@@ -84,9 +87,9 @@ def check(config: Config) -> None:
         for other, wanted in (dimension.when or {}).items():
             _check_condition(space, key, other, wanted)
     for key in ordered(space):
-        for value in space[key].ends or ():
-            example = _values(_example(space, {key: (str(value), value)}))
-            config.replaced(example, f"sweep.space.{key} at {value}")
+        for name, value in () if space[key].grid else _extremes(space[key]):
+            example = _values(_example(space, {key: (name, value)}))
+            config.replaced(example, f"sweep.space.{key} at {name}")
 
 
 def ordered(space: Mapping[str, Dimension]) -> list[str]:
@@ -174,9 +177,15 @@ def _example(space: Mapping[str, Dimension], fixed: Chosen) -> Chosen:
                 chosen[other] = next(item for item in options if _matches(wanted, *item))
     for key in ordered(space):
         if key not in chosen and exists(space[key], chosen):
-            low, _ = space[key].ends or (None, None)
-            chosen[key] = (str(low), low) if low else next(iter(space[key].named().items()))
+            chosen[key] = _extremes(space[key])[0]
     return chosen
+
+
+def _extremes(dimension: Dimension) -> list[tuple[str, Any]]:
+    """The ends of a range, or all listed values, by name."""
+    if dimension.ends is None:
+        return list(dimension.named().items())
+    return [(str(end), end) for end in dimension.ends]
 
 
 def _check_condition(space: Mapping[str, Dimension], key: str, other: str, wanted: Any) -> None:

@@ -139,6 +139,14 @@ def test_values_are_drawn_as_their_name_says(dimension: dict, expected: Any) -> 
     assert stats.kstest(values, expected).pvalue > 0.01
 
 
+def test_a_range_may_begin_at_0_beside_another_one() -> None:
+    space = {"train.lr": {"loguniform": [1e-4, 1e-2]}, "loss.lambda_c": {"uniform": [0, 1]}}
+    space |= {"train.warmup_steps": {"integers": [0, 2]}}
+    for trial in plan(searched(space)):
+        assert 0 <= trial.config.loss.lambda_c <= 1
+        assert trial.config.train.warmup_steps in (0, 1, 2)
+
+
 def test_both_ends_of_integers_are_drawn() -> None:
     chance = np.random.default_rng(1)
     values = [drawn(Dimension(integers=(2, 4)), chance)[1] for _ in range(300)]
@@ -194,6 +202,18 @@ def test_one_level_of_a_list_can_vary() -> None:
         ({"train.lr": {}}, "expected one of grid"),
         ({"train.lr": {"unifrm": [0.1, 0.2]}}, "unknown key `sweep.space.train.lr.unifrm`"),
         ({"train.lr": {"choice": []}}, "at least 1"),
+        ({"train.lr": {"choice": [1e-3, 1e-2, 1e-3]}}, "choice lists a value twice: .0.001, 0.01"),
+        ({"loss.pixel": {"choice": ["l1", "mse", "l3"]}}, "loss.pixel at \"l3\".*'l3'"),
+        (
+            {
+                "loss.pixel": {"choice": ["l1", "power"]},
+                "loss.schedule.kind": {
+                    "choice": {"right": "constant", "wrong": "nonsense"},
+                    "when": {"loss.pixel": "power"},
+                },
+            },
+            "loss.schedule.kind at wrong.*nonsense",
+        ),
         ({}, "at least 1"),
         ({"seed": {"choice": [1, 2]}}, "the sweep's own"),
         ({"data.synthetic.density": {"choice": ["light"]}}, "the sweep's own"),
