@@ -38,6 +38,10 @@ Trust = Annotated[
 Stride = Annotated[
     int | None, typer.Option(min=1, help="An exported file's sides are multiples of this.")
 ]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"],
+    typer.Option(help="auto takes CUDA where there is one; cuda fails where there is none."),
+]
 Density = Literal["light", "moderate", "heavy", "mixed"]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and the resolved config.")]
 
@@ -248,6 +252,7 @@ def evaluate(
         list[str] | None, typer.Option(help="Repeatable; rain13k if none is named.")
     ] = None,
     report: Annotated[Path | None, typer.Option(help="A Markdown file to write.")] = None,
+    device: Device = "auto",
     trust: Trust = False,
     stride: Stride = None,
     as_json: Json = False,
@@ -258,7 +263,13 @@ def evaluate(
 
     protocols = protocol or ["rain13k"]
     result = evaluate(
-        model, prepared, protocols=protocols, report=report, trust=trust, stride=stride
+        model,
+        prepared,
+        protocols=protocols,
+        report=report,
+        device=device,
+        trust=trust,
+        stride=stride,
     )
     results.show(result, output.scores(result))
 
@@ -287,6 +298,7 @@ def predict(
     model: Annotated[str, typer.Argument(help="models:/NAME@alias or a checkpoint folder")],
     inputs: Annotated[list[Path], typer.Argument(help="Pictures or folders of them.")],
     out: Annotated[Path, typer.Option(help="Where the clean pictures go.")],
+    device: Device = "auto",
     trust: Trust = False,
     stride: Stride = None,
     as_json: Json = False,
@@ -295,7 +307,7 @@ def predict(
     results = Results(as_json)
     from derain.pipelines.predict import predict
 
-    written = predict(model, inputs, out, trust=trust, stride=stride)
+    written = predict(model, inputs, out, device=device, trust=trust, stride=stride)
     results.show({"pictures": written}, "\n".join(written))
 
 
@@ -429,7 +441,7 @@ def _height_width(size: str | None) -> tuple[int, int] | None:
     if size is None:
         return None
     width, _, height = size.partition("x")
-    if not (width.isdigit() and height.isdigit()):
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
         raise UsageError(f"--size {size}: expected WIDTHxHEIGHT, for example 256x192.")
     return int(height), int(width)
 

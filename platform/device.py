@@ -11,13 +11,23 @@ from derain.errors import UsageError
 
 def pick_device(train: TrainConfig) -> torch.device:
     """The device that the config asks for; never another one in its place."""
-    if train.device == "cuda" and not torch.cuda.is_available():
+    return device_named(train.device, "train.device", "--set train.device=cpu")
+
+
+def device_named(
+    name: str, option: str = "--device", instead: str = "--device cpu"
+) -> torch.device:
+    """`auto` (CUDA where there is one), `cpu` or `cuda`; `option` is who asks, for the message.
+
+    Raises UsageError for CUDA where there is none: no work moves to the CPU unasked.
+    """
+    found = torch.cuda.is_available()
+    if name == "cuda" and not found:
         raise UsageError(
-            "train.device is cuda, but torch finds no CUDA device here. "
-            "Run on a GPU machine, or give --set train.device=cpu."
+            f"{option} is cuda, but torch finds no CUDA device here. "
+            f"Run on a GPU machine, or give {instead}."
         )
-    wants_cuda = train.device == "cuda" or (train.device == "auto" and torch.cuda.is_available())
-    return torch.device("cuda" if wants_cuda else "cpu")
+    return torch.device("cuda" if name == "cuda" or (name == "auto" and found) else "cpu")
 
 
 def layout(train: TrainConfig) -> torch.memory_format:

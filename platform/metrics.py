@@ -98,6 +98,11 @@ def quantised(levels: np.ndarray, protocol: str = "rain13k") -> np.ndarray:
     return (np.floor(levels) if truncated else np.rint(levels)).astype(np.uint8)
 
 
+def check_protocol(name: str) -> None:
+    """Raise DataError where no protocol has that name."""
+    _protocol(name)
+
+
 def _protocol(name: str) -> Protocol:
     if name not in PROTOCOLS:
         raise DataError(f"No protocol is called {name!r}; there are: {', '.join(PROTOCOLS)}.")

@@ -158,6 +158,18 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
         (["leaks", "gone", "gone"], "no such prepared dataset"),
         (["evaluate", "gone", "gone"], "gone"),
         (["predict", "gone", "gone.png", "--out", "out"], "gone.png"),
+        (["predict", "gone", ".", "--out", "out"], "No picture in ."),
+        (["predict", "gone", ".", "--out", "small.yaml"], "small.yaml is a file"),
+        (["evaluate", "gone", "gone", "--protocol", "psnr"], "'psnr'"),
+        (["evaluate", "gone", "gone", "--report", "."], "a folder"),
+        (["evaluate", "gone", "gone", "--report", "small.yaml/scores.md"], "small.yaml is a file"),
+        (["export", "gone", "small.yaml"], "small.yaml is a file"),
+        (["export", "gone", ".", "--format", "onnx"], "a folder"),
+        (["export", "gone", "out", "--size", "0x0"], "WIDTHxHEIGHT"),
+        (["import", "gone.pth", "small.yaml"], "small.yaml is a file"),
+        (["import", "gone.pth", "out", "--network", "nonet"], "expected one of 'fclip_unet'"),
+        (["import", "gone.pth", "out", "--network", "prenet", "--set", "widht=8"], "`model.width`"),
+        (["leaks", "gone", "gone", "--report", "small.yaml"], "small.yaml is a file"),
         (["register", "gone", "--name", "net"], "gone"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -169,6 +181,15 @@ def test_wrong_input_is_one_message(
     before = sorted(tmp_path.rglob("*"))
     refused(derainctl(*arguments), named)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_device_that_is_not_there_is_not_replaced(derainctl: Derainctl, tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "rain.png")
+    (tmp_path / "net.onnx").touch()  # such a file runs on the CPU, wherever it is
+    wanted = ("net.onnx", "--device", "cuda")
+    refused(derainctl("predict", *wanted, "rain.png", "--out", "out"), "--device cpu")
+    refused(derainctl("evaluate", *wanted, "gone"), "--device cpu")
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_error_in_the_file_names_its_line(derainctl: Derainctl, config: Path) -> None:

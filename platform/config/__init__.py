@@ -75,6 +75,19 @@ class Config(Section):
         return source.validated(Config, origin)
 
 
+class _Network(Section):
+    model: ModelConfig
+
+
+def network_config(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of a network, those that are given checked; what `derain.models.build` takes.
+
+    Raises ConfigError for an unknown network, option or value.
+    """
+    source = Source({"model": {**options, "name": name}})
+    return source.validated(_Network, f"network {name}").model.model_dump(exclude={"name"})
+
+
 def load_config(
     path: str | Path, *, profile: str | None = None, overrides: Sequence[str] = ()
 ) -> Config:

@@ -1,12 +1,10 @@
 """The options of the networks: one section each, chosen by `model.name`."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from derain.config.section import NameOrPath, Section
-from derain.errors import ConfigError
 
 
 class FCLIPUNetConfig(Section):
@@ -160,15 +158,3 @@ ModelConfig = Annotated[
     | Annotated[PluginConfig, Tag("module:Class")],
     Discriminator(_kind),
 ]
-
-
-def network_config(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """All options of a network, those that are given checked; what `derain.models.build` takes.
-
-    Raises ConfigError for an unknown network, option or value.
-    """
-    try:
-        adapter: TypeAdapter[Any] = TypeAdapter(ModelConfig)
-        return adapter.validate_python({**options, "name": name}).model_dump(exclude={"name"})
-    except ValidationError as error:
-        raise ConfigError(f"{name}: {error}") from None

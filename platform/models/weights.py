@@ -92,7 +92,7 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError(
             f"Expected a state dict of tensors at {path} (torch.load with weights_only=True), "
-            f"found something else: {str(error).splitlines()[0]}"
+            f"found something else: {(str(error).splitlines() or ['nothing to unpickle'])[0]}"
         ) from None
     return _unwrap(content, path)
 

@@ -8,7 +8,6 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-import torch
 
 from derain import checkpoint
 from derain.building import restore_network
@@ -17,8 +16,11 @@ from derain.data.cache import Pixels
 from derain.data.loader import open_all
 from derain.data.manifest import Prepared, open_prepared
 from derain.data.pictures import encode_png
+from derain.device import device_named
+from derain.errors import UsageError
 from derain.exported import is_exported, load_exported
-from derain.metrics import quantised, score
+from derain.metrics import check_protocol, quantised, score
+from derain.pipelines.places import check_file
 from derain.pipelines.scorecard import Shown, markdown
 from derain.predictor import Predictor, load_model_folder
 from derain.tracking import registry
@@ -59,7 +61,7 @@ def evaluate(
     *,
     protocols: Sequence[str] = ("rain13k",),
     report: str | Path | None = None,
-    device: str = "cpu",
+    device: str = "auto",
     trust: bool = False,
     stride: int | None = None,
 ) -> dict[str, Any]:
@@ -67,8 +69,12 @@ def evaluate(
 
     A network runs once for all `protocols`; `metrics` are those of the first. `report` is a
     Markdown file to write, beside it a folder with the best and the worst pictures of each dataset,
-    as the first protocol sees it. `model`, `trust` and `stride` are those of `load_predictor`.
+    as the first protocol sees it. The other arguments are those of `load_predictor`.
     """
+    for protocol in protocols:
+        check_protocol(protocol)
+    if report:
+        check_file(Path(report))
     network = load_predictor(model, device, trust=trust, stride=stride)
     datasets = [open_prepared(folder) for folder in prepared]
     pixels = open_all(datasets, DataConfig.model_validate({}))
@@ -127,24 +133,30 @@ def _by_protocol(
 
 def load_predictor(
     model: str,
-    device: str | torch.device,
+    device: str = "auto",
     *,
     trust: bool = False,
     stride: int | None = None,
 ) -> Predictor:
     """The predictor of a model: models:/NAME@alias, models:/NAME/VERSION, runs:/ID/model, a
-    checkpoint or model folder, or an exported file (.onnx, .pt2, TorchScript; on the CPU).
+    checkpoint or model folder, or an exported file (.onnx, .pt2, TorchScript).
 
-    `trust` allows what may run code: .pt2, TorchScript, networks of a class of the user's. `stride`
-    is for exported files that do not say theirs.
+    `device` is `auto`, `cpu` or `cuda`; exported files run on the CPU. `trust` allows what may run
+    code: .pt2, TorchScript, networks of a class of the user's. `stride` is for exported files that
+    do not say theirs.
+
+    Raises UsageError for `cuda` where there is none, and with an exported file.
     """
+    computes_on = device_named(device)
     if is_exported(model):
+        if device == "cuda":
+            raise UsageError(f"{model}: exported files run on the CPU; give --device cpu or auto.")
         return Predictor(load_exported(model, trust=trust, stride=stride), "cpu")
     if model.startswith(("models:/", "runs:/")):
-        return Predictor(load_model_folder(registry.model_folder(model), trust=trust), device)
+        return Predictor(load_model_folder(registry.model_folder(model), trust=trust), computes_on)
     if (Path(model) / checkpoint.STATE).is_file():
-        return Predictor(restore_network(checkpoint.load(model), trust=trust), device)
-    return Predictor(load_model_folder(model, trust=trust), device)
+        return Predictor(restore_network(checkpoint.load(model), trust=trust), computes_on)
+    return Predictor(load_model_folder(model, trust=trust), computes_on)
 
 
 def score_dataset(

@@ -8,11 +8,12 @@ from torch import nn
 
 from derain import checkpoint, exported
 from derain.building import restore_network
-from derain.config.networks import network_config
+from derain.config import network_config
 from derain.errors import UsageError, WeightsError
 from derain.models import build
 from derain.models.published import load_published
 from derain.models.weights import load_strictly, read_state_dict
+from derain.pipelines.places import check_file, check_folder
 from derain.predictor import NETWORK_FILE, load_model_folder, save_model_folder
 from derain.tracking import registry
 
@@ -34,6 +35,7 @@ def export(
     """
     if format not in FORMATS:
         raise UsageError(f"--format is one of {', '.join(FORMATS)}, found {format!r}.")
+    (check_folder if format == "folder" else check_file)(Path(out))
     network, name, options = _described(model, trust)
     if format == "folder":
         return save_model_folder(network, out, name, options)
@@ -53,6 +55,7 @@ def import_weights(
 
     Raises WeightsError where the file is missing, something else, or of another network.
     """
+    check_folder(Path(out))
     try:
         if name is None:
             network, what = load_published(path)

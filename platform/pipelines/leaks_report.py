@@ -15,6 +15,7 @@ from PIL import Image
 from derain.data.manifest import open_prepared
 from derain.errors import OccupiedError
 from derain.pipelines.leaks import Leaks, Match, as_json, clean_pictures, read
+from derain.pipelines.places import check_folder
 
 SHOWN = 200
 """Matches with pictures; the ones that differ most come first, for they are the ones to judge."""
@@ -28,7 +29,8 @@ _STYLE = (
 
 def refuse_occupied(folder: Path) -> None:
     """Raise OccupiedError for what is not a new or an empty folder."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    check_folder(folder)
+    if folder.exists() and any(folder.iterdir()):
         raise OccupiedError(f"{folder}: not an empty folder. Choose a new one for the report.")
 
 

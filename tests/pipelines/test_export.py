@@ -70,6 +70,9 @@ def test_weights_that_nobody_knows_are_refused(tmp_path: Path) -> None:
         import_weights(tmp_path / "net.pth", tmp_path / "model", "nafnet", {"width": 16})
     with pytest.raises(ConfigError, match="widht"):
         import_weights(tmp_path / "net.pth", tmp_path / "model", "nafnet", {"widht": 8})
+    (tmp_path / "empty.pth").touch()
+    with pytest.raises(WeightsError, match=r"empty\.pth.*found something else"):
+        import_weights(tmp_path / "empty.pth", tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
 

@@ -9,6 +9,8 @@ from PIL import Image
 
 from derain.data.pictures import read_picture
 from derain.errors import DataError, OccupiedError
+from derain.exported import export
+from derain.models import build
 from derain.pipelines.evaluate import load_predictor
 from derain.pipelines.predict import predict
 
@@ -53,6 +55,22 @@ def test_what_cannot_be_read_is_named(trained: Any, pictures: Path, tmp_path: Pa
     model = trained.result["checkpoint"]
     with pytest.raises(DataError, match="nowhere"):
         predict(model, [tmp_path / "nowhere"], tmp_path / "out")
+    whole = (pictures / "1.png").read_bytes()
     (pictures / "1.png").write_bytes(b"broken")
     with pytest.raises(DataError, match=r"1\.png"):
         predict(model, [pictures], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (pictures / "1.png").write_bytes(whole)
+    assert len(predict(model, [pictures], tmp_path / "out")) == 2
+
+
+def test_a_call_that_failed_can_be_given_again(pictures: Path, tmp_path: Path) -> None:
+    """The network takes the first picture and not the second."""
+    network = build("nafnet", width=8, encoder_blocks=[1], decoder_blocks=[1], middle_blocks=1)
+    only_48_high = export(network, tmp_path / "net.pt2", "torch-export", (48, 16))
+    Image.new("RGB", (16, 48)).save(pictures / "0.png")
+    with pytest.raises(DataError, match="16x48 px only"):
+        predict(str(only_48_high), [pictures], tmp_path / "out", trust=True)
+    assert list((tmp_path / "out").iterdir()) == []
+    Image.new("RGB", (16, 48)).save(pictures / "1.png")
+    assert len(predict(str(only_48_high), [pictures], tmp_path / "out", trust=True)) == 2
