@@ -41,6 +41,7 @@ def test_overrides_win_over_profile_over_file_over_base(tmp_path: Path) -> None:
     assert (config.seed, config.train.steps, config.train.batch_size) == (9, 5, 2)
     assert (config.train.crop_px, config.profile) == (48, "a")
     assert load_config(write(tmp_path, text), profile="b").train.crop_px == 64
+    assert load_config(write(tmp_path, text + "  c:\n"), profile="c").train.crop_px == 32
 
 
 def test_unknown_key_names_file_line_and_nearest_key(tmp_path: Path) -> None:
@@ -72,6 +73,18 @@ def test_error_in_a_profile_names_the_line_there(tmp_path: Path) -> None:
         (MINIMAL, ["train.num_workers=17"], "less than"),
         ("model: {name: fclip_unet}\ntrain: {steps: 5}", [], "`name` is missing"),
         (MINIMAL + "extends: run.yaml\n", [], "circle"),
+        (MINIMAL + "extends: 5\n", [], "expected the name of one file, found 5"),
+        (MINIMAL + "profile: d\nprofiles: [d]\n", [], "`profiles`: expected keys and values"),
+        (MINIMAL + "profile: d\nprofiles: {d: 1}\n", [], "`d`: expected keys and values"),
+        (MINIMAL + "profile: [d]\nprofiles: {d: {}}\n", [], "no profile `['d']`"),
+        (MINIMAL + "seed: &a [*a]\n", [], "an alias (*) lead to itself"),
+        (MINIMAL, ["seed=&a [*a]"], "an alias (*) lead to itself"),
+        (MINIMAL, ["seed=2026-99-99"], "seed=2026-99-99"),
+        (MINIMAL, ["seed=99999999999999999999999"], "seed=99999999999999999999999: `seed`"),
+        (MINIMAL, ["train.betas=[2, 5]"], "less than 1"),
+        (MINIMAL, ["train.micro_batch_size=0"], "micro_batch_size=0: `train.micro_batch_size`"),
+        (MINIMAL, ["output_dir=s3://b/x"], "a folder of this machine"),
+        (MINIMAL, ["name=a/../../../b"], "below output_dir"),
     ],
 )
 def test_bad_input_has_one_clear_message(

@@ -8,16 +8,27 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from derain.config.networks import ModelConfig
-from derain.config.section import LocalPath, Section
+from derain.config.section import LocalFolder, Section, Seed
 from derain.config.source import Source, keys_of, parse_override, read
 from derain.config.sweep import SweepConfig
 from derain.config.training import DataConfig, EvalConfig, LossConfig, TrainConfig
+
+
+def _stays_below(name: str) -> str:
+    if {"", ".", ".."} & set(name.split("/")):
+        raise ValueError(f"expected a folder below output_dir, without . and .., found {name}")
+    return name
+
+
+RunName = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./=,-]*$"), AfterValidator(_stays_below)
+]
 
 
 class RegisterConfig(Section):
@@ -29,10 +40,10 @@ class RegisterConfig(Section):
 class Config(Section):
     """One run, or one sweep of runs."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./=,-]*$")
+    name: RunName
     """The run lives in <output_dir>/<name>."""
-    output_dir: LocalPath = "runs"
-    seed: int = Field(0, ge=0)
+    output_dir: LocalFolder = "runs"
+    seed: Seed = 0
     profile: str | None = None
     """The profile that applied."""
     model: ModelConfig

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag
 
-from derain.config.section import NameOrPath, Section
+from derain.config.section import NameOrPath, Section, Seed
 
 
 class FCLIPUNetConfig(Section):
@@ -21,7 +21,7 @@ class FCLIPUNetConfig(Section):
     encoder_width: int | None = Field(None, gt=0)
     """Channels of the stem, or of a ViT's tokens; null takes the published ones."""
     encoder_bn_mode: Literal["frozen", "clip_denoising"] = "frozen"
-    encoder_seed: int = 0
+    encoder_seed: Seed = 0
     """Only for `encoder_weights: random`."""
     decoder_widths: tuple[int, int, int, int, int] = (512, 256, 128, 64, 64)
     decoder_depths: tuple[int, int, int, int, int] = (3, 3, 3, 3, 3)
@@ -45,7 +45,7 @@ class CLIPRPNConfig(Section):
     encoder_layers: int = Field(12, gt=0)
     encoder_text_width: int = Field(512, gt=0)
     encoder_text_layers: int = Field(12, gt=0)
-    encoder_seed: int = 0
+    encoder_seed: Seed = 0
     """Only for `encoder_weights: random`."""
     prompts: tuple[str, ...] = Field(
         ("a photo with light rain", "a photo with moderate rain", "a photo with heavy rain"),

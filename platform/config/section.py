@@ -3,12 +3,19 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 
 def _anchored(path: str) -> str:
     """A local path made absolute, since workers have another working directory."""
     return path if "://" in path else str(Path(path).expanduser().absolute())
+
+
+def _on_this_machine(path: str) -> str:
+    """The same for what has to be a folder here, since it is appended to, locked or mapped."""
+    if "://" in path:
+        raise ValueError(f"expected a folder of this machine (or one that it mounts), found {path}")
+    return _anchored(path)
 
 
 def _anchored_if_file(value: str) -> str:
@@ -21,8 +28,13 @@ def _one_or_many(value: Any) -> Any:
 
 
 LocalPath = Annotated[str, AfterValidator(_anchored)]
+LocalFolder = Annotated[str, AfterValidator(_on_this_machine)]
 NameOrPath = Annotated[str, AfterValidator(_anchored_if_file)]
 Prepared = Annotated[tuple[LocalPath, ...], BeforeValidator(_one_or_many)]
+
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+"""torch takes no larger one."""
 
 
 class Section(BaseModel):

@@ -57,14 +57,15 @@ class Source:
 
         Raises ConfigError when the file has no such profile.
         """
-        profiles = self.tree.pop("profiles", None) or {}
+        profiles = _section(self.tree.pop("profiles", None), f"{file}: `profiles`")
         chosen = profile or self.tree.get("profile")
         if chosen is None or not (profiles or profile):
             return
-        if chosen not in profiles:
+        if not isinstance(chosen, str) or chosen not in profiles:
             known = ", ".join(profiles) or "none"
             raise ConfigError(f"{file}: no profile `{chosen}`. Profiles of this file: {known}.")
-        self.merge(Source(profiles[chosen], _lift(self.origins, ("profiles", chosen))))
+        values = _section(profiles[chosen], f"{file}: the profile `{chosen}`")
+        self.merge(Source(values, _lift(self.origins, ("profiles", chosen))))
         self.tree["profile"] = chosen
 
     def validated(self, whole: type[Whole], default_origin: str) -> Whole:
@@ -119,30 +120,46 @@ def read(path: Path, seen: tuple[Path, ...] = ()) -> Source:
     base = source.tree.pop("extends", None)
     if base is None:
         return source
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: `extends`: expected the name of one file, found {base!r}.")
     below = read(path.parent / base, (*seen, path.resolve()))
     below.merge(source)
     return below
 
 
 def _parse(path: Path) -> Source:
+    source = Source({})
     try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        tree = _values(path.read_text(encoding="utf-8"), str(path), source.origins)
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such config file.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: the config file cannot be read ({error}).") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML. {error}") from None
-    source = Source({})
-    tree = _construct(node, (), str(path), source.origins)
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: expected keys and values, found {type(tree).__name__}.")
-    source.tree = tree
+    if tree is None:
+        raise ConfigError(f"{path}: expected keys and values, found nothing.")
+    source.tree = _section(tree, str(path))
     return source
 
 
+def _section(value: Any, where: str) -> Tree:
+    """A part that holds keys and values; one with nothing below its name is an empty one."""
+    if not isinstance(value, dict | None):
+        raise ConfigError(f"{where}: expected keys and values, found {value!r}.")
+    return value or {}
+
+
+def _values(text: str, where: str, origins: dict[KeyPath, str]) -> Any:
+    """Plain Python values of a YAML text; fills `origins` with the line of every key."""
+    try:
+        return _construct(yaml.compose(text, Loader=yaml.SafeLoader), (), where, origins)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: not valid YAML. {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{where}: nested too deep; does an alias (*) lead to itself?") from None
+
+
 def _construct(node: yaml.Node | None, at: KeyPath, file: str, origins: dict[KeyPath, str]) -> Any:
-    """Plain Python values of a YAML node; fills `origins` with the line of every key."""
+    """Plain Python values of a YAML node, of which `at` are the keys above."""
     if node is None:
         return None
     if isinstance(node, yaml.MappingNode):
@@ -183,10 +200,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise ConfigError(f"--set {text}: expected KEY=VALUE, for example --set train.steps=200.")
-    try:
-        return key, yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {text}: the value is not valid YAML.") from None
+    return key, _values(value, f"--set {text}", {})
 
 
 def keys_of(section: type[Section]) -> list[str]:

@@ -2,9 +2,11 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from derain.config.section import LocalPath, NameOrPath, Prepared, Section
+from derain.config.section import LocalFolder, LocalPath, NameOrPath, Prepared, Section, Seed
+
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class SyntheticConfig(Section):
@@ -13,10 +15,10 @@ class SyntheticConfig(Section):
     train_pairs: int = Field(gt=0)
     eval_pairs: int = Field(gt=0)
     density: Literal["light", "moderate", "heavy", "mixed"] = "mixed"
-    seed: int = 0
+    seed: Seed = 0
     size_px: int = Field(256, ge=32)
     """Side of the square pictures."""
-    clean: LocalPath | None = None
+    clean: LocalFolder | None = None
     """Folder of clean photographs; null takes the bundled ones."""
 
 
@@ -35,14 +37,14 @@ class DataConfig(Section):
     augment: Literal["none", "flip", "dihedral"] = "dihedral"
     """Mirror left and right, or all 8 symmetries of the square; rain that falls sideways is hard
     to learn in few steps, so short runs take `flip`."""
-    seed: int | None = Field(None, ge=0)
+    seed: Seed | None = None
     """Of the order, the crops and the flips; null takes the run's `seed`. With one of their own,
     runs of several seeds see the same batches, and can train in one cohort."""
     eval: Prepared = ()
     """Prepared datasets that are held out, one path or several."""
     synthetic: SyntheticConfig | None = None
     """Made and prepared where `train` and `eval` name nothing."""
-    cache_dir: LocalPath | None = None
+    cache_dir: LocalFolder | None = None
     """Decoded pixels live here; null takes DERAIN_CACHE_DIR, else the user's cache folder."""
     cache_gib: float = Field(50.0, ge=0)
     """Budget of the cache folder; 0 decodes from the tars every time."""
@@ -88,7 +90,7 @@ class TrainConfig(Section):
     constant_share: float = Field(0.0, ge=0, lt=1)
     """Share of `steps` after which the cosine begins; from the warm-up to there the rate is lr."""
     weight_decay: float = Field(1e-4, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Share, Share] = (0.9, 0.999)
     clip_norm: float | None = Field(None, gt=0)
     """Largest norm of the whole gradient."""
     ema_decay: float | None = Field(None, gt=0, lt=1)
@@ -116,7 +118,7 @@ class TrainConfig(Section):
     compile: bool = False
     """torch.compile: minutes once, and not faster on every device (docs/benchmarks.md); the figures
     differ in the last digits."""
-    micro_batch_size: int | Literal["auto"] | None = Field(None)
+    micro_batch_size: int | Literal["auto"] | None = None
     """Crops at once in a worker, whose gradients add up to the batch's; `auto` takes the most that
     fit in memory, null the whole batch."""
     log_every_steps: int = Field(20, gt=0)
@@ -139,6 +141,13 @@ class TrainConfig(Section):
     """A loss leaps when it exceeds so many times its recent average; null looks at NaN only."""
     ledger: bool = False
     """Write the sample ids of every step to ledger.jsonl."""
+
+    @field_validator("micro_batch_size")
+    @classmethod
+    def _whole_crops(cls, given: int | str | None) -> int | str | None:
+        if isinstance(given, int) and given < 1:
+            raise ValueError(f"expected 1 or more, auto or null, found {given}")
+        return given
 
     @model_validator(mode="after")
     def _batch_fits(self) -> "TrainConfig":
@@ -183,8 +192,6 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "TrainConfig":
-        if isinstance(self.micro_batch_size, int) and self.micro_batch_size < 1:
-            raise ValueError("micro_batch_size is 1 or more, auto or null")
         if self.micro_batch_size == "auto" and self.parallel == "fsdp2":
             raise ValueError("micro_batch_size: auto goes with parallel: ddp; give a number")
         if self.eval_every_steps is None and self.patience_evals is not None:
