@@ -5,7 +5,7 @@
     model.safetensors                 what is trained; frozen modules are named in state.json
     ema.safetensors                   its moving average, where the run keeps one
     optimizer.pt                      tensors and numbers only (loads with weights_only=True)
-    state.json                        step, position, digests of the other files
+    state.json                        step, position, digests of the other files and of itself
     config.yaml
 """
 
@@ -15,9 +15,10 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import time
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -39,6 +40,7 @@ EMA = "ema.safetensors"
 OPTIMIZER = "optimizer.pt"
 LOCK = ".lock"
 LOCK_WAITS_S = 30.0
+NAME = re.compile(r"step-(\d{8,})")
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,8 @@ def save(
 def _finish(folder: Path, state: State) -> None:
     """Write the state with the digests of the other files, and all of it to the disk."""
     digests = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
-    text = json.dumps({**asdict(state), "files": digests}, indent=2, sort_keys=True)
+    tree = {**asdict(state), "files": digests}
+    text = json.dumps({**tree, "sha256": _digest(tree)}, indent=2, sort_keys=True)
     (folder / STATE).write_text(text + "\n", encoding="utf-8")
     _sync(folder)
 
@@ -145,24 +148,27 @@ def load(folder: str | Path) -> Checkpoint:
     path = Path(folder)
     try:
         tree = json.loads((path / STATE).read_text(encoding="utf-8"))
+        expected, found = tree.pop("sha256"), _digest(tree)
         files = tree.pop("files")
         tree["manifests"] = tuple(tree["manifests"])
         state = State(**tree)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{path}: not a checkpoint: {STATE} cannot be used ({error}).") from None
-    for name, expected in files.items():
+    if found != expected:
+        raise WeightsError(f"{path}: {STATE} is damaged: the sha256 in it is not that of the rest.")
+    for name, digest in files.items():
         if not (path / name).is_file():
             raise WeightsError(f"{path}: {name} is missing.")
-        if _sha256(path / name) != expected:
-            raise WeightsError(f"{path}: {name} is damaged: its sha256 is not {expected}.")
+        if _sha256(path / name) != digest:
+            raise WeightsError(f"{path}: {name} is damaged: its sha256 is not {digest}.")
     return Checkpoint(path, state, load_config(path / CONFIG))
 
 
 def newest(run: Path) -> Checkpoint | None:
     """The newest whole checkpoint of a run; damaged ones are passed over and logged."""
-    for folder in reversed(_folders(run)):
+    for step in reversed(steps(run)):
         try:
-            return load(folder)
+            return load(folder_of(run, step))
         except WeightsError as error:
             log.warning("checkpoint passed over: %s", error)
     return None
@@ -196,6 +202,16 @@ def folder_of(run: Path, step: int) -> Path:
     return run / "checkpoints" / f"step-{step:08d}"
 
 
+def steps(run: Path) -> list[int]:
+    """The steps of the checkpoints that a run's folder names, ascending.
+
+    What else lies beside them, such as a copy under another name, is not the run's.
+    """
+    place = run / "checkpoints"
+    named = [NAME.fullmatch(path.name) for path in place.iterdir()] if place.is_dir() else []
+    return sorted(int(name[1]) for name in named if name)
+
+
 def copy(source: Path, run: Path, step: int) -> None:
     """Give a run another run's checkpoint of a step, in the place of its own."""
     final = folder_of(run, step)
@@ -208,16 +224,26 @@ def copy(source: Path, run: Path, step: int) -> None:
     _sync_folder(final.parent)
 
 
-def prune(run: Path, keep: int, spared: Container[int] = ()) -> None:
-    """Remove all but the newest `keep` checkpoints and those of the `spared` steps.
+def prune(run: Path, newest: int, keep: int, spared: Container[int] = ()) -> None:
+    """Remove what is outdated once the checkpoint of step `newest` is written.
 
     What killed writers left goes, too.
     """
-    for folder in _folders(run)[:-keep]:
-        if int(folder.name.removeprefix("step-")) not in spared:
-            _remove(folder)
+    for step in outdated(steps(run), newest, keep, spared):
+        _remove(folder_of(run, step))
     for leftover in (run / "checkpoints").glob(".*.tmp"):
         shutil.rmtree(leftover)
+
+
+def outdated(
+    there: Sequence[int], newest: int, keep: int, spared: Container[int] = ()
+) -> list[int]:
+    """Of the steps that have checkpoints all but the last `keep` up to `newest`, and the `spared`.
+
+    What is newer than the newest is of a lineage that the run has left: it was damaged.
+    """
+    kept = [step for step in there if step <= newest][-keep:]
+    return [step for step in there if step not in kept and step not in spared]
 
 
 def _remove(folder: Path) -> None:
@@ -227,13 +253,14 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(doomed)
 
 
-def _folders(run: Path) -> list[Path]:
-    return sorted((run / "checkpoints").glob("step-*"))
-
-
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Independent plain tensors: safetensors refuses views that share memory."""
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+
+
+def _digest(tree: Mapping[str, Any]) -> str:
+    """Of a JSON object, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

@@ -259,7 +259,7 @@ class Run:
         if self.uploader is not None:
             self.uploader.put(newest, spared, keep)
             spared = spared | self.uploader.steps()
-        checkpoint.prune(self.folder, keep, spared)
+        checkpoint.prune(self.folder, self._state.step, keep, spared)
 
     def _roll_back(self, reason: str) -> None:
         """Go on from the last checkpoint at half the rate. Raises DerainError where that ends."""

@@ -34,9 +34,8 @@ class Remote:
 
     def steps(self) -> list[int]:
         """Steps of the whole checkpoints that are there."""
-        place = self.folder / "checkpoints"
-        found = [path for path in place.iterdir() if _is_named(path)] if place.is_dir() else []
-        return sorted(_step(path) for path in found if (path / STATE).is_file())
+        named = checkpoint.steps(self.folder)
+        return [s for s in named if (checkpoint.folder_of(self.folder, s) / STATE).is_file()]
 
     def put(self, folder: Path) -> None:
         """Copy a checkpoint, and what lies beside it in the run's folder."""
@@ -50,9 +49,9 @@ class Remote:
         for name in [*names, STATE]:
             (target / name).write_bytes((folder / name).read_bytes())
 
-    def prune(self, keep: int, spared: set[int]) -> None:
-        """Remove all but the newest `keep` whole checkpoints and those of the `spared` steps."""
-        for step in set(self.steps()[:-keep]) - spared:
+    def prune(self, newest: int, keep: int, spared: set[int]) -> None:
+        """Remove what is outdated, as `checkpoint.prune` does."""
+        for step in checkpoint.outdated(self.steps(), newest, keep, spared):
             doomed = checkpoint.folder_of(self.folder, step)
             (doomed / STATE).unlink()  # first: what has none is not whole
             for path in list(doomed.iterdir()):
@@ -159,7 +158,7 @@ class Uploader:
             if folder.is_dir():
                 self._remote.put(folder)
         self._remote.put(order.folder)
-        self._remote.prune(order.keep, order.spared)
+        self._remote.prune(_step(order.folder), order.keep, order.spared)
 
     def _orders(self) -> "Iterator[_Order]":
         while True:
@@ -176,7 +175,3 @@ class Uploader:
 
 def _step(folder: Path) -> int:
     return int(folder.name.removeprefix("step-"))
-
-
-def _is_named(path: Path) -> bool:
-    return path.name.startswith("step-")

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -43,6 +44,13 @@ def test_what_was_saved_comes_back(tmp_path: Path) -> None:
     assert loaded.ema() is None
 
 
+def test_another_number_in_the_state_is_found(tmp_path: Path) -> None:
+    path = save(tmp_path, 1) / "state.json"
+    path.write_text(path.read_text().replace('"offset": 8', '"offset": 9'))
+    with pytest.raises(WeightsError, match=r"state\.json is damaged"):
+        checkpoint.load(path.parent)
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "config.yaml"])
 def test_one_flipped_bit_is_found_and_named(tmp_path: Path, name: str) -> None:
     path = save(tmp_path, 1) / name
@@ -67,9 +75,31 @@ def test_prune_keeps_the_last_and_clears_what_killed_writers_left(tmp_path: Path
     for step in (9, 10, 11):
         save(tmp_path, step)
     (tmp_path / "checkpoints/.step-00000012.tmp").mkdir()
-    checkpoint.prune(tmp_path, keep=2)
+    checkpoint.prune(tmp_path, newest=11, keep=2)
     left = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert left == ["step-00000010", "step-00000011"]
+
+
+def test_prune_takes_what_is_newer_than_what_was_just_written(tmp_path: Path) -> None:
+    """Step 20 was damaged, the run went on from step 10."""
+    for step in (10, 20, 12):
+        save(tmp_path, step)
+    checkpoint.prune(tmp_path, newest=12, keep=1)
+    assert checkpoint.steps(tmp_path) == [12]
+
+
+def test_a_copy_under_another_name_is_left_alone(tmp_path: Path) -> None:
+    for step in (1, 2):
+        save(tmp_path, step)
+    copied = shutil.copytree(
+        checkpoint.folder_of(tmp_path, 2), tmp_path / "checkpoints/step-00000002-best"
+    )
+    newest = checkpoint.newest(tmp_path)
+    assert newest is not None
+    assert newest.folder.name == "step-00000002"
+    checkpoint.prune(tmp_path, newest=2, keep=1)
+    assert checkpoint.steps(tmp_path) == [2]
+    assert checkpoint.load(copied).state.step == 2
 
 
 def test_killed_writers_leave_only_whole_checkpoints(tmp_path: Path) -> None:

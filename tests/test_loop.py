@@ -260,6 +260,15 @@ def test_the_best_checkpoint_stays_and_patience_ends(tmp_path: Path) -> None:
     assert (again.steps, again.best) == (outcome.steps, outcome.best)
 
 
+def test_what_is_written_after_a_damaged_one_stays(tmp_path: Path) -> None:
+    run(config(tmp_path, checkpoint_every_steps=2, keep_checkpoints=2), until=6)
+    damaged = checkpoint.folder_of(tmp_path / "run", 6)
+    (damaged / "model.safetensors").write_bytes(b"torn")
+    outcome = run(config(tmp_path, checkpoint_every_steps=2, keep_checkpoints=1), until=5)
+    assert (outcome.resumed_from_step, outcome.steps) == (4, 5)
+    assert checkpoint.steps(tmp_path / "run") == [5]
+
+
 def test_validation_sees_the_average_and_training_does_not_notice(
     unbroken: tuple[Path, Outcome, list], tmp_path: Path
 ) -> None:

@@ -76,6 +76,17 @@ def test_the_best_is_there_though_newer_ones_took_its_place_in_the_queue(tmp_pat
     assert remote.steps() == [1, 3]
 
 
+def test_what_is_newer_than_what_is_sent_goes(tmp_path: Path) -> None:
+    """Of steps that were lost with a folder, or found damaged, and are done again."""
+    remote = Remote(str(tmp_path / "remote"), "run")
+    for step in (4, 8):
+        remote.put(save(tmp_path / "before", step))
+    uploader = Uploader(remote)
+    uploader.put(save(tmp_path / "run", 5), spared=set(), keep=1)
+    assert uploader.close()
+    assert remote.steps() == [5]
+
+
 def test_a_damaged_or_unfinished_one_is_passed_over(tmp_path: Path) -> None:
     remote = Remote(str(tmp_path / "remote"), "run")
     for step in (1, 2, 3):
