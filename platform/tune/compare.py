@@ -91,11 +91,14 @@ def paired(best: Sequence[Row], other: Sequence[Row], metric: str) -> Difference
     return Difference(mean, mean - reach, mean + reach)
 
 
-def front(rows: Sequence[Row], metric: str, costs: Sequence[str]) -> list[str]:
-    """Names of the trials that no other one beats in the metric and in every cost."""
+def front(
+    rows: Sequence[Row], metric: str, costs: Sequence[str], limits: Mapping[Any, float]
+) -> list[str]:
+    """Names of the trials within the limits that no other such beats in metric and all costs."""
     figures = {
         row["name"]: (row["metrics"][metric], *(-row["costs"][cost] for cost in costs))
         for row in rows
+        if within(row, limits)
     }
     return [name for name, own in figures.items() if not _beaten(own, figures.values())]
 

@@ -33,7 +33,7 @@ def conclude(config: Config, journal: Journal, record: RunLog) -> dict[str, Any]
         "trials": rows,
         "best": best["name"],
         "points": compare.standings(ranking, metric),
-        "front": compare.front(ranking, metric, costs),
+        "front": compare.front(ranking, metric, costs, limits),
         "registered": _registered(config, best, journal),
         "report": str(config.folder / report.MARKDOWN),
         "mlflow_run_id": record.run_id,

@@ -3,14 +3,10 @@
 <sweep>/report/report.md     with the pictures beside it
 <sweep>/report/report.html   the same, pictures included
 <sweep>/report/trials.csv    every trial, failed ones too, one row each
+<sweep>/report/points.csv    with repeats: mean, spread and paired difference of each point
 """
 
-import base64
-import csv
-import html
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,38 +21,23 @@ from derain.data.manifest import open_prepared
 from derain.data.pictures import encode_png
 from derain.pipelines.evaluate import gallery
 from derain.predictor import Predictor
-from derain.tune import figures
+from derain.tune import compare, figures, tables
+from derain.tune.page import Page, Picture
 
 FOLDER = "report"
 MARKDOWN = f"{FOLDER}/report.md"
 HTML = f"{FOLDER}/report.html"
-CSV = f"{FOLDER}/trials.csv"
+TRIALS = f"{FOLDER}/trials.csv"
+POINTS = f"{FOLDER}/points.csv"
 GALLERY_PICTURES = 4
-
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; }
-td, th { padding: .3rem .8rem; border-bottom: 1px solid #ccc; text-align: right; }
-td:first-child, th:first-child { text-align: left; }
-img { max-width: 100%; }
-.note { color: #555; }
-"""
-
-Row = Mapping[str, Any]
-Table = list[list[str]]
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture of the report: its file beside the text, and what it shows."""
-
-    file: str
-    title: str
-
 
 CURVES = Picture("curves.png", "Learning curves")
 PARALLEL = Picture("parallel.png", "Parameters and figure of each trial, bright is better")
+STOPPED_TOO = Picture(PARALLEL.file, f"{PARALLEL.title}; dashed trials were stopped early")
 GALLERY = Picture("gallery.png", "Rainy, worst trial, best trial, clean")
+GALLERY_OF_ONE = Picture(GALLERY.file, "Rainy, the one trial that finished, clean")
+
+Row = Mapping[str, Any]
 
 
 def write(config: Config, ranking: Sequence[Row], result: Row, grid: np.ndarray) -> None:
@@ -66,12 +47,21 @@ def write(config: Config, ranking: Sequence[Row], result: Row, grid: np.ndarray)
     """
     folder = config.folder / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = _draw(config, ranking, folder)
+    stopped = _stopped(config, result["trials"])
+    pictures = _draw(config, ranking, stopped, folder)
     (folder / GALLERY.file).write_bytes(encode_png(grid))
-    text = Text(config, table_of(config, ranking), tuple(_lines(config, ranking, result)), pictures)
-    (config.folder / MARKDOWN).write_text(text.markdown(), encoding="utf-8")
-    (config.folder / HTML).write_text(text.html(folder), encoding="utf-8")
-    _write_csv(config, result["trials"])
+    page = Page(
+        f"Sweep {config.name}, profile {config.profile or 'none'}",
+        _tables(config, ranking, stopped, result["points"]),
+        tuple(_lines(config, ranking, stopped, result)),
+        pictures,
+        _space(config),
+    )
+    (config.folder / MARKDOWN).write_text(page.markdown(), encoding="utf-8")
+    (config.folder / HTML).write_text(page.html(folder), encoding="utf-8")
+    tables.write_trials(result["trials"], config.folder / TRIALS)
+    if _repeated(config):
+        tables.write_points(result["points"], config.folder / POINTS)
 
 
 def compared(config: Config, ranking: Sequence[Row]) -> np.ndarray:
@@ -91,58 +81,39 @@ def summary(report: str | Path) -> str:
     return f"{text.partition('![')[0].rstrip()}\n\nReport: {report}"
 
 
-def table_of(config: Config, ranking: Sequence[Row]) -> Table:
-    """The ranking beside the published figures, header first."""
+def _tables(
+    config: Config, ranking: Sequence[Row], stopped: Sequence[Row], points: Sequence[Row]
+) -> dict[str, tables.Table]:
+    trials = tables.trial_table(config, ranking, stopped)
+    if not _repeated(config):
+        return {"Trials": trials}
+    return {"Points over seeds": tables.point_table(config, points), "Trials": trials}
+
+
+def _repeated(config: Config) -> bool:
     assert config.sweep is not None
-    reference = config.sweep.reference
-    drawn = [key for key, values in config.sweep.space.items() if values.grid is None]
-    header = ["trial", *drawn, "PSNR-Y (dB)", "SSIM-Y", "gain over input (dB)", "minutes"]
-    published = ["published PSNR", "difference (dB)", "published SSIM"] if reference else []
-    rows = [header + published]
-    for trial in ranking:
-        metrics, given = trial["metrics"], trial["input"]
-        row = [
-            trial["name"],
-            *(_written(trial["params"].get(key)) for key in drawn),
-            f"{metrics['psnr_y']:.3f}",
-            f"{metrics['ssim_y']:.4f}",
-            f"{metrics['psnr_y'] - given['psnr_y']:+.3f}",
-            f"{trial['seconds'] / 60:.1f}",
-        ]
-        rows.append(row + (_published(config, trial) if reference else []))
-    return rows
+    return config.sweep.repeats > 1
 
 
-def _written(value: Any) -> str:
-    """A drawn value, which has no name; nothing where its condition did not hold."""
-    if value is None:
-        return ""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _published(config: Config, trial: Row) -> list[str]:
-    """The published PSNR of a trial, ours less that, and the published SSIM."""
+def _stopped(config: Config, trials: Sequence[Row]) -> list[Row]:
+    """The trials that were stopped before their last step, those that came farthest first."""
     assert config.sweep is not None
-    assert config.sweep.reference is not None
-    psnr = config.sweep.reference.psnr_y.get(trial["name"])
-    ssim = config.sweep.reference.ssim_y.get(trial["name"])
-    difference = "" if psnr is None else f"{trial['metrics']['psnr_y'] - psnr:+.2f}"
-    return [
-        "" if psnr is None else f"{psnr:.2f}",
-        difference,
-        "" if ssim is None else f"{ssim:.3f}",
-    ]
+    metric = config.sweep.metric
+    found = [trial for trial in trials if trial["status"] == "stopped"]
+    return sorted(found, key=lambda trial: (trial["steps"], trial["metrics"][metric]), reverse=True)
 
 
-def _lines(config: Config, ranking: Sequence[Row], result: Row) -> Iterator[str]:
-    """What there is to say beside the table."""
+def _lines(
+    config: Config, ranking: Sequence[Row], stopped: Sequence[Row], result: Row
+) -> Iterator[str]:
+    """What there is to say beside the tables."""
     assert config.sweep is not None
-    given = ranking[0]["input"]
-    yield (
-        f"Rainy input: {given['psnr_y']:.3f} dB PSNR-Y, {given['ssim_y']:.4f} SSIM-Y. "
-        f"Protocol: {config.eval.protocol}. Each trial: {config.train.steps} steps of "
-        f"{config.train.batch_size} crops of {config.train.crop_px} px, seed {config.seed}."
-    )
+    yield _setting(config, ranking, stopped)
+    if stopped:
+        yield (
+            f"Stopped early: {len(stopped)} of {len(result['trials'])} trials, below those that "
+            "finished; the figures are of the step where each stopped."
+        )
     if config.sweep.reference:
         yield f"Published: {config.sweep.reference.source}."
         if config.profile != "paper":
@@ -150,10 +121,7 @@ def _lines(config: Config, ranking: Sequence[Row], result: Row) -> Iterator[str]
                 f"Not comparable: profile {config.profile or 'none'} trains another size of "
                 "network on other pictures; the published figures stand here as a reference only."
             )
-    shares = figures.importance(ranking, config.sweep.metric)
-    if shares:
-        named = ", ".join(f"{key} {share:.0%}" for key, share in shares.items())
-        yield f"Variance of {config.sweep.metric} that a parameter alone explains: {named}."
+    yield from _findings(config, ranking, result)
     for trial in result["trials"]:
         if trial["status"] == "failed":
             yield f"Failed: {trial['name']}: {trial['error']}"
@@ -165,87 +133,54 @@ def _lines(config: Config, ranking: Sequence[Row], result: Row) -> Iterator[str]
         )
 
 
-def _draw(config: Config, ranking: Sequence[Row], folder: Path) -> tuple[Picture, ...]:
-    """Draw what there is to see of the ranking; returns the report's pictures in their order."""
+def _setting(config: Config, ranking: Sequence[Row], stopped: Sequence[Row]) -> str:
     assert config.sweep is not None
-    metric = config.sweep.metric
-    figures.draw_curves(ranking, metric, folder / CURVES.file)
-    if len(ranking[0]["params"]) == 1:
-        return CURVES, GALLERY
-    figures.draw_parallel(ranking, metric, folder / PARALLEL.file)
-    return CURVES, PARALLEL, GALLERY
+    given, last = ranking[0]["input"], config.seed + config.sweep.repeats - 1
+    early = any(trial["steps"] != config.train.steps for trial in (*ranking, *stopped))
+    seeds = f"seeds {config.seed} to {last}" if _repeated(config) else f"seed {config.seed}"
+    return (
+        f"Rainy input: {given['psnr_y']:.3f} dB PSNR-Y, {given['ssim_y']:.4f} SSIM-Y. "
+        f"Protocol: {config.eval.protocol}. Each trial: {'up to ' * early}{config.train.steps} "
+        f"steps of {config.train.batch_size} crops of {config.train.crop_px} px, {seeds}."
+    )
 
 
-def _write_csv(config: Config, trials: Sequence[Row]) -> None:
-    """One row a trial: its values, seed, figures, cost and error."""
-    params = list(dict.fromkeys(key for trial in trials for key in trial["params"]))
-    metrics = list(next(t["metrics"] for t in trials if t["metrics"] is not None))
-    head = ["name", "status", "seed", *params, *metrics, *(f"input_{m}" for m in metrics)]
-    with (config.folder / CSV).open("w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow([*head, "seconds", "error"])
-        for trial in trials:
-            measured, given = trial["metrics"] or {}, trial["input"] or {}
-            rows.writerow(
-                [trial["name"], trial["status"], trial["seed"]]
-                + [json.dumps(trial["params"].get(key)) for key in params]
-                + [measured.get(name) for name in metrics]
-                + [given.get(name) for name in metrics]
-                + [trial["seconds"], trial.get("error")]
-            )
+def _findings(config: Config, ranking: Sequence[Row], result: Row) -> Iterator[str]:
+    """Limits, front, and the importance of each parameter."""
+    assert config.sweep is not None
+    metric, limits, costs = config.sweep.metric, config.sweep.limits, config.sweep.costs
+    over = [trial["name"] for trial in ranking if not compare.within(trial, limits)]
+    if over:
+        yield f"Over sweep.limits, behind all others: {', '.join(over)}."
+    if costs:
+        front = ", ".join(result["front"])
+        yield f"No trial beats these in {metric} and in {', '.join(costs)}: {front}."
+    points = [
+        {"params": point["params"], "metrics": {metric: point["mean"]}}
+        for point in result["points"]
+    ]
+    shares = figures.importance(points, metric)
+    if shares:
+        named = ", ".join(f"{key} {share:.0%}" for key, share in shares.items())
+        yield f"Variance of {metric} that a parameter alone explains: {named}."
 
 
-@dataclass(frozen=True)
-class Text:
-    """What the report says, in Markdown and as a page of its own."""
-
-    config: Config
-    table: Table
-    lines: tuple[str, ...]
-    pictures: tuple[Picture, ...]
-
-    @property
-    def title(self) -> str:
-        """Which sweep this is."""
-        return f"Sweep {self.config.name}, profile {self.config.profile or 'none'}"
-
-    def markdown(self) -> str:
-        """The text with links to the pictures beside it."""
-        rows = ["| " + " | ".join(row) + " |" for row in self.table]
-        rows.insert(1, "| --- |" + " ---: |" * (len(self.table[0]) - 1))
-        parts = [f"# {self.title}", "\n".join(rows), "\n".join(f"- {line}" for line in self.lines)]
-        for picture in self.pictures:
-            parts += [f"![{picture.title}]({picture.file})", f"{picture.title}."]
-        parts += ["## Search space", f"```yaml\n{self._space()}\n```"]
-        return "\n\n".join(parts) + "\n"
-
-    def html(self, folder: Path) -> str:
-        """The page with the pictures of `folder` inside."""
-        title = html.escape(self.title)
-        lines = "".join(f"<li>{html.escape(line)}</li>" for line in self.lines)
-        parts = [
-            f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{title}</title>",
-            f"<style>{_STYLE}</style><h1>{title}</h1>",
-            f"<table>{self._rows()}</table><ul class='note'>{lines}</ul>",
-            *(_embedded(folder, picture) for picture in self.pictures),
-            f"<h2>Search space</h2><pre>{html.escape(self._space())}</pre></html>",
-        ]
-        return "\n".join(parts) + "\n"
-
-    def _rows(self) -> str:
-        head, *body = (
-            "".join(f"<CELL>{html.escape(cell)}</CELL>" for cell in row) for row in self.table
-        )
-        rows = [head.replace("CELL", "th"), *(row.replace("CELL", "td") for row in body)]
-        return "".join(f"<tr>{row}</tr>" for row in rows)
-
-    def _space(self) -> str:
-        assert self.config.sweep is not None
-        tree = self.config.sweep.model_dump(mode="json", exclude_none=True)["space"]
-        return yaml.safe_dump(tree, sort_keys=False, default_flow_style=None).rstrip()
+def _draw(
+    config: Config, ranking: Sequence[Row], stopped: Sequence[Row], folder: Path
+) -> tuple[Picture, ...]:
+    """Draw what there is to see of the trials; returns the report's pictures in their order."""
+    assert config.sweep is not None
+    metric, space = config.sweep.metric, config.sweep.space
+    trials = [*ranking, *stopped]
+    figures.draw_curves(trials, metric, folder / CURVES.file)
+    shown = GALLERY if len(ranking) > 1 else GALLERY_OF_ONE
+    if len(space) == 1:
+        return CURVES, shown
+    figures.draw_parallel(trials, metric, space, folder / PARALLEL.file)
+    return CURVES, STOPPED_TOO if stopped else PARALLEL, shown
 
 
-def _embedded(folder: Path, picture: Picture) -> str:
-    data = base64.b64encode((folder / picture.file).read_bytes()).decode()
-    title = html.escape(picture.title)
-    return f"<h2>{title}</h2><img alt='{title}' src='data:image/png;base64,{data}'>"
+def _space(config: Config) -> str:
+    assert config.sweep is not None
+    tree = config.sweep.model_dump(mode="json", exclude_none=True)["space"]
+    return yaml.safe_dump(tree, sort_keys=False, default_flow_style=None).rstrip()

@@ -83,5 +83,6 @@ def test_the_front_holds_what_nothing_beats_in_everything() -> None:
         row("beaten", 0, 30.5, parameters=6.0),
     ]
     names = ["best,seed=0", "cheap,seed=0", "between,seed=0"]
-    assert front(rows, "psnr_y", ["parameters"]) == names
-    assert front(rows, "psnr_y", []) == ["best,seed=0"]
+    assert front(rows, "psnr_y", ["parameters"], {}) == names
+    assert front(rows, "psnr_y", ["parameters"], {"parameters": 5.5}) == names[1:]
+    assert front(rows, "psnr_y", [], {}) == ["best,seed=0"]

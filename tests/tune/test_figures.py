@@ -7,11 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from derain.tune.figures import draw_curves, draw_parallel, importance
+from derain.config.sweep import Dimension
+from derain.tune.figures import draw_curves, draw_parallel, importance, style
 
 
 def rows(values: list[tuple[dict[str, Any], float]]) -> list[dict[str, Any]]:
-    return [{"params": params, "metrics": {"psnr_y": score}} for params, score in values]
+    return [
+        {"params": params, "metrics": {"psnr_y": score}, "status": "finished"}
+        for params, score in values
+    ]
 
 
 def test_importance_is_the_share_of_variance_that_a_parameter_explains() -> None:
@@ -38,12 +42,39 @@ def test_many_numbers_are_binned_by_quartile() -> None:
     )
 
 
-def test_values_of_every_kind_can_be_drawn(tmp_path: Path) -> None:
-    kinds: list[Any] = [None, [0.1, 0.2], {"kind": "constant"}, "word", True]
-    trials = rows([({"lr": 10.0**-at, "kind": kind}, 30.0 + at) for at, kind in enumerate(kinds)])
-    draw_parallel(trials, "psnr_y", tmp_path / "parallel.png")
-    drawn = np.asarray(Image.open(tmp_path / "parallel.png"))
-    assert drawn.min() < 128 < drawn.max()
+@pytest.mark.parametrize("count", [8, 16, 40])
+def test_a_conditional_number_without_effect_explains_little(count: int) -> None:
+    """Mean over 100 draws; the same numbers, each a group of its own, explain half and more."""
+    shares = []
+    for seed in range(100):
+        chance = np.random.default_rng(seed)
+        drawn = [chance.uniform() if at % 2 else None for at in range(count)]
+        values = zip(({"start": value} for value in drawn), chance.normal(size=count), strict=True)
+        shares.append(importance(rows(list(values)), "psnr_y")["start"])
+    assert np.mean(shares) < 0.2
+
+
+def test_a_conditional_number_with_an_effect_explains_it() -> None:
+    trials = [({"start": at / 20}, at // 5 + 1.0) for at in range(20)] + [
+        ({"start": None}, 9.0)
+    ] * 5
+    assert importance(rows(trials), "psnr_y") == pytest.approx({"start": 1.0})
+
+
+def test_stopped_trials_are_dashed(tmp_path: Path) -> None:
+    space = {"lr": Dimension(uniform=(0.0, 1.0))}
+    trials = rows([({"lr": at / 3}, 30.0 + at) for at in range(4)])
+    pictures = []
+    for status in ("finished", "stopped"):
+        told = [{**trial, "status": status} for trial in trials]
+        draw_parallel(told, "psnr_y", space, tmp_path / "parallel.png")
+        pictures.append(np.asarray(Image.open(tmp_path / "parallel.png"), dtype=int))
+    whole, dashed = pictures
+    assert dashed.sum() > whole.sum()  # gaps are white
+
+
+def test_forty_curves_can_be_told_apart() -> None:
+    assert len({tuple(style(number).items()) for number in range(40)}) == 40
 
 
 def test_validation_figures_get_a_panel_of_their_own(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
-"""The report: the ranking beside the published table, in words that no reader can mistake."""
+"""The report: what it says, in words that no reader can mistake, and its files."""
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,7 @@ import pytest
 from PIL import Image
 
 from derain.config import Config
-from derain.tune import report
-from derain.tune.report import table_of
+from derain.tune import compare, report
 
 REFERENCE = {
     "source": "Table 11 of a paper",
@@ -28,7 +26,10 @@ def config(output_dir: Path, **values: Any) -> Config:
         "model": {"name": "fclip_unet", "encoder_weights": "random"},
         "train": {"steps": 3},
         "sweep": {
-            "space": {"train.lr": {"grid": {"low": 0.1, "<high>": 0.2}}},
+            "space": {
+                "train.lr": {"grid": {"low": 0.1, "<high>": 0.2}},
+                "loss.pixel": {"grid": {"l1": "l1", "unused": None}},
+            },
             "reference": REFERENCE,
         },
     }
@@ -48,13 +49,16 @@ def ranking(tmp_path: Path) -> list[dict[str, Any]]:
         trials.append(
             {
                 "name": name,
+                "point": name,
                 "status": "finished",
                 "seed": 0,
                 "params": {"train.lr": psnr / 100, "loss.pixel": name},
                 "folder": str(folder),
                 "metrics": {"psnr_y": psnr, "ssim_y": 0.91},
                 "input": {"psnr_y": 30.0, "ssim_y": 0.9},
+                "costs": {},
                 "seconds": 90.0,
+                "steps": 3,
             }
         )
     return trials
@@ -63,6 +67,7 @@ def ranking(tmp_path: Path) -> list[dict[str, Any]]:
 def result(ranking: list[dict[str, Any]]) -> dict[str, Any]:
     failed = {
         "name": "broken",
+        "point": "broken",
         "status": "failed",
         "seed": 0,
         "params": {"train.lr": 9.0},
@@ -72,23 +77,9 @@ def result(ranking: list[dict[str, Any]]) -> dict[str, Any]:
         "error": "the loss is not finite",
     }
     registered = {"name": "net", "version": 3, "alias": "challenger"}
-    return {"trials": [*ranking, failed], "best": "low", "registered": registered}
-
-
-def test_the_published_figures_stand_beside_the_measured(
-    ranking: list[dict[str, Any]], tmp_path: Path
-) -> None:
-    header, first, second = table_of(config(tmp_path), ranking)
-    assert header[-3:] == ["published PSNR", "difference (dB)", "published SSIM"]
-    assert first == ["low", "31.235", "0.9100", "+1.235", "1.5", "30.63", "+0.60", "0.892"]
-    assert second == ["<high>", "29.000", "0.9100", "-1.000", "1.5", "", "", ""]
-
-
-def test_without_a_reference_there_are_no_published_columns(
-    ranking: list[dict[str, Any]], tmp_path: Path
-) -> None:
-    alone = config(tmp_path).replaced({"sweep.reference": None}, "test")
-    assert {len(row) for row in table_of(alone, ranking)} == {5}
+    points = compare.standings(ranking, "psnr_y")
+    found = {"best": "low", "registered": registered, "points": points, "front": ["low"]}
+    return {"trials": [*ranking, failed], **found}
 
 
 def test_both_files_say_what_the_figures_mean(
@@ -123,22 +114,55 @@ def test_the_published_setting_is_not_called_incomparable(
     assert "Not comparable" not in (planned.folder / report.MARKDOWN).read_text()
 
 
-def test_the_csv_has_every_trial_with_its_values(
+def test_a_sweep_with_repeats_compares_its_points(
+    ranking: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """Mean, spread and paired difference, in both files; the seeds are all named."""
+    planned = config(tmp_path, seed=4).replaced({"sweep.repeats": 2}, "test")
+    for number, moved in enumerate((0.2, -0.1)):
+        again = {**ranking[number], "name": f"{ranking[number]['name']},seed=5", "seed": 5}
+        psnr = ranking[number]["metrics"]["psnr_y"] + moved
+        ranking.append({**again, "metrics": {"psnr_y": psnr, "ssim_y": 0.9}})
+    ranking[0]["seed"] = ranking[1]["seed"] = 4
+    ranking[1]["metrics"]["psnr_y"] = ranking[3]["metrics"]["psnr_y"] = 31.0
+    ordered = compare.ranked(ranking, "psnr_y", {})
+    report.write(planned, ordered, result(ordered), GRID)
+    markdown = (planned.folder / report.MARKDOWN).read_text()
+    page = (planned.folder / report.HTML).read_text()
+    for text in (markdown, page):
+        assert "31.335 ± 0.141" in text
+        assert "cannot be told apart" in text
+        assert "seeds 4 to 5." in text
+    assert markdown.index("## Points over seeds") < markdown.index("## Trials")
+    assert (planned.folder / report.POINTS).read_text().splitlines()[1].startswith("low,2,31.33")
+
+
+def test_trials_that_were_stopped_are_listed_with_their_step(
     ranking: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     planned = config(tmp_path)
+    best, other = ranking
+    gone = {"status": "stopped", "steps": 2, "input": None, "seconds": None}
+    stopped = {key: value for key, value in {**other, **gone}.items() if key != "costs"}
+    found = {**result([best]), "trials": [stopped, best]}
+    report.write(planned, [best], found, GRID)
+    text = (planned.folder / report.MARKDOWN).read_text()
+    assert "| low | 3 | 31.235 |" in text
+    assert "| <high> | 2 | 29.000 |" in text
+    assert "Each trial: up to 3 steps" in text
+    assert "Stopped early: 1 of 2 trials" in text
+    assert "worst trial" not in text
+    assert "dashed trials were stopped early" in text
+
+
+def test_trials_over_a_limit_and_the_front_are_named(
+    ranking: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    cost = {"sweep.costs": ["parameters"], "sweep.limits": {"parameters": 2e6}}
+    for trial, parameters in zip(ranking, (1e6, 9e6), strict=True):
+        trial["costs"] = {"parameters": parameters}
+    planned = config(tmp_path).replaced(cost, "test")
     report.write(planned, ranking, result(ranking), GRID)
-    with (planned.folder / report.CSV).open(newline="") as file:
-        low, high, broken = csv.DictReader(file)
-    assert (low["name"], low["psnr_y"], low["input_psnr_y"]) == ("low", "31.23456", "30.0")
-    assert high["loss.pixel"] == '"<high>"'
-    assert (broken["status"], broken["psnr_y"]) == ("failed", "")
-    assert (broken["train.lr"], broken["error"]) == ("9.0", "the loss is not finite")
-
-
-def test_drawn_values_stand_in_the_table(ranking: list[dict[str, Any]], tmp_path: Path) -> None:
-    drawn = {"train.lr": {"uniform": [0.1, 0.5]}, "loss.lambda_p": {"integers": [1, 3]}}
-    changes = {"sweep.space": drawn, "sweep.search": "random", "sweep.samples": 2}
-    header, first, _ = table_of(config(tmp_path).replaced(changes, "test"), ranking)
-    assert header[:3] == ["trial", "train.lr", "loss.lambda_p"]
-    assert first[:3] == ["low", "0.312", ""]
+    text = (planned.folder / report.MARKDOWN).read_text()
+    assert "Over sweep.limits, behind all others: <high>." in text
+    assert "No trial beats these in psnr_y and in parameters: low." in text
