@@ -222,7 +222,7 @@ def sweep(
 ) -> None:
     """Train every trial of a search space, rank them, register the best."""
     results = Results(as_json)
-    from derain.config import load_config, parse_overrides
+    from derain.config import Config, load_config, parse_overrides
 
     loaded = load_config(config, profile=profile, overrides=overrides or ()) if config else None
     if loaded and loaded.sweep is None:
@@ -230,17 +230,20 @@ def sweep(
     from derain.tune import report, sweep
 
     if resume is not None:
+        if profile and loaded is None:
+            raise UsageError("--profile is one of a config file: give that file as well.")
         given = parse_overrides(overrides or ())
         output_dir = loaded.output_dir if loaded else given.get("output_dir", "runs")
-        result = sweep.resume(resume, loaded, output_dir, given)
+        do = sweep.describe_resumed if dry_run else sweep.resume
+        result = do(resume, loaded, output_dir, given)
     elif loaded is None:
         raise UsageError("Give a config file such as configs/ldfps.yaml, or --resume NAME.")
-    elif dry_run:
-        planned = sweep.describe(loaded)
-        results.show(planned, output.plan_summary(planned, loaded.to_yaml()))
-        return
     else:
-        result = sweep.sweep(loaded)
+        result = sweep.describe(loaded) if dry_run else sweep.sweep(loaded)
+    if dry_run:
+        resolved = Config.model_validate(result["config"]).to_yaml()
+        results.show(result, output.plan_summary(result, resolved))
+        return
     results.show(result, report.summary(result["report"]) + output.next_steps(result))
 
 

@@ -123,20 +123,29 @@ def network_summary(network: Mapping[str, int]) -> str:
 
 
 def plan_summary(planned: Mapping[str, Any], resolved: str) -> str:
-    """A sweep's plan: its cost, its trials, the resolved config."""
-    estimate = planned["estimate"]
-    names = "\n".join(
+    """A sweep's plan: its cost, what would stop it, its trials, the resolved config."""
+    names = [
         f"  {trial['name']}: {trial['params'] or 'depends on the results of earlier trials'}"
+        + ("" if trial["state"] == "planned" else f" ({trial['state']})")
         for trial in planned["trials"]
+    ]
+    head = f"{planned['name']}, profile {planned['profile']}: {len(names)} trials"
+    stops = [f"Would stop: {warning}" for warning in planned["warnings"]]
+    lines = [f"{head}, {_size(planned['estimate'])}", *stops, *names]
+    return "\n".join(lines) + f"\n\n{resolved}"
+
+
+def _size(estimate: Mapping[str, Any]) -> str:
+    """What is left to do: nothing, or steps, time and disk where they could be timed."""
+    if estimate["seconds"] is None:
+        return "not timed"
+    if estimate["steps"] == 0:
+        return "nothing is left to do"
+    minutes, gpu_hours = estimate["seconds"] / 60, estimate["gpu_hours"]
+    return (
+        f"{estimate['steps']:,} steps, about {minutes:.0f} min, {gpu_hours:.1f} GPU-hours, "
+        f"{estimate['disk_bytes'] / 2**30:.2f} GiB of checkpoints"
     )
-    size = "not timed: this machine cannot run a trial"
-    if estimate["seconds"] is not None:
-        minutes, gpu_hours = estimate["seconds"] / 60, estimate["gpu_hours"]
-        gib = estimate["disk_bytes"] / 2**30
-        size = f"{estimate['steps']:,} steps, about {minutes:.0f} min, "
-        size += f"{gpu_hours:.1f} GPU-hours, {gib:.2f} GiB of checkpoints"
-    head = f"{planned['name']}, profile {planned['profile']}: {len(planned['trials'])} trials"
-    return f"{head}, {size}\n{names}\n\n{resolved}"
 
 
 def next_steps(result: Mapping[str, Any]) -> str:

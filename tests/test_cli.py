@@ -241,6 +241,10 @@ def test_a_dry_run_prints_the_resolved_config_and_does_nothing(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_profile_is_of_a_config_file(derainctl: Derainctl) -> None:
+    refused(derainctl("sweep", "--resume", "asha", "--profile", "demo"), "--profile", "that file")
+
+
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory: pytest.TempPathFactory, tiny: dict[str, Any]) -> dict[str, Any]:
     """A run and a sweep that were interrupted while they trained, each in a folder of its own."""

@@ -48,3 +48,23 @@ def test_counts_of_prompts_stand_under_their_prompts() -> None:
         "light    3           1",
         "heavy    0           4",
     ]
+
+
+def test_a_plan_names_what_would_stop_it_and_what_is_done() -> None:
+    trials = [("low", {"lr": 1}, "finished"), ("high", None, "planned")]
+    planned = {
+        "name": "search",
+        "profile": "demo",
+        "estimate": {"seconds": 90.0, "steps": 4000, "gpu_hours": 0.5, "disk_bytes": 2**30},
+        "trials": [dict(zip(("name", "params", "state"), trial, strict=True)) for trial in trials],
+        "warnings": ["no data"],
+    }
+    assert output.plan_summary(planned, "config").splitlines() == [
+        "search, profile demo: 2 trials, 4,000 steps, about 2 min, 0.5 GPU-hours, "
+        "1.00 GiB of checkpoints",
+        "Would stop: no data",
+        "  low: {'lr': 1} (finished)",
+        "  high: depends on the results of earlier trials",
+        "",
+        "config",
+    ]

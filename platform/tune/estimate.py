@@ -24,7 +24,6 @@ from derain.pipelines.train import expected_error, wants_gpu
 from derain.predictor import Predictor
 from derain.trainer import Trainer
 from derain.tune.search import rungs_of
-from derain.tune.space import plan
 
 log = logging.getLogger(__name__)
 
@@ -49,15 +48,14 @@ class Pace:
         return steps + eval_pairs * self.seconds_a_picture
 
 
-def estimate(config: Config, at_once: int) -> dict[str, Any]:
-    """Steps, seconds, GPU-hours and bytes of the whole sweep, `at_once` trials together.
+def estimate(config: Config, at_once: int, trials: int) -> dict[str, Any]:
+    """Steps, seconds, GPU-hours and bytes of so many trials of a sweep, `at_once` together.
 
     From a few steps timed where a trial would run. ASHA is reckoned as if every rung promoted its
     exact share; the cache of decoded pictures is not counted.
     """
     assert config.sweep is not None
     pace, pairs = _pace(config), _eval_pairs(config)
-    trials = len(plan(config))
     steps = _steps(config, trials)
     busy = trials * pairs * pace.seconds_a_picture + steps * pace.seconds_a_step
     per_worker = math.ceil(trials / at_once) / (trials / at_once)  # the last round may be thin

@@ -116,10 +116,10 @@ def _lines(
         )
     if config.sweep.reference:
         yield f"Published: {config.sweep.reference.source}."
-        if config.profile != "paper":
+        reason = _incomparable(config)
+        if reason:
             yield (
-                f"Not comparable: profile {config.profile or 'none'} trains another size of "
-                "network on other pictures; the published figures stand here as a reference only."
+                f"Not comparable: {reason}; the published figures stand here as a reference only."
             )
     yield from _findings(config, ranking, result)
     for trial in result["trials"]:
@@ -131,6 +131,16 @@ def _lines(
             f"Registered: {registered['name']} version {registered['version']} as "
             f"{registered['alias']}, from trial {result['best']}."
         )
+
+
+def _incomparable(config: Config) -> str | None:
+    """Why the published figures are of something else, where the config tells."""
+    if config.profile != "paper":
+        profile = config.profile or "none"
+        return f"profile {profile} trains another size of network on other pictures"
+    if getattr(config.model, "encoder_weights", None) == "random":
+        return "the encoder has random weights"
+    return None
 
 
 def _setting(config: Config, ranking: Sequence[Row], stopped: Sequence[Row]) -> str:

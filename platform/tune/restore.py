@@ -35,9 +35,10 @@ def config_to_resume(folder: Path, given: Config | None, overrides: Mapping[str,
     here = {"name": folder.name, "output_dir": str(folder.parent)}
     config = given or saved
     if given is not None:
-        # Found when the sweep began: where synthetic data lies, and the threads of a trial.
+        # Found when the sweep began: where its data lies, and the threads of a trial.
         tree = saved.model_dump(mode="json")
-        here |= {"data": tree["data"], "train.cpu_threads": tree["train"]["cpu_threads"]}
+        here |= {f"data.{key}": tree["data"][key] for key in ("train", "eval", "synthetic")}
+        here["train.cpu_threads"] = tree["train"]["cpu_threads"]
     config = config.replaced({**here, **overrides}, "--set")
     _check_same(folder, saved, config)
     _check_only_grown(folder, saved, config)
@@ -45,11 +46,17 @@ def config_to_resume(folder: Path, given: Config | None, overrides: Mapping[str,
 
 
 def is_whole(config: Config) -> bool:
-    """Whether a sweep that has ended has nothing left to run with this config."""
+    """Whether a sweep that has ended has nothing left to do with this config.
+
+    With another published table it has: its report is written again.
+    """
+    assert config.sweep is not None
     events = read(config.folder)
     ended = [event["trials"] for event in events if event["event"] == "finished"]
     grown = not ended or ended[-1] != len(space.plan(config))
-    return not grown and not repeatable(config, events)
+    saved = load_config(config.folder / checkpoint.CONFIG).sweep
+    reported = saved is not None and saved.reference == config.sweep.reference
+    return not grown and reported and not repeatable(config, events)
 
 
 def rows(config: Config, events: Sequence[Event]) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from derain import checkpoint, cluster
 from derain.config import Config
 from derain.data.loader import open_all
 from derain.data.manifest import open_prepared
-from derain.errors import OccupiedError, UsageError
+from derain.errors import DerainError, OccupiedError, UsageError
 from derain.pipelines.inputs import check_data, with_data
 from derain.pipelines.resume import claim
 from derain.pipelines.run import Place, read_json, record_inputs, write_json
@@ -29,7 +29,7 @@ from derain.tracking.runs import RunLog
 from derain.tune import queue, restore, space, supply
 from derain.tune.conclude import conclude
 from derain.tune.estimate import estimate
-from derain.tune.journal import JOURNAL, VERSION, Journal
+from derain.tune.journal import JOURNAL, VERSION, Journal, read
 from derain.tune.space import Trial
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def sweep(config: Config) -> dict[str, Any]:
         config = with_data(config)
         check_room(config)
         config = _with_threads(config)
-        estimate(config, _at_once(config))
+        estimate(config, _at_once(config), len(space.plan(config)))
         claim(config.folder)
         return _run(config, afterwards)
 
@@ -75,30 +75,70 @@ def resume(name: str, given: Config | None, output_dir: str, overrides: Mapping[
 
 
 def describe(config: Config) -> dict[str, Any]:
-    """What `sweep` would do, without doing it: `derainctl sweep --dry-run --json`."""
+    """What `sweep` would do, without doing it: `derainctl sweep --dry-run --json`.
+
+    `warnings` are the messages with which the real command would stop.
+    """
+    warnings: list[str] = []
+    with _noted(warnings):
+        config = _placed(config)
+    return _described(config, warnings, {})
+
+
+def describe_resumed(
+    name: str, given: Config | None, output_dir: str, overrides: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What `resume` would do, as `describe`; raises what `resume` raises before it begins."""
+    config = restore.config_to_resume(Path(output_dir) / name, given, overrides)
+    states = {row["name"]: row["status"] for row in restore.rows(config, read(config.folder))}
+    whole = (config.folder / SWEEP).is_file() and restore.is_whole(config)
+    if not whole:
+        states = {name: state if state == "finished" else "begun" for name, state in states.items()}
+    return _described(config, [], states, whole=whole)
+
+
+def _described(
+    config: Config, warnings: list[str], states: Mapping[str, str], *, whole: bool = False
+) -> dict[str, Any]:
+    """The plan; `states` are those of trials that were begun, which the estimate counts whole."""
     trials = space.plan(config)
-    with cluster.connected():
-        config = _with_threads(config)
-        # Nothing can be timed where a trial could not run; the plan is worth seeing all the same.
-        timed = cluster.fits(config.train.max_workers, gpu=wants_gpu(config))
-        nothing = {"seconds": None, "gpu_hours": None, "steps": None, "disk_bytes": None}
-        estimated = estimate(config, _at_once(config)) if timed else nothing
+    left = 0 if whole else sum(states.get(trial.name) != "finished" for trial in trials)
+    with _noted(warnings):
+        check_data(config)
+    estimated = dict.fromkeys(("seconds", "gpu_hours", "steps", "disk_bytes"), None if left else 0)
+    if left:
+        with cluster.connected():
+            config = _with_threads(config)
+            # Nothing can be timed where no trial can run; the plan is worth seeing all the same.
+            with _noted(warnings):
+                check_room(config)
+                estimated = estimate(config, _at_once(config), left)
     return {
         "name": config.name,
         "profile": config.profile,
-        "trials": [_planned(config, trial) for trial in trials],
+        "trials": [_planned(config, trial, states) for trial in trials],
         "estimate": estimated,
+        "warnings": list(dict.fromkeys(warnings)),
         "config": config.model_dump(mode="json"),
     }
 
 
-def _planned(config: Config, trial: Trial) -> dict[str, Any]:
+@contextlib.contextmanager
+def _noted(warnings: list[str]) -> Iterator[None]:
+    """An expected error as a warning."""
+    try:
+        yield
+    except DerainError as error:
+        warnings.append(str(error))
+
+
+def _planned(config: Config, trial: Trial, states: Mapping[str, str]) -> dict[str, Any]:
     """A trial before it runs; what TPE will suggest depends on results and cannot be told."""
     assert config.sweep is not None
+    told = {"name": trial.name, "state": states.get(trial.name, "planned")}
     if config.sweep.search == "tpe":
-        return {"name": trial.name, "params": None, "config": None}
-    resolved = trial.config.model_dump(mode="json")
-    return {"name": trial.name, "params": trial.params, "config": resolved}
+        return {**told, "params": None, "config": None}
+    return {**told, "params": trial.params, "config": trial.config.model_dump(mode="json")}
 
 
 def _placed(config: Config) -> Config:

@@ -106,12 +106,16 @@ def test_both_files_say_what_the_figures_mean(
     assert page.count("data:image/png;base64,") == 3
 
 
+@pytest.mark.parametrize(("weights", "told"), [("openai", False), ("random", True)])
 def test_the_published_setting_is_not_called_incomparable(
-    ranking: list[dict[str, Any]], tmp_path: Path
+    weights: str, told: bool, ranking: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     planned = config(tmp_path, profile="paper")
+    planned = planned.replaced({"model.encoder_weights": weights}, "test")
     report.write(planned, ranking, result(ranking), GRID)
-    assert "Not comparable" not in (planned.folder / report.MARKDOWN).read_text()
+    text = (planned.folder / report.MARKDOWN).read_text()
+    assert ("Not comparable: the encoder has random weights" in text) == told
+    assert ("Not comparable" in text) == told
 
 
 def test_a_sweep_with_repeats_compares_its_points(

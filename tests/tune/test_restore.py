@@ -15,9 +15,10 @@ import pytest
 from derain import checkpoint
 from derain.config import Config
 from derain.errors import UsageError
+from derain.pipelines.run import write_json
 from derain.tune.journal import JOURNAL, Journal, read
-from derain.tune.restore import config_to_resume
-from derain.tune.sweep import resume, sweep
+from derain.tune.restore import config_to_resume, is_whole
+from derain.tune.sweep import SWEEP, describe_resumed, resume, sweep
 
 RATES = {"low": 1e-4, "middle": 1e-3, "high": 1e-2}
 SAME = ("name", "status", "seed", "metrics", "input", "loss", "weights_sha256", "steps")
@@ -64,6 +65,7 @@ def test_the_space_may_grow(left: Config) -> None:
         ({"train.steps": 8}, "another train.steps. The sweep has train.steps=4"),
         ({"sweep.metric": "ssim_y"}, "another sweep.metric"),
         ({"seed": 3, "loss.lambda_p": 0.5}, "another loss.lambda_p, seed"),
+        ({"data.augment": "none", "data.seed": 7}, "another data.augment, data.seed"),
     ],
 )
 def test_what_would_change_a_trial_is_refused(
@@ -71,6 +73,45 @@ def test_what_would_change_a_trial_is_refused(
 ) -> None:
     with pytest.raises(UsageError, match=named):
         config_to_resume(left.folder, left.replaced(changed, "test"), {})
+
+
+def test_where_the_data_lies_is_the_sweeps_own(left: Config) -> None:
+    elsewhere = {"data.train": ["/nowhere"], "data.eval": ["/nowhere"], "data.cache_gib": 3.0}
+    config = config_to_resume(left.folder, left.replaced(elsewhere, "test"), {})
+    assert (config.data.train, config.data.cache_gib) == (left.data.train, 3.0)
+
+
+def test_an_ended_sweep_is_not_whole_with_another_published_table(left: Config) -> None:
+    with Journal.open(left.folder) as journal:
+        journal.write("finished", trials=3)
+    assert is_whole(left)
+    table = {"source": "a table", "psnr_y": {"low": 30.0}, "ssim_y": {}}
+    assert not is_whole(left.replaced({"sweep.reference": table}, "test"))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_resuming_would_do_is_shown_without_doing_it(left: Config) -> None:
+    with Journal.open(left.folder) as journal:
+        started = [{"name": name, "params": {"train.lr": rate}} for name, rate in RATES.items()]
+        journal.write("started", key="low@4", trials=started[:1])
+    before = contents(left.folder)
+    more = {"sweep.space": {"train.lr": {"grid": {**RATES, "more": 0.1}}}, "train.device": "cuda"}
+    planned = describe_resumed("search", None, left.output_dir, more)
+    assert {trial["name"]: trial["state"] for trial in planned["trials"]} == {
+        "low": "begun", "middle": "planned", "high": "planned", "more": "planned",
+    }  # fmt: skip
+    assert contents(left.folder) == before
+
+
+def test_of_an_ended_sweep_nothing_is_left(left: Config) -> None:
+    with Journal.open(left.folder) as journal:
+        journal.write("finished", trials=3)
+    write_json(left.folder / SWEEP, {})
+    planned = describe_resumed("search", None, left.output_dir, {})
+    assert (planned["estimate"]["steps"], planned["warnings"]) == (0, [])
 
 
 def test_without_a_sweep_there_is_nothing_to_resume(tmp_path: Path) -> None:
@@ -150,3 +191,8 @@ def test_a_killed_sweep_ends_as_the_unbroken_one(
         (other / "search" / "sweep.json").read_text()
     )
     assert len((other / "search" / JOURNAL).read_text().splitlines()) < 20
+
+    table = {"source": "a table", "psnr_y": {"low": 12.34}, "ssim_y": {}}
+    again = resume("search", None, str(other), {"sweep.reference": table})
+    assert "12.34" in Path(again["report"]).read_text()
+    assert not run_again(read(other / "search"))

@@ -209,6 +209,16 @@ def test_the_plan_is_shown_without_doing_it(tiny: dict[str, Any], place: Path) -
     assert not (place / "runs" / "planned").exists()
 
 
+def test_a_plan_says_what_would_stop_it(tiny: dict[str, Any], place: Path) -> None:
+    nowhere = {"train": "/nowhere", "eval": "/nowhere"}
+    planned = config(tiny, place, SPACE, name="hopeless", data=nowhere)
+    planned.folder.mkdir(parents=True)
+    (planned.folder / "thesis.tex").touch()
+    occupied, absent, *_ = describe(planned.replaced({"train.device": "cuda"}, "test"))["warnings"]
+    assert "holds something that is not a sweep" in occupied
+    assert "/nowhere" in absent
+
+
 def test_where_no_trial_can_run_the_plan_is_shown_untimed(
     tiny: dict[str, Any], place: Path
 ) -> None:
@@ -217,6 +227,7 @@ def test_where_no_trial_can_run_the_plan_is_shown_untimed(
     planned = config(tiny, place, SPACE, name="untimed").replaced({"train.device": "cuda"}, "test")
     described = describe(planned)
     assert described["estimate"]["seconds"] is None
+    assert "needs 1 GPUs" in described["warnings"][0]
     assert len(described["trials"]) == 2
     with pytest.raises(DerainError, match="GPUs"):
         sweep(planned)
