@@ -148,7 +148,8 @@ def _costs(config: Config, wanted: Sequence[str]) -> dict[str, float]:
     found: dict[str, float] = {}
     if "seconds" in wanted:
         figures = read_figures(config.folder)
-        found["seconds"] = config.train.steps / figures[max(figures)]["steps_per_s"]
+        taken = max(figures)  # fewer than train.steps where its patience ended
+        found["seconds"] = taken / figures[taken]["steps_per_s"]
     if {"parameters", "flops"} & set(wanted):
         counted = cost(build_network(without_weights(config)))
         found |= {"parameters": counted.trained_parameters, "flops": 2 * counted.macs}

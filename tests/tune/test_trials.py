@@ -8,6 +8,7 @@ import pytest
 
 from derain import checkpoint
 from derain.config import Config
+from derain.pipelines.progress import read_figures
 from derain.pipelines.run import IDENTITY, PAUSED, RESULT, SPOOL, read_json
 from derain.spool import SUFFIX
 from derain.tracking.store import client_of, prepare_store
@@ -112,6 +113,17 @@ def test_costs_are_those_of_the_network_and_the_run(
     assert outcome.costs["parameters"] > 1000
     assert outcome.costs["flops"] > 1e6
     assert outcome.costs["seconds"] > 0
+
+
+def test_a_trial_whose_patience_ended_costs_the_steps_that_it_took(
+    tiny: dict[str, Any], store: dict[str, Any], tmp_path: Path
+) -> None:
+    early = {"lr": 1e-12, "steps": 50, "eval_every_steps": 1, "patience_evals": 2}
+    planned = config(tiny, tmp_path, "early", **early)
+    (outcome,) = perform(work(planned, store, until=50, costs=("seconds",)))
+    assert outcome.step < 50
+    rate = read_figures(planned.folder)[outcome.step]["steps_per_s"]
+    assert outcome.costs["seconds"] == outcome.step / rate
 
 
 def test_a_figure_that_is_not_finite_is_a_failure(
