@@ -234,6 +234,20 @@ def _run(config: Config, afterwards: contextlib.ExitStack) -> dict[str, Any]:
     return result
 
 
+def _warn_of_chance(config: Config, ahead: int) -> None:
+    """Say so where TPE ends before it has chosen a point."""
+    assert config.sweep is not None
+    if config.sweep.search == "tpe":
+        from derain.tune.tpe import drawn_first
+
+        chance, samples = drawn_first(config.sweep, ahead), config.sweep.samples or 0
+        if chance >= samples:
+            log.warning(
+                "sweep: search: tpe draws its first %d points by chance, here all %d. Give more "
+                "sweep.samples, or fewer at once with sweep.concurrent.", chance, samples,
+            )  # fmt: skip
+
+
 def _begin(config: Config, journal: Journal) -> str | None:
     """Write the first line of this process; returns the MLflow run that the sweep has already.
 
@@ -245,6 +259,7 @@ def _begin(config: Config, journal: Journal) -> str | None:
     if planned is None:
         # The lead of TPE belongs to the plan: with another one it would suggest other points.
         ahead = 2 * _at_once(config)
+        _warn_of_chance(config, ahead)
         _save(config)
         journal.write("plan", version=VERSION, name=config.name, ahead=ahead, manifests=manifests)
         return None

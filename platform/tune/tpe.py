@@ -1,7 +1,7 @@
 """`tpe`: the next point from the results of earlier ones, by Optuna's tree of Parzen estimators.
 
-Point n is a function of (config.seed, n, results of the points 0 to n - ahead): no result is used
-before its turn, so neither the order in which trials end nor an interruption changes a sweep.
+Point n is a function of (config.seed, n, results of the points 0 to n - ahead), and the samples say
+how many results it needs before it is not drawn by chance. No result is used before its turn, so neither the order in which trials end nor an interruption changes a sweep.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
 from derain.config import Config
-from derain.config.sweep import Dimension
+from derain.config.sweep import Dimension, SweepConfig
 from derain.data.order import mix64
 from derain.tune.search import Outcome, Segment, Source
 from derain.tune.space import Chosen, check, exists, ordered, sample_name, trials_of
@@ -77,7 +77,7 @@ class Suggested(Source):
         study = optuna.create_study(
             directions=[StudyDirection.MAXIMIZE]
             + [StudyDirection.MINIMIZE] * len(self._sweep.costs),
-            sampler=optuna.samplers.TPESampler(seed=seed),
+            sampler=optuna.samplers.TPESampler(n_startup_trials=_needed(self._sweep), seed=seed),
         )
         for earlier in range(seen):
             study.add_trial(self._frozen(earlier))
@@ -108,6 +108,16 @@ class Suggested(Source):
 
     def _objectives(self) -> tuple[str, ...]:
         return (self._sweep.metric, *self._sweep.costs)
+
+
+def drawn_first(sweep: SweepConfig, ahead: int) -> int:
+    """How many points are drawn by chance, before the first that results have chosen."""
+    return _needed(sweep) + ahead - 1
+
+
+def _needed(sweep: SweepConfig) -> int:
+    """Results that a choice needs: Optuna's 10, or a third of the samples where they are few."""
+    return min(10, max(1, (sweep.samples or 0) // 3))
 
 
 def distribution(dimension: Dimension) -> BaseDistribution:

@@ -10,7 +10,8 @@ import pytest
 from derain.config import Config
 from derain.config.sweep import Dimension
 from derain.tune.queue import Queue
-from derain.tune.search import source_of, varied
+from derain.tune.search import Outcome, source_of, varied
+from derain.tune.tpe import drawn_first
 from tests.tune.driven import LR, Driven, config, figure, outcome
 
 
@@ -64,6 +65,27 @@ def test_tpe_goes_on_from_the_values_in_the_journal() -> None:
     source = source_of(config(LR, "tpe", samples=4), ahead=2, known=known)
     assert next(iter(source.ready.values())).trials[0].config.train.lr == 0.012345
     assert len(source.ready) == 2
+
+
+@pytest.mark.parametrize("ahead", [2, 6])
+def test_tpe_chooses_by_results_as_soon_as_it_says(ahead: int) -> None:
+    """With other results the points from there on are others, none before."""
+    planned = config(LR, "tpe", samples=16)
+    rates = []
+    for best in (1e-5, 1e-1):
+        source = source_of(planned, ahead=ahead, known={})
+        found: list[float] = []
+        while source.ready:
+            segment = source.start(next(iter(source.ready)))
+            rate = segment.trials[0].config.train.lr
+            found.append(rate)
+            psnr = -abs(math.log10(rate / best))
+            result = Outcome(segment.trials[0].name, "finished", 64, {"psnr_y": psnr})
+            source.tell(segment, [result])
+        rates.append(found)
+    assert planned.sweep
+    same = [first == second for first, second in zip(*rates, strict=True)]
+    assert same.index(False) == drawn_first(planned.sweep, ahead)
 
 
 def test_tpe_knows_conditions_lists_failures_and_repeats() -> None:
