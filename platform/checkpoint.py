@@ -39,6 +39,9 @@ MODEL = "model.safetensors"
 EMA = "ema.safetensors"
 OPTIMIZER = "optimizer.pt"
 LOCK = ".lock"
+"""Held by the process that writes the run."""
+COMMAND_LOCK = ".command.lock"
+"""Held by the command that has the run trained, wherever its workers are."""
 LOCK_WAITS_S = 30.0
 NAME = re.compile(r"step-(\d{8,})")
 
@@ -64,6 +67,8 @@ class State:
     """What an adaptive loss schedule goes by (`schedules.RunningError`)."""
     best: Mapping[str, float] = field(default_factory=dict)
     """`step` and `psnr_y` of the best validation so far; empty before the first."""
+    held_out: tuple[str, ...] = ()
+    """sha256 of the manifests of the datasets that `best` is of."""
     rollbacks: int = 0
     """How often the run went back to a checkpoint; each time halves the learning rate."""
 
@@ -88,6 +93,10 @@ class Checkpoint:
     def optimizer(self) -> dict[str, Any]:
         """The optimiser's state dict."""
         return torch.load(self.folder / OPTIMIZER, weights_only=True, map_location="cpu")
+
+    def sha256(self) -> str:
+        """Digest of the whole: the state has those of all other files."""
+        return _sha256(self.folder / STATE)
 
     def weights_sha256(self) -> str:
         """Digest of the weights that are used: the average where there is one."""
@@ -150,7 +159,7 @@ def load(folder: str | Path) -> Checkpoint:
         tree = json.loads((path / STATE).read_text(encoding="utf-8"))
         expected, found = tree.pop("sha256"), _digest(tree)
         files = tree.pop("files")
-        tree["manifests"] = tuple(tree["manifests"])
+        tree |= {name: tuple(tree[name]) for name in ("manifests", "held_out")}
         state = State(**tree)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{path}: not a checkpoint: {STATE} cannot be used ({error}).") from None
@@ -175,13 +184,32 @@ def newest(run: Path) -> Checkpoint | None:
 
 
 @contextlib.contextmanager
+def commanding(run: Path) -> Iterator[None]:
+    """Only one command at a time has a run trained; another one touches nothing.
+
+    Raises OccupiedError while another command does, or a process of the run still writes.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    with _alone(run, COMMAND_LOCK, waits_s=0.0):
+        with writing(run):
+            pass  # what a killed command left has ended
+        yield
+
+
+@contextlib.contextmanager
 def writing(run: Path) -> Iterator[None]:
     """Only one process at a time writes a run; the system lets go for one that dies.
 
     A process that dies may need some seconds for it. Raises OccupiedError after that.
     """
-    with (run / LOCK).open("w") as lock:
-        deadline = time.monotonic() + LOCK_WAITS_S
+    with _alone(run, LOCK, LOCK_WAITS_S):
+        yield
+
+
+@contextlib.contextmanager
+def _alone(run: Path, name: str, waits_s: float) -> Iterator[None]:
+    with (run / name).open("w") as lock:
+        deadline = time.monotonic() + waits_s
         while not _locked(lock):
             if time.monotonic() > deadline:
                 raise OccupiedError(f"{run}: another process trains this run. Let it, or end it.")

@@ -21,7 +21,7 @@ from derain.config import Config
 from derain.config.training import TrainConfig
 from derain.data.feed import BatchAt
 from derain.data.loader import Batch, Position
-from derain.device import place
+from derain.device import pick_device, place
 from derain.errors import DerainError, StoppedError, UsageError
 from derain.interrupt import Interrupt
 from derain.ledger import Ledger
@@ -85,6 +85,7 @@ class Run:
     folder: Path
     report: Report
     manifests: Sequence[str]
+    """sha256 of those of the training datasets."""
     rank: Rank = field(default_factory=Rank)
     resume: Checkpoint | None = None
     until: int | None = None
@@ -92,6 +93,23 @@ class Run:
     validate: Validate | None = None
     interrupt: Interrupt = field(default_factory=Interrupt)
     uploader: Uploader | None = None
+    held_out: Sequence[str] = ()
+    """sha256 of the manifests of the datasets that `validate` scores."""
+
+    def __post_init__(self) -> None:
+        """Raise UsageError where the run would go on with other data."""
+        if self.resume is not None:
+            state = self.resume.state
+            self._check_same("data.train", state.manifests, self.manifests)
+            if state.best:  # and patience: they go by figures of the same pictures
+                self._check_same("data.eval", state.held_out, self.held_out)
+
+    def _check_same(self, key: str, then: Sequence[str], now: Sequence[str]) -> None:
+        if tuple(then) != tuple(now):
+            raise UsageError(
+                f"{self.folder}: {key} had the manifests {', '.join(then)}, it now has "
+                f"{', '.join(now)}. Resume on the same prepared datasets."
+            )
 
     def course(self) -> Course[Outcome]:
         """Train until `train.steps`, or `until`, are done, or patience is at its end, on the
@@ -119,6 +137,7 @@ class Run:
 
     def _beginning(self) -> State:
         """Where the run stands: at its beginning, or where the checkpoint was written."""
+        self._check_agreement(self.resume)
         if self.resume is None:
             return State(
                 step=0,
@@ -130,14 +149,17 @@ class Run:
                 frozen=self.trainer.frozen,
                 loss={"first": math.nan, "last": math.nan, "average": math.nan},
             )
-        state = self.resume.state
-        if tuple(self.manifests) != tuple(state.manifests):
-            raise UsageError(
-                f"{self.resume.folder}: was trained on {', '.join(state.manifests)}, data.train is "
-                f"now {', '.join(self.manifests)}. Resume on the same prepared datasets."
-            )
         self.trainer.restore(self.resume)
-        return replace(state, config_sha256=self.config.digest())
+        return replace(self.resume.state, config_sha256=self.config.digest())
+
+    def _check_agreement(self, saved: Checkpoint | None) -> None:
+        """Raise UsageError on all ranks where they do not go on from the same checkpoint."""
+        if not self.rank.agree(saved.sha256() if saved else "", pick_device(self.config.train)):
+            found = f"that of step {saved.state.step}" if saved else "none"
+            raise UsageError(
+                f"{self.folder}: the workers do not find the same newest checkpoint; worker "
+                f"{self.rank.number} found {found}. All of them must see the same output_dir."
+            )
 
     def _ended(self) -> bool:
         """True after the last step of this time, or once patience is at its end."""
@@ -240,7 +262,11 @@ class Run:
 
     def _save(self) -> None:
         """Write a checkpoint, and stop where that was asked for."""
-        state = replace(self._state, running_error=self.trainer.running_error)
+        state = replace(
+            self._state,
+            running_error=self.trainer.running_error,
+            held_out=tuple(self.held_out),
+        )
         path = self.trainer.save(self.folder, state)
         if self.rank.leads:
             self._tidy(path)
@@ -270,6 +296,7 @@ class Run:
                 "train.clip_norm, or train.on_nonfinite=rollback."
             )
         saved = checkpoint.newest(self.folder)
+        self._check_agreement(saved)
         if saved is None or rollbacks > train.max_rollbacks:
             why = "there is no checkpoint to go back to" if saved is None else "rolled back before"
             raise DerainError(f"{reason} It was not rolled back: {why} ({rollbacks - 1} times).")

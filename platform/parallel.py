@@ -9,6 +9,7 @@ whole network as one group).
 """
 
 import contextlib
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -62,6 +63,11 @@ class Rank:
         if self.world > 1:
             dist.all_reduce(values, dist.ReduceOp.MIN)
         return int(values)
+
+    def agree(self, text: str, device: torch.device) -> bool:
+        """Whether every rank has the same text."""
+        value = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
+        return self.least(value, device) == -self.least(-value, device)
 
 
 def wrap(network: nn.Module, kind: Kind, device: torch.device, rank: Rank) -> nn.Module:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -152,6 +153,7 @@ def _rank(number: int, world: int, folder: Path) -> None:
     longer = config(folder / "resumed", num_workers=world, steps=9, clip_norm=0.5, parallel="fsdp2")
     run(longer, rank=rank, network=without_noise(build_network(longer)))
     _validate_what_is_saved(folder / f"counted-{number}", rank)
+    _look_where_nobody_else_does(folder, rank)
     dist.destroy_process_group()
 
 
@@ -165,6 +167,13 @@ def _validate_what_is_saved(folder: Path, rank: Rank) -> None:
         return {"psnr_y": 0.0}
 
     run(wanted, rank=rank, validate=write)
+
+
+def _look_where_nobody_else_does(folder: Path, rank: Rank) -> None:
+    """Rank 0 finds a checkpoint, the others see another disk."""
+    wanted = config(folder / ("apart" if rank.leads else f"apart-{rank.number}"))
+    with pytest.raises(UsageError, match="must see the same output_dir"):
+        run(wanted, rank=rank)
 
 
 COUNTING = {"name": "rdmc", "widths": [4, 4], "dilations": [1], "recursions": 1}
@@ -183,7 +192,8 @@ def test_ranks_together_take_the_step_of_one(tmp_path: Path) -> None:
     """Three ranks, whose shares of four samples are unequal."""
     alone = config(tmp_path / "one", steps=6, clip_norm=0.5)
     run(alone, network=without_noise(build_network(alone)))
-    shutil.copytree(tmp_path / "one", tmp_path / "resumed")
+    for copied in ("resumed", "apart"):
+        shutil.copytree(tmp_path / "one", tmp_path / copied)
     ranks(_rank, 3, tmp_path)
     ids = [line["ids"] for line in ledger(tmp_path / "one")]
     for name in TOGETHER:
@@ -258,6 +268,17 @@ def test_the_best_checkpoint_stays_and_patience_ends(tmp_path: Path) -> None:
     assert [f["psnr_y"] for f in figures if "psnr_y" in f] == [20.0, 25.0, 24.0, 23.0, 22.0]
     again = run(wanted, validate=lambda _: {"psnr_y": 99.0})  # patience is part of the state
     assert (again.steps, again.best) == (outcome.steps, outcome.best)
+
+
+def test_the_best_is_of_one_set(tmp_path: Path) -> None:
+    """Until the first validation it may become another one."""
+    wanted = config(tmp_path, eval_every_steps=2)
+    scored: dict[str, Any] = {"validate": lambda _: {"psnr_y": 1.0}}
+    run(config(tmp_path), until=1, held_out=("none yet",))
+    run(wanted, until=3, held_out=("abc",), **scored)
+    with pytest.raises(UsageError, match=r"data\.eval had the manifests abc, it now has another"):
+        run(wanted, held_out=("another",), **scored)
+    assert run(wanted, held_out=("abc",), **scored).best["step"] == 2
 
 
 def test_what_is_written_after_a_damaged_one_stays(tmp_path: Path) -> None:
@@ -360,9 +381,8 @@ def test_a_warned_run_saves_at_once_and_goes_on(tmp_path: Path) -> None:
 
 
 def test_other_datasets_are_refused(unbroken: tuple[Path, Outcome, list]) -> None:
-    other = a_run(config(unbroken[0]), [], manifests=["other"])
-    with pytest.raises(UsageError, match="was trained on abc"):
-        next(other.course())
+    with pytest.raises(UsageError, match=r"data\.train had the manifests abc"):
+        a_run(config(unbroken[0]), [], manifests=["other"])
 
 
 def test_a_loss_that_is_not_finite_stops_and_saves_nothing(tmp_path: Path) -> None:

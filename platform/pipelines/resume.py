@@ -8,12 +8,15 @@ from typing import Any
 from derain import checkpoint
 from derain.checkpoint import Checkpoint
 from derain.config import Config, load_config
+from derain.data.files import located
 from derain.errors import OccupiedError, UsageError
 from derain.pipelines.run import BESIDE, RESULT
 from derain.upload import Remote
 
 log = logging.getLogger(__name__)
 
+LOCKS = (checkpoint.LOCK, checkpoint.COMMAND_LOCK)
+"""What a command leaves in a run's folder that ended before it began to train."""
 MAY_CHANGE = frozenset(
     {
         "steps",
@@ -38,27 +41,43 @@ MAY_CHANGE = frozenset(
         "ledger",
     }
 )
-"""Keys of `train` that a resumed run may have otherwise: they do not change what a step does."""
+"""Keys of `train` that a resumed run may have otherwise: how long, where and how it is watched.
+
+Some of them move what a step does: `steps` stretches the schedules of the rate and of the loss;
+`num_workers`, `micro_batch_size` and `compile` change the noise that networks draw, and rounding.
+"""
 
 
-def claim(folder: Path) -> None:
-    """Make a folder ours for a new run or sweep.
+def claim(config: Config) -> None:
+    """Make the folder of a new run or sweep ours, and its place at `train.upload_to`.
 
     Raises OccupiedError that says what is there and what to do.
     """
-    if folder.is_dir() and any(folder.iterdir()):
-        if (folder / RESULT).is_file():
-            raise OccupiedError(
-                f"{folder}: holds a finished run. Give another --set name=..., or train it on "
-                f"with --resume {folder.name} --set train.steps=..."
-            )
-        if (folder / checkpoint.CONFIG).is_file():
-            raise OccupiedError(
-                f"{folder}: holds an unfinished run. Continue it with --resume {folder.name}, "
-                "or give another --set name=..."
-            )
+    folder, name = config.folder, config.name
+    if (folder / RESULT).is_file():
+        raise OccupiedError(
+            f"{folder}: holds a finished run. Give another --set name=..., or train it on "
+            f"with --resume {name} --set train.steps=..."
+        )
+    if (folder / checkpoint.CONFIG).is_file():
+        raise OccupiedError(
+            f"{folder}: holds an unfinished run. Continue it with --resume {name}, "
+            "or give another --set name=..."
+        )
+    if folder.is_dir() and any(path.name not in LOCKS for path in folder.iterdir()):
         raise OccupiedError(f"{folder}: not empty. Give another --set name=... or output_dir.")
+    if config.train.upload_to is not None:
+        _check_nothing_is_at(located(config.train.upload_to) / name, name)
     folder.mkdir(parents=True, exist_ok=True)
+
+
+def _check_nothing_is_at(remote: Path, name: str) -> None:
+    """Two runs in one place could not be told apart once the folder of one is lost."""
+    if remote.is_dir() and any(remote.iterdir()):
+        raise OccupiedError(
+            f"{remote}: train.upload_to holds a run of this name already. Continue that one with "
+            f"--resume {name}, or give another --set name=... or train.upload_to."
+        )
 
 
 def config_to_resume(config: Config, name: str, overrides: Mapping[str, Any]) -> Config:

@@ -106,8 +106,6 @@ def course(
     if not rank.leads:
         yield from _run(config, rank, lambda *_: None, until, shared, warned).course()
         return
-    (folder / RESULT).unlink(missing_ok=True)  # of the shorter run that is trained on
-    (folder / checkpoint.CONFIG).write_text(config.to_yaml(), encoding="utf-8")
     with (
         checkpoint.writing(folder),
         recorded(config, place) as record,
@@ -119,6 +117,8 @@ def course(
             record.metrics(step, figures)
 
         run = _run(config, rank, report, until, shared, warned)
+        (folder / RESULT).unlink(missing_ok=True)  # of the shorter run that is trained on
+        (folder / checkpoint.CONFIG).write_text(config.to_yaml(), encoding="utf-8")
         rewind_figures(folder, run.resume.state.step if run.resume else 0)
         run.uploader = uploader
         outcome = yield from run.course()
@@ -143,18 +143,24 @@ def _run(
     warned: Callable[[], bool] | None,
 ) -> Run:
     """This process's loop, which goes on after the newest checkpoint where there is one."""
+    rank.barrier()  # rank 0 has the lock: nobody writes checkpoints while the ranks look for them
     return Run(
         config=config,
         trainer=_trainer(config, rank, shared),
         folder=config.folder,
         report=report,
-        manifests=[open_prepared(folder).manifest.sha256() for folder in config.data.train],
+        manifests=_manifests(config.data.train),
+        held_out=_manifests(config.data.eval),
         rank=rank,
         resume=checkpoint.newest(config.folder),
         until=until,
         validate=Validation(config, rank) if config.train.eval_every_steps else None,
         interrupt=Interrupt(config.folder, warned),
     )
+
+
+def _manifests(folders: Sequence[str]) -> list[str]:
+    return [open_prepared(folder).manifest.sha256() for folder in folders]
 
 
 def _trainer(config: Config, rank: Rank, shared: Shared | None) -> Trainer:

@@ -30,22 +30,26 @@ def train(config: Config) -> dict[str, Any]:
     Raises OccupiedError when the folder holds something already.
     """
     check_data(config)
-    claim(config.folder)
-    return _train(config)
+    claim(config)
+    with checkpoint.commanding(config.folder):
+        claim(config)  # another command may have been quicker
+        return _train(config)
 
 
 def resume(config: Config) -> dict[str, Any]:
     """Continue the run in `config.folder` after its newest whole checkpoint.
 
-    Raises UsageError when the config would train something else than the run did.
+    Raises UsageError when the config would train something else than the run did, and OccupiedError
+    while the run is trained.
     """
-    saved = checkpoint.newest(config.folder)
-    if saved is None:
-        log.info("train: %s has no checkpoint yet and begins again", config.name)
-    else:
-        check_same_training(saved, config)
-        log.info("train: resuming %s after step %d", config.name, saved.state.step)
-    return _train(config)
+    with checkpoint.commanding(config.folder):
+        saved = checkpoint.newest(config.folder)
+        if saved is None:
+            log.info("train: %s has no checkpoint yet and begins again", config.name)
+        else:
+            check_same_training(saved, config)
+            log.info("train: resuming %s after step %d", config.name, saved.state.step)
+        return _train(config)
 
 
 def _train(config: Config) -> dict[str, Any]:

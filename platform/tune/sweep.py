@@ -53,7 +53,7 @@ def sweep(config: Config) -> dict[str, Any]:
         check_room(config)
         config = _with_threads(config)
         estimate(config, _at_once(config), len(space.plan(config)))
-        claim(config.folder)
+        claim(config)
         return _run(config, afterwards)
 
 

@@ -113,12 +113,50 @@ def test_a_run_that_is_not_there_is_named(trained: Any) -> None:
 def test_an_occupied_folder_is_left_alone(trained: Any, tmp_path: Path) -> None:
     with pytest.raises(OccupiedError, match="--resume one"):
         train(trained.config)
-    (tmp_path / "config.yaml").write_text("")
-    with pytest.raises(OccupiedError, match="unfinished run"):
-        claim(tmp_path)
-    (tmp_path / "config.yaml").rename(tmp_path / "something")
+    new = trained.config.replaced({"output_dir": str(tmp_path), "name": "team/new"}, "test")
+    claim(new)
+    (new.folder / "config.yaml").write_text("")
+    with pytest.raises(OccupiedError, match=r"unfinished run.*--resume team/new"):
+        claim(new)
+    (new.folder / "config.yaml").rename(new.folder / "something")
     with pytest.raises(OccupiedError, match="not empty"):
-        claim(tmp_path)
+        claim(new)
+
+
+def test_a_place_for_uploads_that_holds_another_run_is_refused(
+    trained: Any, tmp_path: Path
+) -> None:
+    values = {"output_dir": str(tmp_path / "runs"), "train.upload_to": str(tmp_path / "remote")}
+    config = trained.config.replaced(values, "test")
+    claim(config)
+    (tmp_path / "remote/one/checkpoints").mkdir(parents=True)
+    with pytest.raises(OccupiedError, match=r"remote/one: train\.upload_to holds.*--resume one"):
+        claim(config)
+
+
+def test_a_second_command_changes_nothing_of_a_running_run(
+    trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the first one is there, or a process that it left."""
+    monkeypatch.setattr(checkpoint, "LOCK_WAITS_S", 0.0)
+    shutil.copytree(trained.config.folder, tmp_path / "one")
+    moved = trained.config.replaced({"output_dir": str(tmp_path)}, "test")
+    before = contents(moved.folder)
+    longer = config_to_resume(moved, "one", {"train.steps": 50})
+    for held in (checkpoint.commanding, checkpoint.writing):
+        with held(moved.folder), pytest.raises(OccupiedError, match="another process"):
+            resume(longer)
+    assert contents(moved.folder) == before
+    fresh = moved.replaced({"name": "fresh"}, "test")
+    with (
+        checkpoint.commanding(fresh.folder),
+        pytest.raises(OccupiedError, match="another process"),
+    ):
+        train(fresh)
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_two_workers_train_the_same_run(trained: Any, tmp_path: Path) -> None:
