@@ -236,7 +236,7 @@ class Run:
             *numbers, stop, due = values.tolist()
             means = dict(zip(names, numbers, strict=True))
             self._stopping = self._stopping or stop > 0
-            self._saving = due > 0 and self.interrupt.save()
+            self._saving = self._saving or (due > 0 and self.interrupt.save())
             self._check(done, means)
         return means
 

@@ -103,6 +103,15 @@ def exchanging(network: nn.Module, wanted: bool) -> Iterator[None]:
         yield
 
 
+def let_go(network: nn.Module) -> None:
+    """Drop what was gathered of a network that is spread, whose parts have been written to.
+
+    `fully_shard` keeps it after a forward pass without a backward one, as in a validation.
+    """
+    if isinstance(network, FSDPModule):
+        network.reshard()
+
+
 class Underway:
     """Values on their way from the other ranks and from the device, while the next step runs."""
 

@@ -148,11 +148,11 @@ class Trainer:
             yield self.network
             return
         trained = _copies(self._trained)
-        _copy(self._ema, self._trained)
+        self._take(self._ema)
         try:
             yield self.network
         finally:
-            _copy(trained, self._trained)
+            self._take(trained)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The network's whole tensors without those of frozen modules; all ranks must ask."""
@@ -192,10 +192,16 @@ class Trainer:
         trained = saved.model()
         spread = {name: parallel.like(tensor, present[name]) for name, tensor in trained.items()}
         self.network.load_state_dict({**present, **spread})
+        parallel.let_go(self.network)
         self._restore_optimizer(saved.optimizer())
         average = saved.ema()
         if self._ema is not None and average is not None:
             self._ema = {k: parallel.like(average[k], v) for k, v in self._ema.items()}
+
+    def _take(self, weights: Mapping[str, Tensor]) -> None:
+        """Put others in the place of the trained weights."""
+        _copy(weights, self._trained)
+        parallel.let_go(self.network)
 
     def _forget_gradients(self) -> None:
         """Drop those of the step before, once the forward pass has taken its memory.

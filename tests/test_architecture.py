@@ -44,7 +44,6 @@ TESTED_ELSEWHERE = {
     "watchdog.py": "test_loop.py",
     "pipelines/resume.py": "pipelines/test_train.py",
     "pipelines/run.py": "pipelines/test_train.py",
-    "pipelines/validation.py": "pipelines/test_train.py",
     "pipelines/leaks_report.py": "pipelines/test_leaks.py",
     "models/fingerprints.py": "models/test_init.py",
     "models/mprnet.py": "models/test_baselines.py",

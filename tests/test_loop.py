@@ -29,6 +29,7 @@ from derain.interrupt import Interrupt, ask_to_stop
 from derain.ledger import LEDGER
 from derain.loop import Outcome, follow
 from derain.parallel import Rank
+from derain.predictor import Predictor
 from derain.trainer import learning_rate
 from tests.tiny import (
     NETWORK,
@@ -149,7 +150,7 @@ def _rank(number: int, world: int, folder: Path) -> None:
         network = without_noise(build_network(wanted))
         if name == "auto" and not rank.leads:
             network = room_for(network, 1, [])
-        run(wanted, rank=rank, network=network)
+        run(wanted, rank=rank, network=network, validate=_looked_at)
     longer = config(folder / "resumed", num_workers=world, steps=9, clip_norm=0.5, parallel="fsdp2")
     run(longer, rank=rank, network=without_noise(build_network(longer)))
     _validate_what_is_saved(folder / f"counted-{number}", rank)
@@ -179,9 +180,18 @@ def _look_where_nobody_else_does(folder: Path, rank: Rank) -> None:
 COUNTING = {"name": "rdmc", "widths": [4, 4], "dilations": [1], "recursions": 1}
 """With BatchNorm."""
 
+
+def _looked_at(network: nn.Module) -> Mapping[str, float]:
+    Predictor(network).derain(np.zeros((16, 16, 3), np.uint8))
+    return {"psnr_y": 0.0}
+
+
+SELDOM = {"checkpoint_every_steps": 6, "eval_every_steps": 1}
+"""Steps that follow a validation without a checkpoint in between, which gathers anew."""
+
 TOGETHER = {
-    "ddp": {},
-    "fsdp2": {"parallel": "fsdp2"},
+    "ddp": SELDOM,
+    "fsdp2": {"parallel": "fsdp2", **SELDOM},
     "parts": {"micro_batch_size": 1},
     "auto": {"micro_batch_size": "auto"},
     "fsdp2_parts": {"parallel": "fsdp2", "micro_batch_size": 1},
@@ -378,6 +388,15 @@ def test_a_warned_run_saves_at_once_and_goes_on(tmp_path: Path) -> None:
     kept = sorted(int(path.name[5:]) for path in (tmp_path / "run/checkpoints").iterdir())
     assert len(kept) == 2
     assert kept[0] <= 3
+
+
+@pytest.mark.parametrize("step", [2, 3, 4, 5, 6])
+def test_a_warning_is_heard_whichever_step_it_falls_on(tmp_path: Path, step: int) -> None:
+    calls = iter(range(10**9))
+    wanted = config(tmp_path, steps=16, checkpoint_every_steps=10**6, log_every_steps=5)
+    run(wanted, interrupt=Interrupt(warned=lambda: next(calls) >= step, every_s=0))
+    kept = sorted(int(path.name[5:]) for path in (tmp_path / "run/checkpoints").iterdir())
+    assert kept[0] < kept[1] == 16
 
 
 def test_other_datasets_are_refused(unbroken: tuple[Path, Outcome, list]) -> None:

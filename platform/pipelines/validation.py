@@ -9,7 +9,7 @@ from derain.config import Config
 from derain.data.loader import open_all
 from derain.data.manifest import open_prepared
 from derain.device import pick_device
-from derain.metrics import score
+from derain.metrics import quantised, score
 from derain.parallel import Rank
 from derain.pipelines.evaluate import METRICS
 from derain.predictor import Predictor
@@ -38,8 +38,9 @@ class Validation:
         for turn in range(-(-len(pixels) // self._rank.world)):
             picture = turn * self._rank.world + self._rank.number
             rain, clean = pixels[picture % len(pixels)]
-            scores = score(predictor.derain(rain), clean, self._protocol)
+            derained = quantised(predictor.levels(rain), self._protocol)
+            scores = score(derained, clean, self._protocol)
             if picture < len(pixels):
-                sums += torch.tensor([getattr(scores, name) for name in METRICS])
+                sums += sums.new_tensor([getattr(scores, name) for name in METRICS])
         total = self._rank.total(sums.to(self._device)) / len(pixels)
         return dict(zip(METRICS, total.tolist(), strict=True))
