@@ -135,7 +135,7 @@ def save(
         shutil.rmtree(temporary, ignore_errors=True)
         raise DerainError(
             f"The checkpoint of step {state.step} cannot be written: {error}. Earlier ones are "
-            f"whole. Make {run} writable or free some space, then --resume {run.name}."
+            f"whole. Make {run} writable or free some space, then --resume {config.name}."
         ) from error
     return final
 

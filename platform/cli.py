@@ -193,6 +193,10 @@ def train(
     from derain.config import load_config, parse_overrides
 
     loaded = load_config(config, profile=profile, overrides=overrides or ())
+    if resume is not None:
+        from derain.pipelines.resume import config_to_resume
+
+        loaded = config_to_resume(loaded, resume, parse_overrides(overrides or ()))
     if dry_run:
         from derain.building import describe
 
@@ -201,13 +205,7 @@ def train(
         return
     from derain.pipelines import train
 
-    if resume is None:
-        result = train.train(loaded)
-    else:
-        from derain.pipelines.resume import config_to_resume
-
-        given = parse_overrides(overrides or ())
-        result = train.resume(config_to_resume(loaded, resume, given))
+    result = train.train(loaded) if resume is None else train.resume(loaded)
     results.show(result, output.run_summary(result))
 
 
@@ -392,6 +390,8 @@ def sync(runs: Annotated[list[Path], typer.Argument(help="Folders of runs.")]) -
     from derain.tracking.runs import sync
 
     for run in runs:
+        if not run.is_dir():
+            raise UsageError(f"{run}: no such run; expected the folder of one, as runs/NAME.")
         sync(run / "tracking")
 
 

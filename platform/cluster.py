@@ -3,13 +3,18 @@
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import ray
 
+from derain.errors import DerainError
+
 log = logging.getLogger(__name__)
 
+KNOCK_S = 10.0
 _TALKATIVE = ("ray._private.authentication", "ray.data")
 """Loggers that warn at every start that token authentication is on and our settings apply."""
 
@@ -18,7 +23,8 @@ _TALKATIVE = ("ray._private.authentication", "ray.data")
 def connected() -> Iterator[None]:
     """Ray for the time of the block: the cluster of RAY_ADDRESS, else one of this process's own.
 
-    A Ray that is connected already is used and left as it is.
+    A Ray that is connected already is used and left as it is. Raises DerainError where none
+    answers at RAY_ADDRESS.
     """
     if ray.is_initialized():
         yield
@@ -37,12 +43,33 @@ def _start() -> None:
         logging.getLogger(talkative).setLevel(logging.ERROR)
     options = {"log_to_driver": False, "configure_logging": False}
     if address:
-        ray.init(address=address, **options)
+        _connect(address, options)
         _warn_of_temporary_copy()
     else:
         # "local": without it Ray joins whatever cluster was last started on this machine.
         ray.init(address="local", include_dashboard=False, **options)
     ray.data.DataContext.get_current().enable_progress_bars = False  # ours say what matters
+
+
+def _connect(address: str, options: Mapping[str, Any]) -> None:
+    try:
+        _knock(address)
+        ray.init(address=address, **options)
+    except Exception as error:  # Ray raises five kinds, and for ray:// those of its client
+        told = " ".join(str(error).split())
+        raise DerainError(
+            f"RAY_ADDRESS is {address}, and no Ray can be reached there ({told}). Expected "
+            "HOST:PORT of a running cluster, ray://HOST:PORT, or auto; without the variable Ray "
+            "starts on this machine."
+        ) from error
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nobody listens: Ray would ask for minutes, and then end the process."""
+    scheme, _, place = address.rpartition("://")
+    host, _, port = place.rpartition(":")
+    if scheme in ("", "ray") and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
 
 
 def fits(workers: int, *, gpu: bool) -> bool:

@@ -1,7 +1,7 @@
 """The errors that a user can expect, each with its exit code.
 
     DerainError             the work failed                                   exit 1
-    ├── StorageError        an object store that does not answer, a disk that is full
+    ├── StorageError        a store (objects, MLflow) that does not answer, a full disk
     ├── StoppedError        asked to stop: all is saved and can go on         exit 143
     └── UsageError          what was given cannot be worked with              exit 2
         ├── ConfigError     a config file or a --set value
@@ -21,7 +21,7 @@ class DerainError(Exception):
 
 
 class StorageError(DerainError):
-    """A store or a disk did not do as it should: an object store however often it was asked."""
+    """A store or a disk did not do as it should, however often it was asked."""
 
 
 class StoppedError(DerainError):

@@ -26,6 +26,8 @@ class Watchdog:
         self._armed = float("-inf")
 
     def __enter__(self) -> Self:
+        if self.stacks.is_file() and self.stacks.stat().st_size:
+            self._keep()
         self._file = self.stacks.open("w")
         self.beat()
         return self
@@ -34,6 +36,12 @@ class Watchdog:
         faulthandler.cancel_dump_traceback_later()
         self._file.close()
         self.stacks.unlink(missing_ok=True)
+
+    def _keep(self) -> None:
+        """What a process of this rank wrote before it was ended gets a name of its own."""
+        stem = self.stacks.stem
+        number = 1 + len(list(self.stacks.parent.glob(f"{stem}-*.txt")))
+        self.stacks.rename(self.stacks.with_stem(f"{stem}-{number}"))
 
     def beat(self) -> None:
         """This process makes progress."""

@@ -171,6 +171,8 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
         (["import", "gone.pth", "out", "--network", "prenet", "--set", "widht=8"], "`model.width`"),
         (["leaks", "gone", "gone", "--report", "small.yaml"], "small.yaml is a file"),
         (["register", "gone", "--name", "net"], "gone"),
+        (["sync", "runs/gone"], "no such run"),
+        (["train", "small.yaml", "--resume", "gone", "--dry-run"], "no run to resume"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

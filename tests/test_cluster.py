@@ -4,6 +4,7 @@ import pytest
 import ray
 
 from derain import cluster
+from derain.errors import DerainError
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -28,3 +29,12 @@ def test_what_can_never_start_here_does_not_fit(monkeypatch: pytest.MonkeyPatch)
     assert not cluster.fits(cluster.gpus() + 1, gpu=True)
     monkeypatch.setenv("RAY_ADDRESS", "auto")  # a cluster may grow
     assert cluster.fits(cores + 1, gpu=False)
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:1", "ray://127.0.0.1:1", "http://x", "nonsense://x"]
+)
+def test_a_cluster_that_is_not_there_is_named_at_once(address: str) -> None:
+    """Not with `connected`: the tests have a Ray already."""
+    with pytest.raises(DerainError, match=rf"RAY_ADDRESS is {address}.*HOST:PORT"):
+        cluster._connect(address, {"ignore_reinit_error": False})

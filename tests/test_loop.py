@@ -435,3 +435,5 @@ def test_a_process_that_hangs_writes_where_and_ends(tmp_path: Path) -> None:
     assert "_wait_for_ever" in (tmp_path / "run" / "stacks-rank0.txt").read_text()
     assert run(config(tmp_path)).resumed_from_step == 2
     assert not (tmp_path / "run" / "stacks-rank0.txt").exists()
+    kept = (tmp_path / "run" / "stacks-rank0-1.txt").read_text()
+    assert "_wait_for_ever" in kept

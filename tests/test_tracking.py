@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from derain import models
-from derain.errors import DerainError, UsageError
+from derain.errors import StorageError, UsageError
 from derain.predictor import Predictor, load_model_folder, save_model_folder
 from derain.tracking import packing, registry, runs, store
 from derain.tracking.runs import RunLog
@@ -212,11 +212,37 @@ def test_the_uri_is_the_variable_or_a_file_in_the_working_directory(
 
 
 def test_an_unusable_store_is_named() -> None:
-    with pytest.raises(DerainError, match=r"no-such-scheme.*MLFLOW_TRACKING_URI"):
+    with pytest.raises(UsageError, match=r"no-such-scheme.*MLFLOW_TRACKING_URI"):
         store.prepare_store("no-such-scheme://user:secret@host/db")
-    with pytest.raises(DerainError) as raised:
+    with pytest.raises(UsageError) as raised:
         store.prepare_store("no-such-scheme://user:secret@host/db")
-    assert "secret" not in str(raised.value).split("cannot be used")[0]
+    assert "secret" not in str(raised.value)
+    with pytest.raises(StorageError, match=r"/dev/null/runs\.db cannot be used"):
+        registry.models("sqlite:////dev/null/runs.db")
+
+
+def test_a_server_that_is_away_is_no_missing_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    away = "http://127.0.0.1:9"
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    for ask in (
+        lambda: registry.models(away),
+        lambda: registry.promote("net", 1, away),
+        lambda: registry.model_folder("models:/net@champion", away),
+        lambda: registry._provenance(store.client_of(away), "a-run", away),
+    ):
+        with pytest.raises(StorageError, match=r"127\.0\.0\.1:9 cannot be used.*TRACKING_URI"):
+            ask()
+
+
+def test_a_run_goes_on_while_its_store_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr(runs, "END_WAITS_S", 0.2)
+    with RunLog("away", uri="http://127.0.0.1:9", run_id="known", spool=tmp_path) as run:
+        run.metrics(1, {"loss": 0.5})
+    assert "is sent later" in caplog.text
+    assert any(tmp_path.iterdir())
 
 
 def test_importing_the_door_does_not_import_mlflow() -> None:

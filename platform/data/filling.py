@@ -102,7 +102,7 @@ def _decode_all(prepared: Prepared, where: Places, out: BinaryIO) -> None:
     """
     entries = prepared.manifest.shards
     names, both = prepared.column("shard"), np.stack([where.rain, where.clean], axis=1)
-    with _shown(len(prepared)) as advance, ThreadPoolExecutor(_cores() + 1) as pool:
+    with _shown(len(prepared)) as advance, ThreadPoolExecutor(cores() + 1) as pool:
         coming = [pool.submit(_at_hand, prepared, entry, out.name) for entry in entries[:1]]
         try:
             for number, entry in enumerate(entries):
@@ -191,7 +191,7 @@ def _explained(folder: Path, size: int) -> Iterator[None]:
         ) from None
 
 
-def _cores() -> int:
+def cores() -> int:
     """Cores that this process may use: a container or a batch system may give it a few only."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -10,6 +10,7 @@ from derain.checkpoint import Checkpoint
 from derain.config import Config, load_config
 from derain.data.files import located
 from derain.errors import OccupiedError, UsageError
+from derain.pipelines.places import check_folder
 from derain.pipelines.run import BESIDE, RESULT
 from derain.upload import Remote
 
@@ -54,6 +55,7 @@ def claim(config: Config) -> None:
     Raises OccupiedError that says what is there and what to do.
     """
     folder, name = config.folder, config.name
+    check_folder(folder)
     if (folder / RESULT).is_file():
         raise OccupiedError(
             f"{folder}: holds a finished run. Give another --set name=..., or train it on "
@@ -94,7 +96,9 @@ def config_to_resume(config: Config, name: str, overrides: Mapping[str, Any]) ->
 
 def _say_what_the_file_changes(config: Config, saved: Config, given: Mapping[str, Any]) -> None:
     """A run goes on with the config that it began with; what the file says now is not that."""
-    own = ("name", "output_dir", "profile", "sweep", "register")
+    own: tuple[str, ...] = ("name", "output_dir", "profile", "sweep", "register")
+    if not config.data.train:  # the run noted the datasets that were made for it
+        own += ("data.train", "data.eval")
     now, then = _flat(config.model_dump(mode="json")), _flat(saved.model_dump(mode="json"))
     for key in sorted({*now, *then}):
         mine = not key.startswith(own) and not any(_covers(name, key) for name in given)

@@ -18,6 +18,7 @@ from derain.building import build_network, loss_of, restore_network, start_from
 from derain.cohort import Cohort, Shared
 from derain.config import Config
 from derain.data.feed import feed
+from derain.data.filling import cores
 from derain.data.loader import open_all, open_loader
 from derain.data.manifest import open_prepared
 from derain.data.pictures import encode_png
@@ -62,7 +63,7 @@ def run_in_this_process(
     warned: Callable[[], bool] | None = None,
 ) -> None:
     """One process's part of a run, see `course`."""
-    torch.set_num_threads(config.train.cpu_threads or _cores_a_worker(config))
+    torch.set_num_threads(config.train.cpu_threads or _cores_a_worker())
     loader = open_loader(config, rank=rank.number, world=rank.world)
     with feed(loader, config.data.loader_processes) as batch_at:
         mine = course(config, place, rank, until, warned=warned)
@@ -77,7 +78,7 @@ def run_cohort_in_this_process(
     All have the same batches, the same device and the same frozen modules.
     """
     first, alone = configs[0], Rank()
-    torch.set_num_threads(first.train.cpu_threads or _cores_a_worker(first))
+    torch.set_num_threads(first.train.cpu_threads or _cores_a_worker())
     shared = Shared()
     courses = {config.name: course(config, place, alone, until, shared) for config in configs}
     cohort = Cohort(courses, shared)
@@ -268,8 +269,9 @@ def record_inputs(config: Config, record: RunLog) -> None:
             )
 
 
-def _cores_a_worker(config: Config) -> int:
-    return max(1, (os.cpu_count() or 1) // config.train.max_workers)
+def _cores_a_worker() -> int:
+    """The node's cores, shared among its workers: torchrun's variable, which Ray Train sets too."""
+    return max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def read_json(path: Path) -> dict[str, Any]:

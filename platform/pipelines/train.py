@@ -18,7 +18,7 @@ from derain.pipelines import faults
 from derain.pipelines.inputs import check_data, with_data
 from derain.pipelines.progress import watch
 from derain.pipelines.resume import check_same_training, claim
-from derain.pipelines.run import RESULT, Place, read_json, recorded, run_in_this_process
+from derain.pipelines.run import IDENTITY, RESULT, Place, read_json, recorded, run_in_this_process
 from derain.tracking import store
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def _train(config: Config) -> dict[str, Any]:
     with cluster.connected():
         config = with_data(config)
         check_room(config)
-        place = Place(store.prepare_store())
+        place = place_of(config)
         # Recorded here and in the worker: a worker that is killed cannot end its own MLflow run.
         with (
             faults.stopping_at_sigterm(config.folder),
@@ -65,6 +65,13 @@ def _train(config: Config) -> dict[str, Any]:
         ):
             run_under_ray_train(config, place)
         return read_json(config.folder / RESULT)
+
+
+def place_of(config: Config) -> Place:
+    """Where a run is recorded. Raises StorageError for a store that is away, unless the run has its
+    MLflow run: it goes on, and what it records is sent later."""
+    known = (config.folder / IDENTITY).is_file()
+    return Place(store.tracking_uri() if known else store.prepare_store())
 
 
 def check_room(config: Config) -> None:

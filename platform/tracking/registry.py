@@ -13,6 +13,7 @@ import numpy as np
 from derain.errors import UsageError
 from derain.tracking.packing import LOADER_MODULE, log_model, provenance
 from derain.tracking.store import (
+    answering,
     client_of,
     ignore_existing,
     locked,
@@ -79,17 +80,21 @@ def register(
     the same pictures under the same protocol; else `challenger`.
 
     Raises:
-        UsageError: a name that MLflow does not take, or a score that is not finite.
+        UsageError: a name that MLflow does not take, a score that is not finite, or a run that is
+            not in the store.
+        StorageError: the store does not answer.
     """
     _check_registration(name, scores, tags)
     uri = uri or tracking_uri()
     client = client_of(uri)
     measured = {key: repr(float(scores[key])) for key in ("psnr_y", "ssim_y")}
     lineage = {**tags, **measured, "evaluation_sha256": evaluation_sha256}
-    lineage |= provenance(client, run_id)
-    logged = log_model(client, Path(model_folder), run_id, example)
-    ignore_existing(lambda: client.create_registered_model(name))
-    with locked(sqlite_file(uri)):  # who looks at the champion next sees this one's alias
+    lineage |= _provenance(client, run_id, uri)
+    with answering(uri):
+        logged = log_model(client, Path(model_folder), run_id, example)
+        ignore_existing(lambda: client.create_registered_model(name))
+    # Locked: who looks at the champion next sees this one's alias.
+    with answering(uri), locked(sqlite_file(uri)):
         champion = _champion(client, name)
         # Not models:/<id> as the source: MLflow 3.17 looks that up in its global state's store.
         created = client.create_model_version(
@@ -110,12 +115,15 @@ def promote(name: str, version: int, uri: str | None = None) -> ModelVersion:
 
     Raises:
         UsageError: there is no such model or version.
+        StorageError: the store does not answer.
     """
-    client = client_of(uri or tracking_uri())
+    uri = uri or tracking_uri()
+    client = client_of(uri)
     try:
-        chosen = client.get_model_version(name, str(version))
-        client.set_registered_model_alias(name, CHAMPION, chosen.version)
-        aliases = client.get_registered_model(name).aliases
+        with answering(uri):
+            chosen = client.get_model_version(name, str(version))
+            client.set_registered_model_alias(name, CHAMPION, chosen.version)
+            aliases = client.get_registered_model(name).aliases
     except mlflow().exceptions.MlflowException as error:
         raise UsageError(
             f"There is no version {version} of {name!r} in the registry: {error}. "
@@ -128,14 +136,19 @@ def promote(name: str, version: int, uri: str | None = None) -> ModelVersion:
 
 
 def models(uri: str | None = None) -> list[ModelVersion]:
-    """List every registered model version, by name and version."""
-    client = client_of(uri or tracking_uri())
+    """List every registered model version, by name and version.
+
+    Raises StorageError where the store does not answer.
+    """
+    uri = uri or tracking_uri()
+    client = client_of(uri)
     listed = []
-    for model in pages(client.search_registered_models):
-        # Aliases come with the model, not with the versions that a search returns.
-        aliases = {alias: int(version) for alias, version in model.aliases.items()}
-        search = functools.partial(client.search_model_versions, f"name = '{model.name}'")
-        listed += [_listed(found, aliases) for found in pages(search)]
+    with answering(uri):
+        for model in pages(client.search_registered_models):
+            # Aliases come with the model, not with the versions that a search returns.
+            aliases = {alias: int(version) for alias, version in model.aliases.items()}
+            search = functools.partial(client.search_model_versions, f"name = '{model.name}'")
+            listed += [_listed(found, aliases) for found in pages(search)]
     return sorted(listed, key=lambda found: (found.name, found.version))
 
 
@@ -148,12 +161,14 @@ def model_folder(model: str, uri: str | None = None) -> Path:
 
     Raises:
         UsageError: there is no such model, or it is none that this platform registered.
+        StorageError: the store does not answer.
     """
     uri = uri or tracking_uri()
     try:
-        downloaded = mlflow().artifacts.download_artifacts(
-            artifact_uri=_location(client_of(uri), model), tracking_uri=uri, registry_uri=uri
-        )
+        with answering(uri):
+            downloaded = mlflow().artifacts.download_artifacts(
+                artifact_uri=_location(client_of(uri), model), tracking_uri=uri, registry_uri=uri
+            )
     except (mlflow().exceptions.MlflowException, OSError) as error:
         raise UsageError(
             f"{model} is not in the store {without_password(uri)}: {error}. "
@@ -163,6 +178,18 @@ def model_folder(model: str, uri: str | None = None) -> Path:
     if flavor.get("loader_module") != LOADER_MODULE:
         raise UsageError(f"{model} is no model of derain-platform, it is loaded by {flavor}.")
     return Path(downloaded, flavor["data"])
+
+
+def _provenance(client: Any, run_id: str, uri: str) -> dict[str, str]:
+    """`packing.provenance`. Raises UsageError where the run is not in the store."""
+    try:
+        with answering(uri):
+            return provenance(client, run_id)
+    except mlflow().exceptions.MlflowException as error:
+        raise UsageError(
+            f"The MLflow run {run_id} is not in the store {without_password(uri)}: {error}. "
+            "Point MLFLOW_TRACKING_URI at the store that it was recorded in."
+        ) from error
 
 
 def _check_registration(name: str, scores: Mapping[str, float], tags: Mapping[str, str]) -> None:

@@ -17,10 +17,11 @@ from urllib.parse import urlparse
 import numpy as np
 from PIL import Image
 
-from derain.errors import DerainError, StoppedError, UsageError
+from derain.errors import DerainError, StoppedError, StorageError, UsageError
 from derain.spool import Record, Spool, left_over
 from derain.tracking.store import (
     EXPERIMENT,
+    answering,
     client_of,
     experiment_id_of,
     locked,
@@ -139,11 +140,11 @@ class RunLog:
 
     def _check_known(self, run_id: str) -> None:
         try:
-            client_of(self.uri).get_run(run_id)
+            with answering(self.uri):
+                client_of(self.uri).get_run(run_id)
+        except StorageError as error:
+            log.warning("The run goes on, what it records is sent later. %s", error)
         except mlflow().exceptions.MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                log.warning("The MLflow store cannot be reached, the run goes on: %s", error)
-                return
             raise UsageError(
                 f"The MLflow run {run_id} is not in the store {without_password(self.uri)}: "
                 f"{error}. Point MLFLOW_TRACKING_URI at the store that it was begun in."

@@ -19,12 +19,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlparse
 
-from derain.errors import DerainError, UsageError
+from derain.errors import DerainError, StorageError, UsageError
 
 EXPERIMENT = "derain"
 DATABASE_FILE = "mlflow.db"
 ARTIFACTS_FOLDER = "mlruns"
 SQLITE_PREFIX = "sqlite:///"
+ANSWERS = frozenset(
+    {"RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_PARAMETER_VALUE"}
+)
+"""MLflow's error codes that come from a store that works."""
 
 
 def tracking_uri() -> str:
@@ -40,17 +44,11 @@ def prepare_store(uri: str | None = None, experiment: str = EXPERIMENT) -> str:
     The driver calls this before it starts workers: a new sqlite file takes seconds to migrate.
     Processes that call it at once wait for each other.
 
-    Raises:
-        DerainError: the store cannot be reached or is none that MLflow takes.
+    Raises StorageError or UsageError as `client_of` does.
     """
     uri = uri or tracking_uri()
-    try:
+    with answering(uri):
         experiment_id_of(client_of(uri), uri, experiment)
-    except mlflow().exceptions.MlflowException as error:
-        raise DerainError(
-            f"The MLflow store {without_password(uri)} cannot be used: {error}. "
-            "MLFLOW_TRACKING_URI names the store; without it, mlflow.db in the working directory."
-        ) from error
     return uri
 
 
@@ -95,9 +93,38 @@ def client_of(uri: str) -> Any:
     """Open the store, which creates a sqlite store's tables if there are none.
 
     MLflow 3.17 does that without a lock; two processes that meet there both fail in a migration.
+
+    Raises UsageError for an address that MLflow does not take, StorageError where nothing opens.
     """
-    with locked(sqlite_file(uri)):
-        return mlflow().MlflowClient(tracking_uri=uri, registry_uri=uri)
+    try:
+        with locked(sqlite_file(uri)):
+            return mlflow().MlflowClient(tracking_uri=uri, registry_uri=uri)
+    except Exception as error:  # a database's driver raises kinds of its own
+        wrong = getattr(error, "error_code", None) == "INVALID_PARAMETER_VALUE"
+        raise (UsageError if wrong else StorageError)(_cannot_be_used(uri, error)) from error
+
+
+@contextlib.contextmanager
+def answering(uri: str) -> Iterator[None]:
+    """Raise StorageError where a store does not do what the block asks of it.
+
+    Where it answers that what was asked for is not there, MLflow's exception passes: what that
+    means, the caller knows.
+    """
+    try:
+        yield
+    except mlflow().exceptions.MlflowException as error:
+        if error.error_code in ANSWERS:
+            raise
+        raise StorageError(_cannot_be_used(uri, error)) from error
+
+
+def _cannot_be_used(uri: str, error: Exception) -> str:
+    told = str(error).strip().replace(uri, without_password(uri))
+    return (
+        f"The MLflow store {without_password(uri)} cannot be used: {told}. "
+        "MLFLOW_TRACKING_URI names the store; without it, mlflow.db in the working directory."
+    )
 
 
 @contextlib.contextmanager

@@ -18,13 +18,20 @@ from PIL import Image
 from derain import checkpoint, cluster
 from derain.building import build_network, loss_of
 from derain.config import Config
-from derain.errors import DerainError, OccupiedError, StoppedError, UsageError, WeightsError
+from derain.errors import (
+    DerainError,
+    OccupiedError,
+    StoppedError,
+    StorageError,
+    UsageError,
+    WeightsError,
+)
 from derain.ledger import LEDGER
 from derain.parallel import Rank
 from derain.pipelines.progress import read_figures
 from derain.pipelines.resume import claim, config_to_resume
 from derain.pipelines.run import GALLERY, RESULT, Place, read_json, run_in_this_process
-from derain.pipelines.train import check_room, expected_error, resume, train
+from derain.pipelines.train import check_room, expected_error, place_of, resume, train
 
 
 def ledger(folder: Path) -> dict[int, list[int]]:
@@ -110,6 +117,16 @@ def test_a_run_that_is_not_there_is_named(trained: Any) -> None:
         config_to_resume(trained.config, "nowhere", {})
 
 
+def test_a_store_that_is_away_is_named_to_a_new_run_only(
+    trained: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert place_of(trained.config) == Place("http://127.0.0.1:9")
+    with pytest.raises(StorageError, match=r"127\.0\.0\.1:9 cannot be used"):
+        place_of(trained.config.replaced({"name": "new"}, "test"))
+
+
 def test_an_occupied_folder_is_left_alone(trained: Any, tmp_path: Path) -> None:
     with pytest.raises(OccupiedError, match="--resume one"):
         train(trained.config)
@@ -121,6 +138,8 @@ def test_an_occupied_folder_is_left_alone(trained: Any, tmp_path: Path) -> None:
     (new.folder / "config.yaml").rename(new.folder / "something")
     with pytest.raises(OccupiedError, match="not empty"):
         claim(new)
+    with pytest.raises(OccupiedError, match="something is a file"):
+        claim(new.replaced({"name": "team/new/something"}, "test"))
 
 
 def test_a_place_for_uploads_that_holds_another_run_is_refused(
@@ -260,6 +279,10 @@ def test_what_the_file_says_otherwise_is_said(
     assert (resumed.train.lr, resumed.train.steps) == (1e-3, 9)
     assert "train.lr: the run goes on with 0.001; the file's 0.0005 does not count" in caplog.text
     assert "train.steps" not in caplog.text
+    caplog.clear()
+    made = edited.replaced({"data.train": [], "data.eval": [], "train.lr": 1e-3}, "test")
+    config_to_resume(made, "one", {"train.steps": 9})
+    assert "does not count" not in caplog.text  # its datasets are rendered, and noted in the run
 
 
 def kill_worker(folder: Path) -> None:
