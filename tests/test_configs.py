@@ -60,4 +60,10 @@ def test_config_is_valid(path: Path, profile: str) -> None:
 def test_cluster_file_is_what_rays_launcher_takes(path: Path) -> None:
     from ray.autoscaler._private.util import prepare_config, validate_config
 
-    validate_config(prepare_config(yaml.safe_load(path.read_text())))
+    config = prepare_config(yaml.safe_load(path.read_text()))
+    validate_config(config)
+    (head,) = (line for line in config["head_start_ray_commands"] if "ray start" in line)
+    assert "--autoscaling-config=~/ray_bootstrap_config.yaml" in head  # without it, no workers
+    starts = [line for line in [head, *config["worker_start_ray_commands"]] if "ray start" in line]
+    assert all(line.startswith("RAY_AUTH_MODE=token ") for line in starts)
+    assert "~/.ray/auth_token" in config["file_mounts"]
