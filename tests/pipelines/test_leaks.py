@@ -126,7 +126,7 @@ def test_the_command_prints_the_keys_and_fails_only_when_asked(sets: Path) -> No
     occupied = [*command, "--report", __file__]
     refused = subprocess.run(occupied, capture_output=True, text=True, check=False)
     assert refused.returncode == 2
-    assert "not an empty folder" in refused.stderr
+    assert "is a file, expected a folder" in refused.stderr
     assert "hashing" not in refused.stderr
     assert "2 of the test pictures" in strict.stdout
 
