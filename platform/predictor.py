@@ -99,7 +99,7 @@ class Predictor:
         if not self._routes:
             return {}
         perceive: Any = self.network.perceive
-        return {"route": perceive(self._tensor(picture))}
+        return {"route": perceive(self._tensor(picture.copy()))}  # a cache's pixels are read-only
 
 
 def save_model_folder(
