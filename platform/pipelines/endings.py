@@ -15,7 +15,7 @@ AGAIN = "run the same `derainctl prepare` again: it keeps the shards that are fi
 
 
 @contextlib.contextmanager
-def stopping_at_sigterm(out: Path) -> Iterator[None]:
+def ending_at_sigterm(out: Path) -> Iterator[None]:
     """SIGTERM is an expected error, in the main thread: what is finished stays."""
     if threading.current_thread() is not threading.main_thread():
         yield

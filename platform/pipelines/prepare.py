@@ -20,7 +20,7 @@ from derain.data.sources import Naming
 from derain.errors import DataError, StorageError
 from derain.pipelines import parts, target
 from derain.pipelines import plan as plans
-from derain.pipelines.endings import explained, stopping_at_sigterm
+from derain.pipelines.endings import ending_at_sigterm, explained
 from derain.pipelines.parts import Joined, Kept
 from derain.pipelines.plan import Plan
 
@@ -84,7 +84,7 @@ def prepare(
     settings |= {} if share == (0.0, 1.0) else {"share": list(share)}
     settings |= {"decode": True} if decode else {}
     settings |= {"clean_once": True} if clean_once else {}
-    with cluster.connected(), stopping_at_sigterm(folder), explained():
+    with cluster.connected(), ending_at_sigterm(folder), explained():
         plan, lines = _planned(dataset, place, folder, split, settings, naming, share, without)
         if strict and plan.quarantined:
             raise _strict_error(plan.quarantined)
