@@ -17,7 +17,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.common import installed
-from derain.data.transforms import SYMMETRIES, write_turned
+from derain.data.loading.augment import SYMMETRIES, write_turned
 
 APART = Path(__file__).parents[1] / "build/peers"
 """Where `make bench` puts the peers that want other versions than this package (apart.txt)."""

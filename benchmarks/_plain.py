@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from derain.models.blocks import ConvNeXtBlock, UpDWBlock, upsample2
-from derain.models.expert import TransformerBlock
-from derain.models.mgca import EPS, CrossAttention, GatedFFN
-from derain.models.rdmc import MixedUp
+from derain.models.layers.convnext import ConvNeXtBlock, UpDWBlock, upsample2
+from derain.models.layers.mgca import EPS, CrossAttention, GatedFFN
+from derain.models.networks.clip_rpn_expert import TransformerBlock
+from derain.models.networks.rdmc import MixedUp
 
 
 def plain(network: nn.Module) -> nn.Module:

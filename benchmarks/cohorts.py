@@ -24,16 +24,16 @@ import torch
 from torch import nn
 
 from benchmarks.common import Row, main, row, take_turns
-from derain.building import build_network, loss_of
-from derain.cohort import Cohort, Shared
 from derain.config import Config, load_config
-from derain.data.loader import Loader, Position
-from derain.data.order import Recipe
-from derain.device import pick_device, place
-from derain.loop import Course, Run, follow
+from derain.data.loading.loader import Loader, Position
+from derain.data.loading.order import Recipe
 from derain.models import frozen_modules
-from derain.parallel import Rank
-from derain.trainer import Trainer
+from derain.training.cohort import Cohort, Shared
+from derain.training.factory import build_network, loss_of
+from derain.training.loop import Course, Run, follow
+from derain.training.process.device import pick_device, place
+from derain.training.process.distributed import Rank
+from derain.training.trainer import Trainer
 from derain.tune.space import plan
 
 ROOT = Path(__file__).parents[1]

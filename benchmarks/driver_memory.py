@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import Row, main, row
-from derain.data.pictures import encode_png
+from derain.data.images.decode import encode_png
 
 FEW, MANY = 10_000, 100_000
 SHARD_MIB = 8
@@ -52,12 +52,12 @@ def _measured(what: str, source: Path, out: Path) -> float:
 def _work(what: str, source: str, out: str) -> None:
     """In a process of its own: do it, and print how much memory it took."""
     if what == "planner":
-        from derain.pipelines.plan import make
+        from derain.pipelines.prepare.plan import make
 
         place = Path(source)
         make("paired", place, place, None, {"shard_mib": SHARD_MIB}, None, (0.0, 1.0))
     else:
-        from derain.pipelines.prepare import prepare
+        from derain.pipelines.prepare.verb import prepare
 
         prepare("paired", source, out, shard_mib=SHARD_MIB)
     status = Path("/proc/self/status").read_text()

@@ -27,14 +27,14 @@ from PIL import Image, ImageOps
 from benchmarks import _loaders
 from benchmarks.common import ROUNDS, Row, Work, compare, main
 from derain.config.training import Stage
-from derain.data.cache import Pixels, open_pixels
-from derain.data.loader import Loader, Position
-from derain.data.manifest import INDEX, Manifest, Prepared, open_prepared, write_index
-from derain.data.manifest import write_manifest as finish
-from derain.data.order import Recipe
-from derain.data.shards import write_shard
-from derain.data.sources import find
-from derain.data.synthesis import bundled_photographs, synthesize
+from derain.data.loading.cache import Pixels, open_pixels
+from derain.data.loading.loader import Loader, Position
+from derain.data.loading.order import Recipe
+from derain.data.prepared.manifest import INDEX, Manifest, Prepared, open_prepared, write_index
+from derain.data.prepared.manifest import write_manifest as finish
+from derain.data.prepared.shards import write_shard
+from derain.data.sources.discover import find
+from derain.data.synthetic.synthesis import bundled_photographs, synthesize
 
 SCENES, COPIES = 16, 16
 """Rendered pairs, and how often each is in the dataset: noise would not be like photographs."""

@@ -24,7 +24,7 @@ from PIL import Image
 
 from benchmarks.common import Row, Work, compare, main
 from derain import cluster
-from derain.pipelines.prepare import prepare
+from derain.pipelines.prepare.verb import prepare
 from derain.pipelines.verify import verify
 
 PAIRS = 4000

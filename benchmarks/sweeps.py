@@ -24,13 +24,14 @@ import ray.tune
 from benchmarks.common import Row, main, row
 from derain import cluster
 from derain.config import Config
-from derain.data.synthesis import synthesize
-from derain.parallel import Rank
-from derain.pipelines.prepare import prepare
-from derain.pipelines.run import RESULT, Place, read_json, run_in_this_process
+from derain.data.synthetic.synthesis import synthesize
+from derain.pipelines.prepare.verb import prepare
+from derain.pipelines.train.run import RESULT, Place, read_json, run_in_this_process
 from derain.tracking.store import prepare_store, tracking_uri
-from derain.tune import queue, space, supply
+from derain.training.process.distributed import Rank
+from derain.tune import space
 from derain.tune.journal import Journal
+from derain.tune.running import queue, supply
 from derain.tune.sweep import sweep
 
 AT_ONCE = 2

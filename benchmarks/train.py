@@ -24,14 +24,14 @@ from ray.train.torch import TorchTrainer
 
 from benchmarks.common import ROUNDS, Row, main, row
 from derain import cluster
-from derain.building import build_network, loss_of
 from derain.config import Config
-from derain.data.loader import Loader, Position
-from derain.data.order import Recipe
-from derain.device import place
-from derain.loop import Run
-from derain.parallel import Rank
-from derain.trainer import Trainer
+from derain.data.loading.loader import Loader, Position
+from derain.data.loading.order import Recipe
+from derain.training.factory import build_network, loss_of
+from derain.training.loop import Run
+from derain.training.process.device import place
+from derain.training.process.distributed import Rank
+from derain.training.trainer import Trainer
 
 WARM, STEPS = 3, 15
 PAIRS = 64

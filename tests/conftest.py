@@ -10,7 +10,7 @@ from jaxtyping import config
 from PIL import Image
 
 if TYPE_CHECKING:
-    from tests.data.faulty_store import FaultyStore
+    from tests.storage.faulty_store import FaultyStore
 
 PairedFolder = Callable[..., Path]
 
@@ -54,8 +54,8 @@ def scene_folder(source: Path, scenes: int, rains: int, width: int, height: int)
 @pytest.fixture
 def object_store(monkeypatch: pytest.MonkeyPatch) -> Iterator["FaultyStore"]:
     """A local S3 that this process uses; its faults are to be set."""
-    from derain.data import files
-    from tests.data.faulty_store import faulty_store
+    from derain.storage import files
+    from tests.storage.faulty_store import faulty_store
 
     with faulty_store() as store:
         for name, value in store.environment.items():
@@ -90,8 +90,8 @@ def rain_datasets(
     ray_cluster: None,  # noqa: ARG001
 ) -> tuple[Path, Path]:
     """Two small prepared datasets of rendered rain: training and held-out pairs."""
-    from derain.data.synthesis import synthesize
-    from derain.pipelines.prepare import prepare
+    from derain.data.synthetic.synthesis import synthesize
+    from derain.pipelines.prepare.verb import prepare
 
     folder = tmp_path_factory.mktemp("rain")
     made = []

@@ -15,55 +15,8 @@ PLATFORM = ROOT / "platform"
 MODULES = sorted(
     path.relative_to(PLATFORM) for path in PLATFORM.rglob("*.py") if path.stat().st_size
 )
+FOLDERS = sorted({module.parent for module in MODULES} - {Path()})
 BIN = Path(sys.executable).parent
-
-TESTED_ELSEWHERE = {
-    "config/__init__.py": "test_config.py",
-    "config/networks.py": "test_config.py",
-    "config/section.py": "test_config.py",
-    "config/source.py": "test_config.py",
-    "config/sweep.py": "test_config.py",
-    "config/training.py": "test_config.py",
-    "errors.py": "test_cli.py",
-    "guard.py": "test_loop.py",
-    "interrupt.py": "test_loop.py",
-    "ledger.py": "test_loop.py",
-    "parallel.py": "test_loop.py",
-    "data/cache.py": "data/test_loader.py",
-    "data/filling.py": "data/test_loader.py",
-    "data/layouts.py": "data/test_catalogue.py",
-    "data/manifest.py": "data/test_shards.py",
-    "data/matching.py": "data/test_sources.py",
-    "data/pictures.py": "data/test_shards.py",
-    "data/synthesis.py": "data/test_rain.py",
-    "data/direct.py": "data/test_files.py",
-    "pipelines/endings.py": "pipelines/test_prepare.py",
-    "pipelines/parts.py": "pipelines/test_prepare.py",
-    "pipelines/target.py": "pipelines/test_prepare.py",
-    "pipelines/faults.py": "pipelines/test_train.py",
-    "watchdog.py": "test_loop.py",
-    "pipelines/resume.py": "pipelines/test_train.py",
-    "pipelines/run.py": "pipelines/test_train.py",
-    "pipelines/leaks_report.py": "pipelines/test_leaks.py",
-    "models/fingerprints.py": "models/test_init.py",
-    "models/mprnet.py": "models/test_baselines.py",
-    "models/nafnet.py": "models/test_baselines.py",
-    "models/prenet.py": "models/test_baselines.py",
-    "models/published.py": "models/test_baselines.py",
-    "models/rain_masks.py": "models/test_mgca.py",
-    "models/restormer.py": "models/test_baselines.py",
-    "models/routing.py": "models/test_clip_rpn.py",
-    "models/ssim.py": "models/test_contrastive.py",
-    "models/weights.py": "models/test_clip.py",
-    "tracking/packing.py": "test_tracking.py",
-    "tracking/registry.py": "test_tracking.py",
-    "tracking/runs.py": "test_tracking.py",
-    "tracking/store.py": "test_tracking.py",
-    "tune/conclude.py": "tune/test_sweep.py",
-    "tune/supply.py": "tune/test_sweep.py",
-    "tune/tpe.py": "tune/test_search.py",
-}
-"""Modules without a test file of their own, and the file that tests them."""
 
 PICKLE_ERROR = "UnpicklingError"
 """What torch.load raises with weights_only=True: the one name of pickle that may be used."""
@@ -82,15 +35,34 @@ def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
     )
 
 
-def tree(module: Path) -> ast.Module:
-    return ast.parse((PLATFORM / module).read_text(encoding="utf-8"))
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def dotted(module: Path) -> str:
+    return ".".join(("derain", *module.with_suffix("").parts)).removesuffix(".__init__")
+
+
+def imported(parsed: ast.Module) -> set[str]:
+    """Every module that a file imports, and every name that it imports from one."""
+    found: set[str] = set()
+    for node in ast.walk(parsed):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def behaves(module: Path) -> bool:
+    """Whether a module has functions, and not only names, types and values."""
+    return any(isinstance(node, ast.FunctionDef) for node in ast.walk(tree(PLATFORM / module)))
 
 
 def test_platform_is_no_package_but_its_folders_are() -> None:
     assert not (PLATFORM / "__init__.py").exists()
-    folders = {module.parent for module in MODULES} - {Path()}
-    assert folders
-    assert not [folder for folder in folders if not (PLATFORM / folder / "__init__.py").exists()]
+    assert FOLDERS
+    assert not [folder for folder in FOLDERS if not (PLATFORM / folder / "__init__.py").exists()]
 
 
 def test_the_standard_library_keeps_its_platform() -> None:
@@ -112,7 +84,7 @@ def test_every_package_is_installed_under_its_name() -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys\nfrom derain.cli import app\nsys.argv = ['derainctl', '--help']\n"
+        "import sys\nfrom derain.cli.app import app\nsys.argv = ['derainctl', '--help']\n"
         "try:\n    app()\nexcept SystemExit as ended:\n    assert not ended.code\n"
         "print('loaded:', *{name.partition('.')[0] for name in sys.modules})"
     )
@@ -142,7 +114,7 @@ def test_imports_point_down() -> None:
 
 @pytest.mark.parametrize("module", MODULES, ids=str)
 def test_a_module_says_what_it_is(module: Path) -> None:
-    parsed = tree(module)
+    parsed = tree(PLATFORM / module)
     assert ast.get_docstring(parsed), f"{module} has no docstring"
     bare = [
         node.name
@@ -154,17 +126,36 @@ def test_a_module_says_what_it_is(module: Path) -> None:
     assert not bare, f"{module}: without a docstring: {', '.join(bare)}"
 
 
-@pytest.mark.parametrize("module", MODULES, ids=str)
-def test_a_module_has_its_tests(module: Path) -> None:
-    own = module.with_name(f"test_{module.stem.strip('_')}.py").as_posix()
-    elsewhere = TESTED_ELSEWHERE.get(module.as_posix())
-    assert (ROOT / "tests" / (elsewhere or own)).is_file(), f"{module}: no tests/{own}"
-    if elsewhere:
-        assert not (ROOT / "tests" / own).exists(), f"{module}: strike it from TESTED_ELSEWHERE"
+@pytest.mark.parametrize("folder", FOLDERS, ids=str)
+def test_the_modules_of_a_folder_are_tested_in_the_folder_of_that_name(folder: Path) -> None:
+    """By a test that imports them, or through a neighbour in the folder that does."""
+    tests = [tree(path) for path in (ROOT / "tests" / folder).rglob("test_*.py")]
+    assert tests, f"platform/{folder}: no tests/{folder}/test_*.py"
+    reached: set[str] = set().union(*map(imported, tests))
+    modules = {dotted(module): module for module in MODULES if module.parent == folder}
+    while (
+        new := {
+            name
+            for inside in reached & modules.keys()
+            for name in imported(tree(PLATFORM / modules[inside]))
+        }
+        - reached
+    ):
+        reached |= new
+    missed = [str(modules[name]) for name in modules.keys() - reached if behaves(modules[name])]
+    assert not missed, f"no test in tests/{folder} reaches {', '.join(missed)}"
 
 
-def test_no_exception_outlives_its_module() -> None:
-    assert set(TESTED_ELSEWHERE) <= {module.as_posix() for module in MODULES}
+@pytest.mark.parametrize("folder", [Path(), *FOLDERS], ids=str)
+def test_no_folder_is_a_list_of_files(folder: Path) -> None:
+    assert len([module for module in MODULES if module.parent == folder]) <= 14
+
+
+def test_only_what_every_room_needs_lies_at_the_root() -> None:
+    assert {str(module) for module in MODULES if not module.parent.parts} == {
+        "cluster.py",
+        "errors.py",
+    }
 
 
 def test_pins_are_names_and_versions() -> None:

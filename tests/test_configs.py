@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from derain.building import build_network, loss_of, without_weights
 from derain.config import Config, load_config
 from derain.config.source import read
+from derain.training.factory import build_network, loss_of, without_weights
 from derain.tune.space import plan
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").rglob("*.yaml"))

@@ -11,14 +11,14 @@ import torch
 import torch.multiprocessing as mp
 from torch import nn
 
-from derain import checkpoint
-from derain.building import build_network, loss_of
 from derain.config import Config
-from derain.data.loader import Loader
-from derain.data.order import Recipe
-from derain.loop import Outcome, Run, follow
-from derain.parallel import Rank
-from derain.trainer import Trainer
+from derain.data.loading.loader import Loader
+from derain.data.loading.order import Recipe
+from derain.training import checkpoint
+from derain.training.factory import build_network, loss_of
+from derain.training.loop import Outcome, Run, follow
+from derain.training.process.distributed import Rank
+from derain.training.trainer import Trainer
 
 NETWORK = {
     "name": "fclip_unet",

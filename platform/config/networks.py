@@ -8,7 +8,7 @@ from derain.config.section import NameOrPath, Section, Seed
 
 
 class FCLIPUNetConfig(Section):
-    """Options of `derain.models.fclip_unet.FCLIPUNet`; its docstring says what each one does."""
+    """Options of `derain.models.networks.fclip_unet.FCLIPUNet`: see its docstring."""
 
     name: Literal["fclip_unet"] = "fclip_unet"
     encoder: Literal["clip_rn50", "clip_vit_b32", "clip_vit_b16", "imagenet_resnet50"] = "clip_rn50"
@@ -35,7 +35,7 @@ class FCLIPUNetConfig(Section):
 
 
 class CLIPRPNConfig(Section):
-    """Options of `derain.models.clip_rpn.CLIPRPN`; its docstring says what each one does."""
+    """Options of `derain.models.networks.clip_rpn.CLIPRPN`: see its docstring."""
 
     name: Literal["clip_rpn"] = "clip_rpn"
     encoder_weights: NameOrPath = "openai"
@@ -74,7 +74,7 @@ class CLIPRPNConfig(Section):
 
 
 class RDMCConfig(Section):
-    """Options of `derain.models.rdmc.RDMC`; its docstring says what each one does."""
+    """Options of `derain.models.networks.rdmc.RDMC`: see its docstring."""
 
     name: Literal["rdmc"] = "rdmc"
     recursions: int = Field(3, gt=0)
@@ -89,7 +89,7 @@ class RDMCConfig(Section):
 
 
 class PReNetConfig(Section):
-    """Options of `derain.models.prenet.PReNet`; its docstring says what each one does."""
+    """Options of `derain.models.networks.prenet.PReNet`: see its docstring."""
 
     name: Literal["prenet"] = "prenet"
     recursions: int = Field(6, gt=0)
@@ -99,7 +99,7 @@ class PReNetConfig(Section):
 
 
 class NAFNetConfig(Section):
-    """Options of `derain.models.nafnet.NAFNet`; its docstring says what each one does."""
+    """Options of `derain.models.networks.nafnet.NAFNet`: see its docstring."""
 
     name: Literal["nafnet"] = "nafnet"
     width: int = Field(32, gt=0)
@@ -109,7 +109,7 @@ class NAFNetConfig(Section):
 
 
 class RestormerConfig(Section):
-    """Options of `derain.models.restormer.Restormer`; its docstring says what each one does."""
+    """Options of `derain.models.networks.restormer.Restormer`: see its docstring."""
 
     name: Literal["restormer"] = "restormer"
     width: int = Field(48, gt=0)
@@ -120,7 +120,7 @@ class RestormerConfig(Section):
 
 
 class MPRNetConfig(Section):
-    """Options of `derain.models.mprnet.MPRNet`; its docstring says what each one does."""
+    """Options of `derain.models.networks.mprnet.MPRNet`: see its docstring."""
 
     name: Literal["mprnet"] = "mprnet"
     width: int = Field(40, gt=0)

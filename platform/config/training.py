@@ -202,7 +202,7 @@ class TrainConfig(Section):
 
 
 class ScheduleConfig(Section):
-    """Options of `derain.models.schedules.Schedule`, which `loss.pixel: power` follows."""
+    """Options of `derain.models.losses.schedules.Schedule`, which `loss.pixel: power` follows."""
 
     kind: Literal[
         "constant", "power_anneal", "power_anneal_rev", "convex_mix", "progress_adaptive"

@@ -1,0 +1,1 @@
+"""Datasets: published layouts, prepared shards, batches of crops, rendered rain."""

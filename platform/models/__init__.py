@@ -5,14 +5,14 @@ from typing import Any
 
 from torch import nn
 
-from derain.models.clip_rpn import CLIPRPN
-from derain.models.fclip_unet import FCLIPUNet
 from derain.models.fingerprints import fingerprint
-from derain.models.mprnet import MPRNet
-from derain.models.nafnet import NAFNet
-from derain.models.prenet import PReNet
-from derain.models.rdmc import RDMC
-from derain.models.restormer import Restormer
+from derain.models.networks.clip_rpn import CLIPRPN
+from derain.models.networks.fclip_unet import FCLIPUNet
+from derain.models.networks.mprnet import MPRNet
+from derain.models.networks.nafnet import NAFNet
+from derain.models.networks.prenet import PReNet
+from derain.models.networks.rdmc import RDMC
+from derain.models.networks.restormer import Restormer
 
 MODELS: dict[str, type[nn.Module]] = {
     "fclip_unet": FCLIPUNet,

@@ -4,10 +4,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from derain.data import files, sources
-from derain.data.catalogue import CATALOGUE
-from derain.data.layouts import Dataset, drawing
+from derain.data.sources import discover
+from derain.data.sources.catalogue import CATALOGUE
+from derain.data.sources.layouts import Dataset, drawing
 from derain.errors import DataError
+from derain.storage import files
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def _found(row: Dataset, root: Path) -> dict[str, dict[str, int]]:
     usual = {_plain(name) for name in (row.name, row.title, *row.folders)}
     folders = [root, *sorted(path for path in root.iterdir() if path.is_dir())]
     there = {
-        str(folder): sources.counts(row, folder)
+        str(folder): discover.counts(row, folder)
         for folder in folders
         if _plain(folder.resolve().name) in usual
     }

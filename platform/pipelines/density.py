@@ -11,13 +11,13 @@ from torch import Tensor
 
 from derain.config import Config
 from derain.config.networks import CLIPRPNConfig
-from derain.data.cache import Pixels
-from derain.data.loader import open_all
-from derain.data.manifest import Prepared, open_prepared
-from derain.device import pick_device
+from derain.data.loading.cache import Pixels
+from derain.data.loading.loader import open_all
+from derain.data.prepared.manifest import Prepared, open_prepared
 from derain.errors import DataError, UsageError, WeightsError
-from derain.models.perception import RainPerception, zero_shot_counts
-from derain.routes import rainy_batches
+from derain.models.encoders.rain_perception import RainPerception, zero_shot_counts
+from derain.training.process.device import pick_device
+from derain.training.routes import rainy_batches
 
 log = logging.getLogger(__name__)
 

@@ -1,21 +1,17 @@
 """A model -> one file of another tool, or a plain model folder."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
-from derain import checkpoint, exported
-from derain.building import restore_network
 from derain.config import network_config
 from derain.errors import UsageError, WeightsError
+from derain.inference import exported
+from derain.inference.predictor import save_model_folder
 from derain.models import build
 from derain.models.published import load_published
 from derain.models.weights import load_strictly, read_state_dict
-from derain.pipelines.places import check_file, check_folder
-from derain.predictor import NETWORK_FILE, load_model_folder, save_model_folder
-from derain.tracking import registry
+from derain.pipelines.load_model import load_network
+from derain.storage.output_paths import check_file, check_folder
 
 FORMATS = ("folder", *exported.SUFFIXES)
 
@@ -36,7 +32,7 @@ def export(
     if format not in FORMATS:
         raise UsageError(f"--format is one of {', '.join(FORMATS)}, found {format!r}.")
     (check_folder if format == "folder" else check_file)(Path(out))
-    network, name, options = _described(model, trust)
+    network, name, options = load_network(model, trust)
     if format == "folder":
         return save_model_folder(network, out, name, options)
     return exported.export(network, out, format, size_px)  # type: ignore[arg-type]
@@ -67,16 +63,3 @@ def import_weights(
         return save_model_folder(network, out, name, chosen), name
     except (FileNotFoundError, ValueError) as error:
         raise WeightsError(str(error)) from error
-
-
-def _described(model: str, trust: bool) -> tuple[nn.Module, str, dict[str, Any]]:
-    """The network, and what `derain.models.build` was called with."""
-    if (Path(model) / checkpoint.STATE).is_file():
-        saved = checkpoint.load(model)
-        options = saved.config.model.model_dump(exclude={"name"})
-        return restore_network(saved, trust=trust), saved.config.model.name, options
-    named = model.startswith(("models:/", "runs:/"))
-    folder = Path(registry.model_folder(model) if named else model)
-    network = load_model_folder(folder, trust=trust)
-    told = json.loads((folder / NETWORK_FILE).read_text(encoding="utf-8"))
-    return network, told["name"], told["options"]

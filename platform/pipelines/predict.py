@@ -4,11 +4,11 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from derain.data.pictures import SUFFIXES, encode_png, is_picture, read_picture
+from derain.data.images.decode import SUFFIXES, encode_png, is_picture, read_picture
 from derain.errors import DataError, OccupiedError
-from derain.pipelines.evaluate import load_predictor
-from derain.pipelines.places import check_folder
-from derain.predictor import Predictor
+from derain.inference.predictor import Predictor
+from derain.pipelines.load_model import load_predictor
+from derain.storage.output_paths import check_folder
 
 _KINDS = ", ".join(sorted(SUFFIXES))
 

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from derain import checkpoint
-from derain.building import restore_network
 from derain.config import Config
-from derain.data.cache import TarPixels
-from derain.data.manifest import open_prepared
+from derain.data.loading.cache import TarPixels
+from derain.data.prepared.manifest import open_prepared
 from derain.errors import UsageError
-from derain.pipelines.run import IDENTITY, RESULT, read_json
-from derain.predictor import save_model_folder
+from derain.inference.predictor import save_model_folder
+from derain.pipelines.train.run import IDENTITY, RESULT, read_json
 from derain.tracking import registry
 from derain.tracking.registry import Registered
+from derain.training import checkpoint
+from derain.training.factory import restore_network
 
 
 def register(folder: str | Path, name: str, *, trust: bool = False) -> Registered:

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from derain.data import checks, files
-from derain.data.card import CARD, CROISSANT, croissant
-from derain.data.checks import Problem
-from derain.data.manifest import (
+from derain.data.prepared import integrity
+from derain.data.prepared.card import CARD, CROISSANT, croissant
+from derain.data.prepared.integrity import Problem
+from derain.data.prepared.manifest import (
     INDEX,
     MANIFEST,
     Manifest,
@@ -26,6 +26,7 @@ from derain.data.manifest import (
     rows_sha256,
 )
 from derain.errors import DataError
+from derain.storage import files
 
 log = logging.getLogger(__name__)
 
@@ -150,5 +151,5 @@ def _shard(place: Path, entry: ShardEntry, rows: pa.Table | None) -> list[Proble
     if rows is None:
         return [Problem(entry.name, "all of them", "index", f"{entry.pairs} rows", "none")]
     if rows_sha256(rows) == entry.rows_sha256:
-        return checks.problems(place / entry.name, entry, rows)
-    return [checks.row_problem(place / entry.name, entry, rows)]
+        return integrity.problems(place / entry.name, entry, rows)
+    return [integrity.row_problem(place / entry.name, entry, rows)]

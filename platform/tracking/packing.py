@@ -11,8 +11,8 @@ import numpy as np
 
 from derain.tracking.store import mlflow
 
-LOADER_MODULE = "derain.predictor"
-STAGED_MODULES = ("predictor.py", "errors.py", "models")
+LOADER_MODULE = "derain.inference.predictor"
+STAGED_MODULES = ("errors.py", "inference", "models")
 """All of ours that loading a model folder imports; a registered model carries a copy."""
 STAGED_REQUIREMENTS = (
     "torch",

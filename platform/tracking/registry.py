@@ -153,7 +153,7 @@ def models(uri: str | None = None) -> list[ModelVersion]:
 
 
 def model_folder(model: str, uri: str | None = None) -> Path:
-    """Return the model folder (see `derain.predictor`) of a registered or logged model.
+    """Return the model folder (see `derain.inference.predictor`) of a registered or logged model.
 
     `model` is models:/NAME@ALIAS, models:/NAME/VERSION or runs:/ID/model. Where the artifacts are
     files of this machine the folder is the store's own, for reading only; else a download into the

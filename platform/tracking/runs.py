@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from derain.errors import DerainError, StoppedError, StorageError, UsageError
-from derain.spool import Record, Spool, left_over
+from derain.tracking.outbox import Record, Spool, left_over
 from derain.tracking.store import (
     EXPERIMENT,
     answering,

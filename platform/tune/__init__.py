@@ -1,0 +1,1 @@
+"""Sweeps: search space, journal, estimate, and the sweep itself."""

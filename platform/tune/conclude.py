@@ -7,8 +7,9 @@ from derain.config import Config
 from derain.errors import DerainError
 from derain.pipelines.register import register
 from derain.tracking.runs import RunLog
-from derain.tune import compare, report, restore
+from derain.tune import restore
 from derain.tune.journal import Journal
+from derain.tune.report import compare, report
 
 
 def conclude(config: Config, journal: Journal, record: RunLog) -> dict[str, Any]:

@@ -13,17 +13,17 @@ import ray
 import torch
 from torch import nn
 
-from derain.building import build_network, loss_of, without_weights
 from derain.config import Config
-from derain.data.loader import Batch, Position
-from derain.data.manifest import open_prepared
-from derain.device import pick_device, place
+from derain.data.loading.loader import Batch, Position
+from derain.data.prepared.manifest import open_prepared
 from derain.errors import DerainError
-from derain.parallel import Rank
-from derain.pipelines.train import expected_error, wants_gpu
-from derain.predictor import Predictor
-from derain.trainer import Trainer
-from derain.tune.search import rungs_of
+from derain.inference.predictor import Predictor
+from derain.pipelines.train.verb import expected_error, wants_gpu
+from derain.training.factory import build_network, loss_of, without_weights
+from derain.training.process.device import pick_device, place
+from derain.training.process.distributed import Rank
+from derain.training.trainer import Trainer
+from derain.tune.search.asha import rungs_of
 
 log = logging.getLogger(__name__)
 

@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from derain import checkpoint
 from derain.config import Config, load_config
 from derain.errors import UsageError
-from derain.pipelines.resume import MAY_CHANGE
-from derain.pipelines.run import IDENTITY, read_json
+from derain.pipelines.train.resume import MAY_CHANGE
+from derain.pipelines.train.run import IDENTITY, read_json
+from derain.training import checkpoint
 from derain.tune import space
 from derain.tune.journal import JOURNAL, Event, read
-from derain.tune.queue import repeatable
+from derain.tune.running.queue import repeatable
 
 FREE = (
     *("output_dir", "name", "profile", "register"),

@@ -15,21 +15,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from derain import checkpoint, cluster
+from derain import cluster
 from derain.config import Config
-from derain.data.loader import open_all
-from derain.data.manifest import open_prepared
+from derain.data.loading.loader import open_all
+from derain.data.prepared.manifest import open_prepared
 from derain.errors import DerainError, OccupiedError, UsageError
-from derain.pipelines.inputs import check_data, with_data
-from derain.pipelines.resume import claim
-from derain.pipelines.run import Place, read_json, record_inputs, write_json
-from derain.pipelines.train import check_room, wants_gpu
+from derain.pipelines.train.inputs import check_data, with_data
+from derain.pipelines.train.resume import claim
+from derain.pipelines.train.run import Place, read_json, record_inputs, write_json
+from derain.pipelines.train.verb import check_room, wants_gpu
 from derain.tracking import runs, store
 from derain.tracking.runs import RunLog
-from derain.tune import queue, restore, space, supply
+from derain.training import checkpoint
+from derain.tune import restore, space
 from derain.tune.conclude import conclude
 from derain.tune.estimate import estimate
 from derain.tune.journal import JOURNAL, VERSION, Journal, read
+from derain.tune.running import queue, supply
 from derain.tune.space import Trial
 
 log = logging.getLogger(__name__)
@@ -238,7 +240,7 @@ def _warn_of_chance(config: Config, ahead: int) -> None:
     """Say so where TPE ends before it has chosen a point."""
     assert config.sweep is not None
     if config.sweep.search == "tpe":
-        from derain.tune.tpe import drawn_first
+        from derain.tune.search.tpe import drawn_first
 
         chance, samples = drawn_first(config.sweep, ahead), config.sweep.samples or 0
         if chance >= samples:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from derain.data.layouts import Layout
-from derain.data.patterns import Pattern
+from derain.data.sources.layouts import Layout
+from derain.data.sources.patterns import Pattern
 
 SCENES = 3
 RAINS = 2

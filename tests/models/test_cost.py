@@ -5,7 +5,7 @@ from torch import nn
 
 import derain.models as models
 from derain.models.cost import cost
-from derain.models.encoders import build_encoder
+from derain.models.encoders.by_name import build_encoder
 
 
 def test_convolutions_are_counted_by_hand():

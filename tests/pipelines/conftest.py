@@ -33,7 +33,7 @@ def trained(
     tiny: dict[str, Any],
     store: str,  # noqa: ARG001
 ) -> Trained:
-    from derain.pipelines.train import train
+    from derain.pipelines.train.verb import train
 
     tree = {**tiny, "name": "one", "output_dir": str(tmp_path_factory.mktemp("runs"))}
     config = Config.model_validate(tree)

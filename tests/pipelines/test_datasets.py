@@ -6,15 +6,15 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pytest
 
-from derain.data import files
-from derain.data.cache import open_pixels
-from derain.data.catalogue import CATALOGUE
-from derain.data.manifest import MANIFEST, open_prepared
+from derain.data.loading.cache import open_pixels
+from derain.data.prepared.manifest import MANIFEST, open_prepared
+from derain.data.sources.catalogue import CATALOGUE
 from derain.errors import DataError
 from derain.pipelines.datasets import datasets
-from derain.pipelines.prepare import prepare
-from tests.data.faulty_store import BUCKET, FaultyStore
+from derain.pipelines.prepare.verb import prepare
+from derain.storage import files
 from tests.data.miniatures import build
+from tests.storage.faulty_store import BUCKET, FaultyStore
 
 
 def test_every_row_is_told_whole() -> None:

@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import save_file
 
 from derain.config import Config
-from derain.data.cache import TarPixels
-from derain.data.manifest import open_prepared
+from derain.data.loading.cache import TarPixels
+from derain.data.prepared.manifest import open_prepared
 from derain.errors import DataError, UsageError, WeightsError
-from derain.models.perception import RainPerception
+from derain.models.encoders.rain_perception import RainPerception
 from derain.pipelines.density import density
 
 SIZES = {

@@ -9,18 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from derain.data.loader import open_all
-from derain.data.manifest import open_prepared
+from derain.data.loading.loader import open_all
+from derain.data.prepared.manifest import open_prepared
 from derain.errors import DataError, WeightsError
-from derain.metrics import score
-from derain.pipelines.evaluate import (
-    best_and_worst,
-    evaluate,
-    gallery,
-    load_predictor,
-    overall,
-    score_dataset,
-)
+from derain.evaluation.gallery import best_and_worst, gallery
+from derain.evaluation.protocols import score
+from derain.evaluation.scoring import overall, score_dataset
+from derain.pipelines.evaluate import evaluate
+from derain.pipelines.load_model import load_predictor
 from derain.pipelines.register import register
 
 

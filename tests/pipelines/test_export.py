@@ -9,12 +9,13 @@ import torch
 
 from derain.config import Config
 from derain.errors import ConfigError, UsageError, WeightsError
+from derain.inference.predictor import Predictor, load_model_folder, save_model_folder
 from derain.models import build
-from derain.parallel import Rank
-from derain.pipelines.evaluate import evaluate, load_predictor
+from derain.pipelines.evaluate import evaluate
 from derain.pipelines.export import export, import_weights
-from derain.pipelines.run import RESULT, Place, read_json, run_in_this_process
-from derain.predictor import Predictor, load_model_folder, save_model_folder
+from derain.pipelines.load_model import load_predictor
+from derain.pipelines.train.run import RESULT, Place, read_json, run_in_this_process
+from derain.training.process.distributed import Rank
 
 SMALL = {"width": 8, "encoder_blocks": [1, 1], "decoder_blocks": [1, 1], "middle_blocks": 1}
 PLUGIN = """

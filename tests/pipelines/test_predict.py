@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from derain.data.pictures import read_picture
+from derain.data.images.decode import read_picture
 from derain.errors import DataError, OccupiedError
-from derain.exported import export
+from derain.inference.exported import export
 from derain.models import build
-from derain.pipelines.evaluate import load_predictor
+from derain.pipelines.load_model import load_predictor
 from derain.pipelines.predict import predict
 
 

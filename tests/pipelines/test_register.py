@@ -8,7 +8,7 @@ import pytest
 
 from derain.errors import UsageError, WeightsError
 from derain.pipelines.register import register
-from derain.pipelines.run import RESULT
+from derain.pipelines.train.run import RESULT
 from derain.tracking import registry
 
 

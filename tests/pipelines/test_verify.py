@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from derain.data.card import CARD, CROISSANT, card, croissant
-from derain.data.manifest import INDEX, MANIFEST, Manifest, open_prepared, write_index
-from derain.data.manifest import write_manifest as write
-from derain.data.pairs import Pair
-from derain.data.shards import write_shard
-from derain.data.sources import find
+from derain.data.prepared.card import CARD, CROISSANT, card, croissant
+from derain.data.prepared.manifest import INDEX, MANIFEST, Manifest, open_prepared, write_index
+from derain.data.prepared.manifest import write_manifest as write
+from derain.data.prepared.shards import write_shard
+from derain.data.sources.discover import find
+from derain.data.sources.pairs import Pair
 from derain.errors import DataError
 from derain.pipelines.verify import verify
 from tests.conftest import PairedFolder, scene_folder

@@ -9,11 +9,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from derain.data.manifest import MANIFEST
-from derain.pipelines.prepare import prepare
+from derain.data.prepared.manifest import MANIFEST
+from derain.pipelines.prepare.verb import prepare
 from derain.pipelines.verify import verify
 from tests.conftest import scene_folder
-from tests.pipelines.test_prepare_kills import SHARDS, digests, killed, started
+from tests.pipelines.prepare.test_prepare_kills import SHARDS, digests, killed, started
 
 KILLS = 20
 

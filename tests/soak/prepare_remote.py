@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from derain.data import files
-from derain.data.cache import open_pixels
-from derain.data.manifest import INDEX, MANIFEST, open_prepared
-from derain.pipelines.prepare import prepare
+from derain.data.loading.cache import open_pixels
+from derain.data.prepared.manifest import INDEX, MANIFEST, open_prepared
+from derain.pipelines.prepare.verb import prepare
 from derain.pipelines.verify import verify
+from derain.storage import files
 from tests.conftest import PairedFolder
-from tests.data.faulty_store import BUCKET, FaultyStore, faulty, faulty_store
-from tests.data.gcs_server import gcs_server
+from tests.storage.faulty_store import BUCKET, FaultyStore, faulty, faulty_store
+from tests.storage.gcs_server import gcs_server
 
 PAIRS = 8
 

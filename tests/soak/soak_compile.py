@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from derain.building import build_network
 from derain.config import Config
+from derain.training.factory import build_network
 from tests.tiny import assert_close, config, run, without_noise
 
 STEPS, STOP = 12, 5

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from derain import checkpoint
-from derain.data.manifest import MANIFEST
+from derain.data.prepared.manifest import MANIFEST
 from derain.errors import DerainError, StorageError
-from derain.pipelines.prepare import prepare
+from derain.pipelines.prepare.verb import prepare
 from derain.pipelines.verify import verify
+from derain.training import checkpoint
 from tests.conftest import scene_folder
 from tests.soak.soak_kills import config, train
 from tests.soak.stack import needs_root

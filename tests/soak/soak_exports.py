@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from derain.exported import SUFFIXES, export, load_exported
+from derain.inference.exported import SUFFIXES, export, load_exported
 from derain.models import build, trained_parameters
-from tests.test_exported import NETWORKS, TOLERANCE, network
+from tests.inference.test_exported import NETWORKS, TOLERANCE, network
 
 SMALL: dict[str, dict[str, Any]] = {
     **NETWORKS,

@@ -15,16 +15,16 @@ import numpy as np
 import pytest
 import torch
 
-from derain import checkpoint
-from derain.building import build_network, loss_of
 from derain.config import Config
-from derain.data.feed import feed
-from derain.data.loader import Loader
-from derain.data.order import Recipe
-from derain.ledger import LEDGER
-from derain.loop import Run, follow
-from derain.parallel import Rank
-from derain.trainer import Trainer
+from derain.data.loading.loader import Loader
+from derain.data.loading.order import Recipe
+from derain.data.loading.prefetch import feed
+from derain.training import checkpoint
+from derain.training.factory import build_network, loss_of
+from derain.training.ledger import LEDGER
+from derain.training.loop import Run, follow
+from derain.training.process.distributed import Rank
+from derain.training.trainer import Trainer
 
 SAMPLES, EPOCHS, BATCH = 997, 3, 4
 KILLS = {0: 34, 1: 33, 2: 33}

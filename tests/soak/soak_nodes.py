@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from derain import checkpoint
+from derain.training import checkpoint
 from tests.soak.stack import (
     BIN,
     assert_nothing_lost,

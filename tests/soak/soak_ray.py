@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.pipelines.test_train import children
+from tests.pipelines.train.test_train import children
 from tests.soak.stack import (
     assert_nothing_lost,
     driver,

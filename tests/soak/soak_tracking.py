@@ -16,8 +16,8 @@ from pathlib import Path
 import yaml
 from mlflow import MlflowClient
 
-from derain.pipelines.progress import read_figures
-from derain.pipelines.run import IDENTITY, read_json
+from derain.pipelines.train.progress import read_figures
+from derain.pipelines.train.run import IDENTITY, read_json
 from tests.soak.stack import BIN, driver, result_of, step_of, wait_for, written_config
 
 AWAY_S = 60.0

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import ray
 
-from derain.pipelines.prepare import prepare
+from derain.pipelines.prepare.verb import prepare
 from tests.conftest import scene_folder
-from tests.pipelines.test_prepare_kills import SHARDS, digests
+from tests.pipelines.prepare.test_prepare_kills import SHARDS, digests
 
 
 @pytest.mark.parametrize("once", [False, True], ids=["each", "clean_once"])

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from derain.ledger import LEDGER
+from derain.training.ledger import LEDGER
 
 BIN = Path(sys.executable).parent
 PAIRS = 97

@@ -9,8 +9,8 @@ import numpy as np
 
 from derain.config import Config
 from derain.tune.journal import Event
-from derain.tune.queue import described, restored
-from derain.tune.search import Outcome, Segment
+from derain.tune.running.queue import described, restored
+from derain.tune.search.segments import Outcome, Segment
 
 LR = {"train.lr": {"loguniform": [1e-5, 1e-1]}}
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from derain import checkpoint
 from derain.config import Config
 from derain.errors import UsageError
-from derain.pipelines.run import write_json
+from derain.pipelines.train.run import write_json
+from derain.training import checkpoint
 from derain.tune.journal import JOURNAL, Journal, read
 from derain.tune.restore import config_to_resume, is_whole
 from derain.tune.sweep import SWEEP, describe_resumed, resume, sweep

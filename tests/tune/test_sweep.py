@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from derain import checkpoint, cluster
+from derain import cluster
 from derain.config import Config, load_config
 from derain.errors import DerainError, OccupiedError
 from derain.tracking import registry, store
+from derain.training import checkpoint
 from derain.tune import journal
 from derain.tune.sweep import describe, sweep
 

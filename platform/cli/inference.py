@@ -1,0 +1,70 @@
+"""A trained network in use: predict, export, import."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from derain.cli.options import Device, Json, Stride, Trust
+from derain.cli.output import Results
+from derain.errors import UsageError
+
+
+def predict(
+    model: Annotated[str, typer.Argument(help="models:/NAME@alias or a checkpoint folder")],
+    inputs: Annotated[list[Path], typer.Argument(help="Pictures or folders of them.")],
+    out: Annotated[Path, typer.Option(help="Where the clean pictures go.")],
+    device: Device = "auto",
+    trust: Trust = False,
+    stride: Stride = None,
+    as_json: Json = False,
+) -> None:
+    """Derain pictures."""
+    results = Results(as_json)
+    from derain.pipelines.predict import predict
+
+    written = predict(model, inputs, out, device=device, trust=trust, stride=stride)
+    results.show({"pictures": written}, "\n".join(written))
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="models:/NAME@alias or a checkpoint folder")],
+    out: Path,
+    format: Annotated[str, typer.Option(help="onnx, torch-export or folder")] = "folder",
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels; else any size.")] = None,
+    trust: Trust = False,
+    as_json: Json = False,
+) -> None:
+    """Write a model for other tools: ONNX, torch.export, or a plain model folder."""
+    results = Results(as_json)
+    from derain.pipelines.export import export
+
+    written = export(model, out, format, size_px=_height_width(size), trust=trust)
+    results.show({"written": str(written), "format": format}, str(written))
+
+
+def import_(
+    weights: Annotated[Path, typer.Argument(help=".safetensors, .pt or .pth, as published")],
+    out: Annotated[Path, typer.Argument(help="The model folder to make.")],
+    network: Annotated[str | None, typer.Option(help="Else recognised by its content.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="OPTION=VALUE", help="Of the network.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Make published weights a model folder, to evaluate, predict with and export."""
+    results = Results(as_json)
+    from derain.config import parse_overrides
+    from derain.pipelines.export import import_weights
+
+    folder, what = import_weights(weights, out, network, parse_overrides(overrides or ()))
+    results.show({"folder": str(folder), "weights": what}, f"{what} in {folder}")
+
+
+def _height_width(size: str | None) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    width, _, height = size.partition("x")
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise UsageError(f"--size {size}: expected WIDTHxHEIGHT, for example 256x192.")
+    return int(height), int(width)

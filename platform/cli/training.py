@@ -1,0 +1,76 @@
+"""train and sweep."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from derain.cli import output
+from derain.cli.options import ConfigFile, DryRun, Json, Profile, Set
+from derain.cli.output import Results
+from derain.errors import ConfigError, UsageError
+
+
+def train(
+    config: ConfigFile,
+    profile: Profile = None,
+    overrides: Set = None,
+    resume: Annotated[str | None, typer.Option(help="Continue this run.")] = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Train one network."""
+    results = Results(as_json)
+    from derain.config import load_config, parse_overrides
+
+    loaded = load_config(config, profile=profile, overrides=overrides or ())
+    if resume is not None:
+        from derain.pipelines.train.resume import config_to_resume
+
+        loaded = config_to_resume(loaded, resume, parse_overrides(overrides or ()))
+    if dry_run:
+        from derain.training.factory import describe
+
+        planned = describe(loaded)
+        results.show(planned, output.network_summary(planned["network"]) + loaded.to_yaml())
+        return
+    from derain.pipelines.train import verb as train
+
+    result = train.train(loaded) if resume is None else train.resume(loaded)
+    results.show(result, output.run_summary(result))
+
+
+def sweep(
+    config: Annotated[Path | None, typer.Argument(help="Not needed with --resume.")] = None,
+    profile: Profile = None,
+    overrides: Set = None,
+    resume: Annotated[str | None, typer.Option(help="Continue this sweep.")] = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Train every trial of a search space, rank them, register the best."""
+    results = Results(as_json)
+    from derain.config import Config, load_config, parse_overrides
+
+    loaded = load_config(config, profile=profile, overrides=overrides or ()) if config else None
+    if loaded and loaded.sweep is None:
+        raise ConfigError(f"{config}: has no `sweep` section; use `derainctl train`.")
+    from derain.tune import sweep
+    from derain.tune.report import report
+
+    if resume is not None:
+        if profile and loaded is None:
+            raise UsageError("--profile is one of a config file: give that file as well.")
+        given = parse_overrides(overrides or ())
+        output_dir = loaded.output_dir if loaded else given.get("output_dir", "runs")
+        do = sweep.describe_resumed if dry_run else sweep.resume
+        result = do(resume, loaded, output_dir, given)
+    elif loaded is None:
+        raise UsageError("Give a config file such as configs/ldfps.yaml, or --resume NAME.")
+    else:
+        result = sweep.describe(loaded) if dry_run else sweep.sweep(loaded)
+    if dry_run:
+        resolved = Config.model_validate(result["config"]).to_yaml()
+        results.show(result, output.plan_summary(result, resolved))
+        return
+    results.show(result, report.summary(result["report"]) + output.next_steps(result))

@@ -1,0 +1,1 @@
+"""One image file: what its header says, its pixels as RGB uint8, its perceptual hash."""

@@ -1,0 +1,192 @@
+"""What a prepared dataset tells other tools: Croissant metadata and a dataset card.
+
+<folder>/croissant.json   ML Commons Croissant 1.0
+<folder>/README.md        a card with the front matter that the Hugging Face Hub reads
+
+Both follow from the manifest alone, so that they have the same bytes every time.
+"""
+
+import json
+from typing import Any
+
+import yaml
+
+from derain.data.prepared.manifest import INDEX, INDEX_SCHEMA, MANIFEST, Manifest
+from derain.data.sources.catalogue import CATALOGUE
+from derain.data.sources.layouts import Dataset
+
+CROISSANT = "croissant.json"
+CARD = "README.md"
+
+_LICENCES = {"BSD-3-Clause": ("bsd-3-clause", "https://spdx.org/licenses/BSD-3-Clause")}
+"""The Hub's name and the address of each licence of the catalogue; of the others there is none."""
+
+_TYPES = {"string": "sc:Text", "int64": "sc:Integer", "int32": "sc:Integer"}
+
+_CONTEXT = {
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    "citeAs": "cr:citeAs",
+    "column": "cr:column",
+    "conformsTo": "dct:conformsTo",
+    "cr": "http://mlcommons.org/croissant/",
+    "data": {"@id": "cr:data", "@type": "@json"},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "dct": "http://purl.org/dc/terms/",
+    "extract": "cr:extract",
+    "field": "cr:field",
+    "fileObject": "cr:fileObject",
+    "fileProperty": "cr:fileProperty",
+    "fileSet": "cr:fileSet",
+    "format": "cr:format",
+    "includes": "cr:includes",
+    "isLiveDataset": "cr:isLiveDataset",
+    "jsonPath": "cr:jsonPath",
+    "key": "cr:key",
+    "md5": "cr:md5",
+    "parentField": "cr:parentField",
+    "path": "cr:path",
+    "recordSet": "cr:recordSet",
+    "references": "cr:references",
+    "regex": "cr:regex",
+    "repeated": "cr:repeated",
+    "replace": "cr:replace",
+    "sc": "https://schema.org/",
+    "separator": "cr:separator",
+    "source": "cr:source",
+    "subField": "cr:subField",
+    "transform": "cr:transform",
+}
+"""The context that Croissant 1.0 prescribes."""
+
+
+def croissant(manifest: Manifest) -> str:
+    """The content of croissant.json: the shards, the index, and a record a sample."""
+    row = CATALOGUE[manifest.dataset]
+    tree: dict[str, Any] = {
+        "@context": _CONTEXT,
+        "@type": "sc:Dataset",
+        "conformsTo": "http://mlcommons.org/croissant/1.0",
+        "name": f"{manifest.dataset}-{manifest.split}",
+        "description": _about(row, manifest),
+        "version": "1.0.0",
+        "identifier": manifest.sha256(),
+        "distribution": [_index_file(manifest), _shard_files()],
+        "recordSet": [_records()],
+    }
+    if row.where.startswith("http"):
+        tree["url"] = row.where.split()[0]
+    if row.terms in _LICENCES:
+        tree["license"] = _LICENCES[row.terms][1]
+    return json.dumps(tree, indent=2, sort_keys=True) + "\n"
+
+
+def card(manifest: Manifest) -> str:
+    """The content of README.md."""
+    row = CATALOGUE[manifest.dataset]
+    head = yaml.safe_dump(_front_matter(row, manifest), sort_keys=True)
+    notes = [f"- {note}" for note in manifest.notes]
+    if manifest.quarantined:
+        notes.append(
+            f"- {len(manifest.quarantined)} source pictures were left out: see {MANIFEST}."
+        )
+    lines = [
+        f"---\n{head}---\n",
+        f"# {row.title}, {manifest.split}\n",
+        f"{_about(row, manifest)}\n",
+        f"- published at {row.where}; licence: {row.terms}",
+        f"- source layout: `{manifest.settings.get('layout', '')}`",
+        f"- identity (sha256 of {MANIFEST}): {manifest.sha256()}",
+        *notes,
+        f"\nStandard WebDataset shards: {_members(manifest)}. `{INDEX}` has a row a pair, with the "
+        f"place and the sha256 of each member. `{CROISSANT}` describes both.\n",
+        "```python\n"
+        f'webdataset.WebDataset("shard-{{000000..{len(manifest.shards) - 1:06d}}}.tar")\n'
+        'datasets.load_dataset("webdataset", data_files="shard-*.tar")\n'
+        'ray.data.read_webdataset("shard-*.tar")\n```',
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _members(manifest: Manifest) -> str:
+    if "clean_once" in manifest.settings:
+        return (
+            "a sample is a clean picture `<key>.clean.<ext>` with all its rainy ones "
+            "`<key>.rain-01.<ext>`, `<key>.rain-02.<ext>` and so on, and `<key>.json`"
+        )
+    return "`<key>.rain.<ext>`, `<key>.clean.<ext>` where there is a clean picture, `<key>.json`"
+
+
+def _about(row: Dataset, manifest: Manifest) -> str:
+    what = f"{row.about[0].upper()}{row.about[1:]}."
+    return f"{what} {manifest.pairs:,} samples of the split {manifest.split}, for image deraining."
+
+
+def _front_matter(row: Dataset, manifest: Manifest) -> dict[str, Any]:
+    tree: dict[str, Any] = {
+        "pretty_name": row.title,
+        "tags": ["deraining", "webdataset"],
+        "task_categories": ["image-to-image"],
+        "size_categories": [_size(manifest.pairs)],
+        "configs": [
+            {
+                "config_name": "default",
+                "data_files": [{"split": manifest.split, "path": "shard-*.tar"}],
+            }
+        ],
+    }
+    known = _LICENCES.get(row.terms)
+    return tree | ({"license": known[0]} if known else {"license": "unknown"})
+
+
+def _size(pairs: int) -> str:
+    """The Hub's word for how many samples there are."""
+    words = ("1K", "10K", "100K", "1M", "10M", "100M", "1B")
+    at = next((at for at in range(len(words)) if pairs < 10 ** (at + 3)), len(words))
+    if at == 0:
+        return f"n<{words[0]}"
+    return f"{words[at - 1]}<n<{words[at]}" if at < len(words) else f"n>{words[-1]}"
+
+
+def _index_file(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "@type": "cr:FileObject",
+        "@id": "index",
+        "name": "index",
+        "description": "One row a sample: where its members are, and their sha256.",
+        "contentUrl": INDEX,
+        "encodingFormat": "application/x-parquet",
+        "sha256": manifest.index_sha256,
+    }
+
+
+def _shard_files() -> dict[str, Any]:
+    return {
+        "@type": "cr:FileSet",
+        "@id": "shards",
+        "name": "shards",
+        "description": "WebDataset shards; the index has the sha256 of each member.",
+        "encodingFormat": "application/x-tar",
+        "includes": "shard-*.tar",
+    }
+
+
+def _records() -> dict[str, Any]:
+    fields = [
+        {
+            "@type": "cr:Field",
+            "@id": f"samples/{column.name}",
+            "name": column.name,
+            "dataType": _TYPES[str(column.type)],
+            "source": {"fileObject": {"@id": "index"}, "extract": {"column": column.name}},
+        }
+        for column in INDEX_SCHEMA
+    ]
+    key = {"@id": "samples/key"}
+    return {
+        "@type": "cr:RecordSet",
+        "@id": "samples",
+        "name": "samples",
+        "key": key,
+        "field": fields,
+    }

@@ -1,0 +1,1 @@
+"""Datasets as they are published: known layouts, and which files form a pair."""

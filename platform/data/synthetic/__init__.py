@@ -1,0 +1,1 @@
+"""Rain rendered on clean photographs, twelve of which ship with the package."""

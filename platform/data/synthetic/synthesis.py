@@ -1,0 +1,189 @@
+"""Pairs of rendered rain as a paired folder: which photograph, which density, which square."""
+
+import json
+import math
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from jaxtyping import UInt8
+
+from derain.data.images.decode import encode_png, is_picture, read_picture
+from derain.data.synthetic.rain import DENSITIES, Density, render
+from derain.errors import DataError, OccupiedError, UsageError
+
+Part = Literal["all", "train", "held_out"]
+
+HELD_OUT_EVERY = 4
+"""Every fourth photograph, in name order, is held out from training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SynthesisSummary:
+    """What `synthesize` wrote."""
+
+    folder: Path
+    pairs: int
+    scenes: tuple[str, ...]
+    """Stems of the photographs that were used."""
+    densities: dict[str, int]
+    """Pairs of each density."""
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One pair of a synthesis."""
+
+    index: int
+    photograph: Path
+    density: Density
+    entropy: tuple[int, int]
+
+    @property
+    def name(self) -> str:
+        return f"{self.index:06d}-{self.photograph.stem}.png"
+
+
+def bundled_photographs() -> Path:
+    """The folder of clean photographs that the package brings, with its LICENCES.md."""
+    return Path(str(files("derain.data.synthetic"))) / "photographs"
+
+
+def synthesize(
+    clean_dir: Path | None,
+    out: Path,
+    *,
+    count: int,
+    seed: int,
+    density: Density | Literal["mixed"],
+    size_px: int | None = None,
+    part: Part = "all",
+) -> SynthesisSummary:
+    """Write `count` pairs to `out/rain`, `out/clean` and `out/labels.json`.
+
+    The photographs of `clean_dir` (the bundled ones without it) are used in turn, in name order;
+    `mixed` cycles the densities. With `size_px` a random square of that size is cut out first. What
+    is drawn for pair `i` comes from (seed, i), so a larger count adds pairs and changes none.
+    `train` and `held_out` share no photograph. `out` appears complete or not at all.
+
+    Raises OccupiedError when `out` holds something, DataError for photographs that are missing,
+    damaged or smaller than `size_px`, UsageError for other values that cannot be worked with.
+    """
+    _check(count, seed, density, size_px, part)
+    out = out.resolve()
+    _refuse_occupied(out)
+    photographs = _part(_photographs(clean_dir or bundled_photographs()), part)
+    tasks = [_task(index, photographs, density, seed) for index in range(count)]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
+        staged = Path(temporary) / "pairs"
+        _write(tasks, staged, size_px)
+        staged.rename(out)
+    return SynthesisSummary(
+        folder=out,
+        pairs=count,
+        scenes=tuple(sorted({task.photograph.stem for task in tasks})),
+        densities=dict(Counter(task.density for task in tasks)),
+    )
+
+
+def _check(count: int, seed: int, density: str, size_px: int | None, part: str) -> None:
+    if count < 1:
+        raise UsageError(f"A count of at least 1 is needed, found {count}.")
+    if seed < 0:
+        raise UsageError(f"A seed of at least 0 is needed, found {seed}.")
+    if size_px is not None and size_px < 1:
+        raise UsageError(f"A crop of at least 1 px is needed, found {size_px}.")
+    if density not in (*DENSITIES, "mixed"):
+        raise UsageError(f"Density is one of {', '.join(DENSITIES)}, mixed; found {density!r}.")
+    if part not in get_args(Part):
+        raise UsageError(f"Part is one of {', '.join(get_args(Part))}; found {part!r}.")
+
+
+def _refuse_occupied(out: Path) -> None:
+    if out.is_dir():
+        found = sorted(path.name for path in out.iterdir())
+        if not found:
+            return
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        what = f"holds {', '.join(found[:3])}{more}"
+    elif out.exists():
+        what = "is a file"
+    else:
+        return
+    raise OccupiedError(f"{out} {what}; nothing was written. Name a new folder, or empty this one.")
+
+
+def _photographs(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder; expected one with clean photographs.")
+    found = sorted(path for path in folder.iterdir() if is_picture(path))
+    if not found:
+        raise DataError(f"{folder} holds no picture (PNG, JPEG, BMP, WebP or TIFF).")
+    return found
+
+
+def _part(photographs: Sequence[Path], part: Part) -> list[Path]:
+    if part == "all":
+        return list(photographs)
+    held_out = list(photographs[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY])
+    if not held_out:
+        raise DataError(
+            f"{photographs[0].parent} holds {len(photographs)} pictures; one of every "
+            f"{HELD_OUT_EVERY} is held out, so at least {HELD_OUT_EVERY} are needed for parts."
+        )
+    return held_out if part == "held_out" else sorted(set(photographs) - set(held_out))
+
+
+def _task(index: int, photographs: Sequence[Path], density: str, seed: int) -> _Task:
+    """Photographs and densities in turn, shifted so that every one of them meets every other."""
+    shift = index // math.lcm(len(photographs), len(DENSITIES))
+    turn = index + shift if density == "mixed" else DENSITIES.index(density)
+    photograph = photographs[index % len(photographs)]
+    return _Task(index, photograph, DENSITIES[turn % len(DENSITIES)], (seed, index))
+
+
+def _write(tasks: Sequence[_Task], folder: Path, size_px: int | None) -> None:
+    for name in ("rain", "clean"):
+        (folder / name).mkdir(parents=True)
+    labels = {task.name: _write_pair(task, folder, size_px) for task in tasks}
+    text = json.dumps(labels, indent=1, ensure_ascii=False) + "\n"
+    (folder / "labels.json").write_text(text, encoding="utf-8")
+
+
+def _write_pair(task: _Task, folder: Path, size_px: int | None) -> dict[str, str | int | float]:
+    """Write one pair; returns its labels."""
+    sequence = np.random.SeedSequence(task.entropy)
+    seed = int(sequence.generate_state(1)[0])
+    rng = np.random.Generator(np.random.PCG64(sequence))
+    clean = _cropped(read_picture(task.photograph), size_px, rng, task.photograph)
+    rendering = render(clean, task.density, seed)
+    (folder / "rain" / task.name).write_bytes(encode_png(rendering.rain))
+    (folder / "clean" / task.name).write_bytes(encode_png(clean))
+    return {
+        "density": rendering.density,
+        "label": rendering.label,
+        "scene": task.photograph.stem,
+        "seed": seed,
+        "angle_deg": round(rendering.angle_deg, 3),
+    }
+
+
+def _cropped(
+    clean: UInt8[np.ndarray, "height width 3"],
+    size_px: int | None,
+    rng: np.random.Generator,
+    photograph: Path,
+) -> UInt8[np.ndarray, "rows columns 3"]:
+    if size_px is None:
+        return clean
+    height, width, _ = clean.shape
+    if min(height, width) < size_px:
+        raise DataError(f"{photograph}: {width} x {height} px, too small for {size_px} px crops.")
+    top, left = (int(rng.integers(size - size_px + 1)) for size in (height, width))
+    return np.ascontiguousarray(clean[top : top + size_px, left : left + size_px])

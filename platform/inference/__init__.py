@@ -1,0 +1,1 @@
+"""Using a trained network: images of any size, model folders, exported files."""

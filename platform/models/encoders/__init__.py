@@ -1,0 +1,1 @@
+"""Frozen encoders that were trained elsewhere: CLIP, ImageNet, rain perception."""

@@ -1,0 +1,216 @@
+"""How well each of some prompts describes the rain in a picture, by CLIP, frozen."""
+
+import contextlib
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from derain.models.encoders.clip import CLIP_MEAN, CLIP_STD, randomise_transformer, read_clip
+from derain.models.fingerprints import digest
+from derain.models.weights import load_strictly
+
+Similarity = Literal["cosine", "dot"]
+
+INPUT_PX = 224
+"""Side of the square that CLIP looks at."""
+
+PROMPTS: dict[str, tuple[str, ...]] = {
+    "intensity3": (
+        "a photo with light rain",
+        "a photo with moderate rain",
+        "a photo with heavy rain",
+    ),
+    "intensity3_bare": ("light rain", "moderate rain", "heavy rain"),
+    "pattern4": (
+        "a photo with light rain streaks",
+        "a photo with heavy rain streaks",
+        "a photo with slanted rain streaks",
+        "a photo with raindrops on glass",
+    ),
+}
+"""Sets of prompts. The paper's wording is not stated; "intensity3_bare" is FCLIP-UNet's Table 1."""
+
+
+class RainPerception(nn.Module):
+    """Scores s of n prompts P for a picture I, by the two towers of CLIP-ViT-B/32:
+
+        v = picture tower(I), t_i = text tower(P_i)     both of length 1 with similarity="cosine"
+        s_i = exp(tau v.t_i) / sum_j exp(tau v.t_j)     tau = `temperature`
+
+    The picture goes the way of CLIP's own preprocessing: the shorter side to 224 px (bicubic,
+    antialiased), the square in its middle, mean and standard deviation. (That of CLIP also rounds
+    to 8 bits after resizing; this one does not.) Everything runs in float32, without gradient,
+    also under autocast and where cuDNN would take TF32, so that CPU and GPU give the same label.
+
+    The prompts are encoded once; then only the picture tower stays, and their n vectors as the
+    buffer `text`. `told` is the sha256 of what these are computed from, text tower and tokens, and
+    stands for them in the fingerprint: CPUs of other kinds compute another last bit. `reading`
+    holds the two options (1 for cosine, 0 for dot; the temperature). So the state dict, and with it
+    the fingerprint, is all that a score depends on.
+
+    `weights`: "random" (made from `seed`, for tests and demos; it does not see rain), a tag in
+    `clip.TAGS` (downloaded by open_clip), or the path of a .safetensors or state dict .pt file of a
+    whole CLIP with open_clip's names and QuickGELU, as OpenAI's. The sizes are CLIP-ViT-B/32's
+    and are to be changed with "random" only.
+
+    Differs from the paper in similarity="cosine" and tau = 100, which is what CLIP was trained
+    for; s is given there without either (similarity="dot", temperature=1). Without the norms a
+    long prompt with a long vector could draw all pictures.
+
+    Source: Guan & Yoshie, CLIP-RPN, arXiv 2506.01366; Radford et al., ICML 2021.
+
+    Raises FileNotFoundError where weights cannot be had, ValueError where they do not fit.
+    """
+
+    computed = ("text",)
+
+    mean: Tensor
+    std: Tensor
+    text: Tensor
+    told: Tensor
+    reading: Tensor
+
+    def __init__(
+        self,
+        weights: str,
+        prompts: Sequence[str] = PROMPTS["intensity3"],
+        *,
+        similarity: Similarity = "cosine",
+        temperature: float = 100.0,
+        dim: int = 512,
+        width: int = 768,
+        layers: int = 12,
+        text_width: int = 512,
+        text_layers: int = 12,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if similarity not in ("cosine", "dot"):
+            raise ValueError(f"similarity is cosine or dot, got {similarity!r}")
+        if not prompts or not temperature > 0:
+            raise ValueError(f"Expected prompts and temperature > 0, got {prompts}, {temperature}")
+        self.similarity = similarity
+        self.temperature = temperature
+        clip = _clip(dim, width, layers, text_width, text_layers)
+        _fill(clip, weights, seed)
+        self.visual: nn.Module = clip.visual
+        tokens = _tokens(prompts)
+        self.register_buffer("text", _encode(clip, tokens))
+        self.register_buffer("told", _identity(clip, tokens))
+        self.register_buffer("reading", torch.tensor([similarity == "cosine", temperature]))
+        self.register_buffer("mean", torch.tensor(CLIP_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(CLIP_STD).view(3, 1, 1), persistent=False)
+        self.requires_grad_(False)
+        self.train()
+
+    def train(self, mode: bool = True) -> "RainPerception":  # noqa: ARG002
+        """Stay in evaluation mode."""
+        super().train(False)
+        return self
+
+    @torch.no_grad()
+    def forward(self, x: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch prompts"]:
+        """NCHW RGB in [0, 1], whole pictures of any size -> scores that sum to 1."""
+        with torch.autocast(x.device.type, enabled=False), _without_tf32():
+            seen = self.visual((clip_square(x.float()) - self.mean) / self.std)
+            text = self.text
+            if self.similarity == "cosine":
+                seen, text = F.normalize(seen, dim=-1), F.normalize(text, dim=-1)
+            return torch.softmax(self.temperature * seen @ text.T, dim=-1)
+
+
+@contextlib.contextmanager
+def _without_tf32() -> Iterator[None]:
+    """cuDNN's convolutions with all bits of float32; by default it rounds to 10 of 23 on CUDA.
+
+    Matrix products are not rounded unless the process asks for it.
+    """
+    allowed = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = allowed
+
+
+def clip_square(x: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 224 224"]:
+    """The shorter side to 224 px, bicubic, then the square in the middle; in [0, 1]."""
+    height, width = x.shape[-2:]
+    shorter = min(height, width)
+    size = (int(INPUT_PX * height / shorter), int(INPUT_PX * width / shorter))
+    if size != (height, width):
+        x = F.interpolate(x, size, mode="bicubic", align_corners=False, antialias=True)
+    top, left = round((size[0] - INPUT_PX) / 2), round((size[1] - INPUT_PX) / 2)
+    return x[..., top : top + INPUT_PX, left : left + INPUT_PX].clamp(0, 1)
+
+
+def zero_shot_counts(
+    perception: RainPerception,
+    pictures: Iterable[tuple[Float[Tensor, "_batch 3 _height _width"], Int64[Tensor, " _batch"]]],
+    classes: int,
+) -> Int64[Tensor, "classes prompts"]:
+    """How many pictures of each true class each prompt wins, as FCLIP-UNet's Table 1 counts.
+
+    `pictures` gives batches of whole pictures (NCHW RGB in [0, 1]) with their true class in
+    [0, classes). Row: the truth, column: the prompt with the highest score.
+    """
+    prompts = perception.text.shape[0]
+    counts = torch.zeros(classes * prompts, dtype=torch.int64)
+    for batch, truth in pictures:
+        found = perception(batch).argmax(dim=-1).cpu()
+        counts += torch.bincount(truth.cpu() * prompts + found, minlength=classes * prompts)
+    return counts.view(classes, prompts)
+
+
+def _clip(dim: int, width: int, layers: int, text_width: int, text_layers: int) -> Any:
+    """open_clip's CLIP (without types), patches of 32 px, on the meta device: no values."""
+    from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg  # seconds to import
+
+    head = min(64, width)
+    vision = CLIPVisionCfg(
+        layers=layers, width=width, head_width=head, patch_size=32, image_size=INPUT_PX
+    )
+    text = CLIPTextCfg(width=text_width, heads=max(1, text_width // 64), layers=text_layers)
+    with torch.device("meta"):
+        return CLIP(dim, vision, text, quick_gelu=True)
+
+
+def _fill(clip: Any, weights: str, seed: int) -> None:
+    if weights == "random":
+        clip.to_empty(device="cpu")
+        randomise_transformer(clip, torch.Generator().manual_seed(seed))
+    else:
+        tensors, path = read_clip("ViT-B-32", weights)
+        load_strictly(clip, _without_sizes(tensors), path)
+    # no state dict holds the causal mask, so it is still empty
+    mask = torch.full((clip.context_length, clip.context_length), -math.inf).triu_(1)
+    clip.register_buffer("attn_mask", mask, persistent=False)
+
+
+def _without_sizes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """OpenAI's own state dict keeps three sizes as tensors."""
+    sizes = ("input_resolution", "context_length", "vocab_size")
+    return {name: tensor for name, tensor in tensors.items() if name not in sizes}
+
+
+def _tokens(prompts: Sequence[str]) -> Int64[Tensor, "prompts length"]:
+    from open_clip.tokenizer import SimpleTokenizer
+
+    return SimpleTokenizer()(list(prompts))
+
+
+@torch.no_grad()
+def _encode(clip: Any, tokens: Int64[Tensor, "prompts length"]) -> Float[Tensor, "prompts dim"]:
+    return clip.eval().encode_text(tokens)
+
+
+def _identity(clip: Any, tokens: Int64[Tensor, "prompts length"]) -> UInt8[Tensor, " 32"]:
+    """sha256 of the text tower and of what it reads."""
+    state = clip.state_dict()
+    tower = {name: state[name] for name in state if not name.startswith("visual.")}
+    return torch.frombuffer(bytearray(digest({**tower, "tokens": tokens})), dtype=torch.uint8)

@@ -1,0 +1,1 @@
+"""`derainctl prepare`: a published dataset into shards, index and manifest."""

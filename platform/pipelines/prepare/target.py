@@ -1,0 +1,119 @@
+"""What may be in the folder that `prepare` writes to: nothing, its own beginning, or its result."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+
+from derain.data.prepared.card import CARD, CROISSANT
+from derain.data.prepared.manifest import INDEX, MANIFEST, Manifest, open_prepared
+from derain.data.prepared.reading import read_pair
+from derain.data.sources.pairs import Pair
+from derain.errors import DataError, OccupiedError
+from derain.pipelines.prepare.parts import PARTS
+from derain.pipelines.prepare.plan import Plan
+from derain.storage import files
+
+
+def refuse_foreign(out: Path) -> None:
+    """Raise OccupiedError for a folder with something in it that `prepare` did not write."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise OccupiedError(f"{out}: a file. Choose a new folder.")
+    names = {path.name for path in out.iterdir()}
+    names -= {CARD} if CROISSANT in names else set()  # a README alone is somebody's own
+    if not names & {PARTS, MANIFEST} and not all(map(_is_ours, names)):
+        raise OccupiedError(f"{out}: not empty and not a prepared dataset. Choose a new folder.")
+
+
+def _is_ours(name: str) -> bool:
+    """A file of a prepared dataset that has lost its manifest."""
+    return name in (INDEX, CROISSANT) or bool(re.fullmatch(r"shard-\d{6}\.tar", name))
+
+
+def claim(plan: Plan) -> None:
+    """Make the output folder ours; an interrupted `prepare` of the same plan goes on in it."""
+    note = plan.out / PARTS / "plan"
+    note.parent.mkdir(parents=True, exist_ok=True)
+    begun = note.read_text() if note.is_file() else ""
+    if begun not in ("", plan.identity()):
+        raise OccupiedError(
+            f"{plan.out}: holds the beginning of {_other(_settings(begun), plan)}. "
+            "Choose another folder, or remove this one."
+        )
+    with files.new_file(note) as file:
+        file.write(plan.identity().encode())
+
+
+def _settings(identity: str) -> Mapping[str, Any]:
+    """Of the plan that was begun; nothing where the text is not a plan's identity."""
+    try:
+        return dict(json.loads(identity)["settings"])
+    except (ValueError, KeyError, TypeError):
+        return {}
+
+
+def _other(settings: Mapping[str, Any], plan: Plan) -> str:
+    """What is there, in words that say how it differs from the plan."""
+    if settings == plan.settings:
+        return "other pictures with the same settings"
+    differing = [
+        f"{name} {settings.get(name)} there, {plan.settings.get(name)} here"
+        for name in sorted(settings.keys() | plan.settings.keys())
+        if settings.get(name) != plan.settings.get(name)
+    ]
+    return f"another source or other settings: {'; '.join(differing)}"
+
+
+def finished(plan: Plan, lines: ray.ObjectRef) -> Manifest | None:
+    """The manifest in the output folder, if it is of this very plan."""
+    if not (plan.out / MANIFEST).is_file():
+        return None
+    manifest = open_prepared(plan.out).manifest
+    if (manifest.source_fingerprint, manifest.settings) != (plan.fingerprint, plan.settings):
+        raise OccupiedError(
+            f"{plan.out}: holds a prepared dataset of {_other(manifest.settings, plan)} "
+            f"({manifest.dataset}, {manifest.pairs} pairs). Choose another folder, or remove it."
+        )
+    if plan.newest_ns > (plan.out / MANIFEST).stat().st_mtime_ns:
+        changed = ray.get(ray.remote(_first_change).remote(plan, lines))
+        if changed is not None:
+            raise OccupiedError(
+                f"{plan.out}: was made before {changed} changed. Prepare into another folder, or "
+                "remove this one."
+            )
+    return manifest
+
+
+def _first_change(plan: Plan, lines: np.ndarray) -> str | None:
+    """The files of the first pair that are newer than the dataset and have other bytes in it."""
+    written = (plan.out / MANIFEST).stat().st_mtime_ns
+    known = {row["key"]: row for row in open_prepared(plan.out).index.to_pylist()}
+    for number in range(len(plan)):
+        for pair in plan.pairs_of(lines, number):
+            stats = files.stats(plan.source, pair.files)
+            newer = any(
+                stat is None or max(stat.st_mtime_ns, stat.st_ctime_ns) > written for stat in stats
+            )
+            if newer and _has_changed(pair, plan, known.get(pair.key)):
+                return " or ".join(pair.files)
+    return None
+
+
+def _has_changed(pair: Pair, plan: Plan, row: Mapping[str, Any] | None) -> bool:
+    """True where a pair is not what the dataset has of it; None: it was left out."""
+    try:
+        read = read_pair(pair, plan.source, decode="decode" in plan.settings)
+    except DataError:
+        return row is not None
+    pictures = {"rain": read.rain} | ({"clean": read.clean} if read.clean else {})
+    return row is None or any(
+        row[f"{side}_sha256"] != hashlib.sha256(picture.data).hexdigest()
+        for side, picture in pictures.items()
+    )

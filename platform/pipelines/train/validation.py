@@ -1,0 +1,46 @@
+"""Validation while a run trains: the ranks share the held-out pictures."""
+
+from statistics import fmean
+
+import torch
+from torch import nn
+
+from derain.config import Config
+from derain.data.loading.loader import open_all
+from derain.data.prepared.manifest import open_prepared
+from derain.evaluation.protocols import quantised, score
+from derain.evaluation.scoring import METRICS
+from derain.inference.predictor import Predictor
+from derain.training.process.device import pick_device
+from derain.training.process.distributed import Rank
+
+
+class Validation:
+    """Scores a network on `data.eval` under `eval.protocol`, as the end of the run does."""
+
+    def __init__(self, config: Config, rank: Rank) -> None:
+        self._protocol = config.eval.protocol
+        self._device = pick_device(config.train)
+        self._rank = rank
+        datasets = [open_prepared(folder) for folder in config.data.eval]
+        self._pixels = open_all(datasets, config.data)
+
+    def __call__(self, network: nn.Module) -> dict[str, float]:
+        """The mean of the datasets' means; all ranks must call it and get the same."""
+        predictor = Predictor(network, self._device)
+        means = [self._mean(predictor, number) for number in range(len(self._pixels))]
+        return {name: fmean(mean[name] for mean in means) for name in METRICS}
+
+    def _mean(self, predictor: Predictor, dataset: int) -> dict[str, float]:
+        pixels = self._pixels[dataset]
+        sums = torch.zeros(len(METRICS), dtype=torch.float64)
+        # Every rank predicts equally often, as the weights may be gathered for each picture.
+        for turn in range(-(-len(pixels) // self._rank.world)):
+            picture = turn * self._rank.world + self._rank.number
+            rain, clean = pixels[picture % len(pixels)]
+            derained = quantised(predictor.levels(rain), self._protocol)
+            scores = score(derained, clean, self._protocol)
+            if picture < len(pixels):
+                sums += sums.new_tensor([getattr(scores, name) for name in METRICS])
+        total = self._rank.total(sums.to(self._device)) / len(pixels)
+        return dict(zip(METRICS, total.tolist(), strict=True))

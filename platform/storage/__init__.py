@@ -1,0 +1,1 @@
+"""Files on local disks, s3:// and gs://; where a command may write."""

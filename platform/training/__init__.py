@@ -1,0 +1,1 @@
+"""One run: step, loop, checkpoints, divergence, cohorts. Knows neither Ray nor MLflow."""

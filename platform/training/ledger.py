@@ -1,0 +1,61 @@
+"""ledger.jsonl of a run: which samples each step consumed, one line a step and rank."""
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from derain.training.process.distributed import Rank
+
+LEDGER = "ledger.jsonl"
+
+
+class Ledger:
+    """One rank's hand on the ledger, which tells the surviving lineage only."""
+
+    def __init__(self, run: Path, rank: Rank) -> None:
+        self._path = run / LEDGER
+        self._rank = rank
+        self._handle: int | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def rewind(self, first: int) -> None:
+        """Strike what was done from step `first` on; all ranks must call it."""
+        self._close()
+        self._rank.barrier()  # nobody writes any more
+        if self._rank.leads:
+            keep_before(self._path, first)
+        self._rank.barrier()
+        self._handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+
+    def write(self, step: int, epoch: int, ids: np.ndarray) -> None:
+        """Note the sample ids that this rank consumed in a step (from 0)."""
+        assert self._handle is not None
+        line = {"step": step, "epoch": epoch, "rank": self._rank.number, "ids": ids.tolist()}
+        os.write(self._handle, (json.dumps(line) + "\n").encode())
+
+    def _close(self) -> None:
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+
+def keep_before(path: Path, first: int) -> None:
+    """Keep the lines of the steps before `first` of a JSON-lines file; a torn one goes, too."""
+    kept = []
+    if first and path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+            with contextlib.suppress(ValueError):
+                if json.loads(line)["step"] < first and line.endswith("\n"):
+                    kept.append(line)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(kept), encoding="utf-8")
+    temporary.replace(path)

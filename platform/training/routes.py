@@ -1,0 +1,107 @@
+"""Which expert each training picture goes to: decided on whole pictures, once for a dataset.
+
+A crop enlarged to what CLIP looks at shows wider streaks than its picture, so the route of a crop
+is another one. Routes are kept beside the pixel caches, named by the dataset and all that decides
+them.
+"""
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from derain.data.loading.cache import Pixels, cache_folder, locked
+from derain.data.prepared.manifest import Prepared
+
+log = logging.getLogger(__name__)
+
+BATCH = 16
+"""Pictures of one size that are looked at together."""
+RARE = 0.01
+"""An expert with a smaller share of the pictures learns next to nothing."""
+
+
+def routes_of(
+    network: Any,
+    datasets: Sequence[Prepared],
+    pixels: Sequence[Pixels],
+    folder: str | None,
+    device: torch.device,
+) -> np.ndarray | None:
+    """The expert of every sample, int64 by sample id over all datasets; None for a network whose
+    `route_key` is None or that has none: it decides by itself or has nothing to decide.
+
+    `folder` is that of the pixel caches. Everything is on `device` while pictures are looked at.
+    """
+    key = getattr(network, "route_key", None)
+    if key is None:
+        return None
+    place = cache_folder(folder) / "routes"
+    with locked(place / ".lock"):  # the other processes of this node wait and read
+        parts = [
+            _of_dataset(network, key, dataset, pairs, place, device)
+            for dataset, pairs in zip(datasets, pixels, strict=True)
+        ]
+    routes = np.concatenate(parts)
+    _announce(routes, len(network.experts))
+    return routes
+
+
+def rainy_batches(pixels: Pixels, device: torch.device) -> Iterator[tuple[list[int], Tensor]]:
+    """Whole rainy pictures, NCHW RGB in [0, 1], with their sample numbers: neighbours of one size
+    together, at most `BATCH`."""
+    numbers: list[int] = []
+    held: list[np.ndarray] = []
+    for number in range(len(pixels)):
+        picture = pixels[number][0]
+        if held and (held[0].shape != picture.shape or len(held) == BATCH):
+            yield numbers, _tensor(held, device)
+            numbers, held = [], []
+        numbers.append(number)
+        held.append(np.asarray(picture))
+    yield numbers, _tensor(held, device)
+
+
+def _of_dataset(
+    network: Any,
+    key: str,
+    dataset: Prepared,
+    pixels: Pixels,
+    place: Path,
+    device: torch.device,
+) -> np.ndarray:
+    name = hashlib.sha256(f"{dataset.manifest.sha256()} {key}".encode()).hexdigest()
+    path = place / f"{name}.npy"
+    if path.is_file():
+        return np.load(path, allow_pickle=False)
+    log.info("routes: looking at the %d pictures of %s", len(pixels), dataset.folder)
+    routes = np.empty(len(pixels), np.int64)
+    network.to(device)
+    for numbers, pictures in rainy_batches(pixels, device):
+        routes[numbers] = network.perceive(pictures).cpu().numpy()
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        np.save(file, routes)
+    temporary.replace(path)
+    return routes
+
+
+def _tensor(pictures: Sequence[np.ndarray], device: torch.device) -> Tensor:
+    batch = torch.from_numpy(np.stack(pictures)).to(device)
+    return batch.permute(0, 3, 1, 2).float() / 255
+
+
+def _announce(routes: np.ndarray, experts: int) -> None:
+    counts = np.bincount(routes, minlength=experts)
+    log.info("routes: %s pictures for the experts 0 to %d", counts.tolist(), experts - 1)
+    for expert in np.flatnonzero(counts < RARE * len(routes)):
+        log.warning(
+            "routes: expert %d gets %d of %d pictures and will learn next to nothing; a prompt "
+            "less, or other words, may serve better", expert, counts[expert], len(routes),
+        )  # fmt: skip

@@ -1,0 +1,1 @@
+"""What a sweep found: ranking, paired differences, tables, plots, the HTML page."""

@@ -1,0 +1,149 @@
+"""The tables of a sweep's report: points over seeds, trials, and both as CSV."""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from derain.config import Config
+from derain.tune.report.parameters import label
+
+CANNOT_TELL = "cannot be told apart"
+
+_METRICS = {"psnr_y": ("PSNR-Y (dB)", 3), "ssim_y": ("SSIM-Y", 4)}
+"""A metric's name in a table's header, and its digits."""
+
+Row = Mapping[str, Any]
+Table = list[list[str]]
+"""Rows of cells, header first."""
+
+
+def point_table(config: Config, points: Sequence[Row]) -> Table:
+    """What `compare.standings` found: mean over the seeds, and the best point less each other."""
+    assert config.sweep is not None
+    metric = config.sweep.metric
+    title, digits = _METRICS[metric]
+    table = [["point", "seeds", f"{title}, mean ± sd", "best less this [95 %]", ""]]
+    if config.sweep.reference:
+        table[0] += _published_head(metric)
+    for number, point in enumerate(points):
+        spread = "" if point["sd"] is None else f" ± {point['sd']:.{digits}f}"
+        row = [point["point"], str(point["repeats"]), f"{point['mean']:.{digits}f}{spread}"]
+        row += ["", "best"] if number == 0 else _difference(point, digits)
+        if config.sweep.reference:
+            row += _published(config, point["point"], {metric: point["mean"]})
+        table.append(row)
+    return table
+
+
+def trial_table(config: Config, ranking: Sequence[Row], stopped: Sequence[Row] = ()) -> Table:
+    """The ranking beside the published figures; then the trials that were stopped on the way.
+
+    The step where a trial ended is told where that is not the last one for all.
+    """
+    assert config.sweep is not None
+    drawn = [key for key, values in config.sweep.space.items() if values.grid is None]
+    costs = list(ranking[0]["costs"])
+    header = ["trial", *drawn, "PSNR-Y (dB)", "SSIM-Y", "gain over input (dB)", "minutes", *costs]
+    reference = config.sweep.reference
+    table = [header + (_published_head("psnr_y") if reference else [])]
+    for trial in (*ranking, *stopped):
+        values = [_drawn(config, key, trial["params"].get(key)) for key in drawn]
+        row = [trial["name"], *values, *_measured(trial)]
+        row += [f"{trial['costs'][cost]:,.0f}" if "costs" in trial else "" for cost in costs]
+        if reference:  # of whole trainings
+            of = "" if trial["status"] == "stopped" else trial["point"]
+            row += _published(config, of, trial["metrics"])
+        table.append(row)
+    if any(trial["steps"] != config.train.steps for trial in (*ranking, *stopped)):
+        ends = ["steps", *(f"{trial['steps']:,}" for trial in (*ranking, *stopped))]
+        table = [[name, end, *rest] for (name, *rest), end in zip(table, ends, strict=True)]
+    return table
+
+
+def write_trials(trials: Sequence[Row], path: Path) -> None:
+    """One row a trial: its values, seed, figures, costs and error."""
+    params = list(dict.fromkeys(key for trial in trials for key in trial["params"]))
+    metrics = list(next(t["metrics"] for t in trials if t["metrics"] is not None))
+    costs = list(dict.fromkeys(cost for trial in trials for cost in trial.get("costs", ())))
+    head = ["name", "point", "status", "seed", "steps", *params, *metrics]
+    head += [*(f"input_{m}" for m in metrics), *(f"cost_{cost}" for cost in costs)]
+    rows = [[*head, "seconds", "error"]]
+    for trial in trials:
+        given, measured, paid = (trial.get(k) or {} for k in ("input", "metrics", "costs"))
+        rows.append(
+            [trial["name"], trial["point"], trial["status"], trial["seed"], trial.get("steps")]
+            + [_plain(trial["params"].get(key)) for key in params]
+            + [measured.get(name) for name in metrics]
+            + [given.get(name) for name in metrics]
+            + [paid.get(name) for name in costs]
+            + [trial["seconds"], trial.get("error")]
+        )
+    _write(rows, path)
+
+
+def write_points(points: Sequence[Row], path: Path) -> None:
+    """One row a point: mean, spread and its paired difference to the best."""
+    rows: list[list[Any]] = [
+        ["point", "repeats", "mean", "sd", "difference", "low", "high", "told_apart"]
+    ]
+    for point in points:
+        ends = point["difference"] or {}
+        rows.append(
+            [point[key] for key in ("point", "repeats", "mean", "sd")]
+            + [ends.get(key) for key in ("mean", "low", "high")]
+            + [point["told_apart"]]
+        )
+    _write(rows, path)
+
+
+def _difference(point: Row, digits: int) -> list[str]:
+    found = point["difference"]
+    if found is None:
+        return ["", "fewer than two shared seeds"]
+    mean, low, high = (f"{found[key]:+.{digits}f}" for key in ("mean", "low", "high"))
+    return [f"{mean} [{low}, {high}]", "" if point["told_apart"] else CANNOT_TELL]
+
+
+def _measured(trial: Row) -> list[str]:
+    """Figures, gain and minutes; a stopped trial has neither gain nor minutes."""
+    psnr, ssim = (trial["metrics"][name] for name in ("psnr_y", "ssim_y"))
+    gain = f"{psnr - trial['input']['psnr_y']:+.3f}" if trial["input"] else ""
+    minutes = "" if trial["seconds"] is None else f"{trial['seconds'] / 60:.1f}"
+    return [f"{psnr:.3f}", f"{ssim:.4f}", gain, minutes]
+
+
+def _drawn(config: Config, key: str, value: Any) -> str:
+    """A drawn value; nothing where its condition did not hold."""
+    assert config.sweep is not None
+    return "" if value is None else label(value, config.sweep.space[key])
+
+
+def _published_head(metric: str) -> list[str]:
+    if metric == "ssim_y":
+        return ["published SSIM", "difference"]
+    return ["published PSNR", "difference (dB)", "published SSIM"]
+
+
+def _published(config: Config, point: str, measured: Row) -> list[str]:
+    """The published PSNR of a point, ours less that, and the published SSIM."""
+    assert config.sweep is not None
+    assert config.sweep.reference is not None
+    psnr = config.sweep.reference.psnr_y.get(point)
+    ssim = config.sweep.reference.ssim_y.get(point)
+    published = "" if ssim is None else f"{ssim:.3f}"
+    if "psnr_y" not in measured:
+        return [published, "" if ssim is None else f"{measured['ssim_y'] - ssim:+.3f}"]
+    difference = "" if psnr is None else f"{measured['psnr_y'] - psnr:+.2f}"
+    return ["" if psnr is None else f"{psnr:.2f}", difference, published]
+
+
+def _plain(value: Any) -> Any:
+    """Text as it is, nothing for None, lists and mappings as JSON."""
+    return value if value is None or isinstance(value, str) else json.dumps(value)
+
+
+def _write(rows: Sequence[Sequence[Any]], path: Path) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(rows)

@@ -1,0 +1,308 @@
+"""The command line: exit codes, one message on stderr, one JSON document on stdout."""
+
+import json
+import logging
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+from typer.testing import CliRunner
+
+from derain.cli import app
+from derain.errors import ConfigError
+
+COMMAND = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n" + (
+    "from derain.cli.app import main; main()"
+)
+"""derainctl with Ctrl-C as on a terminal, also where the shell that runs the tests ignores it."""
+
+VERBS = (
+    "synthesize",
+    "datasets",
+    "prepare",
+    "verify",
+    "leaks",
+    "train",
+    "sync",
+    "sweep",
+    "evaluate",
+    "density",
+    "predict",
+    "import",
+    "export",
+    "register",
+    "promote",
+    "models",
+    "ui",
+)
+
+SMALL = {
+    "name": "small",
+    "model": {"name": "fclip_unet", "encoder_weights": "random"},
+    "train": {"steps": 4},
+    "data": {"synthetic": {"train_pairs": 2, "eval_pairs": 1}},
+}
+
+PairedFolder = Callable[..., Path]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(SMALL))
+    return path
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Derainctl = Callable[..., Done]
+
+
+@pytest.fixture
+def derainctl(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Derainctl]:
+    """Calls the command line in the test's folder, in this process, which has torch and Ray."""
+    logger = logging.getLogger("derain")
+    handlers, level = logger.handlers, logger.level
+
+    def call(*arguments: object) -> Done:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["derainctl", *map(str, arguments)])
+        capfd.readouterr()
+        stdout = os.dup(1)  # a command takes it for its results
+        try:
+            with pytest.raises(SystemExit) as ended:
+                app.main()
+        finally:
+            os.dup2(stdout, 1)
+            os.close(stdout)
+        return Done(int(ended.value.code or 0), *capfd.readouterr())
+
+    yield call
+    logger.handlers = handlers
+    logger.setLevel(level)
+
+
+def refused(done: Done, *named: str) -> None:
+    """One message that names what is wrong, nothing on stdout, exit code 2."""
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.count("derainctl: ") == 1
+    assert "Traceback" not in done.stderr
+    for part in named:
+        assert part in done.stderr
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_command_explains_itself(verb: str) -> None:
+    shown = CliRunner().invoke(app.app, [verb, "--help"])
+    assert shown.exit_code == 0
+    assert f"{verb} [OPTIONS]" in " ".join(shown.output.split())
+
+
+def test_the_commands_are_these() -> None:
+    named = {command.name or command.callback.__name__ for command in app.app.registered_commands}
+    assert named == set(VERBS)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["unheard-of"],
+        ["train"],
+        ["train", "a.yaml", "--unheard-of"],
+        ["synthesize", "out", "--count", "many"],
+        ["synthesize", "out", "--count", "0"],
+        ["synthesize", "out", "--density", "torrential"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
+    assert CliRunner().invoke(app.app, arguments).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["train", "gone.yaml"], "gone.yaml"),
+        (["train", "small.yaml", "--set", "train.step=3"], "`train.steps`"),
+        (["train", "small.yaml", "--set", "train.steps=many"], "'many'"),
+        (["train", "small.yaml", "--set", "train.steps"], "KEY=VALUE"),
+        (["train", "small.yaml", "--profile", "huge"], "`huge`"),
+        (["sweep", "small.yaml"], "`sweep` section"),
+        (["train", "small.yaml", "--resume", "gone"], "no run to resume"),
+        (["prepare", "paired", "gone", "out"], "gone"),
+        (["prepare", "unheard-of", ".", "out"], "Known: rain13k"),
+        (["prepare", "rain800", ".", "out", "--split", "val"], "train, test"),
+        (["prepare", "paired", ".", "out", "--share", "2"], "LOW:HIGH"),
+        (["datasets", "unheard-of"], "Known: rain13k"),
+        (["prepare", "paired", ".", "out", "--without", "small.yaml"], "derainctl leaks"),
+        (["leaks", "gone", "gone"], "no such prepared dataset"),
+        (["evaluate", "gone", "gone"], "gone"),
+        (["predict", "gone", "gone.png", "--out", "out"], "gone.png"),
+        (["predict", "gone", ".", "--out", "out"], "No picture in ."),
+        (["predict", "gone", ".", "--out", "small.yaml"], "small.yaml is a file"),
+        (["evaluate", "gone", "gone", "--protocol", "psnr"], "'psnr'"),
+        (["evaluate", "gone", "gone", "--report", "."], "a folder"),
+        (["evaluate", "gone", "gone", "--report", "small.yaml/scores.md"], "small.yaml is a file"),
+        (["export", "gone", "small.yaml"], "small.yaml is a file"),
+        (["export", "gone", ".", "--format", "onnx"], "a folder"),
+        (["export", "gone", "out", "--size", "0x0"], "WIDTHxHEIGHT"),
+        (["import", "gone.pth", "small.yaml"], "small.yaml is a file"),
+        (["import", "gone.pth", "out", "--network", "nonet"], "expected one of 'fclip_unet'"),
+        (["import", "gone.pth", "out", "--network", "prenet", "--set", "widht=8"], "`model.width`"),
+        (["leaks", "gone", "gone", "--report", "small.yaml"], "small.yaml is a file"),
+        (["register", "gone", "--name", "net"], "gone"),
+        (["sync", "runs/gone"], "no such run"),
+        (["train", "small.yaml", "--resume", "gone", "--dry-run"], "no run to resume"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+@pytest.mark.usefixtures("config")
+def test_wrong_input_is_one_message(
+    derainctl: Derainctl, arguments: list[str], named: str, tmp_path: Path
+) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    refused(derainctl(*arguments), named)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_device_that_is_not_there_is_not_replaced(derainctl: Derainctl, tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "rain.png")
+    (tmp_path / "net.onnx").touch()  # such a file runs on the CPU, wherever it is
+    wanted = ("net.onnx", "--device", "cuda")
+    refused(derainctl("predict", *wanted, "rain.png", "--out", "out"), "--device cpu")
+    refused(derainctl("evaluate", *wanted, "gone"), "--device cpu")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_error_in_the_file_names_its_line(derainctl: Derainctl, config: Path) -> None:
+    config.write_text(config.read_text().replace("steps:", "stpes:"))
+    line = config.read_text().splitlines().index("  stpes: 4") + 1
+    refused(derainctl("train", config), f"small.yaml:{line}", "`train.stpes`")
+
+
+def test_debug_shows_the_traceback(derainctl: Derainctl) -> None:
+    with pytest.raises(ConfigError, match=r"gone\.yaml"):
+        derainctl("--debug", "train", "gone.yaml")
+
+
+def test_an_occupied_folder_is_left_alone(
+    derainctl: Derainctl, tmp_path: Path, config: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.tex").write_text("years of work")
+    refused(derainctl("synthesize", out, "--count", 1), "out")
+    run = tmp_path / "runs" / "small"
+    run.mkdir(parents=True)
+    (run / "thesis.tex").write_text("years of work")
+    refused(derainctl("train", config), "small")
+    assert [path.name for path in (*out.iterdir(), *run.iterdir())] == ["thesis.tex"] * 2
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_an_unpaired_picture_stops_a_strict_prepare(
+    derainctl: Derainctl, paired_folder: PairedFolder, tmp_path: Path
+) -> None:
+    source = paired_folder(1)
+    Image.new("RGB", (40, 32)).save(source / "clean" / "alone.png")
+    done = derainctl("prepare", "paired", source, "out", "--strict")
+    refused(done, "clean/alone.png", "--strict")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_prints_the_resolved_config_and_does_nothing(
+    derainctl: Derainctl, config: Path, tmp_path: Path
+) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    arguments = ["train", config, "--dry-run", "--set", "train.lr=0.5"]
+    as_json = json.loads(derainctl(*arguments, "--json").stdout)["config"]
+    as_text = yaml.safe_load(derainctl(*arguments).stdout)
+    assert as_json == as_text
+    assert as_json["train"]["lr"] == 0.5
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_profile_is_of_a_config_file(derainctl: Derainctl) -> None:
+    refused(derainctl("sweep", "--resume", "asha", "--profile", "demo"), "--profile", "that file")
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory, tiny: dict[str, Any]) -> dict[str, Any]:
+    """A run and a sweep that were interrupted while they trained, each in a folder of its own."""
+    grid = {"train.lr": {"grid": {"slow": 1e-4, "fast": 1e-3}}}
+    endless = {**tiny["train"], "steps": 10**7, "checkpoint_every_steps": 10}
+    started = {}
+    for verb in ("train", "sweep"):
+        folder = tmp_path_factory.mktemp(verb)
+        tree = {**tiny, "train": endless, "register": {"name": "never"}}
+        tree |= {"sweep": {"space": grid}} if verb == "sweep" else {}
+        (folder / "tiny.yaml").write_text(yaml.safe_dump(tree))
+        environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
+        process = subprocess.Popen(
+            [sys.executable, "-c", COMMAND, verb, "tiny.yaml", "--json"],
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started[verb] = (folder, process)
+    runs = {"train": 1, "sweep": 2}
+    return {verb: interrupt(*item, runs[verb]) for verb, item in started.items()}
+
+
+def interrupt(
+    folder: Path, process: subprocess.Popen[str], runs: int
+) -> tuple[Path, int, str, str]:
+    """Send Ctrl-C once every run has a checkpoint; returns folder, exit code and outputs."""
+    deadline = time.monotonic() + 180
+    while len({path.parent for path in folder.glob("runs/**/step-*")}) < runs:
+        assert time.monotonic() < deadline, list(folder.rglob("step-*"))
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    try:
+        out, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    return folder, process.returncode, out, errors
+
+
+@pytest.mark.parametrize("verb", ["train", "sweep"])
+def test_ctrl_c_leaves_nothing_that_looks_finished(interrupted: dict[str, Any], verb: str) -> None:
+    folder, code, out, errors = interrupted[verb]
+    assert code == 130, errors
+    assert out == ""
+    assert errors.count("derainctl: interrupted") == 1
+    assert "Traceback" not in errors
+    finished = [path for path in folder.rglob("result.json") if "ray" not in path.parts]
+    assert not finished  # Ray Tune has a file of that name too
+    assert not list(folder.rglob("sweep.json"))
+    assert not list(folder.rglob("report"))
+    with sqlite3.connect(folder / "mlflow.db") as store:
+        runs = store.execute("select name, status from runs").fetchall()
+        versions = store.execute("select name from model_versions").fetchall()
+    assert {status for _, status in runs} == {"KILLED"}
+    assert len(runs) == (1 if verb == "train" else 3)
+    assert versions == []

@@ -1,0 +1,53 @@
+"""Crops and symmetries: the same for both pictures, uniform, a function of the sample."""
+
+import numpy as np
+
+from derain.data.loading import augment
+
+
+def test_draws_depend_on_the_sample_and_not_on_its_neighbours() -> None:
+    together = augment.draw(3, 1, np.array([5, 9, 2]))
+    alone = augment.draw(3, 1, np.array([9]))
+    assert (together.top[1], together.left[1]) == (alone.top[0], alone.left[0])
+    assert together.symmetry[1] == alone.symmetry[0]
+
+
+def test_draws_reach_every_position_and_symmetry() -> None:
+    draws = augment.draw(0, 0, np.arange(4000))
+    picture = np.arange(9 * 9 * 3, dtype=np.uint8).reshape(1, 9, 9, 3).repeat(2, axis=0)
+    corners = {
+        augment.crop(picture, top, left, 5)[0, 0, 0, 0]
+        for top, left in zip(draws.top, draws.left, strict=True)
+    }
+    expected = {picture[0, y, x, 0] for y in range(5) for x in range(5)}
+    assert corners == expected
+    assert np.bincount(draws.symmetry, minlength=8).min() > 400
+
+
+def test_the_eight_symmetries_differ_and_keep_both_pictures_together() -> None:
+    pair = np.random.default_rng(0).integers(0, 256, (2, 6, 6, 3), dtype=np.uint8)
+    pair[1] = 255 - pair[0]
+    turned = [augment.turn(pair, symmetry) for symmetry in range(8)]
+    assert len({view.tobytes() for view in turned}) == 8
+    for view in turned:
+        assert np.array_equal(view[1], 255 - view[0])
+
+
+def test_flip_keeps_rain_falling_down() -> None:
+    pair = np.broadcast_to(np.arange(6, dtype=np.uint8)[:, None, None], (2, 6, 6, 3)).copy()
+    pair[:, :, 0] += 100
+    drawn = augment.draw(0, 0, np.arange(64), "flip").symmetry
+    views = {augment.turn(pair, int(symmetry)).tobytes() for symmetry in drawn}
+    assert views == {pair.tobytes(), pair[:, :, ::-1].tobytes()}
+
+
+def test_a_small_picture_is_reflected() -> None:
+    pair = np.random.default_rng(0).integers(0, 256, (2, 10, 20, 3), dtype=np.uint8)
+    square = augment.crop(pair, 0.0, 0.0, 16)
+    assert square.shape == (2, 16, 16, 3)
+    assert np.array_equal(square[:, 10], pair[:, 8, :16])
+
+
+def test_a_crop_of_a_large_picture_is_a_view() -> None:
+    pair = np.zeros((2, 64, 64, 3), np.uint8)
+    assert np.shares_memory(augment.turn(augment.crop(pair, 0.5, 0.5, 16), 6), pair)

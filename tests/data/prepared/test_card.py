@@ -1,0 +1,72 @@
+"""Card and Croissant metadata: other tools read them, and they are the same every time."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import datasets
+import mlcroissant
+import pytest
+import yaml
+
+from derain.data.prepared.card import CARD, CROISSANT, card, croissant
+from derain.data.prepared.manifest import Manifest, Prepared, ShardEntry, open_prepared
+from derain.data.sources.catalogue import CATALOGUE
+from derain.pipelines.prepare.verb import prepare
+from tests.conftest import PairedFolder
+
+
+@pytest.fixture
+def prepared(paired_folder: PairedFolder, tmp_path: Path, ray_cluster: None) -> Prepared:  # noqa: ARG001
+    prepare("paired", paired_folder(3), tmp_path / "out", split="held_out")
+    return open_prepared(tmp_path / "out")
+
+
+def manifest_of(dataset: str, split: str) -> Manifest:
+    """Of a dataset that was never prepared."""
+    entry = ShardEntry("shard-000000.tar", 1, 1, "0" * 64)
+    return Manifest(dataset, split, 1, 1, (entry,), "0" * 64, "", {}, notes=("Mind the gap.",))
+
+
+def test_croissant_reads_the_samples(prepared: Prepared) -> None:
+    path = prepared.folder / CROISSANT
+    assert path.read_text() == croissant(prepared.manifest)
+    read = mlcroissant.Dataset(jsonld=path)
+    assert not read.metadata.ctx.issues.errors
+    records = list(read.records("samples"))
+    assert [record["samples/key"] for record in records] == [b"000", b"001", b"002"]
+    assert [record["samples/width"] for record in records] == [40, 40, 40]
+    offsets = [record["samples/rain_offset"] for record in records]
+    assert offsets == prepared.column("rain_offset").tolist()
+
+
+def test_hugging_face_reads_the_folder_by_its_card(prepared: Prepared, tmp_path: Path) -> None:
+    assert (prepared.folder / CARD).read_text() == card(prepared.manifest)
+    read = datasets.load_dataset(str(prepared.folder), cache_dir=str(tmp_path / "hf"))
+    assert list(read) == ["held_out"]
+    assert read["held_out"]["__key__"] == ["000", "001", "002"]
+    assert read["held_out"][0]["rain.png"].size == (40, 32)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "word"),
+    [
+        *((999, "n<1K"), (1_000, "1K<n<10K"), (638_492, "100K<n<1M"), (10_000_000, "10M<n<100M")),
+        *((999_999_999, "100M<n<1B"), (10**9, "n>1B")),
+    ],
+)
+def test_the_size_is_in_the_words_of_the_hub(pairs: int, word: str) -> None:
+    text = card(replace(manifest_of("paired", "train"), pairs=pairs))
+    assert yaml.safe_load(text.split("---\n")[1])["size_categories"] == [word]
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_every_dataset_has_a_card_and_valid_metadata(name: str) -> None:
+    manifest = manifest_of(name, next(iter(CATALOGUE[name].splits)))
+    read = mlcroissant.Dataset(jsonld=json.loads(croissant(manifest)))
+    assert not read.metadata.ctx.issues.errors
+    text = card(manifest)
+    head = yaml.safe_load(text.split("---\n")[1])
+    assert head["pretty_name"] == CATALOGUE[name].title
+    assert head["license"] == ("bsd-3-clause" if name == "spa-data" else "unknown")
+    assert "Mind the gap." in text

@@ -1,0 +1,164 @@
+"""The metrics agree with skimage, with a direct 2-D implementation and with known properties."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.ndimage import correlate
+from scipy.signal import convolve2d
+from skimage.color import rgb2ycbcr
+from skimage.metrics import structural_similarity
+
+from derain.errors import DataError
+from derain.evaluation.protocols import PROTOCOLS, score
+
+
+def natural_pair(height: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """A smooth random picture, and the same with bright diagonal streaks on it."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.uniform(20, 220, (height // 8 + 2, width // 8 + 2, 3))
+    clean = np.kron(coarse, np.ones((8, 8, 1)))[:height, :width]
+    clean = clean + rng.normal(0, 4, clean.shape)
+    rows, columns = np.mgrid[:height, :width]
+    streaks = 70.0 * ((rows + 3 * columns) % 23 < 2)
+    rainy = clean + streaks[..., None]
+    return tuple(np.clip(np.rint(p), 0, 255).astype(np.uint8) for p in (rainy, clean))
+
+
+def luma(picture: np.ndarray) -> np.ndarray:
+    """BT.601 luma as skimage has it (its own table of weights), not rounded."""
+    return rgb2ycbcr(picture)[..., 0]
+
+
+def direct_ssim(first: np.ndarray, second: np.ndarray) -> float:
+    """Wang 2004 written down as its formulas stand: a 2-D window and five convolutions."""
+    axis = np.arange(-5, 6)
+    window = np.exp(-(axis[:, None] ** 2 + axis[None, :] ** 2) / (2 * 1.5**2))
+    window /= window.sum()
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return convolve2d(values, window, mode="valid")
+
+    mu1, mu2 = mean(first), mean(second)
+    var1, var2 = mean(first**2) - mu1**2, mean(second**2) - mu2**2
+    cov = mean(first * second) - mu1 * mu2
+    c1, c2 = 6.5025, 58.5225
+    ssim = (2 * mu1 * mu2 + c1) * (2 * cov + c2) / ((mu1**2 + mu2**2 + c1) * (var1 + var2 + c2))
+    return float(ssim.mean())
+
+
+def direct_psnr(first: np.ndarray, second: np.ndarray) -> float:
+    return 20 * math.log10(255 / math.sqrt(((first - second) ** 2).mean()))
+
+
+@pytest.mark.parametrize("size", [(11, 11), (11, 40), (96, 131)])
+def test_rain13k_ssim_equals_skimage_and_the_direct_window(size: tuple[int, int]) -> None:
+    rainy, clean = natural_pair(*size)
+    first, second = np.rint(luma(rainy)), np.rint(luma(clean))
+    skimage = structural_similarity(
+        first,
+        second,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        data_range=255,
+    )
+    measured = score(rainy, clean).ssim_y
+    assert measured == pytest.approx(skimage, abs=1e-12)
+    assert measured == pytest.approx(direct_ssim(first, second), abs=1e-12)
+
+
+def test_the_two_protocols_differ_by_the_rounding_of_luma() -> None:
+    rainy, clean = natural_pair(64, 80)
+    exact = direct_psnr(luma(rainy), luma(clean))
+    rounded = direct_psnr(np.rint(luma(rainy)), np.rint(luma(clean)))
+    assert score(rainy, clean, "rain13k").psnr_y == pytest.approx(rounded, abs=1e-9)
+    assert score(rainy, clean, "five_set").psnr_y == pytest.approx(exact, abs=1e-9)
+    assert abs(exact - rounded) > 1e-6
+
+
+@pytest.mark.parametrize(
+    ("shorter", "factor"), [(321, 1), (383, 1), (384, 2), (512, 2), (640, 3), (896, 4)]
+)
+def test_five_set_shrinks_by_the_rounded_quotient(shorter: int, factor: int) -> None:
+    rainy, clean = natural_pair(shorter, shorter + 7)
+    box = np.full((factor, factor), 1 / factor**2)
+    # MATLAB's imfilter puts the centre of an even kernel left of the middle, scipy right of it.
+    origin = -1 if factor % 2 == 0 else 0
+
+    def shrunk(picture: np.ndarray) -> np.ndarray:
+        filtered = correlate(luma(picture), box, mode="reflect", origin=origin)
+        return filtered[::factor, ::factor]
+
+    expected = direct_ssim(shrunk(rainy), shrunk(clean))
+    assert score(rainy, clean, "five_set").ssim_y == pytest.approx(expected, abs=1e-10)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_identical_pictures_score_the_cap(protocol: str) -> None:
+    picture, _ = natural_pair(32, 48)
+    scores = score(picture, picture.copy(), protocol)
+    assert scores.psnr_y == 100.0
+    assert scores.ssim_y == pytest.approx(1.0, abs=1e-12)
+
+
+def test_known_luma_of_pure_colours() -> None:
+    """White is 235 and black 16, pure red 81.481: so the PSNR of each pair is known exactly."""
+    black = np.zeros((16, 16, 3), np.uint8)
+    white = np.full((16, 16, 3), 255, np.uint8)
+    red = black.copy()
+    red[..., 0] = 255
+    assert score(white, black).psnr_y == pytest.approx(20 * math.log10(255 / 219))
+    assert score(red, black).psnr_y == pytest.approx(20 * math.log10(255 / 65))
+    assert score(red, black, "five_set").psnr_y == pytest.approx(20 * math.log10(255 / 65.481))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    height=st.integers(11, 40),
+    width=st.integers(11, 40),
+    seed=st.integers(0, 2**32 - 1),
+    protocol=st.sampled_from(sorted(PROTOCOLS)),
+)
+def test_scores_are_symmetric_bounded_and_blind_to_mirroring(
+    height: int, width: int, seed: int, protocol: str
+) -> None:
+    rng = np.random.default_rng(seed)
+    first, second = rng.integers(0, 256, (2, height, width, 3), dtype=np.uint8)
+    there = score(first, second, protocol)
+    assert -1.0 <= there.ssim_y <= 1.0
+    assert 0.0 < there.psnr_y <= 100.0
+    for other in (score(second, first, protocol), score(first[:, ::-1], second[:, ::-1], protocol)):
+        assert other.psnr_y == pytest.approx(there.psnr_y, abs=1e-9)
+        assert other.ssim_y == pytest.approx(there.ssim_y, abs=1e-9)
+
+
+def test_a_swap_of_red_and_blue_changes_the_figure() -> None:
+    """Pitfall: BGR handed in for RGB is not an error that any shape check can find."""
+    rainy, clean = natural_pair(64, 64)
+    assert score(rainy[..., ::-1], clean).psnr_y < score(rainy, clean).psnr_y - 1.0
+
+
+@pytest.mark.parametrize(
+    ("derained", "clean", "named"),
+    [
+        (np.zeros((16, 17, 3), np.uint8), np.zeros((17, 16, 3), np.uint8), "17x16 px"),
+        (np.zeros((16, 16, 3), np.float32), np.zeros((16, 16, 3), np.uint8), "float32"),
+        (np.zeros((16, 16, 3), np.uint8), np.zeros((16, 16, 3), np.uint16), "uint16"),
+        (np.zeros((16, 16), np.uint8), np.zeros((16, 16), np.uint8), "(16, 16)"),
+        (np.zeros((3, 16, 16), np.uint8), np.zeros((3, 16, 16), np.uint8), "(3, 16, 16)"),
+        (np.zeros((10, 16, 3), np.uint8), np.zeros((10, 16, 3), np.uint8), "11 px"),
+    ],
+)
+def test_unusable_pictures_are_named(derained: np.ndarray, clean: np.ndarray, named: str) -> None:
+    with pytest.raises(DataError) as raised:
+        score(derained, clean)
+    assert named in str(raised.value)
+
+
+def test_an_unknown_protocol_lists_the_known_ones() -> None:
+    picture = np.zeros((16, 16, 3), np.uint8)
+    with pytest.raises(DataError, match="rain13k, five_set"):
+        score(picture, picture, "rain_13k")

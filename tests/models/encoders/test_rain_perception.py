@@ -1,0 +1,190 @@
+"""CLIP's matching against open_clip's own, its labels, and where its weights come from."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from derain.models import fingerprint
+from derain.models.encoders.rain_perception import (
+    PROMPTS,
+    RainPerception,
+    clip_square,
+    zero_shot_counts,
+)
+
+SIZES = {"dim": 16, "width": 32, "layers": 1, "text_width": 32, "text_layers": 1}
+WORDS = ("light rain", "heavy rain")
+
+
+@pytest.fixture(scope="module")
+def original():
+    """open_clip's whole CLIP, small."""
+    from open_clip.model import CLIP
+
+    torch.manual_seed(3)
+    vision = {"image_size": 224, "patch_size": 32, "width": 32, "head_width": 32, "layers": 1}
+    text = {"width": 32, "heads": 1, "layers": 1}
+    clip = CLIP(16, vision, text, quick_gelu=True).eval()
+    with torch.no_grad():
+        clip.visual.proj.mul_(5)  # so that pictures differ beyond rounding
+    return clip
+
+
+@pytest.fixture(scope="module")
+def weights(original, tmp_path_factory):
+    path = tmp_path_factory.mktemp("clip") / "open_clip_model.safetensors"
+    save_file({k: v.contiguous() for k, v in original.state_dict().items()}, path)
+    return path
+
+
+def pictures(count=3, height=48, width=64):
+    return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(1))
+
+
+def reference(original, x, prompts, temperature, cosine):
+    """open_clip's own functions, after its own square of 224 px."""
+    from open_clip.tokenizer import SimpleTokenizer
+
+    mean = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(3, 1, 1)
+    std = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(3, 1, 1)
+    with torch.no_grad():
+        v = original.encode_image((clip_square(x) - mean) / std, normalize=cosine)
+        t = original.encode_text(SimpleTokenizer()(list(prompts)), normalize=cosine)
+    return torch.softmax(temperature * v @ t.T, dim=1)
+
+
+@pytest.mark.parametrize(
+    ("similarity", "temperature"), [("cosine", 100.0), ("cosine", 1.0), ("dot", 1.0)]
+)
+def test_scores_are_open_clips(original, weights, similarity, temperature):
+    ours = RainPerception(
+        str(weights), WORDS, similarity=similarity, temperature=temperature, **SIZES
+    )
+    expected = reference(original, pictures(), WORDS, temperature, similarity == "cosine")
+    torch.testing.assert_close(ours(pictures()), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_openais_own_state_dict_is_read(original, weights, tmp_path):
+    sizes = {"input_resolution": 224, "context_length": 77, "vocab_size": 49408}
+    tensors = {k: v.half() for k, v in original.state_dict().items()}
+    torch.save({**tensors, **{k: torch.tensor(v) for k, v in sizes.items()}}, tmp_path / "w.pt")
+    half = RainPerception(str(tmp_path / "w.pt"), WORDS, **SIZES)
+    assert {p.dtype for p in half.parameters()} == {torch.float32}
+    whole = RainPerception(str(weights), WORDS, **SIZES)
+    torch.testing.assert_close(half(pictures()), whole(pictures()), rtol=0.05, atol=0.01)
+
+
+@pytest.mark.parametrize(("height", "width"), [(321, 481), (481, 321), (90, 60), (224, 224)])
+def test_the_square_is_clips_own_preprocessing(height, width):
+    """Against open_clip's transform, whose bicubic by PIL rounds to 8 bits twice."""
+    import numpy as np
+    from open_clip.transform import image_transform
+    from PIL import Image
+
+    smooth = torch.nn.functional.interpolate(pictures(1, 9, 13), (height, width), mode="bicubic")
+    levels = (smooth.clamp(0, 1) * 255).round().to(torch.uint8)
+    transform = image_transform(224, is_train=False, mean=(0.0,) * 3, std=(1.0,) * 3)
+    expected = transform(Image.fromarray(np.ascontiguousarray(levels[0].permute(1, 2, 0))))
+    found = clip_square(levels.float() / 255)[0]
+    assert (found - expected).abs().max() < 2 / 255
+
+
+def test_a_label_does_not_depend_on_autocast_mode_or_company():
+    perception = RainPerception("random", WORDS, **SIZES)
+    alone = torch.cat([perception(x[None]) for x in pictures()])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        together = perception.train()(pictures())
+    assert together.dtype == torch.float32
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-6)
+    assert not perception.training
+
+
+def test_the_tower_runs_without_tf32_and_leaves_the_setting_as_it_was():
+    """TF32 is cuDNN's, on GPUs; a patch's 3,072 products rounded to 10 bits could tip a label."""
+    perception, seen = RainPerception("random", WORDS, **SIZES), []
+    tf32 = torch.backends.cudnn
+    perception.visual.conv1.register_forward_hook(lambda *_: seen.append(tf32.allow_tf32))
+    assert tf32.allow_tf32
+    perception(pictures())
+    with pytest.raises(RuntimeError):
+        perception(pictures()[:0])
+    assert seen[0] is False
+    assert tf32.allow_tf32
+
+
+def test_nothing_is_trained():
+    perception = RainPerception("random", WORDS, **SIZES)
+    assert not any(p.requires_grad for p in perception.parameters())
+    x = pictures().requires_grad_()
+    assert not perception(x).requires_grad
+
+
+def test_the_fingerprint_knows_prompts_and_weights():
+    made = [
+        RainPerception("random", prompts, seed=seed, **SIZES)
+        for prompts, seed in [(WORDS, 0), (WORDS, 1), (WORDS[::-1], 0), (WORDS, 0)]
+    ]
+    prints = [fingerprint(perception) for perception in made]
+    assert len(set(prints)) == 3
+    assert prints[0] == prints[3]
+
+
+@pytest.mark.parametrize("other", [{"similarity": "dot"}, {"temperature": 1.0}])
+def test_the_fingerprint_knows_how_scores_are_read(other):
+    """They change the scores, and a frozen module's scores are what a run was trained with."""
+    usual, changed = (RainPerception("random", WORDS, **SIZES, **o) for o in ({}, other))
+    assert not torch.allclose(usual(pictures()), changed(pictures()))
+    assert fingerprint(usual) != fingerprint(changed)
+
+
+def test_random_leaves_the_generator_alone():
+    state = torch.get_rng_state()
+    RainPerception("random", WORDS, **SIZES)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_only_the_picture_tower_is_kept():
+    names = RainPerception("random", WORDS, **SIZES).state_dict()
+    assert {name.split(".")[0] for name in names} == {"visual", "text", "told", "reading"}
+
+
+def test_counts_put_the_truth_in_rows(weights):
+    perception = RainPerception(str(weights), WORDS, **SIZES)
+    found = perception(pictures(6)).argmax(1)
+    truth = torch.tensor([0, 2, 2, 1, 0, 2])
+    batches = [(pictures(6)[:4], truth[:4]), (pictures(6)[4:], truth[4:])]
+    counts = zero_shot_counts(perception, batches, classes=3)
+    expected = torch.zeros(3, 2, dtype=torch.int64)
+    for row, column in zip(truth, found, strict=True):
+        expected[row, column] += 1
+    assert torch.equal(counts, expected)
+
+
+def test_a_missing_file_says_which_weights_there_are(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"encoder_weights=.*openai"):
+        RainPerception(str(tmp_path / "clip.safetensors"), **SIZES)
+
+
+def test_without_a_network_the_error_says_what_to_put_where(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(FileNotFoundError, match=r"open_clip_model\.safetensors"):
+        RainPerception("openai", **SIZES)
+
+
+def test_weights_of_another_size_are_refused(weights):
+    with pytest.raises(ValueError, match=r"open_clip_model\.safetensors"):
+        RainPerception(str(weights), WORDS, **{**SIZES, "layers": 2})
+
+
+@pytest.mark.parametrize("options", [{"similarity": "l2"}, {"prompts": ()}, {"temperature": 0.0}])
+@pytest.mark.usefixtures("unchecked")
+def test_unfitting_options_are_refused(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        RainPerception("random", **{**SIZES, **options})
+
+
+def test_every_set_of_prompts_is_told_apart():
+    for prompts in PROMPTS.values():
+        text = RainPerception("random", prompts, **SIZES).text
+        distances = torch.cdist(text, text) + torch.eye(len(prompts))
+        assert distances.min() > 0.01

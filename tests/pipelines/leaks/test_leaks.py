@@ -1,0 +1,142 @@
+"""Leaks: what two datasets share is found, shown and left out of the next preparation."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from derain.data.images.decode import is_picture, read_picture
+from derain.data.images.hashes import hash_picture
+from derain.data.prepared.manifest import open_prepared
+from derain.data.sources.discover import Naming
+from derain.data.synthetic.synthesis import bundled_photographs
+from derain.errors import DataError, OccupiedError
+from derain.pipelines.leaks.report import write_report
+from derain.pipelines.leaks.verb import DISTANCE, compare, hash_dataset, leaks, shared_pictures
+from derain.pipelines.prepare.verb import prepare
+
+PHOTOGRAPHS = {
+    path.stem: read_picture(path)[:193, :241]
+    for path in sorted(bundled_photographs().iterdir())
+    if is_picture(path)
+}
+SCENES = sorted(PHOTOGRAPHS)
+OWN = Naming("rain/{scene}_{n:d}.png", "clean/{scene}.png")
+
+
+def save(pixels: np.ndarray, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, **({"quality": 80} if path.suffix == ".jpg" else {}))
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:  # noqa: ARG001
+    """Training: scenes 0 to 5 with two rains each, 0 twice. Test: 4 cropped, 5 as JPEG, 6 and 7."""
+    root = tmp_path_factory.mktemp("leaks")
+    for number, scene in enumerate([*SCENES[:6], SCENES[0]]):
+        name = f"s{number}"
+        save(PHOTOGRAPHS[scene], root / f"train/clean/{name}.png")
+        for rain in range(2):
+            save(PHOTOGRAPHS[scene] // 2, root / f"train/rain/{name}_{rain}.png")
+    for number, (suffix, crop) in {
+        4: ("png", 1),
+        5: ("jpg", 0),
+        6: ("png", 0),
+        7: ("png", 0),
+    }.items():
+        pixels = PHOTOGRAPHS[SCENES[number]]
+        pixels = pixels[: len(pixels) - crop, : pixels.shape[1] - crop]
+        for side in ("input", "target"):
+            save(pixels, root / f"test/{side}/t{number}.{suffix}")
+    prepare("paired", root / "train", root / "p/train", naming=OWN)
+    prepare("paired", root / "test", root / "p/test", split="test")
+    return root
+
+
+def test_shared_scenes_and_copies_are_found(sets: Path) -> None:
+    found = leaks(sets / "p/train", sets / "p/test")
+    assert {(match.train, match.test, match.exact) for match in found.matches} == {
+        ("s4_0", "t4", True),
+        ("s5_0", "t5", False),
+    }
+    assert (found.train_pairs, found.test_pairs) == (14, 4)
+    assert (found.train_pictures, found.test_pictures) == (7, 4)
+    assert (found.leaked_train_pairs, found.leaked_test_pictures) == (4, 2)
+    (twice,) = found.duplicates["train"]
+    assert (twice.first, twice.second, twice.distance, twice.exact) == ("s0_0", "s6_0", 0, True)
+    assert found.duplicates["test"] == []
+
+
+def test_the_same_pixels_are_found_however_far_a_crop_moves_the_other_hash(sets: Path) -> None:
+    train, test = (hash_dataset(open_prepared(sets / "p" / name)) for name in ("train", "test"))
+    small = PHOTOGRAPHS[SCENES[8]]
+    train.hashes[1] = hash_picture(small[:63, :63])
+    test.hashes[3] = train.hashes[2] = hash_picture(small[:48, :48])
+    found = compare(train, test)
+    far = [match for match in found.matches if match.distance > DISTANCE]
+    assert [(match.train, match.test, match.exact) for match in far] == [("s1_0", "t7", True)]
+    twice = [it for it in found.duplicates["train"] if it.distance > DISTANCE]
+    assert [(it.first, it.second, it.exact) for it in twice] == [("s1_0", "s2_0", True)]
+
+
+def test_the_limit_decides(sets: Path) -> None:
+    found = leaks(sets / "p/train", sets / "p/test", distance=255)
+    assert len(found.matches) == 7 * 4
+    assert [match.distance for match in found.matches] == sorted(
+        match.distance for match in found.matches
+    )
+
+
+def test_the_report_shows_every_match_and_a_preparation_leaves_them_out(
+    sets: Path, tmp_path: Path
+) -> None:
+    found = leaks(sets / "p/train", sets / "p/test")
+    write_report(found, tmp_path / "report")
+    for page in ("report.md", "report.html"):
+        text = (tmp_path / "report" / page).read_text()
+        assert "clean/s5.png | target/t5.jpg" in text
+        assert "2 of the test pictures are in the training set, in 4 of its pairs" in text
+        assert text.count("pictures/000") == 2
+    for picture in (tmp_path / "report" / "pictures").iterdir():
+        assert Image.open(picture).height == 200
+    with pytest.raises(OccupiedError, match="not an empty folder"):
+        write_report(found, tmp_path / "report")
+
+    names = shared_pictures(tmp_path / "report" / "leaks.json")
+    done = prepare("paired", sets / "train", tmp_path / "clean", naming=OWN, without=names)
+    assert done.pairs == 10
+    assert "4 pairs were left out" in done.notes[0]
+    assert leaks(tmp_path / "clean", sets / "p/test").matches == []
+    with pytest.raises(DataError, match="none of the pictures that were to be left out"):
+        prepare("paired", sets / "test", tmp_path / "other", without=names)
+
+
+def test_the_command_prints_the_keys_and_fails_only_when_asked(sets: Path) -> None:
+    command = [sys.executable, "-m", "derain.cli", "leaks", sets / "p/train", sets / "p/test"]
+    plain = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
+    tree = json.loads(plain.stdout)
+    assert tree["train_pairs"] == 14
+    assert {"train", "test", "distance"} <= set(tree["matches"][0])
+    strict = subprocess.run([*command, "--strict"], capture_output=True, text=True, check=False)
+    assert strict.returncode == 1
+    occupied = [*command, "--report", __file__]
+    refused = subprocess.run(occupied, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "is a file, expected a folder" in refused.stderr
+    assert "hashing" not in refused.stderr
+    assert "2 of the test pictures" in strict.stdout
+
+
+def test_a_damaged_picture_is_named(sets: Path, tmp_path: Path) -> None:
+    done = prepare("paired", sets / "test", tmp_path / "damaged", split="test")
+    row = open_prepared(done.folder).index.to_pylist()[0]
+    path = tmp_path / "damaged" / row["shard"]
+    data = bytearray(path.read_bytes())
+    data[row["clean_offset"] + 100] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="clean picture of t4: damaged"):
+        leaks(sets / "p/train", tmp_path / "damaged")

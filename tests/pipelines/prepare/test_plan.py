@@ -1,0 +1,96 @@
+"""A plan: the same shards for the same source, and a mark that changes with the files."""
+
+import hashlib
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from derain.data.images.decode import MAX_BYTES
+from derain.data.prepared.shards import write_shard
+from derain.errors import DataError
+from derain.pipelines.prepare.plan import Plan, make
+from tests.conftest import PairedFolder, scene_folder
+
+
+def planned(source: Path, mib: int = 1) -> tuple[Plan, list[list[str]]]:
+    plan, lines = make("paired", source, source, None, {"shard_mib": mib}, None, (0.0, 1.0))
+    return plan, [[it.key for it in plan.pairs_of(lines, number)] for number in range(len(plan))]
+
+
+def test_every_pair_is_in_one_shard_and_no_shard_is_too_large(
+    paired_folder: PairedFolder, tmp_path: Path
+) -> None:
+    source = paired_folder(9, width=300, height=200)
+    plan, shards = planned(source)
+    assert [key for shard in shards for key in shard] == [f"{n:03d}" for n in range(9)]
+    assert len(shards) > 2
+    _, lines = make("paired", source, source, None, {"shard_mib": 1}, None, (0.0, 1.0))
+    for number in range(len(plan)):
+        write_shard(plan.pairs_of(lines, number), source, tmp_path / "x.tar")
+        with tarfile.open(tmp_path / "x.tar") as archive:
+            assert sum(512 + info.size + -info.size % 512 for info in archive) <= 2**20
+
+
+def test_a_scene_is_in_one_shard(tmp_path: Path) -> None:
+    source = scene_folder(tmp_path / "source", scenes=4, rains=3, width=450, height=320)
+    settings = {"shard_mib": 1}
+    given = (None, (0.0, 1.0))
+    plain, _ = make("rain14000", source, source, None, settings, *given)
+    once = {**settings, "clean_once": True}
+    plan, lines = make("rain14000", source, source, None, once, *given)
+    shards = [plan.pairs_of(lines, number) for number in range(len(plan))]
+    assert [{pair.scene for pair in pairs} for pairs in shards] == [{"1"}, {"2"}, {"3"}, {"4"}]
+    assert [len(pairs) for pairs in shards] == [3, 3, 3, 3]
+    clean = [path.stat().st_size for path in (source / "ground_truth").iterdir()]
+    assert (plain.repeated_bytes, plan.repeated_bytes) == (2 * sum(clean), 0)
+    assert plain.identity() != plan.identity()
+
+
+def test_a_file_that_is_written_to_changes_the_mark_of_its_shard_only(
+    paired_folder: PairedFolder,
+) -> None:
+    source = paired_folder(9, width=300, height=200)
+    before, shards = planned(source)
+    picture = source / "rain" / f"{shards[1][0]}.png"
+    stat = picture.stat()
+    picture.write_bytes(picture.read_bytes()[:-1] + b"xy")
+    os.utime(picture, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # as if nothing had happened
+    after, _ = planned(source)
+    assert after.identity() == before.identity()
+    same = [one == other for one, other in zip(before.marks, after.marks, strict=True)]
+    assert same == [number != 1 for number in range(len(shards))]
+    assert after.newest_ns > before.newest_ns
+
+
+def test_what_is_no_file_or_too_large_is_not_planned(paired_folder: PairedFolder) -> None:
+    """Without a byte of it being read: a pipe would never end, and memory would."""
+    source = paired_folder(5)
+    for number in range(4):
+        (source / "rain" / f"00{number}.png").unlink()
+    os.mkfifo(source / "rain/000.png")
+    (source / "rain/001.png").symlink_to("gone.png")
+    with (source / "rain/002.png").open("wb") as file:
+        file.truncate(MAX_BYTES + 1)
+    (source / "rain/003.png").mkdir()
+    plan, shards = planned(source)
+    assert (plan.pairs, shards) == (1, [["004"]])
+    reasons = {item.path: item.reason for item in plan.quarantined}
+    assert set(reasons) == {*(f"rain/00{n}.png" for n in range(3)), "clean/003.png"}
+    assert "no file" in reasons["rain/000.png"]
+    assert "no file" in reasons["rain/001.png"]
+    assert "at most 193,048,576 are read" in reasons["rain/002.png"]
+    (source / "rain/004.png").unlink()
+    with pytest.raises(DataError, match="no pair can be used, such as rain/000"):
+        planned(source)
+
+
+def test_only_the_very_picture_that_leaks_is_left_out(paired_folder: PairedFolder) -> None:
+    source = paired_folder(3)
+    data = (source / "clean/001.png").read_bytes()
+    given = ("paired", source, source, None, {"shard_mib": 1}, None, (0.0, 1.0))
+    plan, _ = make(*given, without={"clean/001.png": hashlib.sha256(data).hexdigest()})
+    assert plan.pairs == 2
+    with pytest.raises(DataError, match=r"clean/001\.png is another picture"):
+        make(*given, without={"clean/001.png": hashlib.sha256(data + b"x").hexdigest()})

@@ -1,0 +1,22 @@
+"""Validation during a run scores as `derainctl evaluate` does afterwards."""
+
+from typing import Any
+
+import pytest
+
+from derain.evaluation.protocols import PROTOCOLS
+from derain.pipelines.evaluate import evaluate
+from derain.pipelines.train.validation import Validation
+from derain.training import checkpoint
+from derain.training.factory import restore_network
+from derain.training.process.distributed import Rank
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_validation_is_the_evaluation_of_its_checkpoint(trained: Any, protocol: str) -> None:
+    """Under "prenet" too, which cuts off where the others round."""
+    path = trained.result["checkpoint"]
+    config = trained.config.replaced({"eval.protocol": protocol}, "test")
+    found = Validation(config, Rank())(restore_network(checkpoint.load(path)))
+    (dataset,) = evaluate(path, config.data.eval, protocols=[protocol])["datasets"]
+    assert found == pytest.approx({name: dataset["metrics"][name] for name in found}, rel=1e-12)

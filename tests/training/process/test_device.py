@@ -1,0 +1,25 @@
+"""Where a run computes."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from derain.errors import UsageError
+from derain.training.process.device import pick_device, seed_all
+from tests.tiny import config
+
+
+def test_a_missing_gpu_is_an_error_and_not_a_cpu(tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        assert pick_device(config(tmp_path, device="cuda").train).type == "cuda"
+    else:
+        with pytest.raises(UsageError, match="no CUDA device"):
+            pick_device(config(tmp_path, device="cuda").train)
+
+
+def test_chance_begins_as_torch_would_have_it() -> None:
+    seed_all(torch.device("cpu"), 7)
+    found = torch.rand(5)
+    torch.manual_seed(7)
+    assert torch.equal(found, torch.rand(5))

@@ -1,0 +1,170 @@
+"""A checkpoint is whole or it is not there; damage is found and named."""
+
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from derain.config import Config
+from derain.errors import DerainError, OccupiedError, WeightsError
+from derain.training import checkpoint
+from derain.training.checkpoint import State
+
+CONFIG = Config.model_validate(
+    {"name": "run", "model": {"name": "fclip_unet"}, "train": {"steps": 3}}
+)
+
+
+def save(run: Path, step: int, size: int = 4) -> Path:
+    state = State(step, 1, 8, 0, CONFIG.digest(), ("abc",), {"encoder": "x"}, {"first": 1.0})
+    weights = torch.nn.Linear(size, size)
+    optimizer = torch.optim.AdamW(weights.parameters())
+    weights(torch.ones(1, size)).sum().backward()
+    optimizer.step()
+    return checkpoint.save(
+        run, CONFIG, state,
+        model=weights.state_dict(), ema=None, optimizer=optimizer.state_dict(),
+    )  # fmt: skip
+
+
+def test_what_was_saved_comes_back(tmp_path: Path) -> None:
+    folder = save(tmp_path, 7)
+    loaded = checkpoint.load(folder)
+    assert (loaded.state.step, loaded.state.offset, loaded.state.manifests) == (7, 8, ("abc",))
+    assert loaded.config == CONFIG
+    assert set(loaded.model()) == {"weight", "bias"}
+    assert loaded.optimizer()["state"][0]["step"] == 1
+    assert loaded.ema() is None
+
+
+def test_another_number_in_the_state_is_found(tmp_path: Path) -> None:
+    path = save(tmp_path, 1) / "state.json"
+    path.write_text(path.read_text().replace('"offset": 8', '"offset": 9'))
+    with pytest.raises(WeightsError, match=r"state\.json is damaged"):
+        checkpoint.load(path.parent)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "config.yaml"])
+def test_one_flipped_bit_is_found_and_named(tmp_path: Path, name: str) -> None:
+    path = save(tmp_path, 1) / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(WeightsError, match=f"{name} is damaged"):
+        checkpoint.load(path.parent)
+
+
+def test_the_newest_whole_one_is_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for step in (1, 2, 3):
+        save(tmp_path, step)
+    (tmp_path / "checkpoints/step-00000003/model.safetensors").unlink()
+    newest = checkpoint.newest(tmp_path)
+    assert newest is not None
+    assert newest.state.step == 2
+    assert "model.safetensors is missing" in caplog.text
+
+
+def test_prune_keeps_the_last_and_clears_what_killed_writers_left(tmp_path: Path) -> None:
+    for step in (9, 10, 11):
+        save(tmp_path, step)
+    (tmp_path / "checkpoints/.step-00000012.tmp").mkdir()
+    checkpoint.prune(tmp_path, newest=11, keep=2)
+    left = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert left == ["step-00000010", "step-00000011"]
+
+
+def test_prune_takes_what_is_newer_than_what_was_just_written(tmp_path: Path) -> None:
+    """Step 20 was damaged, the run went on from step 10."""
+    for step in (10, 20, 12):
+        save(tmp_path, step)
+    checkpoint.prune(tmp_path, newest=12, keep=1)
+    assert checkpoint.steps(tmp_path) == [12]
+
+
+def test_a_copy_under_another_name_is_left_alone(tmp_path: Path) -> None:
+    for step in (1, 2):
+        save(tmp_path, step)
+    copied = shutil.copytree(
+        checkpoint.folder_of(tmp_path, 2), tmp_path / "checkpoints/step-00000002-best"
+    )
+    newest = checkpoint.newest(tmp_path)
+    assert newest is not None
+    assert newest.folder.name == "step-00000002"
+    checkpoint.prune(tmp_path, newest=2, keep=1)
+    assert checkpoint.steps(tmp_path) == [2]
+    assert checkpoint.load(copied).state.step == 2
+
+
+def test_killed_writers_leave_only_whole_checkpoints(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from tests.training.test_checkpoint import save\n"
+        "for step in range(1, 10000):\n"
+        "    save(Path(sys.argv[1]), int(sys.argv[2]) * 10000 + step, size=400)\n"
+        "    print(step, flush=True)"
+    )
+    root = Path(__file__).parents[2]
+    for number in range(3):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path), str(number)],
+            cwd=root,
+            stdout=subprocess.PIPE,
+        )
+        assert writer.stdout is not None
+        writer.stdout.readline()  # the first one is written
+        time.sleep(0.013 * (number + 1))
+        os.kill(writer.pid, signal.SIGKILL)
+        writer.wait()
+    folders = list((tmp_path / "checkpoints").glob("step-*"))
+    assert len(folders) >= 3
+    for folder in folders:
+        checkpoint.load(folder)
+
+
+def test_a_disk_that_takes_no_more_leaves_the_earlier_one(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
+    try:
+        with pytest.raises(DerainError, match=r"step 2 cannot be written.*--resume"):
+            save(tmp_path, 2, size=400)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
+    assert checkpoint.newest(tmp_path) is not None
+
+
+def test_one_process_at_a_time_writes_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "LOCK_WAITS_S", 0.0)
+    with (
+        checkpoint.writing(tmp_path),
+        pytest.raises(OccupiedError, match="another process"),
+        checkpoint.writing(tmp_path),
+    ):
+        pass
+    with checkpoint.writing(tmp_path):
+        pass
+
+
+def test_a_checkpoint_with_code_in_it_is_not_run(tmp_path: Path) -> None:
+    folder = save(tmp_path, 1)
+    marker = tmp_path / "ran"
+
+    class Payload:
+        def __reduce__(self) -> tuple:
+            return os.mkdir, (str(marker),)
+
+    torch.save({"state": Payload()}, folder / "optimizer.pt")
+    with pytest.raises(WeightsError, match="damaged"):
+        checkpoint.load(folder)
+    with pytest.raises(Exception, match=r"[Ww]eights"):
+        checkpoint.Checkpoint(folder, None, CONFIG).optimizer()  # type: ignore[arg-type]
+    assert not marker.exists()

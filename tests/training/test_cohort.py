@@ -1,0 +1,275 @@
+"""A cohort against the same runs alone: bits, batches, resuming, members that fail."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from derain.config import Config
+from derain.data.loading.loader import Batch, Position
+from derain.errors import DerainError
+from derain.training import checkpoint
+from derain.training.cohort import Cohort, Shared
+from derain.training.factory import build_network, loss_of
+from derain.training.loop import Course, Run, follow
+from derain.training.process.device import place
+from derain.training.process.distributed import Rank
+from derain.training.trainer import Trainer
+from tests.tiny import config, loader
+
+DLS = {"pixel": "power", "schedule": {"kind": "power_anneal"}, "lambda_p": 0.0}
+VGG = {"pixel": "l1", "lambda_p": 0.1, "perceptual": "vgg16", "perceptual_weights": "random"}
+MEMBERS: dict[str, dict[str, Any]] = {
+    "as-it-is": {},
+    "sigma": {"model.ldfps_sigma": [0.1, 0.1, 0.2, 0.3]},
+    "kind": {"model.ldfps_kind": "statistics", "train.ema_decay": None},
+    "without": {"model.ldfps_sigma": None},
+    "rate": {
+        "train.lr": 3e-3,
+        "train.warmup_steps": 2,
+        "train.constant_share": 0.5,
+        "train.weight_decay": 0.1,
+    },
+    "weight": {"loss.lambda_p": 0.5},
+    "dls": {"loss": DLS},
+    "vgg": {"loss": VGG},
+    "vgg-mse": {"loss": {**VGG, "pixel": "mse"}},
+    "seed": {"seed": 5},
+    "short": {"train.steps": 4},
+    "endless": {"train.lr": 1e30},
+}
+"""Runs whose batches are the same: nine steps of 4 from 11 pairs, so epochs end unevenly. The last
+one's loss is soon infinite."""
+WHOLE = [name for name in MEMBERS if name != "endless"]
+
+Figures = list[Mapping[str, float]]
+
+
+def members(folder: Path, *names: str, **train: Any) -> list[Config]:
+    given = {"checkpoint_every_steps": 9, **train}
+    common = config(folder, **given).replaced({"data.seed": 0}, "test")
+    return [common.replaced({**MEMBERS[name], "name": name}, "test") for name in names or MEMBERS]
+
+
+def member(config: Config, figures: Figures, shared: Shared | None) -> Run:
+    network = build_network(config)
+    if shared:
+        shared.adopt(network)
+    loss = loss_of(config, network)
+    if shared:
+        shared.adopt(loss)
+    return Run(
+        config=config,
+        trainer=Trainer(config, network, loss, device=torch.device("cpu"), rank=Rank()),
+        folder=config.folder,
+        report=lambda _, values: figures.append(dict(values)),
+        manifests=["abc"],
+        resume=checkpoint.newest(config.folder),
+    )
+
+
+def losses(figures: Figures) -> list[dict[str, float]]:
+    return [{k: v for k, v in step.items() if k != "steps_per_s"} for step in figures]
+
+
+def alone(configs: list[Config]) -> dict[str, Figures]:
+    torch.set_num_threads(1)
+    found: dict[str, Figures] = {each.name: [] for each in configs}
+    for each in configs:
+        follow(member(each, found[each.name], None).course(), loader(each).batch, each.train)
+    return found
+
+
+def side_by_side(configs: list[Config]) -> tuple[dict[str, Figures], dict[str, Exception]]:
+    torch.set_num_threads(1)
+    shared = Shared()
+    found: dict[str, Figures] = {each.name: [] for each in configs}
+    courses = {c.name: member(c, found[c.name], shared).course() for c in configs}
+    cohort = Cohort(courses, shared)
+    cohort.follow(loader(configs[0]).batch, configs[0].train)
+    return found, cohort.failed
+
+
+def digests(config: Config) -> tuple[str, str, int]:
+    saved = checkpoint.newest(config.folder)
+    assert saved is not None
+    files = json.loads((saved.folder / "state.json").read_text())["files"]
+    return files["model.safetensors"], files["optimizer.pt"], saved.state.step
+
+
+@pytest.fixture(scope="module")
+def apart(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Config], dict[str, Figures]]:
+    configs = members(tmp_path_factory.mktemp("apart"), *WHOLE)
+    return configs, alone(configs)
+
+
+def test_every_member_equals_its_run_alone_to_the_bit(
+    apart: tuple[list[Config], dict[str, Figures]], tmp_path: Path
+) -> None:
+    configs = members(tmp_path, *WHOLE)
+    found, failed = side_by_side(configs)
+    assert not failed
+    for mine, theirs in zip(configs, apart[0], strict=True):
+        assert losses(found[mine.name]) == losses(apart[1][mine.name]), mine.name
+        assert digests(mine) == digests(theirs), mine.name
+        ledgers = [(one.folder / "ledger.jsonl").read_bytes() for one in (mine, theirs)]
+        assert ledgers[0] == ledgers[1]
+    assert len({digests(mine)[0] for mine in configs}) == len(configs)
+
+
+def test_a_member_is_resumed_alone_and_a_run_in_a_cohort(
+    apart: tuple[list[Config], dict[str, Figures]], tmp_path: Path
+) -> None:
+    """Stopped at different steps, so that those behind catch up first."""
+    configs = members(tmp_path, "as-it-is", "sigma", "rate", "seed", checkpoint_every_steps=1)
+    side_by_side(configs[:2])
+    alone(configs[2:])
+    for each, stop in zip(configs, (3, 5, 7, 2), strict=True):
+        for path in (each.folder / "checkpoints").iterdir():
+            if int(path.name.removeprefix("step-")) > stop:
+                (path / "state.json").unlink()
+    alone(configs[:1])
+    _, failed = side_by_side(configs[1:])
+    assert not failed
+    whole = {each.name: digests(each) for each in apart[0]}
+    for each in configs:
+        assert digests(each) == whole[each.name]
+
+
+def test_a_member_that_fails_leaves_and_the_others_go_on(
+    apart: tuple[list[Config], dict[str, Figures]], tmp_path: Path
+) -> None:
+    configs = members(tmp_path, "as-it-is", "endless", "sigma")
+    found, failed = side_by_side(configs)
+    assert list(failed) == ["endless"]
+    assert "not finite" in str(failed["endless"])
+    assert len(found["endless"]) < 9
+    whole = {each.name: digests(each) for each in apart[0]}
+    for each in (configs[0], configs[2]):
+        assert digests(each) == whole[each.name]
+
+
+class Doubling(nn.Module):
+    """Counts how often it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(2.0), requires_grad=False)
+        self.asked = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.asked += 1
+        return x * self.factor
+
+
+class Owner(nn.Module):
+    """A network with one frozen part."""
+
+    frozen = ("part",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = Doubling()
+
+
+def pictures() -> Batch[torch.Tensor]:
+    rain, clean = torch.rand(2, 4, 3, 8, 8)
+    return Batch(rain, clean, ids=torch.arange(4).numpy(), share=1.0, following=Position())
+
+
+def test_a_frozen_module_is_asked_once_a_step_for_each_picture() -> None:
+    shared, owners = Shared(), (Owner(), Owner())
+    for owner in owners:
+        shared.adopt(owner)
+    first, second = (owner.part for owner in owners)
+    assert first is second
+    for step in (1, 2):
+        batch = pictures()
+        shared.begin(batch)
+        for part in (first, second):
+            assert torch.equal(part(batch.rain), batch.rain * 2)
+            assert torch.equal(part(batch.clean), batch.clean * 2)
+            assert torch.equal(part(batch.rain[:2]), batch.rain[:2] * 2)
+        assert first.asked == 3 * step
+    other = torch.rand(4, 3, 8, 8)
+    assert torch.equal(first(other), other * 2)
+    assert torch.equal(second(other), other * 2)
+    assert first.asked == 8, "what is no picture of the step is not remembered"
+
+
+def test_members_see_through_one_encoder_and_one_vgg(tmp_path: Path) -> None:
+    shared = Shared()
+    configs = members(tmp_path, "sigma", "vgg", "vgg-mse")
+    trainers = [member(each, [], shared).trainer for each in configs]
+    assert len({id(trainer.network.encoder) for trainer in trainers}) == 1
+    seen: list[torch.Size] = []
+    trainers[0].network.encoder.resnet.conv1.register_forward_pre_hook(
+        lambda _, inputs: seen.append(inputs[0].shape)
+    )
+    batch = place(loader(configs[0]).batch(Position()), configs[0].train)
+    shared.begin(batch)
+    for trainer in trainers:
+        trainer.step(0, batch)
+    assert len(seen) == 3, "rain, clean and the output of the one with an encoder loss"
+
+
+def test_frozen_modules_that_differ_are_not_shared() -> None:
+    shared, one, other = Shared(), Owner(), Owner()
+    other.part.factor.fill_(3.0)
+    shared.adopt(one)
+    shared.adopt(other)
+    batch = pictures()
+    shared.begin(batch)
+    assert torch.equal(one.part(batch.rain), batch.rain * 2)
+    assert torch.equal(other.part(batch.rain), batch.rain * 3)
+
+
+def endless(position: Position = Position()) -> Course[None]:  # noqa: B008
+    while True:
+        batch = yield position
+        position = batch.following
+
+
+def vandal(what: str, part: nn.Module) -> Course[None]:
+    batch = yield Position()
+    spoilt = batch.clean if what == "batch" else part(batch.rain)
+    spoilt.mul_(0)
+    yield Position()
+
+
+@pytest.mark.parametrize("what", ["batch", "features"])
+def test_what_is_shared_is_not_changed_unnoticed(what: str, tmp_path: Path) -> None:
+    shared, owner, given = Shared(), Owner(), config(tmp_path)
+    shared.adopt(owner)
+    cohort = Cohort({"vandal": vandal(what, owner.part), "other": endless()}, shared)
+    with pytest.raises(DerainError, match="in their place"):
+        cohort.follow(loader(given).batch, given.train)
+
+
+def test_ctrl_c_reaches_every_member(tmp_path: Path) -> None:
+    ended: list[tuple[str, type]] = []
+
+    def recorded(name: str, course: Course[None]) -> Course[None]:
+        try:
+            yield from course
+        except BaseException as error:
+            ended.append((name, type(error)))
+            raise
+
+    def interrupted() -> Course[None]:
+        yield Position()
+        raise KeyboardInterrupt
+
+    courses = {
+        "one": recorded("one", endless()),
+        "two": recorded("two", interrupted()),
+        "three": recorded("three", endless()),
+    }
+    given = config(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        Cohort(courses, Shared()).follow(loader(given).batch, given.train)
+    assert sorted(ended) == [(name, KeyboardInterrupt) for name in ("one", "three", "two")]

@@ -1,0 +1,127 @@
+"""Routes are those of whole pictures, decided once, and reach the step by sample."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from derain.config import Config
+from derain.data.loading.loader import Batch, Position
+from derain.models import build
+from derain.training.factory import build_network, loss_of
+from derain.training.process.distributed import Rank
+from derain.training.routes import rainy_batches, routes_of
+from derain.training.trainer import Trainer
+
+SMALL = {
+    "encoder_weights": "random",
+    "encoder_dim": 8,
+    "encoder_width": 16,
+    "encoder_layers": 1,
+    "encoder_text_width": 16,
+    "encoder_text_layers": 1,
+    "temperature": 1.0,
+    "widths": (8, 16),
+    "depths": (1, 1),
+    "heads": (1, 1),
+    "mgca": ("window",),
+}
+CPU = torch.device("cpu")
+
+
+class Pixels:
+    """Pictures of two sizes, in runs of 20 and 3."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __len__(self) -> int:
+        return 23
+
+    def __getitem__(self, sample: int) -> np.ndarray:
+        self.asked += 1
+        shape = (2, 24, 40, 3) if sample < 20 else (2, 40, 24, 3)
+        return np.random.default_rng(sample).integers(0, 256, shape, dtype=np.uint8)
+
+
+def dataset(name: str) -> Any:
+    """What routes need of a prepared dataset: its identity."""
+    manifest = SimpleNamespace(sha256=lambda: name)
+    return SimpleNamespace(manifest=manifest, folder=Path(name))
+
+
+def test_batches_hold_neighbours_of_one_size_and_every_picture_once() -> None:
+    batches = list(rainy_batches(Pixels(), CPU))
+    assert [tuple(pictures.shape) for _, pictures in batches] == [
+        (16, 3, 24, 40),
+        (4, 3, 24, 40),
+        (3, 3, 40, 24),
+    ]
+    assert [number for numbers, _ in batches for number in numbers] == list(range(23))
+    expected = Pixels()[17][0].transpose(2, 0, 1) / np.float32(255)
+    np.testing.assert_allclose(batches[1][1][1], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("routing", ["hard", "random"])
+def test_every_sample_has_the_route_of_its_whole_picture(tmp_path: Path, routing: str) -> None:
+    network = build("clip_rpn", routing=routing, **SMALL)
+    sets, pixels = [dataset("one"), dataset("two")], [Pixels(), Pixels()]
+    routes = routes_of(network, sets, pixels, str(tmp_path), CPU)
+    assert routes is not None
+    alone = [
+        network.perceive(torch.from_numpy(Pixels()[n][0]).permute(2, 0, 1)[None] / 255).item()
+        for n in range(23)
+    ]
+    assert routes.tolist() == alone * 2
+
+
+def test_they_are_decided_once_for_a_dataset_and_what_decides(tmp_path: Path) -> None:
+    first, again, other = Pixels(), Pixels(), Pixels()
+    network = build("clip_rpn", **SMALL)
+    routes_of(network, [dataset("one")], [first], str(tmp_path), CPU)
+    assert first.asked == 23
+    routes_of(build("clip_rpn", **SMALL), [dataset("one")], [again], str(tmp_path), CPU)
+    assert again.asked == 0
+    words = build("clip_rpn", **SMALL, prompts=("light rain", "heavy rain"))
+    routes_of(words, [dataset("one")], [other], str(tmp_path), CPU)
+    assert other.asked == 23
+
+
+@pytest.mark.parametrize("routing", ["single", "soft"])
+def test_what_has_nothing_to_decide_has_no_routes(tmp_path: Path, routing: str) -> None:
+    network = build("clip_rpn", routing=routing, **SMALL)
+    assert routes_of(network, [dataset("one")], [Pixels()], str(tmp_path), CPU) is None
+    assert routes_of(build("prenet"), [dataset("one")], [Pixels()], str(tmp_path), CPU) is None
+
+
+def test_an_expert_without_pictures_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = build("clip_rpn", routing="random", prompts=tuple("abcdefgh" * 20), **SMALL)
+    routes_of(network, [dataset("one")], [Pixels()], str(tmp_path), CPU)
+    assert "gets 0 of 23 pictures" in caplog.text
+
+
+def test_the_step_sends_each_picture_to_the_expert_of_its_sample(tmp_path: Path) -> None:
+    tree = {
+        "name": "run",
+        "output_dir": str(tmp_path),
+        "model": {"name": "clip_rpn", "routing": "random", **SMALL},
+        "train": {"steps": 1, "device": "cpu"},
+        "loss": {"perceptual": "none"},
+    }
+    config = Config.model_validate(tree)
+    network = build_network(config)
+    routes = np.array([2, 0, 1, 0, 2])
+    loss = loss_of(config, network)
+    trainer = Trainer(config, network, loss, device=CPU, rank=Rank(), routes=routes)
+    rain, clean = torch.rand(2, 3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    batch = Batch(rain, clean, ids=np.array([4, 1, 2]), share=1.0, following=Position())
+    _, terms = trainer.losses(batch, progress=0.0)
+    expected = network(rain, route=torch.tensor([2, 0, 1]))
+    assert terms["l1"].item() == pytest.approx((expected - clean).abs().mean().item(), rel=1e-5)
+    elsewhere = network(rain, route=torch.tensor([0, 0, 0]))
+    assert not torch.allclose(elsewhere, expected)

@@ -1,0 +1,24 @@
+"""A report's text: the same in Markdown and HTML, headings where there are several tables."""
+
+from pathlib import Path
+
+from derain.tune.report.page import Page, Picture
+
+FIGURES = [["trial", "dB"], ["<low>", "31.2"]]
+
+
+def test_several_tables_have_headings_and_one_has_none(tmp_path: Path) -> None:
+    for tables, headings in ({"Trials": FIGURES}, 0), ({"Points": FIGURES, "Trials": FIGURES}, 2):
+        page = Page("Sweep", tables, ["a note"], [], "train.lr: {grid: [1]}")
+        assert page.markdown().count("\n## ") == headings + 1  # and that of the space
+        assert page.html(tmp_path).count("<h2>") == headings + 1
+        assert page.markdown().count("| <low> | 31.2 |") == len(tables)
+
+
+def test_the_html_file_is_whole_and_has_no_markup_of_the_users(tmp_path: Path) -> None:
+    (tmp_path / "curves.png").write_bytes(b"\x89PNG")
+    page = Page("<b>", {"<t>": FIGURES}, ["<note>"], [Picture("curves.png", "<c>")], "<space>")
+    written = page.html(tmp_path)
+    assert "data:image/png;base64,iVBORw==" in written
+    assert "![<c>](curves.png)" in page.markdown()
+    assert not any(f"<{name}>" in written for name in ("b", "t", "low", "note", "c", "space"))

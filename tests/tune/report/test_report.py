@@ -1,0 +1,172 @@
+"""The report: what it says, in words that no reader can mistake, and its files."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from derain.config import Config
+from derain.tune.report import compare, report
+
+REFERENCE = {
+    "source": "Table 11 of a paper",
+    "psnr_y": {"low": 30.63, "high": 30.5},
+    "ssim_y": {"low": 0.892},
+}
+GRID = np.zeros((4, 12, 3), np.uint8)
+
+
+def config(output_dir: Path, **values: Any) -> Config:
+    tree = {
+        "name": "search",
+        "output_dir": str(output_dir),
+        "profile": "demo",
+        "model": {"name": "fclip_unet", "encoder_weights": "random"},
+        "train": {"steps": 3},
+        "sweep": {
+            "space": {
+                "train.lr": {"grid": {"low": 0.1, "<high>": 0.2}},
+                "loss.pixel": {"grid": {"l1": "l1", "unused": None}},
+            },
+            "reference": REFERENCE,
+        },
+    }
+    return Config.model_validate({**tree, **values})
+
+
+@pytest.fixture
+def ranking(tmp_path: Path) -> list[dict[str, Any]]:
+    """Two trials that ended, in the order of their figures."""
+    trials = []
+    for name, psnr in (("low", 31.23456), ("<high>", 29.0)):
+        folder = tmp_path / "search" / name
+        folder.mkdir(parents=True)
+        (folder / "metrics.jsonl").write_text(
+            '{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.4}\n'
+        )
+        trials.append(
+            {
+                "name": name,
+                "point": name,
+                "status": "finished",
+                "seed": 0,
+                "params": {"train.lr": psnr / 100, "loss.pixel": name},
+                "folder": str(folder),
+                "metrics": {"psnr_y": psnr, "ssim_y": 0.91},
+                "input": {"psnr_y": 30.0, "ssim_y": 0.9},
+                "costs": {},
+                "seconds": 90.0,
+                "steps": 3,
+            }
+        )
+    return trials
+
+
+def result(ranking: list[dict[str, Any]]) -> dict[str, Any]:
+    failed = {
+        "name": "broken",
+        "point": "broken",
+        "status": "failed",
+        "seed": 0,
+        "params": {"train.lr": 9.0},
+        "metrics": None,
+        "input": None,
+        "seconds": None,
+        "error": "the loss is not finite",
+    }
+    registered = {"name": "net", "version": 3, "alias": "challenger"}
+    points = compare.standings(ranking, "psnr_y")
+    found = {"best": "low", "registered": registered, "points": points, "front": ["low"]}
+    return {"trials": [*ranking, failed], **found}
+
+
+def test_both_files_say_what_the_figures_mean(
+    ranking: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    planned = config(tmp_path)
+    report.write(planned, ranking, result(ranking), GRID)
+    markdown = (planned.folder / report.MARKDOWN).read_text()
+    page = (planned.folder / report.HTML).read_text()
+    for text in (markdown, page):
+        assert "Not comparable" in text
+        assert "Table 11 of a paper" in text
+        assert "broken: the loss is not finite" in text
+        assert "net version 3 as challenger" in text
+        assert "30.63" in text
+        assert "Rainy input: 30.000 dB" in text
+    assert "| <high> |" in markdown
+    assert "&lt;high&gt;" in page
+    assert "<high>" not in page
+    folder = (planned.folder / report.MARKDOWN).parent
+    for name in ("curves.png", "parallel.png", "gallery.png"):
+        assert f"({name})" in markdown
+        Image.open(folder / name).verify()
+    assert page.count("data:image/png;base64,") == 3
+
+
+@pytest.mark.parametrize(("weights", "told"), [("openai", False), ("random", True)])
+def test_the_published_setting_is_not_called_incomparable(
+    weights: str, told: bool, ranking: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    planned = config(tmp_path, profile="paper")
+    planned = planned.replaced({"model.encoder_weights": weights}, "test")
+    report.write(planned, ranking, result(ranking), GRID)
+    text = (planned.folder / report.MARKDOWN).read_text()
+    assert ("Not comparable: the encoder has random weights" in text) == told
+    assert ("Not comparable" in text) == told
+
+
+def test_a_sweep_with_repeats_compares_its_points(
+    ranking: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """Mean, spread and paired difference, in both files; the seeds are all named."""
+    planned = config(tmp_path, seed=4).replaced({"sweep.repeats": 2}, "test")
+    for number, moved in enumerate((0.2, -0.1)):
+        again = {**ranking[number], "name": f"{ranking[number]['name']},seed=5", "seed": 5}
+        psnr = ranking[number]["metrics"]["psnr_y"] + moved
+        ranking.append({**again, "metrics": {"psnr_y": psnr, "ssim_y": 0.9}})
+    ranking[0]["seed"] = ranking[1]["seed"] = 4
+    ranking[1]["metrics"]["psnr_y"] = ranking[3]["metrics"]["psnr_y"] = 31.0
+    ordered = compare.ranked(ranking, "psnr_y", {})
+    report.write(planned, ordered, result(ordered), GRID)
+    markdown = (planned.folder / report.MARKDOWN).read_text()
+    page = (planned.folder / report.HTML).read_text()
+    for text in (markdown, page):
+        assert "31.335 ± 0.141" in text
+        assert "cannot be told apart" in text
+        assert "seeds 4 to 5." in text
+    assert markdown.index("## Points over seeds") < markdown.index("## Trials")
+    assert (planned.folder / report.POINTS).read_text().splitlines()[1].startswith("low,2,31.33")
+
+
+def test_trials_that_were_stopped_are_listed_with_their_step(
+    ranking: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    planned = config(tmp_path)
+    best, other = ranking
+    gone = {"status": "stopped", "steps": 2, "input": None, "seconds": None}
+    stopped = {key: value for key, value in {**other, **gone}.items() if key != "costs"}
+    found = {**result([best]), "trials": [stopped, best]}
+    report.write(planned, [best], found, GRID)
+    text = (planned.folder / report.MARKDOWN).read_text()
+    assert "| low | 3 | 31.235 |" in text
+    assert "| <high> | 2 | 29.000 |" in text
+    assert "Each trial: up to 3 steps" in text
+    assert "Stopped early: 1 of 2 trials" in text
+    assert "worst trial" not in text
+    assert "dashed trials were stopped early" in text
+
+
+def test_trials_over_a_limit_and_the_front_are_named(
+    ranking: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    cost = {"sweep.costs": ["parameters"], "sweep.limits": {"parameters": 2e6}}
+    for trial, parameters in zip(ranking, (1e6, 9e6), strict=True):
+        trial["costs"] = {"parameters": parameters}
+    planned = config(tmp_path).replaced(cost, "test")
+    report.write(planned, ranking, result(ranking), GRID)
+    text = (planned.folder / report.MARKDOWN).read_text()
+    assert "Over sweep.limits, behind all others: <high>." in text
+    assert "No trial beats these in psnr_y and in parameters: low." in text

@@ -1,0 +1,93 @@
+"""Which trials may share batches and encoder."""
+
+from typing import Any
+
+import pytest
+
+from derain.config import Config
+from derain.tune.running.cohorts import LARGEST, common_ground, has_something_to_share, size_of
+
+TREE: dict[str, Any] = {
+    "name": "sweep",
+    "model": {"name": "fclip_unet", "encoder_weights": "random"},
+    "data": {"train": ["a"], "eval": ["b"]},
+    "train": {"steps": 10},
+    "loss": {"perceptual": "none"},
+    "sweep": {"space": {"train.lr": {"grid": [1e-3]}}},
+}
+
+
+def config(**values: Any) -> Config:
+    dotted = {key.replace("__", "."): value for key, value in values.items()}
+    return Config.model_validate(TREE).replaced(dotted, "test")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"name": "other"},
+        {"model__ldfps_sigma": [0.1, 0.1, 0.1, 0.1]},
+        {"model__ldfps_sigma": None},
+        {"model__ldfps_kind": "additive"},
+        {"model__up": "bilinear"},
+        {"train__lr": 1e-5, "train__betas": [0.9, 0.99], "train__ema_decay": 0.9},
+        {"loss__pixel": "power", "loss__schedule": {"kind": "power_anneal", "start": 1.5}},
+        {"loss__perceptual": "vgg19", "loss__lambda_p": 0.1},
+        {"seed": 1, "data__seed": 0},
+    ],
+)
+def test_these_share_batches_and_encoder(values: dict[str, Any]) -> None:
+    assert common_ground(config(**values)) == common_ground(config())
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"seed": 1},
+        {"data__seed": 1},
+        {"data__augment": "none"},
+        {"data__train": ["c"]},
+        {"data__eval": ["c"]},
+        {"train__batch_size": 8},
+        {"train__crop_px": 64},
+        {"train__progressive": [{"from_step": 5, "crop_px": 32, "batch_size": 4}]},
+        {"train__precision": "bf16"},
+        {"train__channels_last": False},
+        {"model__encoder_seed": 1},
+        {"model__encoder_width": 32},
+        {"model__decoder_widths": [8, 8, 8, 8, 8]},
+        {"eval__protocol": "five_set"},
+    ],
+)
+def test_these_train_apart(values: dict[str, Any]) -> None:
+    assert common_ground(config(**values)) != common_ground(config())
+
+
+def test_another_network_trains_apart() -> None:
+    other = Config.model_validate({**TREE, "model": {"name": "prenet"}})
+    assert common_ground(other) != common_ground(config())
+
+
+@pytest.mark.parametrize(
+    ("trials", "at_once", "size"),
+    [(4, 2, 2), (5, 2, 3), (12, 2, 3), (20, 2, 4), (4, 1, 4), (5, 1, 3), (2, 4, 1), (1, 1, 1)],
+)
+def test_every_process_gets_its_share(trials: int, at_once: int, size: int) -> None:
+    assert size_of(config(sweep__cohort="auto"), trials, at_once) == size <= LARGEST
+
+
+def test_the_size_can_be_given_and_switched_off() -> None:
+    assert size_of(config(sweep__cohort=7), 4, 2) == 7
+    assert size_of(config(sweep__cohort="off"), 4, 1) == 1
+    assert size_of(config(sweep__cohort=7, train__num_workers=2), 4, 1) == 1
+    assert size_of(config(sweep__cohort=7, train__compile=True), 4, 1) == 1
+
+
+def test_without_anything_frozen_there_is_nothing_to_share() -> None:
+    prenet = {**TREE, "model": {"name": "prenet"}}
+    vgg = {**prenet, "loss": {"perceptual": "vgg16", "lambda_p": 1.0}}
+    assert has_something_to_share(config())
+    assert not has_something_to_share(config(model__encoder_bn_mode="clip_denoising"))
+    assert not has_something_to_share(Config.model_validate(prenet))
+    assert has_something_to_share(Config.model_validate(vgg))
+    assert size_of(Config.model_validate(prenet), 4, 1) == 1
