@@ -1,6 +1,6 @@
 """What others do: a torch DataLoader over PNG files, LitData and MosaicML Streaming on raw pixels.
 
-Each gives batches of crops of both pictures as uint8 tensors, from a dataset whose crop and
+Each gives batches of crops of both images as uint8 tensors, from a dataset whose crop and
 symmetry are the same work as ours: the pixels are cut first, and only what was cut is turned.
 """
 
@@ -24,7 +24,7 @@ APART = Path(__file__).parents[1] / "build/peers"
 sys.path.insert(0, str(APART))
 
 Files = Sequence[tuple[Path, Path]]
-"""Rainy and clean picture of each pair."""
+"""Rainy and clean image of each pair."""
 Read = Callable[[Path], np.ndarray]
 Cut = Callable[[torch.Tensor], torch.Tensor]
 Batches = Callable[[], Iterator[torch.Tensor]]
@@ -35,13 +35,13 @@ CHUNK_BYTES = 64 * 2**20
 
 
 def with_pil(path: Path) -> np.ndarray:
-    """A picture as torchvision's datasets read it: uint8 HWC RGB."""
+    """An image as torchvision's datasets read it: uint8 HWC RGB."""
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB"))
 
 
 def with_cv2(path: Path) -> np.ndarray:
-    """A picture as BasicSR reads it, which turns BGR round after the crop: uint8 HWC BGR."""
+    """An image as BasicSR reads it, which turns BGR round after the crop: uint8 HWC BGR."""
     import cv2
 
     return cv2.imread(str(path), cv2.IMREAD_COLOR)

@@ -1,6 +1,6 @@
 """The networks written down plainly, with our weights: what the fast formulations are held against.
 
-Formula by formula, each on the whole picture: a layer's hidden numbers are all there at once,
+Formula by formula, each on the whole image: a layer's hidden numbers are all there at once,
 attention stores its tables, a 2-fold upsampling is two calls of `F.interpolate`.
 """
 
@@ -66,7 +66,7 @@ def cross_attention(self: CrossAttention, x: Tensor, target: Tensor) -> Tensor:
         bias = torch.log(EPS + source)
         q, k, v = (_windows(t, heads, side) for t in (q * target, k * source, v * source))
         logits = q @ k.mT / q.shape[-1] ** 0.5 + _windows(bias, 1, side).mT
-        y = _pictures(torch.softmax(logits, dim=-1) @ v, x.shape, side)
+        y = _images(torch.softmax(logits, dim=-1) @ v, x.shape, side)
     return target * self.out(y)
 
 
@@ -83,7 +83,7 @@ def _windows(x: Tensor, heads: int, side: int) -> Tensor:
     return x.permute(0, 3, 5, 1, 4, 6, 2).reshape(-1, heads, side * side, c // heads)
 
 
-def _pictures(y: Tensor, shape: torch.Size, side: int) -> Tensor:
+def _images(y: Tensor, shape: torch.Size, side: int) -> Tensor:
     b, c, h, w = shape
     y = y.reshape(b, h // side, w // side, y.shape[1], side, side, -1)
     return y.permute(0, 3, 6, 1, 4, 2, 5).reshape(b, c, h, w)

@@ -7,7 +7,7 @@
 
 Everyone takes the same steps of the same trials (configs/ldfps.yaml); processes have started and
 networks are built, so the figures are of steps alone. The limit is a step whose encoder, and whose
-perceptual network on the clean picture, cost nothing: side by side less their measured seconds.
+perceptual network on the clean image, cost nothing: side by side less their measured seconds.
 """
 
 import contextlib
@@ -30,8 +30,8 @@ from derain.data.loading.order import Recipe
 from derain.models import frozen_modules
 from derain.training.cohort import Cohort, Shared
 from derain.training.factory import build_network, loss_of
-from derain.training.loop import Course, Run, follow
-from derain.training.process.device import pick_device, place
+from derain.training.loop import Loop, Run, follow
+from derain.training.process.device import pick_device, to_device
 from derain.training.process.distributed import Rank
 from derain.training.trainer import Trainer
 from derain.tune.space import plan
@@ -131,10 +131,10 @@ def _perform(
 
 
 def _alone(configs: Sequence[Config], pixels: Pixels, scratch: Path) -> Any:
-    courses = [(config, course(config, scratch, None)) for config in configs]
+    loops = [(config, loop(config, scratch, None)) for config in configs]
 
     def work() -> None:
-        for config, each in courses:
+        for config, each in loops:
             follow(each, loader(config, pixels).batch, config.train)
 
     return work
@@ -142,7 +142,7 @@ def _alone(configs: Sequence[Config], pixels: Pixels, scratch: Path) -> Any:
 
 def _cohort(configs: Sequence[Config], pixels: Pixels, scratch: Path) -> Any:
     shared = Shared()
-    cohort = Cohort({config.name: course(config, scratch, shared) for config in configs}, shared)
+    cohort = Cohort({config.name: loop(config, scratch, shared) for config in configs}, shared)
 
     def work() -> None:
         cohort.follow(loader(configs[0], pixels).batch, configs[0].train)
@@ -156,7 +156,7 @@ def _frozen(configs: Sequence[Config], pixels: Pixels, _scratch: Path) -> Any:
     config = configs[0]
     network = build_network(config).to(memory_format=torch.channels_last)
     loss = loss_of(config, network).to(memory_format=torch.channels_last)
-    batch = place(loader(config, pixels).batch(Position()), config.train)
+    batch = to_device(loader(config, pixels).batch(Position()), config.train)
     perceptual = frozen_modules(loss).values()
 
     @torch.no_grad()
@@ -178,7 +178,7 @@ def loader(config: Config, pixels: Pixels) -> Loader:
     return Loader([pixels], Recipe(sizes=(len(pixels),), seed=0), config.train.stages)
 
 
-def course(config: Config, scratch: Path, shared: Shared | None) -> Course[Any]:
+def loop(config: Config, scratch: Path, shared: Shared | None) -> Loop[Any]:
     """A run that reports to nobody."""
     network = build_network(config)
     adopt(shared, network)
@@ -191,13 +191,13 @@ def course(config: Config, scratch: Path, shared: Shared | None) -> Course[Any]:
         folder=scratch / config.name,
         report=lambda *_: None,
         manifests=[],
-    ).course()
+    ).loop()
 
 
-def adopt(shared: Shared | None, owner: nn.Module) -> None:
+def share_frozen(shared: Shared | None, owner: nn.Module) -> None:
     """Take part in a cohort, if there is one."""
     if shared:
-        shared.adopt(owner)
+        shared.share_frozen(owner)
 
 
 def rows(rounds: int) -> list[Row]:

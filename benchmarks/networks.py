@@ -2,7 +2,7 @@
 
 Ours has NHWC in memory, as the trainer and the predictor have it. Peers: `plain` (`_plain.py`, NCHW
 in memory), `channels_last` (the same, NHWC in memory) and, where asked for, `compiled` (ours by
-torch.compile, whose compiling is not timed). All have the same weights and give the same picture
+torch.compile, whose compiling is not timed). All have the same weights and give the same image
 within `TOLERANCE`.
 
 The limit is the time in which this machine multiplies matrices (2048 x 2048, float32) with as many
@@ -38,13 +38,13 @@ NETWORKS: dict[str, dict[str, object]] = {
 STEPS = ("forward", "training")
 PEERS = ("plain", "channels_last", "compiled")
 TOLERANCE = 1e-4
-"""Of 1, the range of a picture."""
+"""Of 1, the range of an image."""
 GEMM_SIDE = 2048
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is timed: one network on square pictures."""
+    """What is timed: one network on square images."""
 
     network: str
     size_px: int
@@ -75,7 +75,7 @@ class Case:
         return network
 
     def work(self, name: str) -> Callable[[], Tensor]:
-        """A call in which a contestant does the step once; it returns the picture."""
+        """A call in which a contestant does the step once; it returns the image."""
         network = self.contestant(name)
         shape = (self.batch, 3, self.size_px, self.size_px)
         rainy, clean = torch.rand(2, *shape, generator=torch.Generator().manual_seed(1))
@@ -177,7 +177,7 @@ def _in_ms(found: Row) -> Row:
 
 
 def _differs(name: str, message: str) -> str:
-    return f"{name} and plain give different pictures. {message}"
+    return f"{name} and plain give different images. {message}"
 
 
 def _options() -> argparse.ArgumentParser:

@@ -1,6 +1,6 @@
 """Pairs a second into shards, against webdataset's ShardWriter and the limit of the machine.
 
-4,000 pairs of 0.52 MB (two PNGs of noise) that are in the page cache. Ours inspects every picture,
+4,000 pairs of 0.52 MB (two PNGs of noise) that are in the page cache. Ours inspects every image,
 hashes every member, writes index and manifest and syncs all of it to disk, after Ray is up. The
 peer is a plain loop that reads and writes the same bytes without looking at them, and without
 syncing. The limit reads, hashes and writes the same bytes, one process a core, without syncing.
@@ -115,8 +115,8 @@ def _read_hash_write(part: tuple[Path, list[str], Path]) -> None:
     with out.open("wb", buffering=0) as file:
         for key in keys:
             for side in SIDES:
-                with (source / side / f"{key}.png").open("rb", buffering=0) as picture:
-                    data = buffer[: picture.readinto(buffer)]
+                with (source / side / f"{key}.png").open("rb", buffering=0) as image:
+                    data = buffer[: image.readinto(buffer)]
                 hashlib.sha256(data).digest()
                 file.write(data)
 

@@ -29,7 +29,7 @@ from derain.data.loading.loader import Loader, Position
 from derain.data.loading.order import Recipe
 from derain.training.factory import build_network, loss_of
 from derain.training.loop import Run
-from derain.training.process.device import place
+from derain.training.process.device import to_device
 from derain.training.process.distributed import Rank
 from derain.training.trainer import Trainer
 
@@ -86,10 +86,10 @@ def ours(rank: Rank) -> Iterator[None]:
         loss, device = loss_of(wanted, network), torch.device("cpu")
         trainer = Trainer(wanted, network, loss, device=device, rank=rank)
         run = Run(wanted, trainer, wanted.folder, lambda *_: None, ["abc"], rank)
-        batches, course = loader(wanted, rank), run.course()
-        at = next(course)
+        batches, loop = loader(wanted, rank), run.loop()
+        at = next(loop)
         while True:
-            at = course.send(place(batches.batch(at), wanted.train))
+            at = loop.send(to_device(batches.batch(at), wanted.train))
             yield
 
 
@@ -104,7 +104,7 @@ def plain() -> Iterator[None]:
         network.parameters(), train.lr, train.betas, weight_decay=train.weight_decay, fused=True
     )
     while True:
-        batch = place(batches.batch(at), wanted.train)
+        batch = to_device(batches.batch(at), wanted.train)
         loss = (network(batch.rain) - batch.clean).abs().mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

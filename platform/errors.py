@@ -5,7 +5,7 @@
     ├── StoppedError        asked to stop: all is saved and can go on         exit 143
     └── UsageError          what was given cannot be worked with              exit 2
         ├── ConfigError     a config file or a --set value
-        ├── DataError       a picture, a source folder, a prepared dataset
+        ├── DataError       an image, a source folder, a prepared dataset
         ├── OccupiedError   an output folder that holds something else
         └── WeightsError    weights that are missing or not what was expected
 
@@ -41,7 +41,7 @@ class ConfigError(UsageError):
 
 
 class DataError(UsageError):
-    """A picture, a source folder or a prepared dataset is missing or damaged."""
+    """An image, a source folder or a prepared dataset is missing or damaged."""
 
 
 class OccupiedError(UsageError):

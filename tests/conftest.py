@@ -1,4 +1,4 @@
-"""What several tests need: small pictures, a paired folder, a prepared dataset."""
+"""What several tests need: small images, a paired folder, a prepared dataset."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -39,15 +39,15 @@ def paired_folder(tmp_path: Path) -> PairedFolder:
 
 
 def scene_folder(source: Path, scenes: int, rains: int, width: int, height: int) -> Path:
-    """Pictures of noise, of which several have one clean picture, as Rain14000 has them."""
+    """Images of noise, of which several have one clean image, as Rain14000 has them."""
     (source / "rainy_image").mkdir(parents=True)
     (source / "ground_truth").mkdir()
     for scene in range(1, scenes + 1):
         for number in range(rains + 1):
             draw = np.random.default_rng([scene, number])
-            picture = Image.fromarray(draw.integers(0, 256, (height, width, 3), dtype=np.uint8))
+            image = Image.fromarray(draw.integers(0, 256, (height, width, 3), dtype=np.uint8))
             name = f"rainy_image/{scene}_{number}.jpg" if number else f"ground_truth/{scene}.jpg"
-            picture.save(source / name, quality=95)
+            image.save(source / name, quality=95)
     return source
 
 

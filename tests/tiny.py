@@ -120,8 +120,8 @@ def run(
     """Train from the newest checkpoint on; `hooks` are further fields of Run."""
     torch.set_num_threads(1)
     reported = figures if figures is not None else []
-    course = a_run(config, reported, rank=rank, network=network, **hooks).course()
-    return follow(course, loader(config, rank).batch, config.train)
+    loop = a_run(config, reported, rank=rank, network=network, **hooks).loop()
+    return follow(loop, loader(config, rank).batch, config.train)
 
 
 def assert_close(one: Path, several: Path) -> None:

@@ -53,24 +53,24 @@ def prepare(
     rain: Annotated[str | None, typer.Option(help="Rainy files, as 'in/{id}_{n:d}.jpg'.")] = None,
     clean: Annotated[str | None, typer.Option(help="Their clean files, as 'gt/{id}.jpg'.")] = None,
     clean_half: Annotated[
-        Literal["left", "right"] | None, typer.Option(help="Both pictures are in the rainy file.")
+        Literal["left", "right"] | None, typer.Option(help="Both images are in the rainy file.")
     ] = None,
-    share: Annotated[str, typer.Option(help="LOW:HIGH, a part of the clean pictures.")] = "0:1",
+    share: Annotated[str, typer.Option(help="LOW:HIGH, a part of the clean images.")] = "0:1",
     without: Annotated[
         Path | None, typer.Option(help="Leave out what this leaks.json found.")
     ] = None,
     clean_once: Annotated[
-        bool, typer.Option("--clean-once", help="Store a clean picture once for its rainy ones.")
+        bool, typer.Option("--clean-once", help="Store a clean image once for its rainy ones.")
     ] = False,
     shard_mib: Annotated[int, typer.Option(min=1, help="Size of a shard at most.")] = 128,
-    strict: Annotated[bool, typer.Option(help="Fail if any picture cannot be used.")] = False,
-    decode: Annotated[bool, typer.Option(help="Decode every picture too: slower.")] = False,
+    strict: Annotated[bool, typer.Option(help="Fail if any image cannot be used.")] = False,
+    decode: Annotated[bool, typer.Option(help="Decode every image too: slower.")] = False,
     as_json: Json = False,
 ) -> None:
     """Turn a dataset as published into shards, index and manifest."""
     results = Results(as_json)
     from derain.data.sources.discover import naming, share_of
-    from derain.pipelines.leaks.verb import shared_pictures
+    from derain.pipelines.leaks.verb import shared_images
     from derain.pipelines.prepare.verb import prepare
 
     done = prepare(
@@ -84,11 +84,11 @@ def prepare(
         share=share_of(share),
         decode=decode,
         clean_once=clean_once,
-        without=None if without is None else shared_pictures(without),
+        without=None if without is None else shared_images(without),
     )
     text = f"{done.pairs} pairs, {done.shards} shards in {done.folder}"
     if done.quarantined:
-        text += f"; {len(done.quarantined)} pictures left out, see its manifest.json"
+        text += f"; {len(done.quarantined)} images left out, see its manifest.json"
     results.show(done, text)
 
 
@@ -111,11 +111,11 @@ def leaks(
     train: Annotated[str, typer.Argument(help="A prepared dataset, or s3://... of one.")],
     test: Annotated[str, typer.Argument(help="Another one.")],
     distance: Annotated[int | None, typer.Option(min=0, max=255, help="Bits, of 256.")] = None,
-    report: Annotated[Path | None, typer.Option(help="A new folder for the pictures.")] = None,
+    report: Annotated[Path | None, typer.Option(help="A new folder for the images.")] = None,
     strict: Annotated[bool, typer.Option(help="Exit code 1 where there are any.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Find clean pictures that are in both of two prepared datasets."""
+    """Find clean images that are in both of two prepared datasets."""
     results = Results(as_json)
     from derain.pipelines.leaks.report import refuse_occupied, summary, write_report
     from derain.pipelines.leaks.verb import DISTANCE, leaks

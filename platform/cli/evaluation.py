@@ -47,7 +47,7 @@ def density(
     overrides: Set = None,
     as_json: Json = False,
 ) -> None:
-    """Count which prompt CLIP matches to pictures of each rain density, as Table 1 does."""
+    """Count which prompt CLIP matches to images of each rain density, as Table 1 does."""
     results = Results(as_json)
     from derain.config import load_config
     from derain.pipelines.density import density

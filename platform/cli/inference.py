@@ -12,14 +12,14 @@ from derain.errors import UsageError
 
 def predict(
     model: Annotated[str, typer.Argument(help="models:/NAME@alias or a checkpoint folder")],
-    inputs: Annotated[list[Path], typer.Argument(help="Pictures or folders of them.")],
-    out: Annotated[Path, typer.Option(help="Where the clean pictures go.")],
+    inputs: Annotated[list[Path], typer.Argument(help="Images or folders of them.")],
+    out: Annotated[Path, typer.Option(help="Where the clean images go.")],
     device: Device = "auto",
     trust: Trust = False,
     stride: Stride = None,
     as_json: Json = False,
 ) -> None:
-    """Derain pictures."""
+    """Derain images."""
     results = Results(as_json)
     from derain.pipelines.predict import predict
 

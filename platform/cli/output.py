@@ -52,7 +52,7 @@ def dataset_entry(row: Mapping[str, Any]) -> str:
 
 def scores(result: Mapping[str, Any]) -> str:
     """A line for each dataset and protocol of an evaluation."""
-    rows = [["dataset", "pictures", "protocol", "PSNR-Y", "SSIM-Y", "input PSNR-Y", "input SSIM-Y"]]
+    rows = [["dataset", "images", "protocol", "PSNR-Y", "SSIM-Y", "input PSNR-Y", "input SSIM-Y"]]
     rows += [
         [
             item["name"],
@@ -68,7 +68,7 @@ def scores(result: Mapping[str, Any]) -> str:
 
 
 def matches(found: Mapping[str, Any], label: str) -> str:
-    """How many pictures of each truth CLIP matched to each prompt."""
+    """How many images of each truth CLIP matched to each prompt."""
     rows = [[label, *found["prompts"]]]
     rows += [[truth, *map(str, counts)] for truth, counts in found["counts"].items()]
     return _columns(rows)
@@ -118,7 +118,7 @@ def network_summary(network: Mapping[str, int]) -> str:
     macs = network["macs"] / 1e9
     return (
         f"# {trained:.3f} M trained and {frozen:.3f} M frozen parameters, "
-        f"{macs:.2f} G multiply-adds for a picture of 256x256\n"
+        f"{macs:.2f} G multiply-adds for an image of 256x256\n"
     )
 
 
@@ -154,7 +154,7 @@ def next_steps(result: Mapping[str, Any]) -> str:
     if not registered:
         return "\nNext: derainctl ui"
     model = f"models:/{registered['name']}@{registered['alias']}"
-    return f"\nNext: derainctl ui, or derainctl predict {model} PICTURES --out FOLDER"
+    return f"\nNext: derainctl ui, or derainctl predict {model} IMAGES --out FOLDER"
 
 
 def _figures(metrics: Mapping[str, float]) -> list[str]:

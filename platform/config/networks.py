@@ -129,7 +129,7 @@ class MPRNetConfig(Section):
     blocks: int = Field(8, ge=0)
     reduction: int = Field(4, gt=0)
     stage_weight: float = Field(1.0, ge=0)
-    """Weight of the losses of stages 1 and 2; 0 trains on the last picture alone."""
+    """Weight of the losses of stages 1 and 2; 0 trains on the last image alone."""
 
 
 class PluginConfig(Section):

@@ -100,7 +100,7 @@ class SweepConfig(Section):
     """What the ranking goes by, on data.eval; larger is better."""
     costs: tuple[Literal["parameters", "flops", "seconds"], ...] = ()
     """Further objectives, smaller is better: trained parameters, floating-point operations for a
-    picture of 256 x 256 px, seconds of training."""
+    image of 256 x 256 px, seconds of training."""
     limits: dict[Literal["parameters", "flops", "seconds"], float] = Field(default_factory=dict)
     """A trial that costs more cannot be the best."""
     repeats: int = Field(1, gt=0)

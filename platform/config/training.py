@@ -1,4 +1,4 @@
-"""What a run is made of beside its network: pictures, steps, losses, scores."""
+"""What a run is made of beside its network: images, steps, losses, scores."""
 
 from typing import Annotated, Literal
 
@@ -17,7 +17,7 @@ class SyntheticConfig(Section):
     density: Literal["light", "moderate", "heavy", "mixed"] = "mixed"
     seed: Seed = 0
     size_px: int = Field(256, ge=32)
-    """Side of the square pictures."""
+    """Side of the square images."""
     clean: LocalFolder | None = None
     """Folder of clean photographs; null takes the bundled ones."""
 
@@ -31,7 +31,7 @@ class DataConfig(Section):
     """Weight of each training dataset in an epoch; null takes every sample once. An epoch stays as
     long as the datasets together; each goes round through its samples at its own pace."""
     shuffle: bool = True
-    """False keeps the order of the prepared datasets, to look at a run picture by picture."""
+    """False keeps the order of the prepared datasets, to look at a run image by image."""
     stratify: str | None = None
     """A label of the samples, such as `density`: every batch gets its share of each value."""
     augment: Literal["none", "flip", "dihedral"] = "dihedral"
@@ -50,7 +50,7 @@ class DataConfig(Section):
     """Budget of the cache folder; 0 decodes from the tars every time."""
     loader_processes: int = Field(0, ge=0)
     """Processes a worker that cut batches ahead of the step; 0 cuts between the steps. The batches
-    are the same. Worth it on a GPU, and where the pictures are not in the cache."""
+    are the same. Worth it on a GPU, and where the images are not in the cache."""
 
     @model_validator(mode="after")
     def _mix_fits(self) -> "DataConfig":
@@ -235,14 +235,14 @@ class LossConfig(Section):
     (tests)."""
     lambda_c: float = Field(0.1, ge=0)
     contrastive: Literal["none", "vgg16", "vgg19", "encoder"] = "none"
-    """Whose features the contrastive prior compares clean, restored and rainy pictures in."""
+    """Whose features the contrastive prior compares clean, restored and rainy images in."""
     contrastive_weights: tuple[float, ...] = Field(
         (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0), min_length=1, max_length=5
     )
     """One a layer: relu1_1, relu2_1, ... of VGG, F1, F2, ... of the encoder."""
     contrastive_ratio: Literal["per_layer", "of_sums"] = "per_layer"
     contrastive_floor: float = Field(0.1, ge=0)
-    """Least distance to the rainy picture, as a share of that between clean and rainy."""
+    """Least distance to the rainy image, as a share of that between clean and rainy."""
 
     @model_validator(mode="after")
     def _schedule_fits(self) -> "LossConfig":
@@ -260,6 +260,6 @@ class LossConfig(Section):
 
 
 class EvalConfig(Section):
-    """How pictures are scored."""
+    """How images are scored."""
 
     protocol: Literal["rain13k", "five_set", "prenet"] = "rain13k"

@@ -10,17 +10,17 @@ from derain.evaluation.scoring import Derain
 
 
 def gallery(networks: Sequence[Derain], pixels: Pixels, count: int) -> np.ndarray:
-    """A grid of rain | what each network makes of it | clean, one picture a row: uint8 HWC RGB.
+    """A grid of rain | what each network makes of it | clean, one image a row: uint8 HWC RGB.
 
-    The pictures are spread evenly over the dataset; smaller ones are padded with white.
+    The images are spread evenly over the dataset; smaller ones are padded with white.
     """
     picks = np.linspace(0, len(pixels) - 1, min(count, len(pixels))).astype(int)
     return grid(networks, pixels, picks.tolist())
 
 
 def best_and_worst(scores: Sequence[Mapping[str, Any]], count: int) -> list[int]:
-    """The numbers of the `count` pictures with the highest PSNR-Y, best first, and of as many with
-    the lowest, worst last; every picture once where there are fewer."""
+    """The numbers of the `count` images with the highest PSNR-Y, best first, and of as many with
+    the lowest, worst last; every image once where there are fewer."""
     order = sorted(range(len(scores)), key=lambda at: -scores[at]["metrics"]["psnr_y"])
     return order if len(order) <= 2 * count else order[:count] + order[-count:]
 
@@ -40,9 +40,9 @@ def grid(networks: Sequence[Derain], pixels: Pixels, picks: Sequence[int]) -> np
     return np.concatenate(_spaced(padded, axis=0), axis=0)
 
 
-def _spaced(pictures: Sequence[np.ndarray], axis: int) -> list[np.ndarray]:
-    """The pictures with a white line between them."""
-    shape = list(pictures[0].shape)
+def _spaced(images: Sequence[np.ndarray], axis: int) -> list[np.ndarray]:
+    """The images with a white line between them."""
+    shape = list(images[0].shape)
     shape[axis] = 4
     gap = np.full(shape, 255, np.uint8)
-    return [part for picture in pictures for part in (gap, picture)][1:]
+    return [part for image in images for part in (gap, image)][1:]

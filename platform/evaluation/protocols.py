@@ -1,4 +1,4 @@
-"""PSNR and SSIM on the luma of two pictures, each computed under a named, pinned protocol.
+"""PSNR and SSIM on the luma of two images, each computed under a named, pinned protocol.
 
 A figure without its protocol's name means nothing: rounding the luma alone moves PSNR by 0.09 dB
 at 39 dB. docs/metrics.md says which published tables used which protocol.
@@ -13,7 +13,7 @@ from scipy.ndimage import correlate1d
 from derain.errors import DataError
 
 PSNR_CAP_DB = 100.0
-"""Identical pictures have an infinite PSNR, which no mean survives."""
+"""Identical images have an infinite PSNR, which no mean survives."""
 
 PEAK = 255.0
 SSIM_WINDOW_PX = 11
@@ -34,9 +34,9 @@ class Protocol:
 
     name: str
     rounded_luma: bool
-    """Y is rounded to whole levels, as MATLAB's `rgb2ycbcr` does with uint8 pictures."""
+    """Y is rounded to whole levels, as MATLAB's `rgb2ycbcr` does with uint8 images."""
     downsampled_ssim: bool
-    """SSIM first shrinks both pictures by max(1, round(shorter side / 256)), with a box filter."""
+    """SSIM first shrinks both images by max(1, round(shorter side / 256)), with a box filter."""
     truncated_output: bool = False
     """The network's output becomes 8 bits by cutting off, as PReNet's test script does, and not by
     rounding; worth 0.17 dB at 37 dB."""
@@ -54,7 +54,7 @@ PROTOCOLS: dict[str, Protocol] = {
 
 @dataclass(frozen=True)
 class Scores:
-    """How close one derained picture is to the clean one; larger is better in both."""
+    """How close one derained image is to the clean one; larger is better in both."""
 
     psnr_y: float
     """Peak signal-to-noise ratio of Y in dB, at most `PSNR_CAP_DB`."""
@@ -63,7 +63,7 @@ class Scores:
 
 
 def score(derained: np.ndarray, clean: np.ndarray, protocol: str = "rain13k") -> Scores:
-    """Measure a derained picture against the clean one.
+    """Measure a derained image against the clean one.
 
     Both are HWC, RGB, uint8 in 0..255, of one shape, at least 11 px on each side; nothing is
     cropped or resized.
@@ -80,8 +80,8 @@ def score(derained: np.ndarray, clean: np.ndarray, protocol: str = "rain13k") ->
     _check(clean, "clean")
     if derained.shape != clean.shape:
         raise DataError(
-            f"The derained picture is {_size(derained)} and the clean one {_size(clean)}; "
-            "a score needs two pictures of one size. Pair the files again."
+            f"The derained image is {_size(derained)} and the clean one {_size(clean)}; "
+            "a score needs two images of one size. Pair the files again."
         )
     first, second = _luma(derained, chosen.rounded_luma), _luma(clean, chosen.rounded_luma)
     psnr_db = _psnr(first, second)
@@ -109,29 +109,29 @@ def _protocol(name: str) -> Protocol:
     return PROTOCOLS[name]
 
 
-def _check(picture: np.ndarray, which: str) -> None:
-    if picture.dtype != np.uint8:
+def _check(image: np.ndarray, which: str) -> None:
+    if image.dtype != np.uint8:
         raise DataError(
-            f"The {which} picture holds {picture.dtype}, expected uint8 in 0..255. "
+            f"The {which} image holds {image.dtype}, expected uint8 in 0..255. "
             "Clamp to [0, 1], multiply by 255 and round."
         )
-    if picture.ndim != 3 or picture.shape[2] != 3:
+    if image.ndim != 3 or image.shape[2] != 3:
         raise DataError(
-            f"The {which} picture has the shape {picture.shape}, expected (height, width, 3), RGB."
+            f"The {which} image has the shape {image.shape}, expected (height, width, 3), RGB."
         )
-    if min(picture.shape[:2]) < SSIM_WINDOW_PX:
+    if min(image.shape[:2]) < SSIM_WINDOW_PX:
         raise DataError(
-            f"The {which} picture is {_size(picture)}; SSIM needs at least "
+            f"The {which} image is {_size(image)}; SSIM needs at least "
             f"{SSIM_WINDOW_PX} px on each side."
         )
 
 
-def _size(picture: np.ndarray) -> str:
-    return f"{picture.shape[1]}x{picture.shape[0]} px"
+def _size(image: np.ndarray) -> str:
+    return f"{image.shape[1]}x{image.shape[0]} px"
 
 
-def _luma(picture: UInt8[np.ndarray, "height width 3"], rounded: bool) -> Luma:
-    luma = LUMA_OFFSET + picture.astype(np.float64) @ LUMA_WEIGHTS
+def _luma(image: UInt8[np.ndarray, "height width 3"], rounded: bool) -> Luma:
+    luma = LUMA_OFFSET + image.astype(np.float64) @ LUMA_WEIGHTS
     return np.rint(luma) if rounded else luma
 
 

@@ -24,7 +24,7 @@ stated there; rows that were copied from other tables have `rain13k`'s figures."
 
 @dataclass(frozen=True)
 class Shown:
-    """Pictures of one dataset: a file with a row each, and which of the dataset's they are."""
+    """Images of one dataset: a file with a row each, and which of the dataset's they are."""
 
     file: str
     """Relative to the report."""
@@ -33,24 +33,24 @@ class Shown:
 
 
 def markdown(result: Mapping[str, Any], shown: Sequence[Shown] = ()) -> str:
-    """The report of what `evaluate` returned; `shown` has the pictures of every dataset, if any."""
+    """The report of what `evaluate` returned; `shown` has the images of every dataset, if any."""
     lines = [f"# {result['model']}", "", *_measured(result["datasets"])]
     for item in result["datasets"]:
         if published_set(item["dataset"], item["split"]) is not None:
             lines += ["", *_published(item, result["protocols"])]
-    for item, pictures in zip(result["datasets"], shown, strict=bool(shown)):
-        lines += ["", *_gallery(item, pictures, result["protocols"][0])]
+    for item, images in zip(result["datasets"], shown, strict=bool(shown)):
+        lines += ["", *_gallery(item, images, result["protocols"][0])]
     return "\n".join(lines) + "\n"
 
 
 def _gallery(item: Mapping[str, Any], shown: Shown, protocol: str) -> list[str]:
-    """The best and the worst pictures: their figures, and below them the pictures in that order."""
+    """The best and the worst images: their figures, and below them the images in that order."""
     lines = [
-        f"## {item['name']}: best and worst pictures",
+        f"## {item['name']}: best and worst images",
         "",
         f"By PSNR-Y under {protocol}, in this order. Rainy, derained, clean.",
         "",
-        "| picture | PSNR-Y | SSIM-Y | input PSNR-Y | input SSIM-Y |",
+        "| image | PSNR-Y | SSIM-Y | input PSNR-Y | input SSIM-Y |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
     for number in shown.numbers:
@@ -74,7 +74,7 @@ def published_set(dataset: str, split: str) -> str | None:
 
 def _measured(datasets: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = [
-        "| dataset | pictures | protocol | PSNR-Y | SSIM-Y | input PSNR-Y | input SSIM-Y |",
+        "| dataset | images | protocol | PSNR-Y | SSIM-Y | input PSNR-Y | input SSIM-Y |",
         "| --- | ---: | --- | ---: | ---: | ---: | ---: |",
     ]
     return lines + [
@@ -107,7 +107,7 @@ def _published(item: Mapping[str, Any], protocols: Sequence[str]) -> list[str]:
 def _comparable(item: Mapping[str, Any], protocols: Sequence[str]) -> str:
     wrong = []
     if item["dataset"] != "rain13k":
-        wrong.append("the pictures are not Rain13K's version of the set (it crops some)")
+        wrong.append("the images are not Rain13K's version of the set (it crops some)")
     if "rain13k" not in protocols:
         wrong.append("the protocol is another one")
     if wrong:

@@ -11,13 +11,13 @@ from derain.data.prepared.manifest import Prepared
 from derain.evaluation.protocols import quantised, score
 
 Derain = Callable[[np.ndarray], np.ndarray]
-"""Rainy picture, uint8 HWC RGB -> clean: uint8, or for scores its levels before rounding."""
+"""Rainy image, uint8 HWC RGB -> clean: uint8, or for scores its levels before rounding."""
 METRICS = ("psnr_y", "ssim_y")
 
 
 @dataclass(frozen=True)
-class PictureScores:
-    """One picture: what the network made of it, and what it was given."""
+class ImageScores:
+    """One image: what the network made of it, and what it was given."""
 
     key: str
     metrics: dict[str, float]
@@ -26,14 +26,14 @@ class PictureScores:
 
 @dataclass(frozen=True)
 class DatasetScores:
-    """Means over the pictures of one dataset."""
+    """Means over the images of one dataset."""
 
     name: str
     manifest_sha256: str
     pictures: int
     metrics: dict[str, float]
     input: dict[str, float]
-    per_picture: list[PictureScores] = field(repr=False)
+    per_picture: list[ImageScores] = field(repr=False)
 
 
 def score_dataset(
@@ -47,12 +47,12 @@ def score_under(
     derain: Derain, dataset: Prepared, pixels: Pixels, protocols: Sequence[str]
 ) -> dict[str, DatasetScores]:
     """The scores of a dataset under each protocol; the network sees every image once."""
-    scores: dict[str, list[PictureScores]] = {protocol: [] for protocol in protocols}
+    scores: dict[str, list[ImageScores]] = {protocol: [] for protocol in protocols}
     for at, key in enumerate(dataset.column("key").tolist()):
         pair = pixels[at]
         derained = derain(pair[0])
         for protocol, found in scores.items():
-            found.append(_score_picture(derained, key, pair, protocol))
+            found.append(_score_image(derained, key, pair, protocol))
     return {protocol: _means(dataset, found) for protocol, found in scores.items()}
 
 
@@ -64,7 +64,7 @@ def overall(scores: Sequence[DatasetScores]) -> tuple[dict[str, float], dict[str
     )
 
 
-def _means(dataset: Prepared, scores: list[PictureScores]) -> DatasetScores:
+def _means(dataset: Prepared, scores: list[ImageScores]) -> DatasetScores:
     return DatasetScores(
         name=f"{dataset.folder.name}",
         manifest_sha256=dataset.manifest.sha256(),
@@ -75,11 +75,11 @@ def _means(dataset: Prepared, scores: list[PictureScores]) -> DatasetScores:
     )
 
 
-def _score_picture(levels: np.ndarray, key: str, pair: np.ndarray, protocol: str) -> PictureScores:
+def _score_image(levels: np.ndarray, key: str, pair: np.ndarray, protocol: str) -> ImageScores:
     rain, clean = pair
     derained = quantised(levels, protocol)
     after, before = score(derained, clean, protocol), score(rain, clean, protocol)
-    return PictureScores(
+    return ImageScores(
         key=key,
         metrics={name: getattr(after, name) for name in METRICS},
         input={name: getattr(before, name) for name in METRICS},

@@ -38,11 +38,11 @@ class Exported(nn.Module):
         self._fixed = fixed
 
     def forward(self, x: Tensor) -> Tensor:
-        """Rainy -> clean. Raises DataError where the file takes pictures of one other size."""
+        """Rainy -> clean. Raises DataError where the file takes images of one other size."""
         size = tuple(x.shape[-2:])
         if self._fixed is not None and size != self._fixed:
             raise DataError(
-                f"This exported network takes pictures of {self._fixed[1]}x{self._fixed[0]} px "
+                f"This exported network takes images of {self._fixed[1]}x{self._fixed[0]} px "
                 f"only, found {size[1]}x{size[0]}. Export it without --size, or evaluate the "
                 "checkpoint that it came from."
             )
@@ -127,7 +127,7 @@ def _program(
     except Exception as error:  # torch.export raises whatever the network's code ran into
         raise UsageError(
             f"{type(network).__name__} cannot be exported for "
-            f"{'this size' if size_px else 'pictures of any size; try --size WIDTHxHEIGHT'}: "
+            f"{'this size' if size_px else 'images of any size; try --size WIDTHxHEIGHT'}: "
             f"{str(error).strip().splitlines()[0]}"
         ) from error
 
@@ -155,8 +155,8 @@ def _load_program(path: Path, stride: int | None) -> Exported:
     program = torch.export.load(path, extra_files=notes)
     known = json.loads(notes[NOTE] or "{}")
     names = program.graph_signature.user_inputs
-    (picture,) = (node for node in program.graph.nodes if node.name == names[0])
-    sides = picture.meta["val"].shape[2:]
+    (image,) = (node for node in program.graph.nodes if node.name == names[0])
+    sides = image.meta["val"].shape[2:]
     fixed = tuple(sides) if all(isinstance(side, int) for side in sides) else None
     return Exported(program.module(), stride or int(known.get(STRIDE, 1)), fixed)
 

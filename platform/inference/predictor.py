@@ -1,4 +1,4 @@
-"""Weights and a picture of any size in, the clean picture out; and a network as a plain folder.
+"""Weights and an image of any size in, the clean image out; and a network as a plain folder.
 
 A *model folder* is a network for use, on disk:
 
@@ -39,7 +39,7 @@ NAMED_KEYS_LIMIT = 5
 
 
 class Predictor:
-    """Derains single pictures with one network on one device."""
+    """Derains single images with one network on one device."""
 
     def __init__(self, network: nn.Module, device: str | torch.device = "cpu") -> None:
         """Move the network to the device; it needs `.stride`, the divisor of the sides it takes."""
@@ -47,59 +47,59 @@ class Predictor:
         self.network = network.to(self.device)
         self._routes = getattr(network, "route_key", None) is not None
 
-    def derain(self, picture: np.ndarray) -> np.ndarray:
-        """Return the picture without rain: HWC, RGB, uint8 in 0..255, the same size.
+    def derain(self, image: np.ndarray) -> np.ndarray:
+        """Return the image without rain: HWC, RGB, uint8 in 0..255, the same size.
 
         These are `levels`, rounded.
         """
-        return np.rint(self.levels(picture)).astype(np.uint8)
+        return np.rint(self.levels(image)).astype(np.uint8)
 
-    def levels(self, picture: np.ndarray) -> np.ndarray:
-        """Return the picture without rain before it is rounded: float32 HWC RGB in [0, 255].
+    def levels(self, image: np.ndarray) -> np.ndarray:
+        """Return the image without rain before it is rounded: float32 HWC RGB in [0, 255].
 
-        The picture is mirrored at its right and lower edge up to a multiple of the network's
-        stride, and the result cropped back. A network that routes pictures is asked for the route
-        of the picture itself, without the mirrored edge, as it was in its training. The network
+        The image is mirrored at its right and lower edge up to a multiple of the network's
+        stride, and the result cropped back. A network that routes images is asked for the route
+        of the image itself, without the mirrored edge, as it was in its training. The network
         runs in eval mode and is given back in the mode that it was in. Its output is clamped to
         [0, 1] and scaled by 255.
 
         Raises:
-            DataError: not a uint8 picture of the shape (height, width, 3), or an empty one.
+            DataError: not a uint8 image of the shape (height, width, 3), or an empty one.
             DerainError: the network returned NaN or infinity.
         """
-        _check(picture, ("height", "width", 3))
-        height, width = picture.shape[:2]
-        rainy = self._tensor(_padded(picture, _stride(self.network)))
-        derained = self._forward(rainy, picture)[0, :, :height, :width]
+        _check(image, ("height", "width", 3))
+        height, width = image.shape[:2]
+        rainy = self._tensor(_padded(image, _stride(self.network)))
+        derained = self._forward(rainy, image)[0, :, :height, :width]
         if not bool(torch.isfinite(derained).all()):
             raise DerainError(
-                "The network returned NaN or infinity for a picture of "
+                "The network returned NaN or infinity for an image of "
                 f"{width}x{height} px. Its weights are damaged, or its training diverged."
             )
         levels = derained.float().clamp(0.0, 1.0).mul(255.0)
         return levels.permute(1, 2, 0).contiguous().cpu().numpy()
 
-    def _tensor(self, picture: np.ndarray) -> Tensor:
+    def _tensor(self, image: np.ndarray) -> Tensor:
         """NCHW RGB in [0, 1]."""
-        host = torch.from_numpy(np.ascontiguousarray(picture))
+        host = torch.from_numpy(np.ascontiguousarray(image))
         return host.to(self.device).permute(2, 0, 1)[None].float() / 255.0
 
-    def _forward(self, rainy: Tensor, picture: np.ndarray) -> Tensor:
+    def _forward(self, rainy: Tensor, image: np.ndarray) -> Tensor:
         # One by one: a frozen part may be in eval mode while the rest trains.
         modes = [(module, module.training) for module in self.network.modules()]
         self.network.eval()
         try:
             with torch.inference_mode():
-                return self.network(rainy, **self._route(picture))
+                return self.network(rainy, **self._route(image))
         finally:
             for module, was_training in modes:
                 module.training = was_training
 
-    def _route(self, picture: np.ndarray) -> dict[str, Tensor]:
+    def _route(self, image: np.ndarray) -> dict[str, Tensor]:
         if not self._routes:
             return {}
         perceive: Any = self.network.perceive
-        return {"route": perceive(self._tensor(picture.copy()))}  # a cache's pixels are read-only
+        return {"route": perceive(self._tensor(image.copy()))}  # a cache's pixels are read-only
 
 
 def save_model_folder(
@@ -169,14 +169,14 @@ class _PyfuncModel:
         """Derain a batch: NHWC, RGB, uint8 in 0..255, and the result in the same form.
 
         Raises:
-            DataError: not a uint8 array of the shape (batch, height, width, 3); a single picture
-                is a batch of one, `picture[None]`. Or `params` were given: there are none.
+            DataError: not a uint8 array of the shape (batch, height, width, 3); a single image
+                is a batch of one, `image[None]`. Or `params` were given: there are none.
         """
         if params:
             raise DataError(f"This model takes no parameters, found: {', '.join(sorted(params))}.")
         _check(model_input, ("batch", "height", "width", 3))
-        # One by one, so that a large batch needs no more memory than its largest picture.
-        return np.stack([self._predictor.derain(picture) for picture in model_input])
+        # One by one, so that a large batch needs no more memory than its largest image.
+        return np.stack([self._predictor.derain(image) for image in model_input])
 
 
 def _load_pyfunc(path: str) -> _PyfuncModel:
@@ -208,14 +208,14 @@ def _stride(network: nn.Module) -> int:
     return stride
 
 
-def _padded(picture: np.ndarray, stride: int) -> np.ndarray:
-    """Mirror at the right and lower edge, over and over where the picture is smaller than that.
+def _padded(image: np.ndarray, stride: int) -> np.ndarray:
+    """Mirror at the right and lower edge, over and over where the image is smaller than that.
 
-    numpy and not torch: torch refuses to reflect by more than the picture's own side.
+    numpy and not torch: torch refuses to reflect by more than the image's own side.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     margins = ((0, -height % stride), (0, -width % stride), (0, 0))
-    return np.ascontiguousarray(np.pad(picture, margins, mode="reflect"))
+    return np.ascontiguousarray(np.pad(image, margins, mode="reflect"))
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:

@@ -23,11 +23,11 @@ MODELS: dict[str, type[nn.Module]] = {
     "restormer": Restormer,
     "nafnet": NAFNet,
 }
-"""Every network takes keyword options, has `stride: int` (height and width of a picture must be
+"""Every network takes keyword options, has `stride: int` (height and width of an image must be
 multiples of it; `forward` raises ValueError otherwise) and `frozen: tuple[str, ...]`, the names of
 its sub-modules that never change. A network with loss terms of its own (rain masks, say) has
-`auxiliary: dict[str, float]`, the weight of each, and returns (picture, {term: scalar}) when it is
-called with `clean=`. One with experts has `perceive(pictures)`, the number of each whole picture's
+`auxiliary: dict[str, float]`, the weight of each, and returns (image, {term: scalar}) when it is
+called with `clean=`. One with experts has `perceive(images)`, the number of each whole image's
 expert, takes it back as `route=`, and has `route_key: str | None`, a digest of what decides it."""
 
 __all__ = [
@@ -57,7 +57,7 @@ def build(name: str, **options: object) -> nn.Module:
         if not isinstance(network.stride, int):
             raise ValueError(
                 f"The network {name} has the stride {network.stride!r}; expected a whole number: "
-                "height and width of a picture are made multiples of it."
+                "height and width of an image are made multiples of it."
             )
         return network
     if name not in MODELS:

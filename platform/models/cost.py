@@ -1,4 +1,4 @@
-"""What a network costs: its parameters, and its multiply-adds for one picture."""
+"""What a network costs: its parameters, and its multiply-adds for one image."""
 
 from dataclasses import dataclass
 
@@ -25,7 +25,7 @@ def cost(network: nn.Module, side_px: int = SIDE_PX) -> Cost:
 
     Multiply-adds are those of convolutions, attention and matrix products, half of what
     `torch.utils.flop_counter` says; channels of zeros that fill up others count (`gated.py`). A
-    network with routes counts what one picture takes.
+    network with routes counts what one image takes.
     """
     sizes = [(p.requires_grad, p.numel()) for p in network.parameters()]
     modes = [(module, module.training) for module in network.modules()]

@@ -27,11 +27,11 @@ PUBLISHED = {"light": (196, 97, 107), "moderate": (68, 188, 144), "heavy": (95, 
 
 
 def density(config: Config, prepared: str, label: str = "density") -> dict[str, Any]:
-    """Count the prompt that each picture matches best, by its true label; returns what
+    """Count the prompt that each image matches best, by its true label; returns what
     `derainctl density --json` prints.
 
     Raises UsageError for a network without prompts and for random weights, which see no rain,
-    DataError where a picture has no such label.
+    DataError where an image has no such label.
     """
     model = config.model
     if not isinstance(model, CLIPRPNConfig):
@@ -42,8 +42,8 @@ def density(config: Config, prepared: str, label: str = "density") -> dict[str, 
     perception = _perception(model).to(pick_device(config.train))
     (pixels,) = open_all([dataset], config.data)
     numbers = [classes.index(truth) for truth in truths]
-    pictures = _pictures(pixels, numbers, perception.text.device)
-    counts = zero_shot_counts(perception, pictures, len(classes)).tolist()
+    images = _images(pixels, numbers, perception.text.device)
+    counts = zero_shot_counts(perception, images, len(classes)).tolist()
     return {
         "dataset": dataset.folder.name,
         "manifest_sha256": dataset.manifest.sha256(),
@@ -83,7 +83,7 @@ def _labels(dataset: Prepared, label: str) -> list[str]:
     if None in found:
         key = dataset.column("key")[found.index(None)]
         raise DataError(
-            f"{dataset.folder}: {found.count(None)} of {len(found)} pictures have no label "
+            f"{dataset.folder}: {found.count(None)} of {len(found)} images have no label "
             f"`{label}`, {key} for one. Datasets with densities are rain1200 and what "
             "`derainctl synthesize` makes; --label names another label."
         )
@@ -95,14 +95,14 @@ def _rank(value: str) -> tuple[int, str]:
     return (ORDER.index(known) if known in ORDER else len(ORDER), value)
 
 
-def _pictures(
+def _images(
     pixels: Pixels, truths: Sequence[int], device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    for numbers, pictures in rainy_batches(pixels, device):
-        yield pictures, torch.tensor([truths[number] for number in numbers])
+    for numbers, images in rainy_batches(pixels, device):
+        yield images, torch.tensor([truths[number] for number in numbers])
 
 
 def _right(counts: Sequence[Sequence[int]]) -> float | None:
-    """The share of pictures whose prompt has the number of their class, where there are as many."""
+    """The share of images whose prompt has the number of their class, where there are as many."""
     table = np.asarray(counts)
     return float(np.trace(table) / table.sum()) if table.shape[0] == table.shape[1] else None

@@ -19,7 +19,7 @@ from derain.pipelines.load_model import load_predictor
 from derain.storage.output_paths import check_file
 
 SHOWN = 2
-"""How many of the best pictures a report shows, and of the worst."""
+"""How many of the best images a report shows, and of the worst."""
 
 
 def evaluate(
@@ -35,7 +35,7 @@ def evaluate(
     """Score a model on prepared datasets; returns what `derainctl evaluate --json` prints.
 
     A network runs once for all `protocols`; `metrics` are those of the first. `report` is a
-    Markdown file to write, beside it a folder with the best and the worst pictures of each dataset,
+    Markdown file to write, beside it a folder with the best and the worst images of each dataset,
     as the first protocol sees it. The other arguments are those of `load_predictor`.
     """
     for protocol in protocols:
@@ -77,13 +77,13 @@ def _described(dataset: Prepared, scores: Mapping[str, DatasetScores]) -> dict[s
 def _write_report(
     path: Path, result: Mapping[str, Any], network: Predictor, pixels: Sequence[Pixels]
 ) -> None:
-    """The Markdown file at `path`, and the pictures that it shows in a folder of its name."""
+    """The Markdown file at `path`, and the images that it shows in a folder of its name."""
     shown = []
     for number, (item, pairs) in enumerate(zip(result["datasets"], pixels, strict=True)):
         picks = best_and_worst(item["per_picture"], SHOWN)
-        name = f"{path.stem}_pictures/{number:02d}-{item['name']}.png"
+        name = f"{path.stem}_images/{number:02d}-{item['name']}.png"
         shown.append(Shown(name, tuple(picks)))
-        picture = path.parent / name
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        picture.write_bytes(encode_png(grid([network.derain], pairs, picks)))
+        image = path.parent / name
+        image.parent.mkdir(parents=True, exist_ok=True)
+        image.write_bytes(encode_png(grid([network.derain], pairs, picks)))
     path.write_text(markdown(result, shown), encoding="utf-8")

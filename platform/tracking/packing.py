@@ -49,7 +49,7 @@ def _pack(scratch: Path, folder: Path, example: np.ndarray, logged: Any, run_id:
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    pictures = Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))])
+    images = Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))])
     description = Model(
         artifact_path=logged.artifact_location,
         model_uuid=logged.model_id,
@@ -63,7 +63,7 @@ def _pack(scratch: Path, folder: Path, example: np.ndarray, logged: Any, run_id:
         data_path=str(folder),
         code_paths=[str(_staged_code(scratch))],
         mlflow_model=description,
-        signature=ModelSignature(inputs=pictures, outputs=pictures),
+        signature=ModelSignature(inputs=images, outputs=images),
         input_example=example[:1, :EXAMPLE_SIDE_PX, :EXAMPLE_SIDE_PX],
         pip_requirements=_requirements(),
     )

@@ -73,11 +73,11 @@ def register(
     """Log a model folder as a model of its run and register it as the next version of `name`.
 
     `scores` has finite `psnr_y` (dB) and `ssim_y`, measured under the protocol `tags["protocol"]`
-    on the pictures that `evaluation_sha256` stands for. `tags` has `REQUIRED_TAGS`; run, sweep,
+    on the images that `evaluation_sha256` stands for. `tags` has `REQUIRED_TAGS`; run, sweep,
     package version and git commit are added. `example` is NHWC, RGB, uint8.
 
     The version becomes `champion` where there is none, or where it beats the champion's psnr_y on
-    the same pictures under the same protocol; else `challenger`.
+    the same images under the same protocol; else `challenger`.
 
     Raises:
         UsageError: a name that MLflow does not take, a score that is not finite, or a run that is

@@ -176,10 +176,10 @@ class RunLog:
         """Keep a text as the artifact `name`, such as "config.yaml"."""
         self._artifact(name, content.encode())
 
-    def picture(self, name: str, picture: np.ndarray) -> None:
-        """Keep a picture (HWC, RGB, uint8) losslessly as the artifact `name`, ending in .png."""
+    def image(self, name: str, image: np.ndarray) -> None:
+        """Keep an image (HWC, RGB, uint8) losslessly as the artifact `name`, ending in .png."""
         encoded = io.BytesIO()
-        Image.fromarray(picture).save(encoded, format="PNG")
+        Image.fromarray(image).save(encoded, format="PNG")
         self._artifact(name, encoded.getvalue())
 
     def folder(self, path: str | Path, name: str) -> None:

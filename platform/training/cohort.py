@@ -1,11 +1,11 @@
 """Runs that train side by side in one process, on one stream of batches and one frozen encoder.
 
-    every course asks for the batch at its position
+    every loop asks for the batch at its position
     the earliest batch is cut once and put on the device once
     those that asked for it take their step with it, one after another
 
 Each member keeps its own network, optimiser, chance and folder. What is shared are functions of the
-step's pictures that never change, so losses and weights are those of the same run alone: to the bit
+step's images that never change, so losses and weights are those of the same run alone: to the bit
 where the arithmetic is deterministic.
 """
 
@@ -23,17 +23,17 @@ from derain.data.loading.loader import Batch, Position
 from derain.data.loading.prefetch import BatchAt
 from derain.errors import DerainError
 from derain.models import fingerprint, frozen_modules
-from derain.training.loop import Course
-from derain.training.process.device import place
+from derain.training.loop import Loop
+from derain.training.process.device import to_device
 
 log = logging.getLogger(__name__)
 
 
 class Shared:
-    """The frozen modules of a cohort, and what they make of the pictures of the step at hand.
+    """The frozen modules of a cohort, and what they make of the images of the step at hand.
 
-    A frozen module is asked once a step for each picture; a call with anything else (the output of
-    a network, a held-out picture) goes through to it.
+    A frozen module is asked once a step for each image; a call with anything else (the output of
+    a network, a held-out image) goes through to it.
     """
 
     def __init__(self) -> None:
@@ -42,17 +42,17 @@ class Shared:
         self._found: dict[Hashable, Any] = {}
         self._versions: list[tuple[Tensor, int]] = []
 
-    def adopt(self, owner: nn.Module) -> None:
+    def share_frozen(self, owner: nn.Module) -> None:
         """Put equal frozen modules of earlier members in the place of a network's or a loss's."""
         for name, module in frozen_modules(owner).items():
             owner.set_submodule(name, self._first(module))
 
     def begin(self, batch: Batch[Tensor]) -> None:
-        """Forget the last step; from here on, the pictures are those of this batch."""
+        """Forget the last step; from here on, the images are those of this batch."""
         self._found.clear()
         self._versions.clear()
         self._keep((batch.rain, batch.clean))
-        self._storages = {_storage(picture) for picture, _ in self._versions}
+        self._storages = {_storage(image) for image, _ in self._versions}
 
     def check(self) -> None:
         """Raise DerainError when something that is shared was changed in its place."""
@@ -91,12 +91,12 @@ class Shared:
 
 @dataclass
 class Cohort:
-    """Several courses, by name, that are driven on the same batches.
+    """Several loops, by name, that are driven on the same batches.
 
     `failed` has the errors of those that did not come to their end.
     """
 
-    courses: Mapping[str, Course[Any]]
+    loops: Mapping[str, Loop[Any]]
     shared: Shared
     failed: dict[str, Exception] = field(default_factory=dict)
 
@@ -109,11 +109,11 @@ class Cohort:
         """
         self._waiting: dict[str, Position] = {}
         try:
-            for name in self.courses:
+            for name in self.loops:
                 self._go_on(name)
             while self._waiting:
                 at = min(self._waiting.values(), key=lambda p: (p.epoch, p.offset))
-                batch = place(batch_at(at), train)
+                batch = to_device(batch_at(at), train)
                 self.shared.begin(batch)
                 for name in [name for name, wanted in self._waiting.items() if wanted == at]:
                     self._go_on(name, batch)
@@ -123,9 +123,9 @@ class Cohort:
             raise
 
     def _go_on(self, name: str, batch: Batch[Tensor] | None = None) -> None:
-        course = self.courses[name]
+        loop = self.loops[name]
         try:
-            self._waiting[name] = next(course) if batch is None else course.send(batch)
+            self._waiting[name] = next(loop) if batch is None else loop.send(batch)
             return
         except StopIteration:
             pass
@@ -135,10 +135,10 @@ class Cohort:
         self._waiting.pop(name, None)
 
     def _end_with(self, error: BaseException) -> None:
-        """Give every course that is under way the chance to end its record."""
-        for course in self.courses.values():
+        """Give every loop that is under way the chance to end its record."""
+        for loop in self.loops.values():
             with contextlib.suppress(BaseException):
-                course.throw(error)
+                loop.throw(error)
 
 
 def _tensors(value: Any) -> list[Tensor]:

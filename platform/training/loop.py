@@ -23,7 +23,7 @@ from derain.errors import DerainError, StoppedError, UsageError
 from derain.training import checkpoint, divergence
 from derain.training.checkpoint import Checkpoint, State
 from derain.training.ledger import Ledger
-from derain.training.process.device import pick_device, place
+from derain.training.process.device import pick_device, to_device
 from derain.training.process.distributed import Rank, Underway
 from derain.training.process.interrupt import Interrupt
 from derain.training.process.watchdog import Watchdog
@@ -36,13 +36,13 @@ Returned = TypeVar("Returned")
 Report = Callable[[int, Mapping[str, float]], None]
 """Called on rank 0 with the number of steps that are done and the figures of the last one."""
 Validate = Callable[[nn.Module], Mapping[str, float]]
-"""Scores a network on the held-out pictures; called on all ranks, returns the same on each."""
+"""Scores a network on the held-out images; called on all ranks, returns the same on each."""
 METRIC = "psnr_y"
 """Of the validation figures, the one that says which checkpoint is the best."""
 ROLLBACK_RATE = 0.5
 """What a rollback makes of the learning rate."""
 
-Course = Generator[Position, Batch[Tensor], Returned]
+Loop = Generator[Position, Batch[Tensor], Returned]
 """A run that asks for the batch at a position, is sent it, and goes on: what drives it may drive
 others on the same batches (see `cohort.py`)."""
 
@@ -66,12 +66,12 @@ class Outcome:
     seconds: float
 
 
-def follow(course: Course[Returned], batch_at: BatchAt, train: TrainConfig) -> Returned:
-    """Drive one course to its end on the batches that it asks for."""
+def follow(loop: Loop[Returned], batch_at: BatchAt, train: TrainConfig) -> Returned:
+    """Drive one loop to its end on the batches that it asks for."""
     try:
-        position = next(course)
+        position = next(loop)
         while True:
-            position = course.send(place(batch_at(position), train))
+            position = loop.send(to_device(batch_at(position), train))
     except StopIteration as end:
         return end.value
 
@@ -101,7 +101,7 @@ class Run:
         if self.resume is not None:
             state = self.resume.state
             self._check_same("data.train", state.manifests, self.manifests)
-            if state.best:  # and patience: they go by figures of the same pictures
+            if state.best:  # and patience: they go by figures of the same images
                 self._check_same("data.eval", state.held_out, self.held_out)
 
     def _check_same(self, key: str, then: Sequence[str], now: Sequence[str]) -> None:
@@ -111,7 +111,7 @@ class Run:
                 f"{', '.join(now)}. Resume on the same prepared datasets."
             )
 
-    def course(self) -> Course[Outcome]:
+    def loop(self) -> Loop[Outcome]:
         """Train until `train.steps`, or `until`, are done, or patience is at its end, on the
         batches that are sent.
 
@@ -154,7 +154,7 @@ class Run:
 
     def _check_agreement(self, saved: Checkpoint | None) -> None:
         """Raise UsageError on all ranks where they do not go on from the same checkpoint."""
-        if not self.rank.agree(saved.sha256() if saved else "", pick_device(self.config.train)):
+        if not self.rank.all_equal(saved.sha256() if saved else "", pick_device(self.config.train)):
             found = f"that of step {saved.state.step}" if saved else "none"
             raise UsageError(
                 f"{self.folder}: the workers do not find the same newest checkpoint; worker "

@@ -61,7 +61,7 @@ class MicroBatches:
         return size
 
     def _filled_up(self, batch: Batch[Tensor]) -> Batch[Tensor]:
-        """The batch, repeated to the most pictures that this rank gets of its size: the one at hand
+        """The batch, repeated to the most images that this rank gets of its size: the one at hand
         may be the short last one of an epoch."""
         crop_px = batch.rain.shape[-1]
         stages = [stage for stage in self._train.stages if stage.crop_px == crop_px]
@@ -82,7 +82,7 @@ class MicroBatches:
 
 
 def some(batch: Batch[Tensor], part: slice) -> Batch[Tensor]:
-    """Some pictures of a batch, with their share of the global batch."""
+    """Some images of a batch, with their share of the global batch."""
     rain = batch.rain[part]
     share = batch.share * len(rain) / len(batch.rain)
     return replace(batch, rain=rain, clean=batch.clean[part], ids=batch.ids[part], share=share)

@@ -1,6 +1,6 @@
-"""Which expert each training picture goes to: decided on whole pictures, once for a dataset.
+"""Which expert each training image goes to: decided on whole images, once for a dataset.
 
-A crop enlarged to what CLIP looks at shows wider streaks than its picture, so the route of a crop
+A crop enlarged to what CLIP looks at shows wider streaks than its image, so the route of a crop
 is another one. Routes are kept beside the pixel caches, named by the dataset and all that decides
 them.
 """
@@ -22,9 +22,9 @@ from derain.data.prepared.manifest import Prepared
 log = logging.getLogger(__name__)
 
 BATCH = 16
-"""Pictures of one size that are looked at together."""
+"""Images of one size that are looked at together."""
 RARE = 0.01
-"""An expert with a smaller share of the pictures learns next to nothing."""
+"""An expert with a smaller share of the images learns next to nothing."""
 
 
 def routes_of(
@@ -37,7 +37,7 @@ def routes_of(
     """The expert of every sample, int64 by sample id over all datasets; None for a network whose
     `route_key` is None or that has none: it decides by itself or has nothing to decide.
 
-    `folder` is that of the pixel caches. Everything is on `device` while pictures are looked at.
+    `folder` is that of the pixel caches. Everything is on `device` while images are looked at.
     """
     key = getattr(network, "route_key", None)
     if key is None:
@@ -54,17 +54,17 @@ def routes_of(
 
 
 def rainy_batches(pixels: Pixels, device: torch.device) -> Iterator[tuple[list[int], Tensor]]:
-    """Whole rainy pictures, NCHW RGB in [0, 1], with their sample numbers: neighbours of one size
+    """Whole rainy images, NCHW RGB in [0, 1], with their sample numbers: neighbours of one size
     together, at most `BATCH`."""
     numbers: list[int] = []
     held: list[np.ndarray] = []
     for number in range(len(pixels)):
-        picture = pixels[number][0]
-        if held and (held[0].shape != picture.shape or len(held) == BATCH):
+        image = pixels[number][0]
+        if held and (held[0].shape != image.shape or len(held) == BATCH):
             yield numbers, _tensor(held, device)
             numbers, held = [], []
         numbers.append(number)
-        held.append(np.asarray(picture))
+        held.append(np.asarray(image))
     yield numbers, _tensor(held, device)
 
 
@@ -80,11 +80,11 @@ def _of_dataset(
     path = place / f"{name}.npy"
     if path.is_file():
         return np.load(path, allow_pickle=False)
-    log.info("routes: looking at the %d pictures of %s", len(pixels), dataset.folder)
+    log.info("routes: looking at the %d images of %s", len(pixels), dataset.folder)
     routes = np.empty(len(pixels), np.int64)
     network.to(device)
-    for numbers, pictures in rainy_batches(pixels, device):
-        routes[numbers] = network.perceive(pictures).cpu().numpy()
+    for numbers, images in rainy_batches(pixels, device):
+        routes[numbers] = network.perceive(images).cpu().numpy()
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     with temporary.open("wb") as file:
         np.save(file, routes)
@@ -92,16 +92,16 @@ def _of_dataset(
     return routes
 
 
-def _tensor(pictures: Sequence[np.ndarray], device: torch.device) -> Tensor:
-    batch = torch.from_numpy(np.stack(pictures)).to(device)
+def _tensor(images: Sequence[np.ndarray], device: torch.device) -> Tensor:
+    batch = torch.from_numpy(np.stack(images)).to(device)
     return batch.permute(0, 3, 1, 2).float() / 255
 
 
 def _announce(routes: np.ndarray, experts: int) -> None:
     counts = np.bincount(routes, minlength=experts)
-    log.info("routes: %s pictures for the experts 0 to %d", counts.tolist(), experts - 1)
+    log.info("routes: %s images for the experts 0 to %d", counts.tolist(), experts - 1)
     for expert in np.flatnonzero(counts < RARE * len(routes)):
         log.warning(
-            "routes: expert %d gets %d of %d pictures and will learn next to nothing; a prompt "
+            "routes: expert %d gets %d of %d images and will learn next to nothing; a prompt "
             "less, or other words, may serve better", expert, counts[expert], len(routes),
         )  # fmt: skip

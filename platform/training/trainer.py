@@ -193,7 +193,7 @@ class Trainer:
         trained = saved.model()
         spread = {name: distributed.like(tensor, present[name]) for name, tensor in trained.items()}
         self.network.load_state_dict({**present, **spread})
-        distributed.let_go(self.network)
+        distributed.reshard(self.network)
         self._restore_optimizer(saved.optimizer())
         average = saved.ema()
         if self._ema is not None and average is not None:
@@ -202,7 +202,7 @@ class Trainer:
     def _take(self, weights: Mapping[str, Tensor]) -> None:
         """Put others in the place of the trained weights."""
         _copy(weights, self._trained)
-        distributed.let_go(self.network)
+        distributed.reshard(self.network)
 
     def _forget_gradients(self) -> None:
         """Drop those of the step before, once the forward pass has taken its memory.
@@ -272,7 +272,7 @@ class Trainer:
         return total, {**terms, **extra}
 
     def _route(self, batch: Batch[Tensor]) -> dict[str, Tensor]:
-        """The routes of a batch; a rank without samples has one picture, which counts nothing."""
+        """The routes of a batch; a rank without samples has one image, which counts nothing."""
         if self._routes is None:
             return {}
         found = self._routes[batch.ids] if len(batch.ids) else np.zeros(1, np.int64)

@@ -1,4 +1,4 @@
-"""How long a sweep will take, and its disk: a few steps and one picture, timed where trials run."""
+"""How long a sweep will take, and its disk: a few steps and one image, timed where trials run."""
 
 import itertools
 import logging
@@ -20,15 +20,15 @@ from derain.errors import DerainError
 from derain.inference.predictor import Predictor
 from derain.pipelines.train.verb import expected_error, wants_gpu
 from derain.training.factory import build_network, loss_of, without_weights
-from derain.training.process.device import pick_device, place
+from derain.training.process.device import pick_device, to_device
 from derain.training.process.distributed import Rank
 from derain.training.trainer import Trainer
 from derain.tune.search.asha import rungs_of
 
 log = logging.getLogger(__name__)
 
-PICTURE = (321, 481)
-"""Height and width of a BSD picture, the commonest in rain datasets."""
+IMAGE_SIZE_PX = (321, 481)
+"""Height and width of a BSD image, the commonest in rain datasets."""
 START_S = 15.0
 """A worker's start: importing torch and open_clip, building the network (measured: 10 to 20 s)."""
 ENOUGH_S = 3.0
@@ -39,25 +39,25 @@ class Pace:
     """What was timed and counted."""
 
     seconds_a_step: float
-    seconds_a_picture: float
+    seconds_per_image: float
     checkpoint_bytes: int = 0
 
     def trial_seconds(self, config: Config, eval_pairs: int) -> float:
         """Of one trial in a worker that is there already, its scoring included."""
         steps = config.train.steps * self.seconds_a_step
-        return steps + eval_pairs * self.seconds_a_picture
+        return steps + eval_pairs * self.seconds_per_image
 
 
 def estimate(config: Config, at_once: int, trials: int) -> dict[str, Any]:
     """Steps, seconds, GPU-hours and bytes of so many trials of a sweep, `at_once` together.
 
     From a few steps timed where a trial would run. ASHA is reckoned as if every rung promoted its
-    exact share; the cache of decoded pictures is not counted.
+    exact share; the cache of decoded images is not counted.
     """
     assert config.sweep is not None
     pace, pairs = _pace(config), _eval_pairs(config)
     steps = _steps(config, trials)
-    busy = trials * pairs * pace.seconds_a_picture + steps * pace.seconds_a_step
+    busy = trials * pairs * pace.seconds_per_image + steps * pace.seconds_a_step
     per_worker = math.ceil(trials / at_once) / (trials / at_once)  # the last round may be thin
     seconds = START_S + busy / at_once * per_worker
     share = config.sweep.gpu_fraction if wants_gpu(config) else 0
@@ -97,7 +97,7 @@ def _pace(config: Config) -> Pace:
 
 def _measure(tree: dict[str, Any]) -> tuple[float, float, int]:
     pace = measure(Config.model_validate(tree))
-    return pace.seconds_a_step, pace.seconds_a_picture, pace.checkpoint_bytes
+    return pace.seconds_a_step, pace.seconds_per_image, pace.checkpoint_bytes
 
 
 def _eval_pairs(config: Config) -> int:
@@ -117,12 +117,12 @@ def measure(config: Config) -> Pace:
     network = build_network(config)
     device = pick_device(config.train)
     trainer = Trainer(config, network, loss_of(config, network), device=device, rank=Rank())
-    batch = place(_noise(config), config.train)
+    batch = to_device(_noise(config), config.train)
     a_step = _seconds(lambda number: trainer.step(number, batch)["loss"].item())
-    picture = np.zeros((*PICTURE, 3), np.uint8)
+    image = np.zeros((*IMAGE_SIZE_PX, 3), np.uint8)
     predictor = Predictor(network, device)
-    a_picture = _seconds(lambda _: predictor.derain(picture))
-    return Pace(a_step, a_picture, _checkpoint_bytes(config, network))
+    an_image = _seconds(lambda _: predictor.derain(image))
+    return Pace(a_step, an_image, _checkpoint_bytes(config, network))
 
 
 def _checkpoint_bytes(config: Config, network: nn.Module) -> int:
@@ -134,9 +134,9 @@ def _checkpoint_bytes(config: Config, network: nn.Module) -> int:
 def _noise(config: Config) -> Batch[np.ndarray]:
     side = config.train.crop_px
     shape = (config.train.batch_size // config.train.max_workers, side, side, 3)
-    pictures = np.random.default_rng(0).integers(0, 256, (2, *shape), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (2, *shape), dtype=np.uint8)
     ids = np.arange(shape[0])
-    return Batch(pictures[0], pictures[1], ids, share=1.0, following=Position())
+    return Batch(images[0], images[1], ids, share=1.0, following=Position())
 
 
 def _seconds(work: Callable[[int], object]) -> float:

@@ -116,22 +116,22 @@ def draw(config: Config, number: int, key: str) -> tuple[str, Any]:
     """Name and value of one dimension for sample `number`."""
     assert config.sweep is not None
     digest = hashlib.sha256(key.encode()).digest()
-    chance = np.random.default_rng([config.seed, number, *digest[:8]])
-    return drawn(config.sweep.space[key], chance)
+    rng = np.random.default_rng([config.seed, number, *digest[:8]])
+    return drawn(config.sweep.space[key], rng)
 
 
-def drawn(dimension: Dimension, chance: np.random.Generator) -> tuple[str, Any]:
+def drawn(dimension: Dimension, rng: np.random.Generator) -> tuple[str, Any]:
     """A value of a dimension, from the chance that is given."""
     if dimension.ends is None:
         named = list(dimension.named().items())
-        return named[chance.integers(len(named))]
+        return named[rng.integers(len(named))]
     low, high = dimension.ends
     if dimension.integers is not None:
-        value: float = int(chance.integers(int(low), int(high) + 1))
+        value: float = int(rng.integers(int(low), int(high) + 1))
     elif dimension.loguniform is not None:
-        value = math.exp(chance.uniform(math.log(low), math.log(high)))
+        value = math.exp(rng.uniform(math.log(low), math.log(high)))
     else:
-        value = chance.uniform(low, high)
+        value = rng.uniform(low, high)
     # exp(log(high)) may lie a hair above
     return str(value), min(max(value, dimension.ends[0]), dimension.ends[1])
 

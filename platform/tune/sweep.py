@@ -22,7 +22,7 @@ from derain.data.prepared.manifest import open_prepared
 from derain.errors import DerainError, OccupiedError, UsageError
 from derain.pipelines.train.inputs import check_data, with_data
 from derain.pipelines.train.resume import claim
-from derain.pipelines.train.run import Place, read_json, record_inputs, write_json
+from derain.pipelines.train.run import TrackingTarget, read_json, record_inputs, write_json
 from derain.pipelines.train.verb import check_room, wants_gpu
 from derain.tracking import runs, store
 from derain.tracking.runs import RunLog
@@ -227,7 +227,9 @@ def _run(config: Config, afterwards: contextlib.ExitStack) -> dict[str, Any]:
             journal.write("recorded", run_id=record.run_id)
             record_inputs(config, record)
         afterwards.callback(runs.end_children, record.run_id, uri)
-        supply.train(config, left, journal, Place(uri, record.run_id), at_once=_at_once(config))
+        supply.train(
+            config, left, journal, TrackingTarget(uri, record.run_id), at_once=_at_once(config)
+        )
         result = conclude(config, journal, record)
         runs.end_children(record.run_id, uri, found="SCHEDULED", ended="FINISHED")
         result["seconds"] = time.monotonic() - began
@@ -236,17 +238,17 @@ def _run(config: Config, afterwards: contextlib.ExitStack) -> dict[str, Any]:
     return result
 
 
-def _warn_of_chance(config: Config, ahead: int) -> None:
+def _warn_if_all_random(config: Config, ahead: int) -> None:
     """Say so where TPE ends before it has chosen a point."""
     assert config.sweep is not None
     if config.sweep.search == "tpe":
         from derain.tune.search.tpe import drawn_first
 
-        chance, samples = drawn_first(config.sweep, ahead), config.sweep.samples or 0
-        if chance >= samples:
+        random, samples = drawn_first(config.sweep, ahead), config.sweep.samples or 0
+        if random >= samples:
             log.warning(
-                "sweep: search: tpe draws its first %d points by chance, here all %d. Give more "
-                "sweep.samples, or fewer at once with sweep.concurrent.", chance, samples,
+                "sweep: search: tpe draws its first %d points at random, here all %d. Give more "
+                "sweep.samples, or fewer at once with sweep.concurrent.", random, samples,
             )  # fmt: skip
 
 
@@ -261,7 +263,7 @@ def _begin(config: Config, journal: Journal) -> str | None:
     if planned is None:
         # The lead of TPE belongs to the plan: with another one it would suggest other points.
         ahead = 2 * _at_once(config)
-        _warn_of_chance(config, ahead)
+        _warn_if_all_random(config, ahead)
         _save(config)
         journal.write("plan", version=VERSION, name=config.name, ahead=ahead, manifests=manifests)
         return None

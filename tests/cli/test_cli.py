@@ -158,7 +158,7 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
         (["leaks", "gone", "gone"], "no such prepared dataset"),
         (["evaluate", "gone", "gone"], "gone"),
         (["predict", "gone", "gone.png", "--out", "out"], "gone.png"),
-        (["predict", "gone", ".", "--out", "out"], "No picture in ."),
+        (["predict", "gone", ".", "--out", "out"], "No image in ."),
         (["predict", "gone", ".", "--out", "small.yaml"], "small.yaml is a file"),
         (["evaluate", "gone", "gone", "--protocol", "psnr"], "'psnr'"),
         (["evaluate", "gone", "gone", "--report", "."], "a folder"),
@@ -221,7 +221,7 @@ def test_an_occupied_folder_is_left_alone(
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_an_unpaired_picture_stops_a_strict_prepare(
+def test_an_unpaired_image_stops_a_strict_prepare(
     derainctl: Derainctl, paired_folder: PairedFolder, tmp_path: Path
 ) -> None:
     source = paired_folder(1)

@@ -25,16 +25,16 @@ class Miniature:
 
 
 def build(layout: Layout, source: Path) -> Miniature:
-    """Three clean pictures, two rainy ones for each where the names allow it, and clutter."""
+    """Three clean images, two rainy ones for each where the names allow it, and clutter."""
     prefix = f"{layout.folder}/" if layout.folder else ""
     pairs = {prefix + rain: clean and prefix + clean for rain, clean in _names(layout)}
     for rain, clean in pairs.items():
         if layout.clean_half:
-            _picture(source / rain, rain, wide=True)
+            _image(source / rain, rain, wide=True)
             continue
-        _picture(source / rain, rain)
+        _image(source / rain, rain)
         if clean:
-            _picture(source / clean, clean)
+            _image(source / clean, clean)
     if layout.clean_half:
         pairs = {rain: rain for rain in pairs}
     if layout.listing:
@@ -62,7 +62,7 @@ def _names(layout: Layout) -> Iterator[tuple[str, str | None]]:
 def _values(
     layout: Layout, rain: Pattern, clean: Pattern | None, scene: int, number: int
 ) -> Mapping[str, object]:
-    """Fields that both names have come from the scene, the others from the rainy picture."""
+    """Fields that both names have come from the scene, the others from the rainy image."""
     digits = {name for name in rain.fields if f"{{{name}:d}}" in rain.text}
     values: dict[str, object] = {}
     for name in rain.fields:
@@ -73,7 +73,7 @@ def _values(
     return values
 
 
-def _picture(path: Path, seed: str, *, wide: bool = False) -> None:
+def _image(path: Path, seed: str, *, wide: bool = False) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(list(seed.encode()))
     shape = (HEIGHT, WIDTH * (2 if wide else 1), 3)

@@ -16,7 +16,7 @@ from derain.evaluation.protocols import PROTOCOLS, score
 
 
 def natural_pair(height: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """A smooth random picture, and the same with bright diagonal streaks on it."""
+    """A smooth random image, and the same with bright diagonal streaks on it."""
     rng = np.random.default_rng(seed)
     coarse = rng.uniform(20, 220, (height // 8 + 2, width // 8 + 2, 3))
     clean = np.kron(coarse, np.ones((8, 8, 1)))[:height, :width]
@@ -27,9 +27,9 @@ def natural_pair(height: int, width: int, seed: int = 0) -> tuple[np.ndarray, np
     return tuple(np.clip(np.rint(p), 0, 255).astype(np.uint8) for p in (rainy, clean))
 
 
-def luma(picture: np.ndarray) -> np.ndarray:
+def luma(image: np.ndarray) -> np.ndarray:
     """BT.601 luma as skimage has it (its own table of weights), not rounded."""
-    return rgb2ycbcr(picture)[..., 0]
+    return rgb2ycbcr(image)[..., 0]
 
 
 def direct_ssim(first: np.ndarray, second: np.ndarray) -> float:
@@ -88,8 +88,8 @@ def test_five_set_shrinks_by_the_rounded_quotient(shorter: int, factor: int) -> 
     # MATLAB's imfilter puts the centre of an even kernel left of the middle, scipy right of it.
     origin = -1 if factor % 2 == 0 else 0
 
-    def shrunk(picture: np.ndarray) -> np.ndarray:
-        filtered = correlate(luma(picture), box, mode="reflect", origin=origin)
+    def shrunk(image: np.ndarray) -> np.ndarray:
+        filtered = correlate(luma(image), box, mode="reflect", origin=origin)
         return filtered[::factor, ::factor]
 
     expected = direct_ssim(shrunk(rainy), shrunk(clean))
@@ -97,9 +97,9 @@ def test_five_set_shrinks_by_the_rounded_quotient(shorter: int, factor: int) -> 
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_identical_pictures_score_the_cap(protocol: str) -> None:
-    picture, _ = natural_pair(32, 48)
-    scores = score(picture, picture.copy(), protocol)
+def test_identical_images_score_the_cap(protocol: str) -> None:
+    image, _ = natural_pair(32, 48)
+    scores = score(image, image.copy(), protocol)
     assert scores.psnr_y == 100.0
     assert scores.ssim_y == pytest.approx(1.0, abs=1e-12)
 
@@ -152,13 +152,13 @@ def test_a_swap_of_red_and_blue_changes_the_figure() -> None:
         (np.zeros((10, 16, 3), np.uint8), np.zeros((10, 16, 3), np.uint8), "11 px"),
     ],
 )
-def test_unusable_pictures_are_named(derained: np.ndarray, clean: np.ndarray, named: str) -> None:
+def test_unusable_images_are_named(derained: np.ndarray, clean: np.ndarray, named: str) -> None:
     with pytest.raises(DataError) as raised:
         score(derained, clean)
     assert named in str(raised.value)
 
 
 def test_an_unknown_protocol_lists_the_known_ones() -> None:
-    picture = np.zeros((16, 16, 3), np.uint8)
+    image = np.zeros((16, 16, 3), np.uint8)
     with pytest.raises(DataError, match="rain13k, five_set"):
-        score(picture, picture, "rain_13k")
+        score(image, image, "rain_13k")

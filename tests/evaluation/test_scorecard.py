@@ -20,7 +20,7 @@ def result(dataset: str, split: str, protocol: str = "rain13k") -> dict[str, Any
     ("dataset", "split", "protocol", "told"),
     [
         ("rain13k", "rain100l", "rain13k", "Comparable only if this model was trained on Rain13K"),
-        ("rain100l", "test", "rain13k", "Not comparable**: the pictures"),
+        ("rain100l", "test", "rain13k", "Not comparable**: the images"),
         ("rain13k", "rain100l", "five_set", "Not comparable**: the protocol"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Exported files give the network's own pictures, and nothing runs code without trust."""
+"""Exported files give the network's own images, and nothing runs code without trust."""
 
 import warnings
 from pathlib import Path
@@ -47,7 +47,7 @@ def network(name: str) -> nn.Module:
     return made.eval()
 
 
-def picture(height: int = 37, width: int = 51) -> np.ndarray:
+def image(height: int = 37, width: int = 51) -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -55,17 +55,15 @@ def picture(height: int = 37, width: int = 51) -> np.ndarray:
 @pytest.mark.parametrize(
     ("name", "kind"), [*((name, "onnx") for name in NETWORKS), ("nafnet", "torch-export")]
 )
-def test_a_file_gives_the_networks_pictures_of_any_size(
-    tmp_path: Path, name: str, kind: Any
-) -> None:
+def test_a_file_gives_the_networks_images_of_any_size(tmp_path: Path, name: str, kind: Any) -> None:
     ours = network(name)
     path = export(ours, tmp_path / f"net{SUFFIXES[kind]}", kind)
     assert is_exported(str(path))
     found = load_exported(path, trust=kind != "onnx")
     assert found.stride == ours.stride
     for size in [(37, 51), (64, 48)]:
-        expected = Predictor(ours).levels(picture(*size))
-        levels = Predictor(found).levels(picture(*size))
+        expected = Predictor(ours).levels(image(*size))
+        levels = Predictor(found).levels(image(*size))
         np.testing.assert_allclose(levels, expected, atol=255 * TOLERANCE)
 
 
@@ -90,8 +88,8 @@ def test_what_may_run_code_needs_trust(tmp_path: Path) -> None:
             load_exported(path)
     found = load_exported(tmp_path / "net.pt", trust=True, stride=4)
     assert found.stride == 4
-    levels = Predictor(found).levels(picture(36, 52))
-    expected = Predictor(network("prenet")).levels(picture(36, 52))
+    levels = Predictor(found).levels(image(36, 52))
+    expected = Predictor(network("prenet")).levels(image(36, 52))
     np.testing.assert_allclose(levels, expected, atol=255 * TOLERANCE)
 
 

@@ -1,4 +1,4 @@
-"""A predictor takes any size, changes nothing but the picture, and survives the way to disk."""
+"""A predictor takes any size, changes nothing but the image, and survives the way to disk."""
 
 import json
 import urllib.request
@@ -74,36 +74,36 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def test_a_route_is_that_of_the_picture_without_its_mirrored_edge() -> None:
-    """As in training, where routes are decided on whole pictures."""
+def test_a_route_is_that_of_the_image_without_its_mirrored_edge() -> None:
+    """As in training, where routes are decided on whole images."""
     torch.manual_seed(0)
     sizes = {"widths": (8, 16), "depths": (1, 1), "heads": (1, 1), "mgca": ("none",)}
     network = models.build("clip_rpn", routing="random", **sizes)
     predictor = Predictor(network)
     routes = []
     for seed in range(4):
-        picture = noise(20, 24, seed)
-        rainy = torch.from_numpy(picture).permute(2, 0, 1)[None] / 255
+        image = noise(20, 24, seed)
+        rainy = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
         mirrored = nn.functional.pad(rainy, (0, 8, 0, 12), mode="reflect")
         routes.append([int(network.perceive(x)) for x in (rainy, mirrored)])
         with torch.no_grad():
             expected, *_ = network.experts[routes[-1][0]](mirrored)
-        found = torch.from_numpy(predictor.levels(picture)).permute(2, 0, 1)
+        found = torch.from_numpy(predictor.levels(image)).permute(2, 0, 1)
         torch.testing.assert_close(found / 255, expected[0, :, :20, :24].clamp(0, 1))
     assert any(whole != padded for whole, padded in routes)
 
 
 @settings(max_examples=30, deadline=None)
 @given(height=st.integers(1, 50), width=st.integers(1, 50))
-def test_the_identity_returns_any_picture_exactly(height: int, width: int) -> None:
-    picture = noise(height, width)
-    derained = Predictor(Brighter()).derain(picture)
+def test_the_identity_returns_any_image_exactly(height: int, width: int) -> None:
+    image = noise(height, width)
+    derained = Predictor(Brighter()).derain(image)
     assert derained.dtype == np.uint8
-    np.testing.assert_array_equal(derained, picture)
+    np.testing.assert_array_equal(derained, image)
 
 
 @pytest.mark.parametrize("size", [(5, 7), (1, 1), (15, 33), (32, 16)])
-def test_the_network_sees_the_picture_mirrored_at_its_lower_right(size: tuple[int, int]) -> None:
+def test_the_network_sees_the_image_mirrored_at_its_lower_right(size: tuple[int, int]) -> None:
     seen = []
 
     class Spy(Brighter):
@@ -111,8 +111,8 @@ def test_the_network_sees_the_picture_mirrored_at_its_lower_right(size: tuple[in
             seen.append(x.clone())
             return super().forward(x)
 
-    picture = noise(*size)
-    Predictor(Spy()).derain(picture)
+    image = noise(*size)
+    Predictor(Spy()).derain(image)
     levels = (seen[0][0].permute(1, 2, 0) * 255).round().numpy().astype(np.uint8)
     height, width = size
 
@@ -123,27 +123,27 @@ def test_the_network_sees_the_picture_mirrored_at_its_lower_right(size: tuple[in
     assert levels.shape == (-(-height // 16) * 16, -(-width // 16) * 16, 3)
     for row in range(levels.shape[0]):
         for column in range(0, levels.shape[1], 3):
-            expected = picture[mirrored(row, height), mirrored(column, width)]
+            expected = image[mirrored(row, height), mirrored(column, width)]
             assert (levels[row, column] == expected).all()
 
 
 def test_the_output_is_clamped_and_rounded_to_the_nearest_level() -> None:
-    picture = np.full((4, 4, 3), 100, np.uint8)
-    assert (Predictor(Brighter(0.6 / 255)).derain(picture) == 101).all()
-    assert (Predictor(Brighter(0.4 / 255)).derain(picture) == 100).all()
-    assert (Predictor(Brighter(+9.0)).derain(picture) == 255).all()
-    assert (Predictor(Brighter(-9.0)).derain(picture) == 0).all()
+    image = np.full((4, 4, 3), 100, np.uint8)
+    assert (Predictor(Brighter(0.6 / 255)).derain(image) == 101).all()
+    assert (Predictor(Brighter(0.4 / 255)).derain(image) == 100).all()
+    assert (Predictor(Brighter(+9.0)).derain(image) == 255).all()
+    assert (Predictor(Brighter(-9.0)).derain(image) == 0).all()
 
 
 def test_the_modes_of_all_parts_are_given_back() -> None:
     network = Brighter().train()
     network.frozen_part.eval()
-    picture = noise(8, 8)
-    np.testing.assert_array_equal(Predictor(network).derain(picture), picture)
+    image = noise(8, 8)
+    np.testing.assert_array_equal(Predictor(network).derain(image), image)
     assert network.training
     assert not network.frozen_part.training
     network.eval()
-    Predictor(network).derain(picture)
+    Predictor(network).derain(image)
     assert not network.training
 
 
@@ -158,13 +158,13 @@ def test_the_modes_are_given_back_after_a_failure_too() -> None:
     assert network.training
 
 
-def test_a_diverged_network_is_an_error_and_not_a_black_picture() -> None:
+def test_a_diverged_network_is_an_error_and_not_a_black_image() -> None:
     with pytest.raises(DerainError, match="NaN or infinity"):
         Predictor(Brighter(float("nan"))).derain(noise(8, 8))
 
 
 @pytest.mark.parametrize(
-    "picture",
+    "image",
     [
         np.zeros((8, 8, 3), np.float32),
         np.zeros((8, 8), np.uint8),
@@ -173,21 +173,21 @@ def test_a_diverged_network_is_an_error_and_not_a_black_picture() -> None:
         np.zeros((0, 8, 3), np.uint8),
     ],
 )
-def test_what_is_no_picture_is_refused(picture: np.ndarray) -> None:
+def test_what_is_no_image_is_refused(image: np.ndarray) -> None:
     with pytest.raises(DataError, match=r"\(height, width, 3\)"):
-        Predictor(Brighter()).derain(picture)
+        Predictor(Brighter()).derain(image)
 
 
-def test_a_model_folder_gives_the_same_pictures(tmp_path: Path) -> None:
+def test_a_model_folder_gives_the_same_images(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = models.build("fclip_unet", **SMALL, output="residual")
-    picture = noise(37, 21)
-    expected = Predictor(network).derain(picture)
+    image = noise(37, 21)
+    expected = Predictor(network).derain(image)
     save_model_folder(network, tmp_path, "fclip_unet", {**SMALL, "output": "residual"})
     torch.manual_seed(1)
     loaded = load_model_folder(tmp_path)
     assert not loaded.training
-    np.testing.assert_array_equal(Predictor(loaded).derain(picture), expected)
+    np.testing.assert_array_equal(Predictor(loaded).derain(image), expected)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.safetensors", "network.json"]
 
 

@@ -27,7 +27,7 @@ def test_attention_is_counted_too():
     assert cost(encoder, side_px=128).macs == blocks * a_block + patches
 
 
-def test_a_routed_network_costs_what_one_picture_takes():
+def test_a_routed_network_costs_what_one_image_takes():
     sizes = {"widths": (8, 16), "depths": (1, 1), "heads": (1, 1), "mgca": ("none",)}
     one = models.build("clip_rpn", routing="single", **sizes)
     many = models.build("clip_rpn", routing="random", **sizes)

@@ -55,7 +55,7 @@ def test_wrong_words_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_side_by_side_pictures_are_prepared_and_a_wrong_count_is_told(tmp_path: Path) -> None:
+def test_side_by_side_images_are_prepared_and_a_wrong_count_is_told(tmp_path: Path) -> None:
     made = build(CATALOGUE["rain800"].layouts[0], tmp_path / "source")
     done = prepare("rain800", made.source, tmp_path / "out")
     (note, _) = done.notes
@@ -64,13 +64,13 @@ def test_side_by_side_pictures_are_prepared_and_a_wrong_count_is_told(tmp_path: 
     prepared = open_prepared(tmp_path / "out")
     assert prepared.manifest.settings["layout"] == "training/{n:d}.jpg, clean left"
     assert len(open_pixels(prepared, folder=None, budget_gib=1)) == 3
-    for picture in (made.source / "training").glob("*.jpg"):
-        picture.touch()  # newer than the manifest, with the same bytes
+    for image in (made.source / "training").glob("*.jpg"):
+        image.touch()  # newer than the manifest, with the same bytes
     assert prepare("rain800", made.source, tmp_path / "out").reused
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_pictures_without_a_clean_one_are_kept_and_refused_where_it_is_needed(
+def test_images_without_a_clean_one_are_kept_and_refused_where_it_is_needed(
     tmp_path: Path,
 ) -> None:
     made = build(CATALOGUE["nturain-r"].layouts[0], tmp_path / "source")
@@ -78,5 +78,5 @@ def test_pictures_without_a_clean_one_are_kept_and_refused_where_it_is_needed(
     prepared = open_prepared(tmp_path / "out")
     assert len(prepared) == len(made.pairs) == 3
     assert pc.all(pc.is_null(prepared.index.column("clean_sha256"))).as_py()
-    with pytest.raises(DataError, match="3 of its 3 pictures have no clean partner"):
+    with pytest.raises(DataError, match="3 of its 3 images have no clean partner"):
         open_pixels(prepared, folder=None, budget_gib=1)

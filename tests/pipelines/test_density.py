@@ -47,7 +47,7 @@ def config(folder: Path, **model: Any) -> Config:
     return Config.model_validate(tree)
 
 
-def test_counts_are_those_of_each_picture_by_itself(
+def test_counts_are_those_of_each_image_by_itself(
     rain_datasets: tuple[Path, Path], weights: Path, tmp_path: Path
 ) -> None:
     found = density(config(tmp_path, encoder_weights=str(weights)), str(rain_datasets[0]))
@@ -57,9 +57,9 @@ def test_counts_are_those_of_each_picture_by_itself(
     expected: dict[str, list[int]] = {}
     for text, (rain, _) in zip(prepared.column("labels"), TarPixels(prepared), strict=True):
         (truth,) = (name for name in ("light", "moderate", "heavy") if name in text)
-        picture = torch.from_numpy(rain).permute(2, 0, 1)[None] / 255
+        image = torch.from_numpy(rain).permute(2, 0, 1)[None] / 255
         row = expected.setdefault(truth, [0, 0, 0])
-        row[perception(picture).argmax()] += 1
+        row[perception(image).argmax()] += 1
     assert found["counts"] == expected
     assert list(found["counts"]) == [n for n in ("light", "moderate", "heavy") if n in expected]
     assert found["pictures"] == len(prepared)

@@ -39,7 +39,7 @@ def test_checkpoint_and_registered_version_have_the_same_figures(
     json.dumps(ours)  # what the command line prints
 
 
-def test_scores_are_those_of_each_picture(rain_datasets: tuple[Path, Path], trained: Any) -> None:
+def test_scores_are_those_of_each_image(rain_datasets: tuple[Path, Path], trained: Any) -> None:
     dataset = open_prepared(rain_datasets[1])
     (pixels,) = open_all([dataset], trained.config.data)
     scored = score_dataset(lambda rain: rain, dataset, pixels, "rain13k")
@@ -53,7 +53,7 @@ def test_scores_are_those_of_each_picture(rain_datasets: tuple[Path, Path], trai
     assert perfect.input == scored.input
 
 
-def test_the_average_is_over_datasets_not_over_pictures(
+def test_the_average_is_over_datasets_not_over_images(
     rain_datasets: tuple[Path, Path], trained: Any
 ) -> None:
     datasets = [open_prepared(folder) for folder in rain_datasets]
@@ -66,7 +66,7 @@ def test_the_average_is_over_datasets_not_over_pictures(
     assert metrics["psnr_y"] == fmean(item.metrics["psnr_y"] for item in scored)
 
 
-def test_each_protocol_scores_the_same_pictures_and_the_report_has_all(
+def test_each_protocol_scores_the_same_images_and_the_report_has_all(
     trained: Any, rain_datasets: tuple[Path, Path], tmp_path: Path
 ) -> None:
     model, held_out = trained.result["checkpoint"], [str(rain_datasets[1])]
@@ -83,13 +83,13 @@ def test_each_protocol_scores_the_same_pictures_and_the_report_has_all(
     assert several["report"] == str(report)
     text = report.read_text()
     assert all(f"| {name} |" in text for name in names)
-    (picture,) = (report.parent / "tiny_pictures").iterdir()
-    assert f"](<tiny_pictures/{picture.name}>)" in text
-    with Image.open(picture) as shown:
+    (image,) = (report.parent / "tiny_images").iterdir()
+    assert f"](<tiny_images/{image.name}>)" in text
+    with Image.open(image) as shown:
         assert shown.size == (3 * 48 + 2 * 4, 2 * 48 + 4)  # two rows of rainy, derained, clean
 
 
-def test_best_and_worst_are_by_psnr_and_no_picture_comes_twice() -> None:
+def test_best_and_worst_are_by_psnr_and_no_image_comes_twice() -> None:
     scores = [{"metrics": {"psnr_y": value}} for value in (30.0, 20.0, 40.0, 10.0, 25.0)]
     assert best_and_worst(scores, 2) == [2, 0, 1, 3]
     assert best_and_worst(scores, 3) == [2, 0, 4, 1, 3]

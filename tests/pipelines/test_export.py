@@ -14,7 +14,7 @@ from derain.models import build
 from derain.pipelines.evaluate import evaluate
 from derain.pipelines.export import export, import_weights
 from derain.pipelines.load_model import load_predictor
-from derain.pipelines.train.run import RESULT, Place, read_json, run_in_this_process
+from derain.pipelines.train.run import RESULT, TrackingTarget, read_json, run_in_this_process
 from derain.training.process.distributed import Rank
 
 SMALL = {"width": 8, "encoder_blocks": [1, 1], "decoder_blocks": [1, 1], "middle_blocks": 1}
@@ -32,7 +32,7 @@ class Shift(nn.Module):
 """
 
 
-def picture() -> np.ndarray:
+def image() -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, (33, 47, 3), dtype=np.uint8)
 
 
@@ -59,8 +59,8 @@ def test_weights_as_published_become_a_model_folder(tmp_path: Path) -> None:
     network = build("nafnet", **SMALL)
     torch.save({"params": network.state_dict()}, tmp_path / "net.pth")
     folder, _ = import_weights(tmp_path / "net.pth", tmp_path / "model", "nafnet", SMALL)
-    expected = Predictor(network).derain(picture())
-    assert np.array_equal(load_predictor(str(folder), "cpu").derain(picture()), expected)
+    expected = Predictor(network).derain(image())
+    assert np.array_equal(load_predictor(str(folder), "cpu").derain(image()), expected)
 
 
 def test_weights_that_nobody_knows_are_refused(tmp_path: Path) -> None:
@@ -87,8 +87,8 @@ def test_a_class_of_the_users_is_a_network_but_not_by_surprise(
     folder = save_model_folder(network, tmp_path / "model", "my_nets:Shift", {"by": 0.25})
     with pytest.raises(UsageError, match=r"class my_nets:Shift.*--trust"):
         load_model_folder(folder)
-    ours = load_predictor(str(folder), "cpu", trust=True).derain(picture())
-    assert np.array_equal(ours, Predictor(network).derain(picture()))
+    ours = load_predictor(str(folder), "cpu", trust=True).derain(image())
+    assert np.array_equal(ours, Predictor(network).derain(image()))
 
 
 def test_a_class_that_is_not_ours_is_trained_scored_and_exported(
@@ -99,7 +99,7 @@ def test_a_class_that_is_not_ours_is_trained_scored_and_exported(
     model = {"name": "torchvision.ops:Conv2dNormActivation", **options}
     tree = {**tiny, "name": "plugin", "model": model, "output_dir": str(tmp_path)}
     config = Config.model_validate(tree)
-    run_in_this_process(config, Place(store), Rank())
+    run_in_this_process(config, TrackingTarget(store), Rank())
     result = read_json(config.folder / RESULT)
     assert result["steps"] == tiny["train"]["steps"]
     assert result["loss"]["last"] < result["loss"]["first"]

@@ -1,4 +1,4 @@
-"""Predicting: pictures and folders of any size in, as many PNG files out."""
+"""Predicting: images and folders of any size in, as many PNG files out."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from derain.data.images.decode import read_picture
+from derain.data.images.decode import read_image
 from derain.errors import DataError, OccupiedError
 from derain.inference.exported import export
 from derain.models import build
@@ -16,61 +16,61 @@ from derain.pipelines.predict import predict
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
+def images(tmp_path: Path) -> Path:
     folder = tmp_path / "in"
     folder.mkdir()
     for number, size in enumerate([(33, 21), (16, 48)]):
         pixels = np.random.default_rng(number).integers(0, 256, (*size, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{number}.png")
-    (folder / "notes.txt").write_text("not a picture")
+    (folder / "notes.txt").write_text("not an image")
     return folder
 
 
-def test_every_picture_is_derained(trained: Any, pictures: Path, tmp_path: Path) -> None:
+def test_every_image_is_derained(trained: Any, images: Path, tmp_path: Path) -> None:
     single = tmp_path / "single.bmp"
-    Image.fromarray(read_picture(pictures / "0.png")).save(single)
+    Image.fromarray(read_image(images / "0.png")).save(single)
     out = tmp_path / "deep" / "out"
     model = trained.result["checkpoint"]
-    written = predict(model, [pictures, single], out)
+    written = predict(model, [images, single], out)
     assert written == [str(out / name) for name in ("0.png", "1.png", "single.png")]
     predictor = load_predictor(model, "cpu")
     for name in ("0.png", "1.png"):
-        expected = predictor.derain(read_picture(pictures / name))
-        np.testing.assert_array_equal(read_picture(out / name), expected)
+        expected = predictor.derain(read_image(images / name))
+        np.testing.assert_array_equal(read_image(out / name), expected)
     assert (out / "0.png").read_bytes() == (out / "single.png").read_bytes()
 
 
-def test_nothing_is_overwritten(trained: Any, pictures: Path, tmp_path: Path) -> None:
+def test_nothing_is_overwritten(trained: Any, images: Path, tmp_path: Path) -> None:
     model = trained.result["checkpoint"]
     with pytest.raises(OccupiedError, match=r"0\.png"):
-        predict(model, [pictures], pictures)
+        predict(model, [images], images)
     (tmp_path / "other").mkdir()
-    (pictures / "0.png").rename(tmp_path / "other" / "1.png")
+    (images / "0.png").rename(tmp_path / "other" / "1.png")
     with pytest.raises(OccupiedError, match=r"1\.png"):
-        predict(model, [pictures, tmp_path / "other"], tmp_path / "out")
+        predict(model, [images, tmp_path / "other"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_what_cannot_be_read_is_named(trained: Any, pictures: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_named(trained: Any, images: Path, tmp_path: Path) -> None:
     model = trained.result["checkpoint"]
     with pytest.raises(DataError, match="nowhere"):
         predict(model, [tmp_path / "nowhere"], tmp_path / "out")
-    whole = (pictures / "1.png").read_bytes()
-    (pictures / "1.png").write_bytes(b"broken")
+    whole = (images / "1.png").read_bytes()
+    (images / "1.png").write_bytes(b"broken")
     with pytest.raises(DataError, match=r"1\.png"):
-        predict(model, [pictures], tmp_path / "out")
+        predict(model, [images], tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    (pictures / "1.png").write_bytes(whole)
-    assert len(predict(model, [pictures], tmp_path / "out")) == 2
+    (images / "1.png").write_bytes(whole)
+    assert len(predict(model, [images], tmp_path / "out")) == 2
 
 
-def test_a_call_that_failed_can_be_given_again(pictures: Path, tmp_path: Path) -> None:
-    """The network takes the first picture and not the second."""
+def test_a_call_that_failed_can_be_given_again(images: Path, tmp_path: Path) -> None:
+    """The network takes the first image and not the second."""
     network = build("nafnet", width=8, encoder_blocks=[1], decoder_blocks=[1], middle_blocks=1)
     only_48_high = export(network, tmp_path / "net.pt2", "torch-export", (48, 16))
-    Image.new("RGB", (16, 48)).save(pictures / "0.png")
+    Image.new("RGB", (16, 48)).save(images / "0.png")
     with pytest.raises(DataError, match="16x48 px only"):
-        predict(str(only_48_high), [pictures], tmp_path / "out", trust=True)
+        predict(str(only_48_high), [images], tmp_path / "out", trust=True)
     assert list((tmp_path / "out").iterdir()) == []
-    Image.new("RGB", (16, 48)).save(pictures / "1.png")
-    assert len(predict(str(only_48_high), [pictures], tmp_path / "out", trust=True)) == 2
+    Image.new("RGB", (16, 48)).save(images / "1.png")
+    assert len(predict(str(only_48_high), [images], tmp_path / "out", trust=True)) == 2

@@ -49,10 +49,10 @@ def written(source: Path, pairs: Sequence[Pair], out: Path) -> Path:
 
 @pytest.fixture
 def scenes(tmp_path: Path) -> Path:
-    """The same of three scenes, each a shard of one sample: a clean picture and four rainy ones."""
+    """The same of three scenes, each a shard of one sample: a clean image and four rainy ones."""
     out = tmp_path / "scenes"
     out.mkdir()
-    source = scene_folder(tmp_path / "pictures", scenes=3, rains=4, width=24, height=16)
+    source = scene_folder(tmp_path / "images", scenes=3, rains=4, width=24, height=16)
     return written(source, find("rain14000", source, clean_once=True).pairs, out)
 
 
@@ -190,7 +190,7 @@ KINDS = [
 def test_a_whole_dataset_has_no_problem(prepared: Path) -> None:
     (prepared / ".shard-000001.tar.0123abcd.tmp").touch()  # of a killed writer: nobody reads it
     with (prepared / CARD).open("a") as file:
-        file.write("Thanks to all who took these pictures.\n")
+        file.write("Thanks to all who took these images.\n")
     done = verify(prepared)
     assert (done.ok, done.problems, done.pairs, done.shards) == (True, [], 12, 3)
     assert done.manifest_sha256 == open_prepared(prepared).manifest.sha256()

@@ -1,6 +1,6 @@
 """Twenty SIGKILLs of `prepare` at random moments: the bytes equal those of an unbroken run.
 
-Of scenes, in turn with their clean picture once for each rainy one and once for all of them.
+Of scenes, in turn with their clean image once for each rainy one and once for all of them.
 `python -m tests.soak.prepare_kills`; part of `make soak`.
 """
 

@@ -1,4 +1,4 @@
-"""Every network as ONNX, as a torch.export program and compiled by inductor: the same pictures.
+"""Every network as ONNX, as a torch.export program and compiled by inductor: the same images.
 
 Part of `make soak`; prints the largest difference to eager. Tests have small ones of the three
 papers' networks already; ONNX and a C++ compiler take minutes for all.
@@ -41,7 +41,7 @@ def made(name: str) -> torch.nn.Module:
     return found.eval()
 
 
-def pictures() -> list[torch.Tensor]:
+def images() -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     return [torch.rand(size, generator=generator) for size in SIZES]
 
@@ -55,26 +55,26 @@ def difference(ours: torch.nn.Module, other: Any, given: list[torch.Tensor]) -> 
 @pytest.mark.parametrize("name", SMALL)
 def test_a_file_is_the_network_at_every_size(tmp_path: Path, name: str, kind: Any) -> None:
     path = export(made(name), tmp_path / f"net{SUFFIXES[kind]}", kind)
-    found = difference(made(name), load_exported(path, trust=True), pictures())
+    found = difference(made(name), load_exported(path, trust=True), images())
     print(f"\n{name} {kind}: {found:.1e}")
     assert found < TOLERANCE
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_compiled_is_eager(name: str) -> None:
-    """Inductor's own kernels: picture and gradients of a training step."""
+    """Inductor's own kernels: image and gradients of a training step."""
     torch._dynamo.reset()
-    ours, x = made(name).train(), pictures()[0]
+    ours, x = made(name).train(), images()[0]
     found = []
     for run in (ours, torch.compile(ours, options=COMPILING.get(name))):
         ours.zero_grad()
         torch.manual_seed(0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            picture = run(x)
-            picture.square().mean().backward()
+            image = run(x)
+            image.square().mean().backward()
         grads = [p.grad for p in trained_parameters(ours).values() if p.grad is not None]
-        found.append((picture.detach(), torch.cat([grad.flatten() for grad in grads])))
+        found.append((image.detach(), torch.cat([grad.flatten() for grad in grads])))
     (eager, wanted), (compiled, gradients) = found
     off = float((gradients - wanted).norm() / wanted.norm())
     print(f"\n{name} compiled: {float((compiled - eager).abs().max()):.1e}, gradients {off:.1e}")

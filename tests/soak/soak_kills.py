@@ -74,7 +74,7 @@ def train(config: Config, processes: int) -> None:
     recipe = Recipe(sizes=(SAMPLES,), seed=config.data_seed)
     loader = Loader([Pixels()], recipe, config.train.stages)
     with feed(loader, processes) as batch_at:
-        follow(run.course(), batch_at, config.train)
+        follow(run.loop(), batch_at, config.train)
 
 
 def forked(config: Config, processes: int) -> int:

@@ -125,7 +125,7 @@ def problems(broken: dict[str, Any], unbroken: dict[str, Any], folder: Path) -> 
 
 def test_a_sweep_that_is_killed_ends_as_the_unbroken_one(tmp_path: Path) -> None:
     """20 kills of the driver at random moments, 2 of its Ray's head, over as many sweeps."""
-    chance = random.Random(0)
+    rng = random.Random(0)
     expected, whole = unbroken(tmp_path / "unbroken")
     due = ["driver"] * KILLS
     for place in HEADS:
@@ -133,7 +133,7 @@ def test_a_sweep_that_is_killed_ends_as_the_unbroken_one(tmp_path: Path) -> None
     killed, wrong, sweeps = {"driver": 0, "head": 0}, [], 0
     while due:
         folder = begin(tmp_path / f"broken-{sweeps}")
-        while due and kill(due[0], folder, chance.uniform(0.2, 1.0) * 0.6 * whole):
+        while due and kill(due[0], folder, rng.uniform(0.2, 1.0) * 0.6 * whole):
             killed[due.pop(0)] += 1
         wrong += problems(finish(folder), expected, folder)
         sweeps += 1

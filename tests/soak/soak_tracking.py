@@ -16,7 +16,7 @@ from pathlib import Path
 import yaml
 from mlflow import MlflowClient
 
-from derain.pipelines.train.progress import read_figures
+from derain.pipelines.train.progress import read_metrics
 from derain.pipelines.train.run import IDENTITY, read_json
 from tests.soak.stack import BIN, driver, result_of, step_of, wait_for, written_config
 
@@ -34,7 +34,7 @@ def assert_all_is_there(run: Path, uri: str) -> int:
     history = MlflowClient(tracking_uri=uri).get_metric_history(
         read_json(run / IDENTITY)["run_id"], "loss"
     )
-    losses = {step: figures["loss"] for step, figures in read_figures(run).items()}
+    losses = {step: figures["loss"] for step, figures in read_metrics(run).items()}
     assert {point.step: point.value for point in history} == losses
     return len(losses)
 

@@ -26,8 +26,8 @@ from derain.tracking.runs import RunLog
 
 PROCESSES = 8
 POINTS = 1200
-EVALUATION = hashlib.sha256(b"evaluation pictures").hexdigest()
-TRAIN = hashlib.sha256(b"training pictures").hexdigest()
+EVALUATION = hashlib.sha256(b"evaluation images").hexdigest()
+TRAIN = hashlib.sha256(b"training images").hexdigest()
 TAGS = {
     "train_manifest_sha256": TRAIN,
     "config_sha256": hashlib.sha256(b"config").hexdigest(),
@@ -381,17 +381,17 @@ def test_only_children_that_still_run_are_ended(uri: str, client: MlflowClient) 
 
 
 def test_artifacts_come_back_unchanged(uri: str, client: MlflowClient, tmp_path: Path) -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "report.md").write_text("# Report")
     with RunLog("artifacts", uri=uri) as run:
-        run.picture("gallery/first.png", picture)
-        run.picture("top.png", picture)
+        run.image("gallery/first.png", image)
+        run.image("top.png", image)
         run.text("config.yaml", "seed: 1\n")
         run.folder(tmp_path / "folder", "report")
     back = Path(client.download_artifacts(run.run_id, "", str(tmp_path)))
     for name in ("gallery/first.png", "top.png"):
-        np.testing.assert_array_equal(np.asarray(Image.open(back / name)), picture)
+        np.testing.assert_array_equal(np.asarray(Image.open(back / name)), image)
     assert (back / "config.yaml").read_text() == "seed: 1\n"
     assert (back / "report" / "report.md").read_text() == "# Report"
 
@@ -410,7 +410,7 @@ def test_a_dataset_input_keeps_the_whole_manifest_digest(uri: str, client: Mlflo
     assert logged.data.tags["eval_manifest_sha256.Rain100L"] == EVALUATION
 
 
-def test_the_better_one_on_the_same_pictures_becomes_champion(
+def test_the_better_one_on_the_same_images_becomes_champion(
     register: Any, uri: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="derain.tracking")
@@ -580,7 +580,7 @@ def test_a_model_version_loads_where_our_package_is_imported(
 
 def _derained(model_folder: Path) -> np.ndarray:
     predictor = Predictor(load_model_folder(model_folder))
-    return np.stack([predictor.derain(picture) for picture in BATCH])
+    return np.stack([predictor.derain(image) for image in BATCH])
 
 
 def test_the_commit_is_that_of_the_checkout_which_tracks_the_file(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from derain.errors import DerainError
 from derain.training import checkpoint
 from derain.training.cohort import Cohort, Shared
 from derain.training.factory import build_network, loss_of
-from derain.training.loop import Course, Run, follow
-from derain.training.process.device import place
+from derain.training.loop import Loop, Run, follow
+from derain.training.process.device import to_device
 from derain.training.process.distributed import Rank
 from derain.training.trainer import Trainer
 from tests.tiny import config, loader
@@ -58,10 +58,10 @@ def members(folder: Path, *names: str, **train: Any) -> list[Config]:
 def member(config: Config, figures: Figures, shared: Shared | None) -> Run:
     network = build_network(config)
     if shared:
-        shared.adopt(network)
+        shared.share_frozen(network)
     loss = loss_of(config, network)
     if shared:
-        shared.adopt(loss)
+        shared.share_frozen(loss)
     return Run(
         config=config,
         trainer=Trainer(config, network, loss, device=torch.device("cpu"), rank=Rank()),
@@ -80,7 +80,7 @@ def alone(configs: list[Config]) -> dict[str, Figures]:
     torch.set_num_threads(1)
     found: dict[str, Figures] = {each.name: [] for each in configs}
     for each in configs:
-        follow(member(each, found[each.name], None).course(), loader(each).batch, each.train)
+        follow(member(each, found[each.name], None).loop(), loader(each).batch, each.train)
     return found
 
 
@@ -88,8 +88,8 @@ def side_by_side(configs: list[Config]) -> tuple[dict[str, Figures], dict[str, E
     torch.set_num_threads(1)
     shared = Shared()
     found: dict[str, Figures] = {each.name: [] for each in configs}
-    courses = {c.name: member(c, found[c.name], shared).course() for c in configs}
-    cohort = Cohort(courses, shared)
+    loops = {c.name: member(c, found[c.name], shared).loop() for c in configs}
+    cohort = Cohort(loops, shared)
     cohort.follow(loader(configs[0]).batch, configs[0].train)
     return found, cohort.failed
 
@@ -176,19 +176,19 @@ class Owner(nn.Module):
         self.part = Doubling()
 
 
-def pictures() -> Batch[torch.Tensor]:
+def images() -> Batch[torch.Tensor]:
     rain, clean = torch.rand(2, 4, 3, 8, 8)
     return Batch(rain, clean, ids=torch.arange(4).numpy(), share=1.0, following=Position())
 
 
-def test_a_frozen_module_is_asked_once_a_step_for_each_picture() -> None:
+def test_a_frozen_module_is_asked_once_a_step_for_each_image() -> None:
     shared, owners = Shared(), (Owner(), Owner())
     for owner in owners:
-        shared.adopt(owner)
+        shared.share_frozen(owner)
     first, second = (owner.part for owner in owners)
     assert first is second
     for step in (1, 2):
-        batch = pictures()
+        batch = images()
         shared.begin(batch)
         for part in (first, second):
             assert torch.equal(part(batch.rain), batch.rain * 2)
@@ -198,7 +198,7 @@ def test_a_frozen_module_is_asked_once_a_step_for_each_picture() -> None:
     other = torch.rand(4, 3, 8, 8)
     assert torch.equal(first(other), other * 2)
     assert torch.equal(second(other), other * 2)
-    assert first.asked == 8, "what is no picture of the step is not remembered"
+    assert first.asked == 8, "what is no image of the step is not remembered"
 
 
 def test_members_see_through_one_encoder_and_one_vgg(tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_members_see_through_one_encoder_and_one_vgg(tmp_path: Path) -> None:
     trainers[0].network.encoder.resnet.conv1.register_forward_pre_hook(
         lambda _, inputs: seen.append(inputs[0].shape)
     )
-    batch = place(loader(configs[0]).batch(Position()), configs[0].train)
+    batch = to_device(loader(configs[0]).batch(Position()), configs[0].train)
     shared.begin(batch)
     for trainer in trainers:
         trainer.step(0, batch)
@@ -220,21 +220,21 @@ def test_members_see_through_one_encoder_and_one_vgg(tmp_path: Path) -> None:
 def test_frozen_modules_that_differ_are_not_shared() -> None:
     shared, one, other = Shared(), Owner(), Owner()
     other.part.factor.fill_(3.0)
-    shared.adopt(one)
-    shared.adopt(other)
-    batch = pictures()
+    shared.share_frozen(one)
+    shared.share_frozen(other)
+    batch = images()
     shared.begin(batch)
     assert torch.equal(one.part(batch.rain), batch.rain * 2)
     assert torch.equal(other.part(batch.rain), batch.rain * 3)
 
 
-def endless(position: Position = Position()) -> Course[None]:  # noqa: B008
+def endless(position: Position = Position()) -> Loop[None]:  # noqa: B008
     while True:
         batch = yield position
         position = batch.following
 
 
-def vandal(what: str, part: nn.Module) -> Course[None]:
+def vandal(what: str, part: nn.Module) -> Loop[None]:
     batch = yield Position()
     spoilt = batch.clean if what == "batch" else part(batch.rain)
     spoilt.mul_(0)
@@ -244,7 +244,7 @@ def vandal(what: str, part: nn.Module) -> Course[None]:
 @pytest.mark.parametrize("what", ["batch", "features"])
 def test_what_is_shared_is_not_changed_unnoticed(what: str, tmp_path: Path) -> None:
     shared, owner, given = Shared(), Owner(), config(tmp_path)
-    shared.adopt(owner)
+    shared.share_frozen(owner)
     cohort = Cohort({"vandal": vandal(what, owner.part), "other": endless()}, shared)
     with pytest.raises(DerainError, match="in their place"):
         cohort.follow(loader(given).batch, given.train)
@@ -253,23 +253,23 @@ def test_what_is_shared_is_not_changed_unnoticed(what: str, tmp_path: Path) -> N
 def test_ctrl_c_reaches_every_member(tmp_path: Path) -> None:
     ended: list[tuple[str, type]] = []
 
-    def recorded(name: str, course: Course[None]) -> Course[None]:
+    def recorded(name: str, loop: Loop[None]) -> Loop[None]:
         try:
-            yield from course
+            yield from loop
         except BaseException as error:
             ended.append((name, type(error)))
             raise
 
-    def interrupted() -> Course[None]:
+    def interrupted() -> Loop[None]:
         yield Position()
         raise KeyboardInterrupt
 
-    courses = {
+    loops = {
         "one": recorded("one", endless()),
         "two": recorded("two", interrupted()),
         "three": recorded("three", endless()),
     }
     given = config(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        Cohort(courses, Shared()).follow(loader(given).batch, given.train)
+        Cohort(loops, Shared()).follow(loader(given).batch, given.train)
     assert sorted(ended) == [(name, KeyboardInterrupt) for name in ("one", "three", "two")]

@@ -117,7 +117,7 @@ def test_loader_processes_change_no_bit(
     figures: list[Mapping[str, float]] = []
     torch.set_num_threads(1)
     with feed(Loader([pairs], recipe, wanted.train.stages), processes) as batch_at:
-        outcome = follow(a_run(wanted, figures).course(), batch_at, wanted.train)
+        outcome = follow(a_run(wanted, figures).loop(), batch_at, wanted.train)
     assert [f["loss"] for f in figures] == [f["loss"] for f in unbroken[2]]
     assert outcome.weights_sha256 == unbroken[1].weights_sha256
 
@@ -159,7 +159,7 @@ def _rank(number: int, world: int, folder: Path) -> None:
 
 
 def _validate_what_is_saved(folder: Path, rank: Rank) -> None:
-    """BatchNorm counts other pictures on each rank, and rank 0 writes the checkpoint."""
+    """BatchNorm counts other images on each rank, and rank 0 writes the checkpoint."""
     wanted = config(folder, num_workers=rank.world, steps=2, eval_every_steps=2)
     wanted = wanted.replaced({"model": COUNTING, "loss": {"perceptual": "none"}}, "test")
 
@@ -250,7 +250,7 @@ def test_a_compiled_network_trains_as_it_is_and_goes_on_without(
     for name, compiled in (("eager", False), ("compiled", True)):
         wanted = config(tmp_path / name, steps=2, compile=compiled).replaced(SMALLER, "test")
         trained = a_run(wanted, [])
-        follow(trained.course(), loader(wanted).batch, wanted.train)
+        follow(trained.loop(), loader(wanted).batch, wanted.train)
         assert hasattr(trained.trainer._forward, "_orig_mod") == compiled
         assert run(wanted.replaced({"train.compile": False, "train.steps": 3}, "test")).steps == 3
     assert_close(tmp_path / "eager", tmp_path / "compiled")
@@ -420,8 +420,8 @@ def _hang(_number: int, _world: int, folder: Path) -> None:
             _wait_for_ever()
 
     wanted = config(folder, hang_timeout_s=1.0)
-    course = replace(a_run(wanted, []), report=report).course()
-    follow(course, loader(wanted).batch, wanted.train)
+    loop = replace(a_run(wanted, []), report=report).loop()
+    follow(loop, loader(wanted).batch, wanted.train)
 
 
 def _wait_for_ever() -> None:

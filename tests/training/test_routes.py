@@ -1,4 +1,4 @@
-"""Routes are those of whole pictures, decided once, and reach the step by sample."""
+"""Routes are those of whole images, decided once, and reach the step by sample."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,7 +33,7 @@ CPU = torch.device("cpu")
 
 
 class Pixels:
-    """Pictures of two sizes, in runs of 20 and 3."""
+    """Images of two sizes, in runs of 20 and 3."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -53,9 +53,9 @@ def dataset(name: str) -> Any:
     return SimpleNamespace(manifest=manifest, folder=Path(name))
 
 
-def test_batches_hold_neighbours_of_one_size_and_every_picture_once() -> None:
+def test_batches_hold_neighbours_of_one_size_and_every_image_once() -> None:
     batches = list(rainy_batches(Pixels(), CPU))
-    assert [tuple(pictures.shape) for _, pictures in batches] == [
+    assert [tuple(images.shape) for _, images in batches] == [
         (16, 3, 24, 40),
         (4, 3, 24, 40),
         (3, 3, 40, 24),
@@ -66,7 +66,7 @@ def test_batches_hold_neighbours_of_one_size_and_every_picture_once() -> None:
 
 
 @pytest.mark.parametrize("routing", ["hard", "random"])
-def test_every_sample_has_the_route_of_its_whole_picture(tmp_path: Path, routing: str) -> None:
+def test_every_sample_has_the_route_of_its_whole_image(tmp_path: Path, routing: str) -> None:
     network = build("clip_rpn", routing=routing, **SMALL)
     sets, pixels = [dataset("one"), dataset("two")], [Pixels(), Pixels()]
     routes = routes_of(network, sets, pixels, str(tmp_path), CPU)
@@ -97,15 +97,15 @@ def test_what_has_nothing_to_decide_has_no_routes(tmp_path: Path, routing: str) 
     assert routes_of(build("prenet"), [dataset("one")], [Pixels()], str(tmp_path), CPU) is None
 
 
-def test_an_expert_without_pictures_is_named(
+def test_an_expert_without_images_is_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     network = build("clip_rpn", routing="random", prompts=tuple("abcdefgh" * 20), **SMALL)
     routes_of(network, [dataset("one")], [Pixels()], str(tmp_path), CPU)
-    assert "gets 0 of 23 pictures" in caplog.text
+    assert "gets 0 of 23 images" in caplog.text
 
 
-def test_the_step_sends_each_picture_to_the_expert_of_its_sample(tmp_path: Path) -> None:
+def test_the_step_sends_each_image_to_the_expert_of_its_sample(tmp_path: Path) -> None:
     tree = {
         "name": "run",
         "output_dir": str(tmp_path),

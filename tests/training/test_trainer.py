@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from derain.data.loading.loader import Position
-from derain.training.process.device import place
+from derain.training.process.device import to_device
 from derain.training.trainer import learning_rate
 from tests.tiny import a_run, config, loader
 
@@ -38,7 +38,7 @@ def test_gradients_lie_in_memory_as_their_weights_do(tmp_path: Path) -> None:
     values = {"model": network, "loss": {"perceptual": "none"}}
     wanted = config(tmp_path).replaced(values, "test")
     trainer = a_run(wanted, []).trainer
-    trainer.step(0, place(loader(wanted).batch(Position()), wanted.train))
+    trainer.step(0, to_device(loader(wanted).batch(Position()), wanted.train))
     trained = [weight for weight in trainer.network.parameters() if weight.requires_grad]
     assert any(weight.shape[2:] == (1, 1) for weight in trained)
     assert [weight.grad.stride() for weight in trained] == [w.stride() for w in trained]

@@ -134,8 +134,8 @@ def test_more_samples_leave_the_earlier_ones_as_they_are() -> None:
     ],
 )
 def test_values_are_drawn_as_their_name_says(dimension: dict, expected: Any) -> None:
-    chance = np.random.default_rng(1)
-    values = [drawn(Dimension(**dimension), chance)[1] for _ in range(500)]
+    rng = np.random.default_rng(1)
+    values = [drawn(Dimension(**dimension), rng)[1] for _ in range(500)]
     assert stats.kstest(values, expected).pvalue > 0.01
 
 
@@ -148,8 +148,8 @@ def test_a_range_may_begin_at_0_beside_another_one() -> None:
 
 
 def test_both_ends_of_integers_are_drawn() -> None:
-    chance = np.random.default_rng(1)
-    values = [drawn(Dimension(integers=(2, 4)), chance)[1] for _ in range(300)]
+    rng = np.random.default_rng(1)
+    values = [drawn(Dimension(integers=(2, 4)), rng)[1] for _ in range(300)]
     assert sorted(set(values)) == [2, 3, 4]
     assert min(values.count(each) for each in (2, 3, 4)) > 70
 
@@ -269,6 +269,6 @@ def test_a_search_that_does_not_fit_its_space_is_refused(sweep: dict[str, Any], 
 
 def test_the_ends_of_a_range_are_in_it() -> None:
     edge = math.nextafter(1e-3, 1)
-    chance = np.random.default_rng(0)
-    values = [drawn(Dimension(loguniform=(1e-3, edge)), chance)[1] for _ in range(50)]
+    rng = np.random.default_rng(0)
+    values = [drawn(Dimension(loguniform=(1e-3, edge)), rng)[1] for _ in range(50)]
     assert set(values) <= {1e-3, edge}

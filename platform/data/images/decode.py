@@ -1,4 +1,4 @@
-"""Reading a picture: the header first, then the pixels, always as RGB uint8."""
+"""Reading an image: the header first, then the pixels, always as RGB uint8."""
 
 import io
 import os
@@ -11,7 +11,7 @@ from derain.errors import DataError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
 MAX_PIXELS = 64_000_000
-"""8,000 x 8,000: above the largest picture of any rain dataset, below what exhausts a worker."""
+"""8,000 x 8,000: above the largest image of any rain dataset, below what exhausts a worker."""
 
 MAX_BYTES = 3 * MAX_PIXELS + 2**20
 """What so many pixels take uncompressed, and a MiB for all else that a file may hold."""
@@ -24,8 +24,8 @@ _ENDINGS = {".jpeg": ".jpg", ".tiff": ".tif"}
 _CONVERTIBLE = frozenset({"RGB", "L", "P", "1"})
 
 
-def is_picture(path: str | os.PathLike[str]) -> bool:
-    """True for a file name that ends like a picture and is not hidden."""
+def is_image(path: str | os.PathLike[str]) -> bool:
+    """True for a file name that ends like an image and is not hidden."""
     name = os.fspath(path).rpartition("/")[2]  # PurePath would take ten times as long
     return os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")  # noqa: PTH122
 
@@ -36,7 +36,7 @@ def ending(name: str) -> str:
     return _ENDINGS.get(suffix, suffix)
 
 
-def read_picture(path: str | Path) -> np.ndarray:
+def read_image(path: str | Path) -> np.ndarray:
     """The pixels of a file: uint8, HWC, RGB. Raises DataError that names the file."""
     try:
         data = Path(path).read_bytes()
@@ -46,9 +46,9 @@ def read_picture(path: str | Path) -> np.ndarray:
 
 
 def decode_image(data: bytes, name: str) -> np.ndarray:
-    """The pixels of an encoded picture: uint8, HWC, RGB.
+    """The pixels of an encoded image: uint8, HWC, RGB.
 
-    Raises DataError that names the picture when it is damaged, has more than MAX_PIXELS, or is of
+    Raises DataError that names the image when it is damaged, has more than MAX_PIXELS, or is of
     a kind that has no plain RGB meaning (alpha, 16 bit, CMYK, several frames, a rotation).
     """
     try:
@@ -58,9 +58,9 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
     except DataError:
         raise
     except UnidentifiedImageError:  # Pillow's text has an address in it, another one each time
-        raise DataError(f"{name}: not a readable picture (no {', '.join(_FORMATS)}).") from None
+        raise DataError(f"{name}: not a readable image (no {', '.join(_FORMATS)}).") from None
     except Exception as error:  # Pillow raises many kinds for damaged files
-        raise DataError(f"{name}: not a readable picture ({error}).") from None
+        raise DataError(f"{name}: not a readable image ({error}).") from None
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
@@ -77,6 +77,6 @@ def _refuse_unusual(image: Image.Image, name: str) -> None:
     if image.mode not in _CONVERTIBLE or "transparency" in image.info:
         raise DataError(f"{name}: mode {image.mode}; expected 8-bit RGB or grey without alpha.")
     if getattr(image, "n_frames", 1) > 1:
-        raise DataError(f"{name}: an animation; expected one picture.")
+        raise DataError(f"{name}: an animation; expected one image.")
     if image.getexif().get(0x0112, 1) != 1:
         raise DataError(f"{name}: rotated by an EXIF or XMP tag; save it upright first.")

@@ -1,4 +1,4 @@
-"""Which pictures show the same scene: an exact digest and a perceptual hash of each."""
+"""Which images show the same scene: an exact digest and a perceptual hash of each."""
 
 import hashlib
 from dataclasses import dataclass
@@ -8,30 +8,30 @@ from PIL import Image
 from scipy.fft import dctn
 
 GRID_PX = 16
-"""Pictures count from the top left in steps of this: 481 x 321 and its 480 x 320 crop are equal."""
+"""Images count from the top left in steps of this: 481 x 321 and its 480 x 320 crop are equal."""
 
 _SIDE = 64
 _FREQUENCIES = 16
 BITS = _FREQUENCIES * _FREQUENCIES
 """Of a perceptual hash."""
 _BLOCK = 1024
-"""Pictures a side that are compared at once: a table of 2 MiB."""
+"""Images a side that are compared at once: a table of 2 MiB."""
 
 
 @dataclass(frozen=True)
-class PictureHash:
-    """What is compared instead of a picture."""
+class ImageHash:
+    """What is compared instead of an image."""
 
     exact: str
     """sha256 of size and pixels, cropped to GRID_PX: equal only for the very same pixels."""
     perceptual: np.ndarray
-    """BITS signs of low frequencies as uint64 (BITS / 64): close for pictures that look alike."""
+    """BITS signs of low frequencies as uint64 (BITS / 64): close for images that look alike."""
 
 
-def hash_picture(pixels: np.ndarray) -> PictureHash:
-    """Both hashes of a picture (uint8, HWC, RGB).
+def hash_image(pixels: np.ndarray) -> ImageHash:
+    """Both hashes of an image (uint8, HWC, RGB).
 
-    The perceptual one is pHash (Zauner, 2010) with more bits: the luma of the whole picture at
+    The perceptual one is pHash (Zauner, 2010) with more bits: the luma of the whole image at
     64 x 64, its 16 x 16 lowest DCT coefficients, each above or below their median. It stands
     recompression, scaling and crops of some pixels, not of more, rotation or mirroring.
     """
@@ -41,7 +41,7 @@ def hash_picture(pixels: np.ndarray) -> PictureHash:
     luma = Image.fromarray(pixels).convert("L").resize((_SIDE, _SIDE), Image.Resampling.BOX)
     low = dctn(np.asarray(luma, np.float64), norm="ortho")[:_FREQUENCIES, :_FREQUENCIES].ravel()
     bits = low > np.median(low)
-    return PictureHash(exact, np.packbits(bits).view(np.uint64))
+    return ImageHash(exact, np.packbits(bits).view(np.uint64))
 
 
 def distances(left: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a picture's own bytes say of it, without decoding: size, kind, and whether they are whole.
+"""What an image's own bytes say of it, without decoding: size, kind, and whether they are whole.
 
 PNG: every chunk, its CRC-32, the beginning of the pixels' stream and the end mark, so a changed or
 missing byte is found. JPEG: every segment of the header, the sizes and the end mark; its pixels
@@ -34,9 +34,9 @@ _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD8)})
 
 
 def inspect(data: Bytes, name: str) -> tuple[int, int]:
-    """(width, height) of a whole picture of a kind that we read.
+    """(width, height) of a whole image of a kind that we read.
 
-    Raises DataError that names the picture, what was expected and what was found.
+    Raises DataError that names the image, what was expected and what was found.
     """
     head = bytes(data[:8])
     if head == PNG:
@@ -110,15 +110,15 @@ def _begins_stream(body: memoryview, name: str) -> bool:
     try:
         zlib.decompressobj().decompress(body[:1024], 4096)
     except zlib.error as error:
-        raise DataError(f"{name}: not a readable picture (pixels: {error}).") from None
+        raise DataError(f"{name}: not a readable image (pixels: {error}).") from None
     return True
 
 
 def _refuse_chunk(kind: bytes, body: memoryview, name: str) -> None:
     if kind == b"tRNS":
-        raise DataError(f"{name}: has transparency; expected a picture without alpha.")
+        raise DataError(f"{name}: has transparency; expected an image without alpha.")
     if kind == b"acTL":
-        raise DataError(f"{name}: an animation; expected one picture.")
+        raise DataError(f"{name}: an animation; expected one image.")
     if kind == b"eXIf":
         _refuse_rotation(bytes(body), name)
 
@@ -164,7 +164,7 @@ def _refuse_segment(body: bytes, name: str) -> None:
     if body.startswith(b"Exif\0\0"):
         _refuse_rotation(body[6:], name)
     if body.startswith(b"MPF\0"):
-        raise DataError(f"{name}: several pictures in one file; expected one.")
+        raise DataError(f"{name}: several images in one file; expected one.")
 
 
 def _jpeg_header(body: memoryview, name: str) -> tuple[int, int]:
@@ -179,7 +179,7 @@ def _jpeg_header(body: memoryview, name: str) -> tuple[int, int]:
 
 
 def _refuse_rotation(exif: bytes, name: str) -> None:
-    """Raise where EXIF says that the picture is to be turned; unreadable EXIF says nothing."""
+    """Raise where EXIF says that the image is to be turned; unreadable EXIF says nothing."""
     order = {b"II": "<", b"MM": ">"}.get(exif[:2])
     if order is None or len(exif) < 8:
         return

@@ -32,10 +32,10 @@ def draw(seed: int, times: np.ndarray, ids: np.ndarray, augment: str = "dihedral
 
 
 def crop(pair: np.ndarray, top: float, left: float, crop_px: int) -> np.ndarray:
-    """A square of both pictures: uint8 (2, crop_px, crop_px, 3), a view where it can be.
+    """A square of both images: uint8 (2, crop_px, crop_px, 3), a view where it can be.
 
     `pair` is uint8 (2, height, width, 3); `top` and `left` in [0, 1) choose among all positions.
-    A picture that is smaller than the crop is reflected at its lower and right edges.
+    An image that is smaller than the crop is reflected at its lower and right edges.
     """
     pair = _at_least(pair, crop_px)
     y = int(top * (pair.shape[1] - crop_px + 1))
@@ -44,7 +44,7 @@ def crop(pair: np.ndarray, top: float, left: float, crop_px: int) -> np.ndarray:
 
 
 def turn(pair: np.ndarray, symmetry: int) -> np.ndarray:
-    """One of the 8 symmetries of a square, the same for both pictures, as a view."""
+    """One of the 8 symmetries of a square, the same for both images, as a view."""
     transposed, down, right = _STEPS[symmetry]
     turned = pair.transpose(0, 2, 1, 3) if transposed else pair
     return turned[:, ::down, ::right]

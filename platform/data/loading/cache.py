@@ -1,8 +1,8 @@
 """Decoded pixels of a prepared dataset: on this node's disk, memory-mapped, made once.
 
 A cache file is nothing but pixels: for each sample, in index order, the rainy and then the clean
-picture as uint8 HWC RGB; a clean picture that several samples share is there once. Its name is the
-manifest's sha256, so it never goes stale, and the index says where each picture begins.
+image as uint8 HWC RGB; a clean image that several samples share is there once. Its name is the
+manifest's sha256, so it never goes stale, and the index says where each image begins.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ class Pixels(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, sample: int, /) -> np.ndarray:
-        """Rainy and clean picture of one sample: uint8, (2, height, width, 3), RGB."""
+        """Rainy and clean image of one sample: uint8, (2, height, width, 3), RGB."""
         ...
 
 
@@ -40,7 +40,7 @@ def open_pixels(prepared: Prepared, *, folder: str | Path | None, budget_gib: fl
     """The cache of a prepared dataset, made first where it is missing.
 
     One process of the node builds, the others wait for it. Other caches that nobody reads go, the
-    least recently used first, until the budget holds. Where it cannot hold, pictures are decoded
+    least recently used first, until the budget holds. Where it cannot hold, images are decoded
     from the tars, and the log says so. Raises DataError when a shard is not the one that the
     manifest names, DerainError when the disk is full.
     """
@@ -100,7 +100,7 @@ class MappedPixels:
         _, where, heights, widths = self._arguments
         rain, clean = where.rain[sample], where.clean[sample]
         height, width = heights[sample], widths[sample]
-        strides = (clean - rain, 3 * width, 3, 1)  # from a rainy picture to its clean one: any step
+        strides = (clean - rain, 3 * width, 3, 1)  # from a rainy image to its clean one: any step
         return np.ndarray((2, height, width, 3), np.uint8, self._pixels, rain, strides)
 
 

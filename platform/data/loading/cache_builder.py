@@ -41,9 +41,9 @@ _PAIRS_A_TASK = 2
 
 @dataclass(frozen=True, eq=False)
 class Places:
-    """Where the pictures of each sample begin in a cache file: int64 bytes, in index order.
+    """Where the images of each sample begin in a cache file: int64 bytes, in index order.
 
-    A sample's rainy picture comes first, then its clean one, unless the sample before has the same.
+    A sample's rainy image comes first, then its clean one, unless the sample before has the same.
     """
 
     rain: np.ndarray
@@ -57,15 +57,15 @@ def places(prepared: Prepared) -> Places:
     shard, offset = prepared.column("shard"), prepared.column("clean_offset")
     own = np.ones(len(prepared), bool)
     own[1:] = (shard[1:] != shard[:-1]) | (offset[1:] != offset[:-1])
-    picture = 3 * prepared.column("height").astype(np.int64) * prepared.column("width")
-    ends = np.cumsum(picture * (1 + own))
-    rain = ends - picture * (1 + own)
-    clean = (rain + picture)[own][np.cumsum(own) - 1]
+    image = 3 * prepared.column("height").astype(np.int64) * prepared.column("width")
+    ends = np.cumsum(image * (1 + own))
+    rain = ends - image * (1 + own)
+    clean = (rain + image)[own][np.cumsum(own) - 1]
     return Places(rain, clean, int(ends[-1]))
 
 
 def fill(prepared: Prepared, where: Places, path: Path) -> None:
-    """Write every picture at its place; the name appears when all bytes are on the disk.
+    """Write every image at its place; the name appears when all bytes are on the disk.
 
     Raises DataError when a shard is not the one that the manifest names, DerainError when the disk
     is full.
@@ -91,7 +91,7 @@ def fill(prepared: Prepared, where: Places, path: Path) -> None:
 
 
 def decode_member(tar: BinaryIO, row: Mapping[str, Any], side: str) -> np.ndarray:
-    """One picture of an index row, from its open tar: uint8, HWC, RGB."""
+    """One image of an index row, from its open tar: uint8, HWC, RGB."""
     data = read_member(tar, row[f"{side}_offset"], row[f"{side}_length"])
     return decode_image(data, f"{tar.name}: {row[f'{side}_member']}")
 
@@ -136,9 +136,9 @@ def _at_hand(prepared: Prepared, entry: ShardEntry, beside: str) -> tuple[Path, 
 
 
 def _decode(path: Path, rows: pa.Table, begins: np.ndarray, out: BinaryIO) -> int:
-    """Write some pairs of a shard, each picture once; returns how many.
+    """Write some pairs of a shard, each image once; returns how many.
 
-    `begins` has a row a pair: where its rainy and where its clean picture begins.
+    `begins` has a row a pair: where its rainy and where its clean image begins.
     """
     with path.open("rb") as tar:
         for row, (rain, clean) in zip(rows.to_pylist(), begins.tolist(), strict=True):
@@ -148,8 +148,8 @@ def _decode(path: Path, rows: pa.Table, begins: np.ndarray, out: BinaryIO) -> in
     return len(rows)
 
 
-def _write_at(out: BinaryIO, offset: int, picture: np.ndarray) -> None:
-    data = np.ascontiguousarray(picture).data.cast("B")
+def _write_at(out: BinaryIO, offset: int, image: np.ndarray) -> None:
+    data = np.ascontiguousarray(image).data.cast("B")
     while data:
         written = os.pwrite(out.fileno(), data, offset)
         offset, data = offset + written, data[written:]

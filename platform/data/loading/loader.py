@@ -72,7 +72,7 @@ class Loader:
     """Batches of the training datasets for one rank.
 
     The last batch of an epoch is smaller where the batch size does not divide the epoch: no sample
-    is dropped and none comes twice. A rank that gets no sample of it receives one picture with
+    is dropped and none comes twice. A rank that gets no sample of it receives one image with
     share 0, so that all ranks still take the same steps.
     """
 

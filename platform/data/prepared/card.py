@@ -87,9 +87,7 @@ def card(manifest: Manifest) -> str:
     head = yaml.safe_dump(_front_matter(row, manifest), sort_keys=True)
     notes = [f"- {note}" for note in manifest.notes]
     if manifest.quarantined:
-        notes.append(
-            f"- {len(manifest.quarantined)} source pictures were left out: see {MANIFEST}."
-        )
+        notes.append(f"- {len(manifest.quarantined)} source images were left out: see {MANIFEST}.")
     lines = [
         f"---\n{head}---\n",
         f"# {row.title}, {manifest.split}\n",
@@ -111,10 +109,10 @@ def card(manifest: Manifest) -> str:
 def _members(manifest: Manifest) -> str:
     if "clean_once" in manifest.settings:
         return (
-            "a sample is a clean picture `<key>.clean.<ext>` with all its rainy ones "
+            "a sample is a clean image `<key>.clean.<ext>` with all its rainy ones "
             "`<key>.rain-01.<ext>`, `<key>.rain-02.<ext>` and so on, and `<key>.json`"
         )
-    return "`<key>.rain.<ext>`, `<key>.clean.<ext>` where there is a clean picture, `<key>.json`"
+    return "`<key>.rain.<ext>`, `<key>.clean.<ext>` where there is a clean image, `<key>.json`"
 
 
 def _about(row: Dataset, manifest: Manifest) -> str:

@@ -66,7 +66,7 @@ class ShardEntry:
 
 @dataclass(frozen=True)
 class Quarantined:
-    """A source picture that was left out, and why."""
+    """A source image that was left out, and why."""
 
     path: str
     reason: str
@@ -89,7 +89,7 @@ class Manifest:
     notes: tuple[str, ...] = ()
     """What a reader must know, such as a count that is not the published one."""
     duplicates: tuple[tuple[str, ...], ...] = ()
-    """Rainy source pictures of equal bytes, group by group."""
+    """Rainy source images of equal bytes, group by group."""
     format: int = FORMAT
 
     def to_bytes(self) -> builtins.bytes:
@@ -118,13 +118,13 @@ class Prepared:
         return self.index.num_rows
 
     def require_clean(self) -> None:
-        """Raise DataError where pictures have no clean partner: no loss and no PSNR without it."""
+        """Raise DataError where images have no clean partner: no loss and no PSNR without it."""
         alone = self.index.column("clean_member").null_count
         if alone:
             raise DataError(
-                f"{self.folder}: {alone} of its {len(self)} pictures have no clean partner "
-                f"({self.manifest.dataset}). Training and scores against a clean picture need one: "
-                "use a paired dataset. `derainctl predict` derains such pictures."
+                f"{self.folder}: {alone} of its {len(self)} images have no clean partner "
+                f"({self.manifest.dataset}). Training and scores against a clean image need one: "
+                "use a paired dataset. `derainctl predict` derains such images."
             )
 
     def column(self, name: str) -> np.ndarray:
@@ -140,7 +140,7 @@ class Prepared:
                 known = ", ".join(labels) or "none"
                 raise DataError(
                     f"{self.folder}: sample {self.column('key')[row]} has no label `{name}`, "
-                    f"its labels: {known}. Labels come from labels.json beside the pictures."
+                    f"its labels: {known}. Labels come from labels.json beside the images."
                 )
             values.append(labels[name])
         return values

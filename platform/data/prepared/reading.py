@@ -1,4 +1,4 @@
-"""The pictures of a pair as they go into a tar: whole, and of one size."""
+"""The images of a pair as they go into a tar: whole, and of one size."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +11,8 @@ from derain.storage import files
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture as it goes into a tar."""
+class ImageFile:
+    """An image as it goes into a tar."""
 
     ending: str
     data: bytes
@@ -22,28 +22,28 @@ class Picture:
 
 @dataclass(frozen=True)
 class Read:
-    """A pair whose pictures are whole and of one size."""
+    """A pair whose images are whole and of one size."""
 
     pair: Pair
-    rain: Picture
-    clean: Picture | None
-    """None where there is no clean picture."""
+    rain: ImageFile
+    clean: ImageFile | None
+    """None where there is no clean image."""
 
 
 def read_pair(
-    pair: Pair, source: Path, *, decode: bool = False, clean: Picture | None = None
+    pair: Pair, source: Path, *, decode: bool = False, clean: ImageFile | None = None
 ) -> Read:
-    """Read a pair from its source; bytes pass through, side by side pictures become two PNGs.
+    """Read a pair from its source; bytes pass through, side by side images become two PNGs.
 
-    `clean` is the clean picture where it has been read already. Raises DataError for a picture that
+    `clean` is the clean image where it has been read already. Raises DataError for an image that
     cannot be read and for a pair of two sizes.
     """
     if pair.clean_half:
         read = _halves(pair, source)
     else:
-        rain = _picture(pair.rain, source, decode)
+        rain = _image(pair.rain, source, decode)
         if clean is None and pair.clean:
-            clean = _picture(pair.clean, source, decode)
+            clean = _image(pair.clean, source, decode)
         read = Read(pair, rain, clean)
     if read.clean and read.clean.size != read.rain.size:
         (width, height), (clean_width, clean_height) = read.rain.size, read.clean.size
@@ -54,22 +54,22 @@ def read_pair(
     return read
 
 
-def _picture(name: str, source: Path, decode: bool) -> Picture:
+def _image(name: str, source: Path, decode: bool) -> ImageFile:
     data = _bytes(source, name)
     size = headers.inspect(data, name)
     if decode:
         decode_image(data, name)
-    return Picture(ending(name), data, size)
+    return ImageFile(ending(name), data, size)
 
 
 def _halves(pair: Pair, source: Path) -> Read:
-    """Left and right half of one picture, without loss."""
+    """Left and right half of one image, without loss."""
     pixels = decode_image(_bytes(source, pair.rain), pair.rain)
     height, width = pixels.shape[:2]
     if width % 2:
         raise DataError(f"{pair.rain}: {width} pixels wide, which are not two equal halves.")
     left, right = (
-        Picture(".png", encode_png(half), (width // 2, height))
+        ImageFile(".png", encode_png(half), (width // 2, height))
         for half in (pixels[:, : width // 2], pixels[:, width // 2 :])
     )
     return Read(pair, right, left) if pair.clean_half == "left" else Read(pair, left, right)

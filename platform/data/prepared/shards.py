@@ -18,7 +18,7 @@ from derain.data.prepared.manifest import (
     rows_sha256,
     table_of,
 )
-from derain.data.prepared.reading import Picture, Read, read_pair
+from derain.data.prepared.reading import ImageFile, Read, read_pair
 from derain.data.sources.pairs import Pair, samples
 from derain.errors import DataError
 from derain.storage import files
@@ -54,9 +54,9 @@ def write_shard(
 ) -> WrittenShard:
     """Write the pairs that are whole into one tar at `path`, atomically.
 
-    Picture bytes pass through unchanged. Neighbours of one scene are one sample, which has their
-    clean picture once. A pair with a picture that cannot be read, or of unequal
-    sizes, is left out and reported. Owner, time and order in the tar are fixed. Pictures are
+    ImageFile bytes pass through unchanged. Neighbours of one scene are one sample, which has their
+    clean image once. A pair with an image that cannot be read, or of unequal
+    sizes, is left out and reported. Owner, time and order in the tar are fixed. Images are
     inspected (`headers.inspect`), with `decode` they are decoded.
     """
     rows: list[Row] = []
@@ -105,7 +105,7 @@ def end(size: int) -> bytes:
 
 
 def json_member(rain_member: str) -> str:
-    """The name of the json of the sample that a rainy picture lies in."""
+    """The name of the json of the sample that a rainy image lies in."""
     return f"{rain_member.partition('.')[0]}.json"
 
 
@@ -129,7 +129,7 @@ def _write_sample(
 
 
 class _Sample:
-    """One sample while it is written: a rainy picture a pair, the clean one once, and one json.
+    """One sample while it is written: a rainy image a pair, the clean one once, and one json.
 
     The rows of its pairs differ in the rainy member only.
     """
@@ -140,17 +140,17 @@ class _Sample:
         self._notes: list[Row] = []
         self._rainy: list[Row] = []
         self._shared: Row = {}
-        self.clean: Picture | None = None
+        self.clean: ImageFile | None = None
         """As it was read with the first pair."""
 
     def add(self, read: Read) -> None:
-        """Append the pictures of a pair that are not there yet."""
+        """Append the images of a pair that are not there yet."""
         name = f"rain-{len(self._rainy) + 1:02d}" if self._is_scene else "rain"
-        self._rainy.append(self._picture("rain", name, read.rain))
+        self._rainy.append(self._image("rain", name, read.rain))
         self._notes.append(_note(read))
         if read.clean and not self.clean:
             self.clean = read.clean
-            self._shared = self._picture("clean", "clean", read.clean)
+            self._shared = self._image("clean", "clean", read.clean)
 
     def end(self) -> list[Row]:
         """Append the json; the rows say where the members of each pair are."""
@@ -164,9 +164,9 @@ class _Sample:
             for note, rain in zip(self._notes, self._rainy, strict=True)
         ]
 
-    def _picture(self, side: str, name: str, picture: Picture) -> Row:
-        member = f"{self._key}.{name}{picture.ending}"
-        return {f"{side}_member": member, **self._tar.append(side, member, picture.data)}
+    def _image(self, side: str, name: str, image: ImageFile) -> Row:
+        member = f"{self._key}.{name}{image.ending}"
+        return {f"{side}_member": member, **self._tar.append(side, member, image.data)}
 
     def _about(self) -> Row:
         """What the json says: of a scene what its pairs have in common, then each of them."""

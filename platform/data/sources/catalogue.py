@@ -43,7 +43,7 @@ def _common(split: str, *folders: str) -> tuple[Layout, ...]:
 def _yang(split: str, *folders: str) -> tuple[Layout, ...]:
     """The sets of JORDER: old and new release, and the repacks that keep their file names.
 
-    Rain streaks and regions, which lie beside the pictures, are of no use here.
+    Rain streaks and regions, which lie beside the images, are of no use here.
     """
     kinds = (
         ("rain-{n:d}.png", "norain-{n:d}.png"),
@@ -129,7 +129,7 @@ _ROWS = (
     Dataset(
         name="rain800",
         title="Rain800 (ID-CGAN)",
-        about="synthetic rain; JPEGs of two pictures side by side, the clean one left",
+        about="synthetic rain; JPEGs of two images side by side, the clean one left",
         splits={"train": (700,), "test": (100,)},
         layouts=(
             Layout("train", "{n:d}.jpg", folder="training", clean_half="left"),
@@ -143,7 +143,7 @@ _ROWS = (
     Dataset(
         name="rain1200",
         title="Rain1200 (DID-MDN)",
-        about="rain of three densities; JPEGs of two pictures side by side, the rainy one left; "
+        about="rain of three densities; JPEGs of two images side by side, the rainy one left; "
         "also as DID-Data, which has one file for each and no densities",
         splits={"train": (12000,), "test": (1200,)},
         layouts=(
@@ -164,7 +164,7 @@ _ROWS = (
     Dataset(
         name="rain14000",
         title="Rain14000, also Rain1400 (DDN)",
-        about="1,000 clean pictures, each with 14 rains; split by clean picture: 1-900, 901-1000",
+        about="1,000 clean images, each with 14 rains; split by clean image: 1-900, 901-1000",
         splits={
             "train": (12600,),
             "test": (1400,),
@@ -217,7 +217,7 @@ _ROWS = (
     Dataset(
         name="spa-data",
         title="SPA-Data",
-        about="real rain, clean picture from the video; text files say what belongs together",
+        about="real rain, clean image from the video; text files say what belongs together",
         splits={"train": (638492, 638464, 638493), "test": (1000,)},
         layouts=(
             Layout(
@@ -249,7 +249,7 @@ _ROWS = (
     Dataset(
         name="mpid",
         title="MPID",
-        about="streaks, drops, mist (synthetic); driving, surveillance (real, no clean pictures). "
+        about="streaks, drops, mist (synthetic); driving, surveillance (real, no clean images). "
         "Its folder names are not documented: else give --rain and --clean",
         splits={"streak": (), "drop": (), "mist": (), "driving": (2495,), "surveillance": (2048,)},
         layouts=(
@@ -322,8 +322,8 @@ _ROWS = (
     ),
     Dataset(
         name="unpaired",
-        title="any folder of rainy pictures",
-        about="pictures without clean partners; --rain for those in sub-folders",
+        title="any folder of rainy images",
+        about="images without clean partners; --rain for those in sub-folders",
         splits={"test": ()},
         layouts=(Layout("test", "{name}"),),
         where="your own",

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from derain.data.images.decode import ending, is_picture
+from derain.data.images.decode import ending, is_image
 from derain.data.sources.catalogue import CATALOGUE
 from derain.data.sources.layouts import Dataset, Half, Layout, layouts_of
 from derain.data.sources.matching import Couple, Matched, Unpaired, match, strangers
@@ -59,7 +59,7 @@ class Found:
     leaked: list[Pair]
     """What was left out of them."""
     strangers: list[str]
-    """Pictures that have no place in the layout, nor in that of another split."""
+    """Images that have no place in the layout, nor in that of another split."""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -74,8 +74,7 @@ class Found:
     def _leak_note(self) -> Iterator[str]:
         if self.leaked:
             yield (
-                f"{len(self.leaked):,} pairs were left out: another dataset has their clean "
-                "pictures."
+                f"{len(self.leaked):,} pairs were left out: another dataset has their clean images."
             )
 
     def _count_note(self) -> Iterator[str]:
@@ -89,7 +88,7 @@ class Found:
 
     def _format_notes(self) -> Iterator[str]:
         if self.layout.clean_half:
-            return  # split pictures are PNGs all of them
+            return  # split images are PNGs all of them
         sides = {
             "rainy": {ending(pair.rain) for pair in self.pairs},
             "clean": {ending(pair.clean) for pair in self.pairs if pair.clean},
@@ -97,26 +96,26 @@ class Found:
         for side, endings in sides.items():
             if len(endings) > 1:
                 yield (
-                    f"The {side} pictures mix {' and '.join(sorted(endings))}, as the source does: "
+                    f"The {side} images mix {' and '.join(sorted(endings))}, as the source does: "
                     'Hugging Face load_dataset("webdataset") wants one format a column.'
                 )
 
     def _stranger_note(self) -> Iterator[str]:
         if self.strangers:
             yield (
-                f"Pictures without a place in the layout {self.layout}, which were left out: "
+                f"Images without a place in the layout {self.layout}, which were left out: "
                 f"{len(self.strangers):,}, such as {self.strangers[0]}."
             )
 
 
 def check(dataset: str, source: Path, split: str | None) -> None:
-    """Raise DataError for an unknown dataset or split, or a source that holds no picture."""
+    """Raise DataError for an unknown dataset or split, or a source that holds no image."""
     _chosen(dataset, split)
     if not source.is_dir():
         raise DataError(f"{source}: no such folder.")
-    if not files.is_remote(source) and not any(map(is_picture, files.walk(source))):
+    if not files.is_remote(source) and not any(map(is_image, files.walk(source))):
         drawn = f"`derainctl datasets {dataset}` draws what is expected"
-        raise DataError(f"{source}: holds no picture. {drawn}.")  # before Ray is started
+        raise DataError(f"{source}: holds no image. {drawn}.")  # before Ray is started
 
 
 def find(
@@ -129,17 +128,17 @@ def find(
     without: Collection[str] | None = None,
     clean_once: bool = False,
 ) -> Found:
-    """The pairs of a split (else of the dataset's first), in the order of their clean pictures.
+    """The pairs of a split (else of the dataset's first), in the order of their clean images.
 
-    `share` takes a part of the clean pictures, with all rainy ones that belong to them: (0, 0.9)
+    `share` takes a part of the clean images, with all rainy ones that belong to them: (0, 0.9)
     and (0.9, 1) have none in common. `without` names clean files that are left out. With
-    `clean_once` all pairs of a clean picture are one sample. Raises DataError for an unknown
+    `clean_once` all pairs of a clean image are one sample. Raises DataError for an unknown
     dataset or split, a source that is not there or holds nothing that fits.
     """
     row, chosen = _chosen(dataset, split)
     layouts = (_own(row, chosen, naming),) if naming else layouts_of(row, chosen)
     check(dataset, source, split)
-    names, nameless = _pictures(source)
+    names, nameless = _images(source)
     best = _best(layouts, row, source, names)
     if not best.couples:
         raise _nothing(row, chosen, source, layouts, [*best.unpaired, *nameless], names)
@@ -160,7 +159,7 @@ def find(
 
 def counts(dataset: Dataset, source: Path) -> dict[str, int]:
     """How many pairs of each split lie in a folder; splits without any are left out."""
-    return _counts(dataset, source, _pictures(source)[0])
+    return _counts(dataset, source, _images(source)[0])
 
 
 def _counts(dataset: Dataset, source: Path, names: Sequence[str]) -> dict[str, int]:
@@ -201,9 +200,9 @@ def _best(layouts: Sequence[Layout], row: Dataset, source: Path, names: Sequence
     return max(found, key=lambda it: (len(it.couples), 0 if it.couples else len(it.unpaired)))
 
 
-def _pictures(source: Path) -> tuple[list[str], list[Unpaired]]:
-    """Names of all pictures below a folder, in order, and those that are no text."""
-    found = [name for name in files.walk(source) if is_picture(name)]
+def _images(source: Path) -> tuple[list[str], list[Unpaired]]:
+    """Names of all images below a folder, in order, and those that are no text."""
+    found = [name for name in files.walk(source) if is_image(name)]
     named = [name for name in found if name.isascii() or _printable(name) == name]
     nameless = [] if len(named) == len(found) else sorted(map(_printable, {*found} - {*named}))
     return (
@@ -219,30 +218,30 @@ def _printable(name: str) -> str:
 def _parted(
     couples: Sequence[Couple], source: Path, share: tuple[float, float], without: Collection[str]
 ) -> tuple[list[Couple], list[Couple]]:
-    """What a share has without some clean pictures, and what it has of those."""
+    """What a share has without some clean images, and what it has of those."""
     whole = share == (0.0, 1.0)
     part = [it for it in couples if whole or share[0] <= _place(it) < share[1]]
     if not part:
         raise DataError(f"{source}: no pair lies in the share {share[0]:g}:{share[1]:g}.")
     kept = [couple for couple in part if couple.clean not in without]
     if not kept:
-        raise DataError(f"{source}: no pair is left; --without names all their clean pictures.")
+        raise DataError(f"{source}: no pair is left; --without names all their clean images.")
     if without and not any(couple.clean in without for couple in couples):
         raise DataError(
-            f"{source}: has none of the pictures that were to be left out, such as {min(without)}. "
+            f"{source}: has none of the images that were to be left out, such as {min(without)}. "
             "Their list is of another dataset, or this source begins at another folder."
         )
     return kept, [couple for couple in part if couple.clean in without]
 
 
 def _place(couple: Couple) -> float:
-    """Where a clean picture lies between 0 and 1, by its name: all its rainy ones lie there too."""
+    """Where a clean image lies between 0 and 1, by its name: all its rainy ones lie there too."""
     name = PurePosixPath(couple.clean or couple.rain).with_suffix("").as_posix().casefold()
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big") / 2**56
 
 
 def _pairs(couples: Iterable[Couple], layout: Layout) -> list[Pair]:
-    """In the order of the clean pictures, so that the rainy ones of a scene are neighbours."""
+    """In the order of the clean images, so that the rainy ones of a scene are neighbours."""
     ordered = sorted(couples, key=_scene_order)
     keys = slugs(couple.stem for couple in ordered)
     return [
@@ -266,7 +265,7 @@ def _nothing(
 ) -> DataError:
     shapes = [" + ".join((layout.rain, *layout.clean)) for layout in layouts]
     expected = "\n  ".join(dict.fromkeys(shapes))
-    found = ", ".join(names[:: max(1, len(names) // 4)][:4]) or "no picture"
+    found = ", ".join(names[:: max(1, len(names) // 4)][:4]) or "no image"
     if unpaired:
         found = f"{unpaired[0].path}: {unpaired[0].reason}"
     advice = "For other names give --rain and --clean (`derainctl datasets`)"

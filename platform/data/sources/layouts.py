@@ -16,19 +16,19 @@ class Layout:
 
     split: str
     rain: str
-    """Pattern of the rainy pictures, below `folder`."""
+    """Pattern of the rainy images, below `folder`."""
     clean: tuple[str, ...] = ()
-    """Patterns of the clean ones, the first that fits counts; none: there are no clean pictures."""
+    """Patterns of the clean ones, the first that fits counts; none: there are no clean images."""
     folder: str = ""
     """Where all this lies below the source; the source may also be this folder itself."""
     clean_half: Half | None = None
-    """Both pictures side by side in one file: the half that is the clean one."""
+    """Both images side by side in one file: the half that is the clean one."""
     listing: str | None = None
     """A text file, `rainy clean` in each line, that says what belongs together."""
     only: Mapping[str, range] = field(default_factory=dict)
     """Numbers that a field may have: a split that is a part of one folder."""
     labels: tuple[str, ...] = ()
-    """Fields that are labels of the picture."""
+    """Fields that are labels of the image."""
 
     def __str__(self) -> str:
         """What lies where, in one line."""
@@ -38,12 +38,12 @@ class Layout:
 
     @cached_property
     def rain_pattern(self) -> Pattern:
-        """Of the rainy pictures."""
+        """Of the rainy images."""
         return Pattern(self.rain)
 
     @property
     def clean_patterns(self) -> tuple[Pattern, ...]:
-        """Of the clean pictures."""
+        """Of the clean images."""
         return tuple(Pattern(text) for text in self.clean)
 
 
@@ -73,7 +73,7 @@ def layouts_of(dataset: Dataset, split: str) -> tuple[Layout, ...]:
 
 
 def drawing(dataset: Dataset) -> str:
-    """The layouts of a dataset as a small picture of its folders; equal ones are drawn once."""
+    """The layouts of a dataset as a small image of its folders; equal ones are drawn once."""
     places: dict[tuple[str, ...], list[str]] = {}
     for row in dataset.layouts:
         limits = "".join(f", {name} {of.start}-{of.stop - 1}" for name, of in row.only.items())

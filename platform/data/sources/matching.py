@@ -12,12 +12,12 @@ from derain.data.sources.patterns import Pattern
 from derain.errors import DataError
 
 LABELS = "labels.json"
-"""Beside the pictures: {file name: {label: value}}, carried into the samples."""
+"""Beside the images: {file name: {label: value}}, carried into the samples."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unpaired:
-    """A picture that has no partner; its name is below the source."""
+    """An image that has no partner; its name is below the source."""
 
     path: str
     reason: str
@@ -45,7 +45,7 @@ class Couple:
 
 
 def match(layout: Layout, row: Dataset, source: Path, names: Sequence[str]) -> Matched:
-    """What one layout finds among the names of all pictures below a source.
+    """What one layout finds among the names of all images below a source.
 
     Raises DataError for a list or a labels.json that cannot be understood.
     """
@@ -66,7 +66,7 @@ def match(layout: Layout, row: Dataset, source: Path, names: Sequence[str]) -> M
 def strangers(
     matched: Matched, others: Iterable[Layout], row: Dataset, source: Path, names: Sequence[str]
 ) -> list[str]:
-    """The pictures that a match passes over and that are not in the place of other layouts."""
+    """The images that a match passes over and that are not in the place of other layouts."""
     used = {item.path for item in matched.unpaired}
     used.update(name for it in matched.couples for name in (it.rain, it.clean) if name)
     rest = [name for name in names if name not in used]
@@ -137,7 +137,7 @@ def _joined(layout: Layout, names: Sequence[str]) -> tuple[list[Couple], list[Un
 
 
 class _Table:
-    """Clean pictures by the fields that they share with the rainy ones."""
+    """Clean images by the fields that they share with the rainy ones."""
 
     def __init__(self, rain: Pattern, clean: Pattern, layout: Layout, names: Sequence[str]) -> None:
         self._shared = [name for name in clean.fields if name in rain.fields]
@@ -146,7 +146,7 @@ class _Table:
             self.rows.setdefault(self._key(fields), []).append(name)
 
     def find(self, fields: Mapping[str, str]) -> list[str]:
-        """The clean pictures of a rainy one."""
+        """The clean images of a rainy one."""
         return self.rows.get(self._key(fields), [])
 
     def _key(self, fields: Mapping[str, str]) -> tuple[str, ...]:
@@ -202,7 +202,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _labels(folder: Path) -> dict[str, dict[str, str]]:
-    """What labels.json says of each picture, by its place below the folder or by its name alone.
+    """What labels.json says of each image, by its place below the folder or by its name alone.
 
     Both without the file ending. Nothing where there is no such file.
     """

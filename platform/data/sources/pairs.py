@@ -9,24 +9,27 @@ from itertools import groupby
 from derain.data.sources.layouts import Half
 from derain.errors import DataError
 
+NAMELESS = "picture"
+"""The key of a file name without a letter or a digit; prepared datasets have it."""
+
 MAX_KEY = 76
 """Longer names do not fit the 100 characters that a tar header has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A rainy picture and its clean one; names are below the source, with slashes."""
+    """A rainy image and its clean one; names are below the source, with slashes."""
 
     key: str
     """Unique in the dataset, without dots: a dot would end the key for WebDataset readers."""
     rain: str
     clean: str | None
-    """None where there is no clean picture."""
+    """None where there is no clean image."""
     labels: Mapping[str, str] = field(default_factory=dict)
     clean_half: Half | None = None
-    """Set where `rain` and `clean` are one file with both pictures side by side."""
+    """Set where `rain` and `clean` are one file with both images side by side."""
     scene: str | None = None
-    """Set where a clean picture is stored once: the key of all pairs that have it."""
+    """Set where a clean image is stored once: the key of all pairs that have it."""
 
     @property
     def sample(self) -> str:
@@ -46,14 +49,14 @@ def samples(pairs: Iterable[Pair]) -> Iterator[list[Pair]]:
 
 
 def in_scenes(pairs: Sequence[Pair]) -> list[Pair]:
-    """The same pairs, those of one clean picture as one sample, named after it.
+    """The same pairs, those of one clean image as one sample, named after it.
 
-    Raises DataError where clean pictures have no files of their own.
+    Raises DataError where clean images have no files of their own.
     """
     alone = next((pair for pair in pairs if pair.clean in (None, pair.rain)), None)
     if alone is not None:
         raise DataError(
-            f"{alone.rain}: has no clean picture in a file of its own, which could be stored once "
+            f"{alone.rain}: has no clean image in a file of its own, which could be stored once "
             "for several rainy ones. Prepare it without --clean-once."
         )
     names = list(dict.fromkeys(pair.clean or "" for pair in pairs))
@@ -69,7 +72,7 @@ def slugs(names: Iterable[str]) -> list[str]:
     taken: dict[str, int] = {}
     keys = []
     for name in names:
-        slug = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:MAX_KEY] or "picture"
+        slug = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:MAX_KEY] or NAMELESS
         while slug in taken:
             taken[slug] += 1
             slug = f"{slug}-{taken[slug]}"

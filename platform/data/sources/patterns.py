@@ -15,7 +15,7 @@ class Pattern:
     """One kind of file below a folder.
 
     `{name}` stands for any text without a slash, as long as possible; `{name:d}` for digits. A
-    pattern without a picture's file ending fits every one. Upper and lower case are the same.
+    pattern without an image's file ending fits every one. Upper and lower case are the same.
     Raises DataError for text that is no pattern.
     """
 

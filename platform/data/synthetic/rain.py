@@ -20,7 +20,7 @@ DENSITIES: tuple[Density, ...] = get_args(Density)
 ANGLE_DEG: Range = (-35.0, 35.0)
 """Lean from the vertical; positive when a streak's lower end lies to the right."""
 JITTER_DEG: Range = (0.5, 2.5)
-"""Standard deviation of the single streak's angle around the picture's."""
+"""Standard deviation of the single streak's angle around the image's."""
 ADDITIVE_SHARE = 0.3
 """Probability that the streaks are added instead of screened."""
 AIRLIGHT: Range = (0.7, 0.9)
@@ -35,7 +35,7 @@ class StreakLayer:
     """The streaks at one distance from the camera, in moderate rain."""
 
     per_megapixel: Range
-    """Streaks per 1,000,000 pixels of picture."""
+    """Streaks per 1,000,000 pixels of image."""
     length_px: Range
     """Length of each streak: the drop's path during the exposure."""
     sigma_px: Range
@@ -106,7 +106,7 @@ SETTINGS: dict[Density, RainSettings] = {
 
 @dataclass(frozen=True, kw_only=True)
 class RainRendering:
-    """A rainy picture and what made it so."""
+    """A rainy image and what made it so."""
 
     rain: UInt8[np.ndarray, "height width 3"]
     """RGB, HWC."""
@@ -130,7 +130,7 @@ def render(clean: np.ndarray, density: Density, seed: int) -> RainRendering:
     """
     if clean.dtype != np.uint8 or clean.ndim != 3 or clean.shape[2] != 3:
         found = f"{clean.dtype} of shape {clean.shape}"
-        raise DataError(f"Rain needs a uint8 picture of shape (height, width, 3), found {found}.")
+        raise DataError(f"Rain needs a uint8 image of shape (height, width, 3), found {found}.")
     settings = SETTINGS[density]
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
     angle_deg = float(rng.uniform(*ANGLE_DEG))

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import UInt8
 
-from derain.data.images.decode import encode_png, is_picture, read_picture
+from derain.data.images.decode import encode_png, is_image, read_image
 from derain.data.synthetic.rain import DENSITIES, Density, render
 from derain.errors import DataError, OccupiedError, UsageError
 
@@ -122,9 +122,9 @@ def _refuse_occupied(out: Path) -> None:
 def _photographs(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; expected one with clean photographs.")
-    found = sorted(path for path in folder.iterdir() if is_picture(path))
+    found = sorted(path for path in folder.iterdir() if is_image(path))
     if not found:
-        raise DataError(f"{folder} holds no picture (PNG, JPEG, BMP, WebP or TIFF).")
+        raise DataError(f"{folder} holds no image (PNG, JPEG, BMP, WebP or TIFF).")
     return found
 
 
@@ -134,7 +134,7 @@ def _part(photographs: Sequence[Path], part: Part) -> list[Path]:
     held_out = list(photographs[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY])
     if not held_out:
         raise DataError(
-            f"{photographs[0].parent} holds {len(photographs)} pictures; one of every "
+            f"{photographs[0].parent} holds {len(photographs)} images; one of every "
             f"{HELD_OUT_EVERY} is held out, so at least {HELD_OUT_EVERY} are needed for parts."
         )
     return held_out if part == "held_out" else sorted(set(photographs) - set(held_out))
@@ -161,7 +161,7 @@ def _write_pair(task: _Task, folder: Path, size_px: int | None) -> dict[str, str
     sequence = np.random.SeedSequence(task.entropy)
     seed = int(sequence.generate_state(1)[0])
     rng = np.random.Generator(np.random.PCG64(sequence))
-    clean = _cropped(read_picture(task.photograph), size_px, rng, task.photograph)
+    clean = _cropped(read_image(task.photograph), size_px, rng, task.photograph)
     rendering = render(clean, task.density, seed)
     (folder / "rain" / task.name).write_bytes(encode_png(rendering.rain))
     (folder / "clean" / task.name).write_bytes(encode_png(clean))

@@ -123,7 +123,7 @@ class CLIPViTEncoder(FrozenEncoder):
 
     Which layers the paper takes, and how it brings them to the sizes of a U-Net, is not stated in
     it; the latter is `fclip_unet.TokenAdapter`. Memory of the attention is linear in the tokens,
-    its time is not: a 512x512 picture has 1,024 of them at patch 16.
+    its time is not: a 512x512 image has 1,024 of them at patch 16.
 
     `weights`: "random", a tag in `clip.TAGS`, or a file as for `CLIPResNetEncoder`, of a model with
     QuickGELU as OpenAI's.
@@ -206,7 +206,7 @@ def _read_imagenet(weights: str) -> dict[str, Tensor]:
 
 
 def _vit(patch: int, layers: int, width: int) -> nn.Module:
-    """The picture tower of open_clip's CLIP for 224 px, without its head, on the meta device."""
+    """The image tower of open_clip's CLIP for 224 px, without its head, on the meta device."""
     from open_clip.transformer import QuickGELU, VisionTransformer  # seconds to import
 
     with torch.device("meta"):

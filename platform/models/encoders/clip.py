@@ -125,7 +125,7 @@ def read_clip(arch: str, weights: str) -> tuple[dict[str, Tensor], str]:
 
 
 def visual_part(tensors: dict[str, Tensor], unused: tuple[str, ...]) -> dict[str, Tensor]:
-    """The picture tower of a CLIP state dict, less the parts that are not built."""
+    """The image tower of a CLIP state dict, less the parts that are not built."""
     prefix = "visual." if any(name.startswith("visual.") for name in tensors) else ""
     tower = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     return {k: v for k, v in tower.items() if not k.startswith(unused)}

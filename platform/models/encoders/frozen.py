@@ -1,4 +1,4 @@
-"""An encoder of pictures that was trained elsewhere and is not trained here."""
+"""An encoder of images that was trained elsewhere and is not trained here."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -14,13 +14,13 @@ Taps = tuple[Tensor, Tensor, Tensor, Tensor]
 class FrozenEncoder(nn.Module):
     """NCHW RGB in [0, 1] -> four feature maps; normalises by itself; nothing in it is trained.
 
-    `channels` and `strides` are those of F1 to F4; height and width of a picture must be multiples
+    `channels` and `strides` are those of F1 to F4; height and width of an image must be multiples
     of the largest stride. It stays in evaluation mode whatever `train()` is told, unless a subclass
     sets `drifts`, as CLIPDenoising's encoder does.
     """
 
     mean_std: ClassVar[tuple[Sequence[float], Sequence[float]]]
-    """What pictures were normalised with when the weights were trained: RGB in [0, 1]."""
+    """What images were normalised with when the weights were trained: RGB in [0, 1]."""
 
     mean: Tensor
     std: Tensor

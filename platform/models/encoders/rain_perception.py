@@ -1,4 +1,4 @@
-"""How well each of some prompts describes the rain in a picture, by CLIP, frozen."""
+"""How well each of some prompts describes the rain in an image, by CLIP, frozen."""
 
 import contextlib
 import math
@@ -37,17 +37,17 @@ PROMPTS: dict[str, tuple[str, ...]] = {
 
 
 class RainPerception(nn.Module):
-    """Scores s of n prompts P for a picture I, by the two towers of CLIP-ViT-B/32:
+    """Scores s of n prompts P for an image I, by the two towers of CLIP-ViT-B/32:
 
-        v = picture tower(I), t_i = text tower(P_i)     both of length 1 with similarity="cosine"
+        v = image tower(I), t_i = text tower(P_i)     both of length 1 with similarity="cosine"
         s_i = exp(tau v.t_i) / sum_j exp(tau v.t_j)     tau = `temperature`
 
-    The picture goes the way of CLIP's own preprocessing: the shorter side to 224 px (bicubic,
+    The image goes the way of CLIP's own preprocessing: the shorter side to 224 px (bicubic,
     antialiased), the square in its middle, mean and standard deviation. (That of CLIP also rounds
     to 8 bits after resizing; this one does not.) Everything runs in float32, without gradient,
     also under autocast and where cuDNN would take TF32, so that CPU and GPU give the same label.
 
-    The prompts are encoded once; then only the picture tower stays, and their n vectors as the
+    The prompts are encoded once; then only the image tower stays, and their n vectors as the
     buffer `text`. `told` is the sha256 of what these are computed from, text tower and tokens, and
     stands for them in the fingerprint: CPUs of other kinds compute another last bit. `reading`
     holds the two options (1 for cosine, 0 for dot; the temperature). So the state dict, and with it
@@ -60,7 +60,7 @@ class RainPerception(nn.Module):
 
     Differs from the paper in similarity="cosine" and tau = 100, which is what CLIP was trained
     for; s is given there without either (similarity="dot", temperature=1). Without the norms a
-    long prompt with a long vector could draw all pictures.
+    long prompt with a long vector could draw all images.
 
     Source: Guan & Yoshie, CLIP-RPN, arXiv 2506.01366; Radford et al., ICML 2021.
 
@@ -115,7 +115,7 @@ class RainPerception(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch prompts"]:
-        """NCHW RGB in [0, 1], whole pictures of any size -> scores that sum to 1."""
+        """NCHW RGB in [0, 1], whole images of any size -> scores that sum to 1."""
         with torch.autocast(x.device.type, enabled=False), _without_tf32():
             seen = self.visual((clip_square(x.float()) - self.mean) / self.std)
             text = self.text
@@ -151,17 +151,17 @@ def clip_square(x: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batc
 
 def zero_shot_counts(
     perception: RainPerception,
-    pictures: Iterable[tuple[Float[Tensor, "_batch 3 _height _width"], Int64[Tensor, " _batch"]]],
+    images: Iterable[tuple[Float[Tensor, "_batch 3 _height _width"], Int64[Tensor, " _batch"]]],
     classes: int,
 ) -> Int64[Tensor, "classes prompts"]:
-    """How many pictures of each true class each prompt wins, as FCLIP-UNet's Table 1 counts.
+    """How many images of each true class each prompt wins, as FCLIP-UNet's Table 1 counts.
 
-    `pictures` gives batches of whole pictures (NCHW RGB in [0, 1]) with their true class in
+    `images` gives batches of whole images (NCHW RGB in [0, 1]) with their true class in
     [0, classes). Row: the truth, column: the prompt with the highest score.
     """
     prompts = perception.text.shape[0]
     counts = torch.zeros(classes * prompts, dtype=torch.int64)
-    for batch, truth in pictures:
+    for batch, truth in images:
         found = perception(batch).argmax(dim=-1).cpu()
         counts += torch.bincount(truth.cpu() * prompts + found, minlength=classes * prompts)
     return counts.view(classes, prompts)

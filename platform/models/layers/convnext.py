@@ -37,7 +37,7 @@ class ConvNeXtBlock(nn.Module):
     def _mlp(
         self, x: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels height width"]:
-        """gamma * MLP(LayerNorm(.)); gamma goes into the weights, which are less than a picture."""
+        """gamma * MLP(LayerNorm(.)); gamma goes into the weights, which are less than an image."""
         y = F.gelu(self.expand(self.norm(x.permute(0, 2, 3, 1))))
         weight, bias = self.gamma[:, None] * self.project.weight, self.gamma * self.project.bias
         return F.linear(y, weight, bias).permute(0, 3, 1, 2)

@@ -51,7 +51,7 @@ class _Depthwise(torch.autograd.Function):
 
 
 def _of_weight(x: Tensor, weight: Tensor, grad: Tensor) -> Tensor:
-    """The gradient of the weights: columns `start` and the next ones saw a shifted picture."""
+    """The gradient of the weights: columns `start` and the next ones saw a shifted image."""
     channels, _, height, width = weight.shape
     padded, strips = F.pad(x, (width // 2, width // 2)), []
     for start in range(0, width, STRIP):

@@ -18,7 +18,7 @@ EPS = 1e-4
 """The least share of a key that counts as clean: no logarithm of 0."""
 
 PADDED = -1e4
-"""The logit of a key outside the picture: exp gives 0, and a row of them no NaN."""
+"""The logit of a key outside the image: exp gives 0, and a row of them no NaN."""
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -100,8 +100,8 @@ class ChannelAttention(nn.Module):
 
     Lengths are over the pixels, t is learnt, one number a head. Linear in the number of pixels.
 
-    Whatever is as large as a picture is touched as seldom as possible: the lengths divide the
-    small Q K^T and not Q and K, and W (softmax) is one matrix a picture, which V meets once.
+    Whatever is as large as an image is touched as seldom as possible: the lengths divide the
+    small Q K^T and not Q and K, and W (softmax) is one matrix an image, which V meets once.
 
     Source: Zamir et al., Restormer, CVPR 2022, section 3.1.
     """

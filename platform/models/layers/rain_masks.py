@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Picture = Float[Tensor, "batch 3 height width"]
+from derain.models.shapes import ImageBatch
 
 
 class MaskHead(nn.Sequential):
@@ -25,7 +25,7 @@ class MaskHead(nn.Sequential):
 
 
 def rain_mask(
-    rainy: Picture, clean: Picture, threshold: float
+    rainy: ImageBatch, clean: ImageBatch, threshold: float
 ) -> Float[Tensor, "batch 1 height width"]:
     """1 where any channel differs by more than `threshold` (of 1), else 0."""
     return ((rainy.float() - clean.float()).abs().amax(1, keepdim=True) > threshold).float()
@@ -33,18 +33,18 @@ def rain_mask(
 
 def mask_loss(
     logits: Sequence[Float[Tensor, "batch 1 _height _width"]],
-    rainy: Picture,
-    clean: Picture,
+    rainy: ImageBatch,
+    clean: ImageBatch,
     threshold: float,
 ) -> Float[Tensor, ""]:
     """Sum over the scales of the binary cross-entropy of predicted rain, mean over the batch.
 
         G_1 = 1[max_c |rainy - clean| > threshold], G_s = its maximum over s x s pixels
         L = sum_s mean -(w G_s log M_s + (1 - G_s) log(1 - M_s)), M_s = sigmoid(logits)
-        w = (pixels without rain / pixels with rain) of that picture and scale, within 1 to 10
+        w = (pixels without rain / pixels with rain) of that image and scale, within 1 to 10
 
-    w belongs to a picture, not to the batch, so the loss does not depend on which pictures share
-    a process. A picture without rain has w = 10, which then weighs nothing. Not stated in the
+    w belongs to an image, not to the batch, so the loss does not depend on which images share
+    a process. An image without rain has w = 10, which then weighs nothing. Not stated in the
     paper: all of it.
     """
     target = rain_mask(rainy, clean, threshold)

@@ -1,4 +1,4 @@
-"""A batch through several experts, each picture through its own."""
+"""A batch through several experts, each image through its own."""
 
 import torch
 from jaxtyping import Float, Int64
@@ -14,7 +14,7 @@ def grouped(
 ) -> Outputs:
     """experts[route[i]](x[i]) for all i, one forward for each expert that is present.
 
-    Pictures are sorted by route, cut, and put back in order: nothing is padded and no picture is
+    Images are sorted by route, cut, and put back in order: nothing is padded and no image is
     computed twice. Every expert returns the same number of tensors, batch first. One copy of the
     counts to the host is all that waits for the device. Sizes depend on values: torch.compile must
     leave this function out and take the experts alone.
@@ -40,7 +40,7 @@ def mixed(
     x: Float[Tensor, "batch 3 height width"],
     weights: Float[Tensor, "batch experts"],
 ) -> Outputs:
-    """sum_k weights[i, k] experts[k](x[i]) for all i: every expert sees every picture."""
+    """sum_k weights[i, k] experts[k](x[i]) for all i: every expert sees every image."""
     total: list[Tensor] = []
     for expert, share in zip(experts, weights.unbind(1), strict=True):
         scaled = [y * share.view(-1, 1, 1, 1) for y in expert(x)]
@@ -65,7 +65,7 @@ def _take(x: Tensor, index: Tensor) -> Tensor:
 
 
 def _tied(outputs: Outputs, idle: list[nn.Module]) -> Outputs:
-    """The same values, with a gradient of 0 for the experts that no picture went to.
+    """The same values, with a gradient of 0 for the experts that no image went to.
 
     So every parameter is in every graph: data-parallel training needs no search for unused ones,
     and a step is the same however the batch is spread over processes.

@@ -20,11 +20,11 @@ def in_slabs(
 ) -> Float[Tensor, "batch out_channels height width"]:
     """layer(x), where a row of it depends on no row of x further away than `reach`.
 
-    On a CPU and without gradient, a large picture goes through `layer` in slabs of rows, so that
+    On a CPU and without gradient, a large image goes through `layer` in slabs of rows, so that
     the `hidden` numbers that it holds for a pixel never leave the cache, and take no pages that the
     system has to clear first: 2.4 times as fast (ConvNeXt's MLP, 64 channels, 256x256, one core).
     A slab brings `reach` rows of its neighbours along, whose results are dropped; so what `layer`
-    pads with at its edges is seen at the edges of the picture only.
+    pads with at its edges is seen at the edges of the image only.
 
     Elsewhere it is layer(x) itself: in training the hidden numbers are needed again, and to compute
     them twice cost more than it brought (docs/log.md).
@@ -35,8 +35,8 @@ def in_slabs(
         return layer(x)
     # eight rows for each that is computed for nothing, also where the cache then has to do with it
     rows = max(1, 8 * reach, SLAB // (hidden * x.shape[3]))
-    pictures = [_slab_by_slab(layer, picture, rows, reach) for picture in x.split(1)]
-    return pictures[0] if len(pictures) == 1 else torch.cat(pictures)
+    images = [_slab_by_slab(layer, image, rows, reach) for image in x.split(1)]
+    return images[0] if len(images) == 1 else torch.cat(images)
 
 
 def _slab_by_slab(

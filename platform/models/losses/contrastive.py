@@ -1,4 +1,4 @@
-"""The contrastive prior: nearer to the clean picture than to the rainy one, as features see it."""
+"""The contrastive prior: nearer to the clean image than to the rainy one, as features see it."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Maps = Sequence[Tensor]
-"""The feature maps of a batch of pictures, NCHW, shallow ones first."""
+"""The feature maps of a batch of images, NCHW, shallow ones first."""
 
 Ratio = Literal["per_layer", "of_sums"]
 
@@ -20,8 +20,8 @@ EPS = 1e-7
 class ContrastiveLoss(nn.Module):
     """Distance to the positive over distance to the negatives, in feature space.
 
-    With a the anchor (what the network returns), p the positive (the clean picture), n_1..n_K the
-    negatives (the rainy picture, and others if wanted), V_i the i-th feature map and
+    With a the anchor (what the network returns), p the positive (the clean image), n_1..n_K the
+    negatives (the rainy image, and others if wanted), V_i the i-th feature map and
     d_i(x, y) = mean |V_i(x) - V_i(y)|:
 
         N_i        = max(mean_k d_i(a, n_k), floor * mean_k d_i(p, n_k)) + 1e-7
@@ -69,7 +69,7 @@ class ContrastiveLoss(nn.Module):
         Raises ValueError without negatives, and where there is not one weight a map.
         """
         if not negatives:
-            raise ValueError("ContrastiveLoss expects at least one negative picture, got none")
+            raise ValueError("ContrastiveLoss expects at least one negative image, got none")
         if len(anchor) != len(self.weights):
             raise ValueError(
                 f"ContrastiveLoss has {len(self.weights)} weights for {len(anchor)} maps; give "

@@ -13,10 +13,10 @@ from derain.models.losses.contrastive import PUBLISHED_WEIGHTS, ContrastiveLoss,
 from derain.models.losses.features import EncoderFeatures, VGGFeatures
 from derain.models.losses.pixel import PIXEL_LOSSES
 from derain.models.losses.schedules import Schedule, Statistics
+from derain.models.shapes import ImageBatch
 
 PixelName = Literal["l1", "mse", "charbonnier", "charbonnier_edge", "ssim", "mse_ssim", "power"]
 FeatureName = Literal["none", "vgg16", "vgg19", "encoder"]
-Picture = Float[Tensor, "batch 3 height width"]
 
 PERCEPTUAL_LAYERS = {
     "vgg16": ("relu1_2", "relu2_2", "relu3_3", "relu4_3"),
@@ -36,7 +36,7 @@ class DerainLoss(nn.Module):
     The last two are those of `features`, or there is none; see `FeatureTerms`. pixel="power" takes
     its powers of the error from `schedule`, which only it needs.
 
-    `frozen` names the sub-modules that are functions of one picture and never change, as a
+    `frozen` names the sub-modules that are functions of one image and never change, as a
     network's does.
 
     Source: Sun et al., JEIT, doi 10.11999/JEIT251066: L1, lambda_p = 1 (Tables 9 and 10); RDMC,
@@ -62,16 +62,16 @@ class DerainLoss(nn.Module):
 
     def forward(
         self,
-        output: Picture,
-        clean: Picture,
+        output: ImageBatch,
+        clean: ImageBatch,
         *,
-        rain: Picture | None = None,
+        rain: ImageBatch | None = None,
         progress: float | None = None,
         statistics: Statistics | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """NCHW RGB in [0, 1] -> the total and its terms (scalars, terms not weighted).
 
-        Terms carry the name of the pixel loss, "perceptual" and "contrastive". The rainy picture is
+        Terms carry the name of the pixel loss, "perceptual" and "contrastive". The rainy image is
         for the latter; `progress`, the share of the run's steps that is done, and `statistics` are
         for a schedule.
 
@@ -91,12 +91,12 @@ class DerainLoss(nn.Module):
 
 
 class FeatureTerms(nn.Module):
-    """Up to two terms in the space of features; each picture is looked at once for both.
+    """Up to two terms in the space of features; each image is looked at once for both.
 
         perceptual   mean over its layers of mean |V(output) - V(clean)|
-        contrastive  `ContrastiveLoss` with the clean picture as positive, the rainy as negative
+        contrastive  `ContrastiveLoss` with the clean image as positive, the rainy as negative
 
-    `features` maps a picture to one map for each of `layers`. A term is there where its lambda is
+    `features` maps an image to one map for each of `layers`. A term is there where its lambda is
     not 0; `perceptual` and `contrastive` name the layers of each.
 
     Which layers FCLIP-UNet's perceptual term takes is not stated in the paper. Source of the idea:
@@ -123,11 +123,11 @@ class FeatureTerms(nn.Module):
         self.contrast = contrast if lambda_c else None
 
     def forward(
-        self, output: Picture, clean: Picture, rain: Picture | None
+        self, output: ImageBatch, clean: ImageBatch, rain: ImageBatch | None
     ) -> dict[str, Float[Tensor, ""]]:
         """NCHW RGB in [0, 1] -> the terms, with a gradient for `output` only.
 
-        Raises ValueError where the contrastive term misses the rainy picture.
+        Raises ValueError where the contrastive term misses the rainy image.
         """
         found = self.features(output)
         terms = {}
@@ -226,5 +226,5 @@ def _features(
 
 def _given(rain: Tensor | None) -> Tensor:
     if rain is None:
-        raise ValueError("The contrastive term needs the rainy picture, got None")
+        raise ValueError("The contrastive term needs the rainy image, got None")
     return rain

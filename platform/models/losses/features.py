@@ -1,17 +1,15 @@
-"""Pictures as a network that was trained elsewhere sees them, to measure distances in."""
+"""Images as a network that was trained elsewhere sees them, to measure distances in."""
 
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from derain.models.encoders.by_name import IMAGENET_MEAN, IMAGENET_STD
 from derain.models.encoders.clip import fill_uniform
 from derain.models.encoders.frozen import FrozenEncoder
+from derain.models.shapes import ImageBatch
 from derain.models.weights import download_torchvision, load_strictly, read_state_dict
-
-Picture = Float[Tensor, "batch 3 height width"]
 
 CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 """In each block, each followed by a ReLU; a max-pool ends a block."""
@@ -25,7 +23,7 @@ _REMEDY = (
 class VGGFeatures(nn.Module):
     """Feature maps of VGG after the named ReLUs, such as "relu1_2": the second of the first block.
 
-    Pictures are normalised as for ImageNet inside. Nothing here is trained; layers behind the last
+    Images are normalised as for ImageNet inside. Nothing here is trained; layers behind the last
     one that is named are not built.
 
     `weights`: "imagenet" (torchvision's IMAGENET1K_V1, downloaded), the path of a .safetensors or
@@ -57,7 +55,7 @@ class VGGFeatures(nn.Module):
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), False)
         self.requires_grad_(False)
 
-    def forward(self, x: Picture) -> list[Tensor]:
+    def forward(self, x: ImageBatch) -> list[Tensor]:
         """NCHW RGB in [0, 1] -> one map for each layer, in the order in which they were named."""
         x = (x - self.mean) / self.std
         found = {}
@@ -86,7 +84,7 @@ class EncoderFeatures(nn.Module):
         self._encoder = (encoder,)  # a tuple hides it from nn.Module
         self._taps = [("F1", "F2", "F3", "F4").index(name) for name in layers]
 
-    def forward(self, x: Picture) -> list[Tensor]:
+    def forward(self, x: ImageBatch) -> list[Tensor]:
         """NCHW RGB in [0, 1], H and W multiples of the encoder's stride -> its maps."""
         (encoder,) = self._encoder
         maps = encoder.features(x) if torch.is_grad_enabled() else encoder(x)

@@ -1,4 +1,4 @@
-"""Losses between two pictures, pixel by pixel or window by window, without any network."""
+"""Losses between two images, pixel by pixel or window by window, without any network."""
 
 from collections.abc import Callable
 
@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from derain.models.losses.ssim import ssim
+from derain.models.shapes import ImageBatch
 
-Picture = Float[Tensor, "batch 3 height width"]
 PixelLoss = Callable[[Tensor, Tensor], Tensor]
 
 EDGE_WEIGHT = 0.05
@@ -18,12 +18,12 @@ PYRAMID = (0.05, 0.25, 0.4, 0.25, 0.05)
 """Burt and Adelson's 5-tap filter, which MPRNet's edge loss smooths with."""
 
 
-def charbonnier(output: Picture, clean: Picture, eps: float = 1e-3) -> Float[Tensor, ""]:
+def charbonnier(output: ImageBatch, clean: ImageBatch, eps: float = 1e-3) -> Float[Tensor, ""]:
     """mean sqrt(d^2 + eps^2), d = output - clean: L1 with a round tip (Charbonnier et al. 1994)."""
     return torch.sqrt((output - clean).square() + eps**2).mean()
 
 
-def charbonnier_edge(output: Picture, clean: Picture) -> Float[Tensor, ""]:
+def charbonnier_edge(output: ImageBatch, clean: ImageBatch) -> Float[Tensor, ""]:
     """charbonnier(output, clean) + 0.05 charbonnier(laplacian(output), laplacian(clean)).
 
     Source: Zamir et al., "Multi-Stage Progressive Image Restoration" (MPRNet), CVPR 2021,
@@ -33,7 +33,7 @@ def charbonnier_edge(output: Picture, clean: Picture) -> Float[Tensor, ""]:
     return charbonnier(output, clean) + EDGE_WEIGHT * edges
 
 
-def laplacian(x: Picture) -> Picture:
+def laplacian(x: ImageBatch) -> ImageBatch:
     """x minus its copy at half size, smoothed before and after: a level of Burt and Adelson's
     pyramid. Edges are replicated, as in MPRNet's public code."""
     smooth = _smoothed(x)
@@ -42,12 +42,12 @@ def laplacian(x: Picture) -> Picture:
     return x - _smoothed(sparse)
 
 
-def dissimilarity(output: Picture, clean: Picture) -> Float[Tensor, ""]:
+def dissimilarity(output: ImageBatch, clean: ImageBatch) -> Float[Tensor, ""]:
     """1 - SSIM, which PReNet is trained on (as -SSIM)."""
     return 1 - ssim(output, clean)
 
 
-def mse_ssim(output: Picture, clean: Picture) -> Float[Tensor, ""]:
+def mse_ssim(output: ImageBatch, clean: ImageBatch) -> Float[Tensor, ""]:
     """0.1 MSE + 1 - SSIM, as RDMC's public code weighs them; for its border see `ssim`."""
     return MSE_WEIGHT * F.mse_loss(output, clean) + dissimilarity(output, clean)
 
@@ -60,11 +60,11 @@ PIXEL_LOSSES: dict[str, PixelLoss] = {
     "ssim": dissimilarity,
     "mse_ssim": mse_ssim,
 }
-"""By their names in the config. NCHW RGB in [0, 1], twice -> a scalar; 0 at equal pictures (but for
+"""By their names in the config. NCHW RGB in [0, 1], twice -> a scalar; 0 at equal images (but for
 the eps of Charbonnier's)."""
 
 
-def _smoothed(x: Picture) -> Picture:
+def _smoothed(x: ImageBatch) -> ImageBatch:
     taps = torch.tensor(PYRAMID, device=x.device, dtype=x.dtype).expand(3, 1, 1, 5)
     x = F.pad(x, (2, 2, 2, 2), mode="replicate")
     return F.conv2d(F.conv2d(x, taps, groups=3), taps.transpose(2, 3), groups=3)

@@ -8,11 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from derain.models.shapes import ImageBatch
+
 ScheduleKind = Literal[
     "constant", "power_anneal", "power_anneal_rev", "convex_mix", "progress_adaptive"
 ]
 KINDS: tuple[str, ...] = ScheduleKind.__args__  # type: ignore[attr-defined]
-Picture = Float[Tensor, "batch 3 height width"]
 
 
 class Power(NamedTuple):
@@ -85,12 +86,12 @@ class Schedule:
 
     def loss(
         self,
-        output: Picture,
-        clean: Picture,
+        output: ImageBatch,
+        clean: ImageBatch,
         progress: float | None = None,
         statistics: Statistics | None = None,
     ) -> Float[Tensor, ""]:
-        """L for NCHW pictures in [0, 1], in float32 (small errors squared vanish in float16)."""
+        """L for NCHW images in [0, 1], in float32 (small errors squared vanish in float16)."""
         squared = (output.float() - clean.float()).square() + self.eps**2
         terms = [
             weight / self._scale(exponent) * squared.pow(exponent / 2).mean()

@@ -1,31 +1,31 @@
-"""SSIM as something to train on: of RGB, on the device of the pictures, with a gradient."""
+"""SSIM as something to train on: of RGB, on the device of the images, with a gradient."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from derain.models.shapes import ImageBatch
+
 WINDOW_PX = 11
 SIGMA_PX = 1.5
 C1 = 0.01**2
 C2 = 0.03**2
 
-Picture = Float[Tensor, "batch 3 height width"]
 
-
-def ssim(output: Picture, clean: Picture) -> Float[Tensor, ""]:
-    """Mean SSIM over pixels, channels and pictures, in [-1, 1]; 1 for equal pictures.
+def ssim(output: ImageBatch, clean: ImageBatch) -> Float[Tensor, ""]:
+    """Mean SSIM over pixels, channels and images, in [-1, 1]; 1 for equal images.
 
     NCHW RGB in [0, 1], at least 11 px a side. Gaussian window of 11x11 and sigma 1.5, K = (0.01,
     0.03), L = 1, whole windows only, in float32. PReNet trains on -SSIM, RDMC on 1 - SSIM; their
-    public code adds five pixels of zeros around the picture, which are equal in both and raise it
-    at the border. It is not a metric: `derain.metrics` measures the luma of whole pictures under
+    public code adds five pixels of zeros around the image, which are equal in both and raise it
+    at the border. It is not a metric: `derain.metrics` measures the luma of whole images under
     named protocols.
 
     Source: Wang et al., "Image Quality Assessment: From Error Visibility to Structural
     Similarity", 2004, equation 13.
 
-    Raises ValueError for pictures that are smaller than the window.
+    Raises ValueError for images that are smaller than the window.
     """
     if min(output.shape[-2:]) < WINDOW_PX:
         raise ValueError(

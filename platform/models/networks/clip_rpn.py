@@ -1,4 +1,4 @@
-"""CLIP-RPN: CLIP tells what kind of rain a picture has, and a sub-network for it removes it."""
+"""CLIP-RPN: CLIP tells what kind of rain an image has, and a sub-network for it removes it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -21,10 +21,10 @@ ROUTINGS: tuple[str, ...] = Routing.__args__  # type: ignore[attr-defined]
 
 
 class CLIPRPN(nn.Module):
-    """Rainy picture -> clean picture, NCHW RGB, float32 in [0, 1], H and W multiples of 16.
+    """Rainy image -> clean image, NCHW RGB, float32 in [0, 1], H and W multiples of 16.
 
         s      = perception(x)        scores of the prompts, see `RainPerception`
-        k      = argmax_i s_i         one route a picture
+        k      = argmax_i s_i         one route an image
         output = expert_k(x)          see `Expert`; a batch goes by `grouped`
 
     `routing`:
@@ -33,12 +33,12 @@ class CLIPRPN(nn.Module):
         soft    sum_i s_i expert_i(x), as many forwards as prompts
         oracle  k is given as `route`, the number of the true density's prompt
         single  one expert, whatever the prompts: the same size as what runs under "hard"
-        random  k is a checksum of the picture's pixels: fixed for a picture, blind to rain
+        random  k is a checksum of the image's pixels: fixed for an image, blind to rain
 
     Only "hard" and "soft" have a `perception`; the others need no CLIP weights.
 
     A label depends on how wide streaks look to CLIP, and a crop is enlarged more than the whole
-    picture. So in training `route` should be given: `perceive` of the whole picture, once.
+    image. So in training `route` should be given: `perceive` of the whole image, once.
 
     Stated in the paper: routing by CLIP's matching, masks at several scales with MGCA, "DLS"
     (see `schedules.py`). Second-hand: ViT-B/32 and the argmax. Not stated in the paper: prompts
@@ -52,7 +52,7 @@ class CLIPRPN(nn.Module):
     """
 
     stride = 16
-    """Height and width of a picture must be multiples of this."""
+    """Height and width of an image must be multiples of this."""
 
     frozen: tuple[str, ...] = ("perception",)
     """Sub-modules that never change. Empty where `routing` needs no perception."""
@@ -143,24 +143,24 @@ class CLIPRPN(nn.Module):
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         """Rainy -> clean, NCHW RGB in [0, 1] (the output not clamped).
 
-        `route` holds the number of an expert for each picture; None decides by `routing` on x
-        itself. With `clean` the terms named in `auxiliary` come back beside the picture, scalars,
+        `route` holds the number of an expert for each image; None decides by `routing` on x
+        itself. With `clean` the terms named in `auxiliary` come back beside the image, scalars,
         not weighted, each a mean over the batch.
 
         Raises ValueError unless height and width are multiples of `stride`, for a route that does
         not exist, and with routing="oracle" for None.
         """
-        picture, *logits = self._restore(x, route)
+        image, *logits = self._restore(x, route)
         if clean is None:
-            return picture
-        return picture, {
+            return image
+        return image, {
             name: mask_loss(logits, x, clean, self.mask_threshold) for name in self.auxiliary
         }
 
     def perceive(self, x: Float[Tensor, "batch 3 height width"]) -> Int64[Tensor, " batch"]:
-        """The route of whole pictures of any size, NCHW RGB in [0, 1]: what `route` should be.
+        """The route of whole images of any size, NCHW RGB in [0, 1]: what `route` should be.
 
-        A function of the picture, the frozen perception and `routing` alone. Under "soft" it is
+        A function of the image, the frozen perception and `routing` alone. Under "soft" it is
         the prompt with the highest score.
 
         Raises ValueError with routing="oracle", which cannot see.
@@ -172,11 +172,11 @@ class CLIPRPN(nn.Module):
         if self.routing == "random":
             levels = (x * 255).round().to(torch.int64)
             return levels.sum((1, 2, 3)) % len(self.experts)
-        raise ValueError("routing=oracle needs a route for every picture, got None")
+        raise ValueError("routing=oracle needs a route for every image, got None")
 
     @property
     def route_key(self) -> str | None:
-        """All that `perceive` depends on beside the picture, as a digest; None where `route` is not
+        """All that `perceive` depends on beside the image, as a digest; None where `route` is not
         to be given: one expert, a mixture of all, or routes from elsewhere."""
         if self.routing == "random":
             return f"random {len(self.experts)}"

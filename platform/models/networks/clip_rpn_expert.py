@@ -80,7 +80,7 @@ BLOCKS: dict[str, type[nn.Module]] = {"transformer": TransformerBlock, "naf": NA
 
 
 class Expert(nn.Module):
-    """Rainy picture -> clean picture and rain masks, NCHW RGB in [0, 1].
+    """Rainy image -> clean image and rain masks, NCHW RGB in [0, 1].
 
         encoder   conv3x3, then at H, H/2, H/4, ... blocks; down: conv3x3, pixel unshuffle
         decoder   up: conv3x3, pixel shuffle; conv1x1([up, skip]); blocks; MGCA at the finest
@@ -141,7 +141,7 @@ class Expert(nn.Module):
                 parameter.mul_(0.01)
 
     def forward(self, x: Float[Tensor, "batch 3 height width"]) -> tuple[Tensor, ...]:
-        """The picture (not clamped), then the logits of rain, the finest scale first."""
+        """The image (not clamped), then the logits of rain, the finest scale first."""
         y = self.encoder[0](self.embed(x))
         skips = []
         for down, blocks in zip(self.downs, self.encoder[1:], strict=True):
@@ -152,7 +152,7 @@ class Expert(nn.Module):
             y, found = level(y, skips.pop())
             if found is not None:
                 logits.insert(0, found)
-        # Under autocast too the picture itself is float32: bfloat16 near 1 steps by 1/256.
+        # Under autocast too the image itself is float32: bfloat16 near 1 steps by 1/256.
         with torch.autocast(x.device.type, enabled=False):
             return (x + self.out(y.float()), *logits)
 

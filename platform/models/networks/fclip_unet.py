@@ -18,13 +18,13 @@ Up = Literal["updw", "bilinear"]
 UPS: dict[str, type[nn.Module]] = {"updw": UpDWBlock, "bilinear": BilinearUp}
 
 SKIP_STRIDES = (2, 4, 8, 16)
-"""Where the decoder wants F1 to F4, in pixels of the picture."""
+"""Where the decoder wants F1 to F4, in pixels of the image."""
 ADAPTED_CHANNELS = (64, 256, 512, 1024)
 """Of F1 to F4 from a ViT, as a ResNet-50 has them: so the decoder is the same."""
 
 
 class FCLIPUNet(nn.Module):
-    """Rainy picture -> clean picture, NCHW RGB, float32 in [0, 1], H and W multiples of 16.
+    """Rainy image -> clean image, NCHW RGB, float32 in [0, 1], H and W multiples of 16.
 
         taps F1..F4 = encoder(x)                      frozen, see `encoders.py`
         F0          = x with the encoder's mean and std
@@ -43,7 +43,7 @@ class FCLIPUNet(nn.Module):
     what is stated beside what is inferred.
 
     With the other encoders of Table 6 the decoder stays as it is. How the paper fits them in is not
-    stated in it; a ViT with patches of 32 px needs pictures in multiples of 32.
+    stated in it; a ViT with patches of 32 px needs images in multiples of 32.
 
     Source: Sun et al., "Image Deraining Driven by CLIP Visual Embedding", JEIT,
     doi 10.11999/JEIT251066.
@@ -52,7 +52,7 @@ class FCLIPUNet(nn.Module):
     """
 
     stride = 16
-    """Height and width of a picture must be multiples of this; 32 with encoder="clip_vit_b32"."""
+    """Height and width of an image must be multiples of this; 32 with encoder="clip_vit_b32"."""
 
     frozen: tuple[str, ...] = ("encoder",)
     """Sub-modules that never change. Empty with encoder_bn_mode="clip_denoising", where the
@@ -126,18 +126,18 @@ class FCLIPUNet(nn.Module):
     def decode(
         self, x: Float[Tensor, "batch 3 height width"], taps: Sequence[Tensor]
     ) -> Float[Tensor, "batch 3 height width"]:
-        """From the rainy picture and its F1..F4 to the clean one; LDFPS happens here."""
+        """From the rainy image and its F1..F4 to the clean one; LDFPS happens here."""
         skips = taps if self.ldfps is None else self.ldfps(taps)
         if self.adapters is not None:
             skips = [adapt(skip) for adapt, skip in zip(self.adapters, skips, strict=True)]
         f1, f2, f3, f4 = skips
         # The 1x1 convolution behind it could undo this; without it an L1 loss stays at the identity
-        # for some hundred steps, because rain is weak beside the mean of a picture.
+        # for some hundred steps, because rain is weak beside the mean of an image.
         f0 = self.encoder.normalise(x)
         y = f4
         for level, skip in zip(self.levels, (None, f3, f2, f1, f0), strict=True):
             y = level(y, skip)
-        # Under autocast too the picture itself is float32: bfloat16 near 1 steps by 1/256.
+        # Under autocast too the image itself is float32: bfloat16 near 1 steps by 1/256.
         with torch.autocast(x.device.type, enabled=False):
             y = self.out(y.float())
         return x + y if self.residual else y

@@ -1,4 +1,4 @@
-"""MPRNet: three stages, on four parts of the picture, on two, and on the whole."""
+"""MPRNet: three stages, on four parts of the image, on two, and on the whole."""
 
 from collections.abc import Sequence
 
@@ -13,17 +13,17 @@ Features = Float[Tensor, "batch channels height width"]
 
 
 class MPRNet(nn.Module):
-    """Rainy picture -> clean picture, NCHW RGB in [0, 1].
+    """Rainy image -> clean image, NCHW RGB in [0, 1].
 
-    Stage 1 encodes the four quarters of the picture apart and decodes its upper and lower halves;
+    Stage 1 encodes the four quarters of the image apart and decodes its upper and lower halves;
     stage 2 encodes the halves and decodes the whole; stage 3 stays at full resolution. Encoder and
     decoder are U-Nets of channel attention blocks. Between two stages a supervised attention
-    module makes a picture and passes on what it attends to, and features go from one stage's
+    module makes an image and passes on what it attends to, and features go from one stage's
     U-Net into the next one's encoder (cross-stage feature fusion).
 
     With the defaults the published network for deraining: 3,637,249 parameters (published as
     3.64 M). Names in the state dict are those of the published weights; one PReLU is shared by all
-    blocks and appears under many of them. Published training compares the pictures of all three
+    blocks and appears under many of them. Published training compares the images of all three
     stages (`stages`) with the clean one, by Charbonnier and edge losses: `auxiliary` has those of
     the first two, and loss.pixel=charbonnier_edge is that of the last.
 
@@ -33,7 +33,7 @@ class MPRNet(nn.Module):
     """
 
     stride = 8
-    """Height and width of a picture must be multiples of this."""
+    """Height and width of an image must be multiples of this."""
 
     frozen: tuple[str, ...] = ()
 
@@ -60,7 +60,7 @@ class MPRNet(nn.Module):
         full_growth: channels that stage 3 has more.
         blocks: channel attention blocks in each of the three groups of stage 3.
         reduction: how much narrower the attention is inside.
-        stage_weight: of the losses of stages 1 and 2; 0 trains on the last picture alone.
+        stage_weight: of the losses of stages 1 and 2; 0 trains on the last image alone.
         """
         super().__init__()
         if reduction < 1 or width < reduction:
@@ -87,44 +87,44 @@ class MPRNet(nn.Module):
         x: Float[Tensor, "batch 3 height width"],
         clean: Float[Tensor, "batch 3 height width"] | None = None,
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
-        """Rainy -> clean, NCHW RGB in [0, 1] (the output not clamped): the picture of stage 3.
+        """Rainy -> clean, NCHW RGB in [0, 1] (the output not clamped): the image of stage 3.
 
         With `clean` the loss "stages", the sum over stages 1 and 2, comes back beside it.
 
         Raises ValueError unless height and width are multiples of `stride`.
         """
-        *earlier, picture = self.stages(x)
+        *earlier, image = self.stages(x)
         if clean is None:
-            return picture
+            return image
         losses = [charbonnier_edge(stage.float(), clean) for stage in earlier]
-        return picture, {name: torch.stack(losses).sum() for name in self.auxiliary}
+        return image, {name: torch.stack(losses).sum() for name in self.auxiliary}
 
     def stages(self, x: Float[Tensor, "batch 3 height width"]) -> tuple[Tensor, Tensor, Tensor]:
-        """The pictures of stages 1, 2 and 3, each NCHW RGB of the size of `x`, not clamped.
+        """The images of stages 1, 2 and 3, each NCHW RGB of the size of `x`, not clamped.
 
         Raises ValueError unless height and width are multiples of `stride`.
         """
         check_sides("MPRNet", x, self.stride)
-        # Parts of a picture are treated alike and apart: they go through as one larger batch.
+        # Parts of an image are treated alike and apart: they go through as one larger batch.
         halves = _split(x, dim=2)
         quarters = _split(halves, dim=3)
         encoded = self.stage1_encoder(self.shallow_feat1(quarters))
         encoded = [_join(level, dim=3) for level in encoded]
         decoded = self.stage1_decoder(encoded)
-        attended, picture1 = self.sam12(decoded[0], halves)
+        attended, image1 = self.sam12(decoded[0], halves)
 
         features = self.concat12(torch.cat((self.shallow_feat2(halves), attended), dim=1))
         encoded = self.stage2_encoder(features, encoded, decoded)
         encoded = [_join(level, dim=2) for level in encoded]
         decoded = self.stage2_decoder(encoded)
-        attended, picture2 = self.sam23(decoded[0], x)
+        attended, image2 = self.sam23(decoded[0], x)
 
         features = self.concat23(torch.cat((self.shallow_feat3(x), attended), dim=1))
         features = self.stage3_orsnet(features, encoded, decoded)
-        # Under autocast too the picture itself is float32: bfloat16 near 1 steps by 1/256.
+        # Under autocast too the image itself is float32: bfloat16 near 1 steps by 1/256.
         with torch.autocast(x.device.type, enabled=False):
-            picture3 = x + self.tail(features.float())
-        return _join(picture1, dim=2), picture2, picture3
+            image3 = x + self.tail(features.float())
+        return _join(image1, dim=2), image2, image3
 
 
 class ChannelAttentionBlock(nn.Module):
@@ -265,7 +265,7 @@ class _Group(nn.Module):
 
 
 class SupervisedAttention(nn.Module):
-    """picture = p + conv2(x); features = x + conv1(x) * sigmoid(conv3(picture))."""
+    """image = p + conv2(x); features = x + conv1(x) * sigmoid(conv3(image))."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -274,11 +274,11 @@ class SupervisedAttention(nn.Module):
         self.conv3 = _conv1(3, channels)
 
     def forward(
-        self, x: Features, picture: Float[Tensor, "batch 3 height width"]
+        self, x: Features, image: Float[Tensor, "batch 3 height width"]
     ) -> tuple[Tensor, Tensor]:
-        """Features and the rainy picture, NCHW -> (features, picture without rain)."""
+        """Features and the rainy image, NCHW -> (features, image without rain)."""
         with torch.autocast(x.device.type, enabled=False):
-            clean = picture + self.conv2(x.float())
+            clean = image + self.conv2(x.float())
         return x + self.conv1(x) * self.conv3(clean).sigmoid(), clean
 
 
@@ -311,7 +311,7 @@ class _Up(nn.Module):
 
 
 def _split(x: Tensor, dim: int) -> Tensor:
-    """Both halves of every picture, the second ones behind the first ones in the batch.
+    """Both halves of every image, the second ones behind the first ones in the batch.
 
     Not by `chunk`: where sides are free, ONNX gets a split of unknown parts from it and fails.
     """

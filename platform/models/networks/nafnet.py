@@ -10,7 +10,7 @@ from derain.models.layers.sizes import check_sides
 
 
 class NAFNet(nn.Module):
-    """Rainy picture -> clean picture, NCHW RGB in [0, 1].
+    """Rainy image -> clean image, NCHW RGB in [0, 1].
 
         output = x + ending(U(intro(x)))
 
@@ -21,7 +21,7 @@ class NAFNet(nn.Module):
     With the defaults 17.11 M parameters, the published "width32" for deblurring and the one that
     deraining tables quote. Names in the state dict are those of the published weights. The
     published code pads with zeros to a multiple of 16, here the predictor mirrors. Its "local"
-    variant for large pictures (TLC) is not here: the channel attention sees the whole picture.
+    variant for large images (TLC) is not here: the channel attention sees the whole image.
 
     Source: Chen et al., "Simple Baselines for Image Restoration", ECCV 2022, section 3.
 
@@ -29,7 +29,7 @@ class NAFNet(nn.Module):
     """
 
     stride = 16
-    """Height and width of a picture must be multiples of this; 2^levels for other depths."""
+    """Height and width of an image must be multiples of this; 2^levels for other depths."""
 
     frozen: tuple[str, ...] = ()
 
@@ -84,7 +84,7 @@ class NAFNet(nn.Module):
         y = self.middle_blks(y)
         for decoder, up in zip(self.decoders, self.ups, strict=True):
             y = decoder(up(y) + skips.pop())
-        # Under autocast too the picture itself is float32: bfloat16 near 1 steps by 1/256.
+        # Under autocast too the image itself is float32: bfloat16 near 1 steps by 1/256.
         with torch.autocast(x.device.type, enabled=False):
             return x + self.ending(y.float())
 

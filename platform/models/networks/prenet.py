@@ -11,9 +11,9 @@ RES_BLOCKS = 5
 
 
 class PReNet(nn.Module):
-    """Rainy picture -> clean picture, NCHW RGB in [0, 1], of any height and width.
+    """Rainy image -> clean image, NCHW RGB in [0, 1], of any height and width.
 
-    With O the rainy picture, x_0 = O and h_0 = c_0 = 0, for k = 1..recursions:
+    With O the rainy image, x_0 = O and h_0 = c_0 = 0, for k = 1..recursions:
 
         z         = relu(conv0([O, x_{k-1}]))
         i, f, o   = sigmoid(conv_{i,f,o}([z, h_{k-1}]))      input, forget and output gate
@@ -35,7 +35,7 @@ class PReNet(nn.Module):
     """
 
     stride = 1
-    """Pictures of every size fit."""
+    """Images of every size fit."""
 
     frozen: tuple[str, ...] = ()
 
@@ -89,7 +89,7 @@ class PReNet(nn.Module):
     def _residue(
         self, y: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch 3 height width"]:
-        # Under autocast too the picture itself is float32: bfloat16 near 1 steps by 1/256.
+        # Under autocast too the image itself is float32: bfloat16 near 1 steps by 1/256.
         with torch.autocast(y.device.type, enabled=False):
             return self.conv(y.float())
 

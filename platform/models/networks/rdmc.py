@@ -24,9 +24,9 @@ FIRST_ALPHA = 0.01
 
 
 class RDMC(nn.Module):
-    """Rainy picture -> clean picture, NCHW RGB in [0, 1].
+    """Rainy image -> clean image, NCHW RGB in [0, 1].
 
-    With O the rainy picture, x_0 = O and U one network, for k = 1..recursions:
+    With O the rainy image, x_0 = O and U one network, for k = 1..recursions:
 
         x_k = O + U([O, x_{k-1}])
 
@@ -48,7 +48,7 @@ class RDMC(nn.Module):
         enc{i+1}_dec{i}   from deep to shallow: bilinear x2, block_1 (block_1 alone for dec0)
 
     The weight a_p of a path is a learned number with gate="learned". With gate="dynamic" it is
-    sigmoid(MLP(mean over pixels of [source, target])), another one for every picture.
+    sigmoid(MLP(mean over pixels of [source, target])), another one for every image.
 
     With the defaults, the structure of the public code of DRNet, the journal version: 19.810 M
     parameters, 15.884 M with paths=(). Differs from that code: a_p and b are trained with the
@@ -66,7 +66,7 @@ class RDMC(nn.Module):
     """
 
     stride = 16
-    """Height and width of a picture must be multiples of this; 2^(levels - 1) for other widths."""
+    """Height and width of an image must be multiples of this; 2^(levels - 1) for other widths."""
 
     frozen: tuple[str, ...] = ()
 
@@ -87,7 +87,7 @@ class RDMC(nn.Module):
         dilations: one stream of encoders each.
         paths: names as above, "all", or none at all.
         gate: how strongly a path counts, see above.
-        norm: "batch"; "group" (GroupNorm) and "none" make a picture independent of its batch.
+        norm: "batch"; "group" (GroupNorm) and "none" make an image independent of its batch.
             "batch" takes more than one pixel at the coarsest level of a training batch, so more
             than one crop of 16 px; PyTorch refuses it else.
         up: "mixed" as above; "bilinear" alone saves a sixth of a training step on a CPU.
@@ -122,25 +122,25 @@ class RDMC(nn.Module):
         return output
 
     def _residue(
-        self, pictures: Float[Tensor, "batch 6 height width"]
+        self, images: Float[Tensor, "batch 6 height width"]
     ) -> Float[Tensor, "batch 3 height width"]:
-        """U: the rainy picture and the last output -> what to add to the rainy picture."""
-        features = self._encode(pictures)
+        """U: the rainy image and the last output -> what to add to the rainy image."""
+        features = self._encode(images)
         y = features[-1]
         for level in range(len(self.decoders) - 1, -1, -1):
             y = self.decoders[level](torch.cat((features[level], self.up(y)), dim=1))
-            y = self._recruit(level + 1, y, [pictures, *features])
-        # Under autocast too the picture itself is float32: bfloat16 near 1 steps by 1/256.
+            y = self._recruit(level + 1, y, [images, *features])
+        # Under autocast too the image itself is float32: bfloat16 near 1 steps by 1/256.
         with torch.autocast(y.device.type, enabled=False):
             y = self.out(y.float())
-        return self._recruit(0, y, [pictures, *features])
+        return self._recruit(0, y, [images, *features])
 
-    def _encode(self, pictures: Float[Tensor, "batch 6 height width"]) -> list[Tensor]:
+    def _encode(self, images: Float[Tensor, "batch 6 height width"]) -> list[Tensor]:
         """E_0, E_1, ...: the features of all streams, level by level."""
         by_stream = []
         streams: Any = self.streams  # lists of blocks, which nn.ModuleList does not say
         for stream in streams:
-            y, found = pictures, []
+            y, found = images, []
             for level, block in enumerate(stream):
                 y = block(F.max_pool2d(y, 2) if level else y)
                 found.append(y)
@@ -165,7 +165,7 @@ class Path(nn.Module):
     """a R(source): features of another level, in size and channels of the target, weighted.
 
     a is a learned number (gate="learned") or, with gate="dynamic", sigmoid(W2 relu(W1 s)) for
-    every picture, s the means over the pixels of source and target.
+    every image, s the means over the pixels of source and target.
     """
 
     def __init__(self, operator: nn.Module, source: int, target: int, gate: Gate) -> None:
@@ -193,7 +193,7 @@ class MixedUp(nn.Module):
     """b bilinear(x) + (1 - b) bicubic(x), twice as high and wide; b = softmax of two logits.
 
     Both are the same transposed convolution with other weights, and so is their mix: one pass over
-    the picture, eight times as fast on a CPU as `F.interpolate` twice (96 channels, 128x128).
+    the image, eight times as fast on a CPU as `F.interpolate` twice (96 channels, 128x128).
     """
 
     kernels: Tensor
@@ -253,7 +253,7 @@ def _operator(start: int, end: int, source: int, target: int, norm: Norm) -> nn.
 
 
 def _shrunk(conv: nn.Conv2d) -> nn.Conv2d:
-    """A hundredth of the usual weights: every recursion starts near the rainy picture."""
+    """A hundredth of the usual weights: every recursion starts near the rainy image."""
     with torch.no_grad():
         for parameter in conv.parameters():
             parameter.mul_(0.01)
@@ -272,7 +272,7 @@ def _gate(channels: int) -> nn.Sequential:
 
 
 def _encoders(widths: Sequence[int], dilation: int, norm: Norm) -> nn.ModuleList:
-    """One block a level; the first takes the rainy picture and the last output."""
+    """One block a level; the first takes the rainy image and the last output."""
     inputs = (6, *widths[:-1])
     return nn.ModuleList(
         _block(channels, width, dilation, norm, bias=norm == "none")

@@ -12,7 +12,7 @@ from derain.models.layers.sizes import check_sides
 
 
 class Restormer(nn.Module):
-    """Rainy picture -> clean picture, NCHW RGB in [0, 1].
+    """Rainy image -> clean image, NCHW RGB in [0, 1].
 
         output = x + conv3x3(refinement(decoder(encoder(conv3x3(x)))))
 
@@ -31,7 +31,7 @@ class Restormer(nn.Module):
     """
 
     stride = 8
-    """Height and width of a picture must be multiples of this."""
+    """Height and width of an image must be multiples of this."""
 
     frozen: tuple[str, ...] = ()
 
@@ -83,7 +83,7 @@ class Restormer(nn.Module):
         y = self.decoder_level3(self.reduce_chan_level3(_joined(self.up4_3(y), e3)))
         y = self.decoder_level2(self.reduce_chan_level2(_joined(self.up3_2(y), e2)))
         y = self.refinement(self.decoder_level1(_joined(self.up2_1(y), e1)))
-        # Under autocast too the picture itself is float32: bfloat16 near 1 steps by 1/256.
+        # Under autocast too the image itself is float32: bfloat16 near 1 steps by 1/256.
         with torch.autocast(x.device.type, enabled=False):
             return x + self.output(y.float())
 

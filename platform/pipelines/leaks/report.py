@@ -1,9 +1,9 @@
-"""The report of `leaks`: the pictures side by side, for a person to judge.
+"""The report of `leaks`: the images side by side, for a person to judge.
 
 <folder>/leaks.json   what `--json` prints; `prepare --without` reads it
-<folder>/report.md    with the pictures beside it
+<folder>/report.md    with the images beside it
 <folder>/report.html  the same, to be opened in a browser
-<folder>/pictures/    training picture left, test picture right
+<folder>/images/    training image left, test image right
 """
 
 import html
@@ -14,11 +14,11 @@ from PIL import Image
 
 from derain.data.prepared.manifest import open_prepared
 from derain.errors import OccupiedError
-from derain.pipelines.leaks.verb import Leaks, Match, as_json, clean_pictures, read
+from derain.pipelines.leaks.verb import Leaks, Match, as_json, clean_images, read
 from derain.storage.output_paths import check_folder
 
 SHOWN = 200
-"""Matches with pictures; the ones that differ most come first, for they are the ones to judge."""
+"""Matches with images; the ones that differ most come first, for they are the ones to judge."""
 HEIGHT_PX = 200
 
 _STYLE = (
@@ -37,10 +37,10 @@ def refuse_occupied(folder: Path) -> None:
 def write_report(found: Leaks, folder: Path) -> None:
     """Write it into a folder that is new or empty. Raises OccupiedError for another one."""
     refuse_occupied(folder)
-    (folder / "pictures").mkdir(parents=True, exist_ok=True)
+    (folder / "images").mkdir(parents=True, exist_ok=True)
     (folder / "leaks.json").write_text(as_json(found), encoding="utf-8")
     shown = sorted(found.matches, key=lambda match: -match.distance)[:SHOWN]
-    files = _write_pictures(found, shown, folder)
+    files = _write_images(found, shown, folder)
     captions = [_caption(match) for match in shown]
     lines = summary(found)
     (folder / "report.md").write_text(_markdown(lines, captions, files), encoding="utf-8")
@@ -50,28 +50,28 @@ def write_report(found: Leaks, folder: Path) -> None:
 def summary(found: Leaks) -> list[str]:
     """What was found, in a few lines."""
     lines = [
-        f"train {found.train}: {found.train_pairs} pairs, {found.train_pictures} clean pictures",
-        f"test {found.test}: {found.test_pairs} pairs, {found.test_pictures} clean pictures",
-        f"{found.leaked_test_pictures} of the test pictures are in the training set, "
+        f"train {found.train}: {found.train_pairs} pairs, {found.train_pictures} clean images",
+        f"test {found.test}: {found.test_pairs} pairs, {found.test_pictures} clean images",
+        f"{found.leaked_test_pictures} of the test images are in the training set, "
         f"in {found.leaked_train_pairs} of its pairs",
     ]
     lines += [
-        f"{len(twice)} pairs of clean pictures within {name} show the same scene"
+        f"{len(twice)} pairs of clean images within {name} show the same scene"
         for name, twice in found.duplicates.items()
         if twice
     ]
     return [*lines, f"same scene: at most {found.distance} of 256 bits differ"]
 
 
-def _write_pictures(found: Leaks, shown: list[Match], folder: Path) -> list[str]:
+def _write_images(found: Leaks, shown: list[Match], folder: Path) -> list[str]:
     sides = []
     for name in (found.train, found.test):
         prepared = open_prepared(name)
-        sides.append((prepared, {picture.key: picture for picture in clean_pictures(prepared)}))
+        sides.append((prepared, {image.key: image for image in clean_images(prepared)}))
     (train, ours), (test, theirs) = sides
     files = []
     for number, match in enumerate(shown):
-        name = f"pictures/{number:04d}.jpg"
+        name = f"images/{number:04d}.jpg"
         pair = read(train, ours[match.train]), read(test, theirs[match.test])
         _side_by_side(*pair).save(folder / name, quality=85)
         files.append(name)

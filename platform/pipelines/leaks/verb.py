@@ -1,4 +1,4 @@
-"""Clean pictures that two prepared datasets share, and those that one holds twice."""
+"""Clean images that two prepared datasets share, and those that one holds twice."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from derain.data.images.decode import decode_image
-from derain.data.images.hashes import PictureHash, distances, hash_picture, near
+from derain.data.images.hashes import ImageHash, distances, hash_image, near
 from derain.data.prepared.manifest import Prepared, open_prepared
 from derain.errors import DataError
 from derain.storage import files
@@ -25,12 +25,12 @@ DISTANCE = 40
 """Bits of 256 that hashes of one scene may differ in: measured in docs/leaks.md."""
 
 WITHIN = 50_000
-"""Pictures up to which a dataset is compared with itself; above, only exact copies are found."""
+"""Images up to which a dataset is compared with itself; above, only exact copies are found."""
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A clean picture of a prepared dataset, once however many samples it belongs to."""
+class CleanImage:
+    """A clean image of a prepared dataset, once however many samples it belongs to."""
 
     key: str
     """Of its first sample."""
@@ -45,7 +45,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Match:
-    """A clean picture of the training set and one of the test set that show the same scene."""
+    """A clean image of the training set and one of the test set that show the same scene."""
 
     train: str
     test: str
@@ -55,14 +55,14 @@ class Match:
     """The very same pixels, up to a crop of less than 16 pixels at the right and at the bottom."""
     train_clean: str
     train_clean_sha256: str
-    """Of its bytes in the training set: another picture may have the same name."""
+    """Of its bytes in the training set: another image may have the same name."""
     test_clean: str
     train_samples: int
 
 
 @dataclass(frozen=True)
 class Duplicate:
-    """Two clean pictures of one dataset that show the same scene."""
+    """Two clean images of one dataset that show the same scene."""
 
     first: str
     second: str
@@ -92,42 +92,42 @@ class Leaks:
 
 @dataclass(frozen=True)
 class Hashed:
-    """The clean pictures of a prepared dataset and their hashes, in index order."""
+    """The clean images of a prepared dataset and their hashes, in index order."""
 
     prepared: Prepared
-    pictures: list[Picture]
-    hashes: list[PictureHash]
+    images: list[CleanImage]
+    hashes: list[ImageHash]
 
     @property
     def perceptual(self) -> np.ndarray:
-        """(pictures, words) uint64."""
+        """(images, words) uint64."""
         return np.stack([item.perceptual for item in self.hashes])
 
 
 def leaks(train: str | Path, test: str | Path, *, distance: int = DISTANCE) -> Leaks:
-    """Compare the clean pictures of two prepared datasets with each other and with themselves.
+    """Compare the clean images of two prepared datasets with each other and with themselves.
 
-    Raises DataError for a dataset that is not there, has no clean pictures or is damaged.
+    Raises DataError for a dataset that is not there, has no clean images or is damaged.
     """
     left, right = hash_dataset(open_prepared(train)), hash_dataset(open_prepared(test))
     return compare(left, right, distance)
 
 
 def hash_dataset(prepared: Prepared) -> Hashed:
-    """Hash every clean picture once, on all cores."""
+    """Hash every clean image once, on all cores."""
     prepared.require_clean()
-    found = clean_pictures(prepared)
-    log.info("leaks: hashing %d clean pictures of %s", len(found), prepared.folder)
+    found = clean_images(prepared)
+    log.info("leaks: hashing %d clean images of %s", len(found), prepared.folder)
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside the GIL
-        hashes = list(pool.map(lambda picture: hash_picture(read(prepared, picture)), found))
+        hashes = list(pool.map(lambda image: hash_image(read(prepared, image)), found))
     return Hashed(prepared, found, hashes)
 
 
-def read(prepared: Prepared, picture: Picture) -> np.ndarray:
-    """The pixels of a clean picture: uint8, HWC, RGB. Raises DataError where it is damaged."""
-    name = f"{prepared.folder / picture.shard}: clean picture of {picture.key}"
-    data = files.read_range(prepared.folder / picture.shard, picture.offset, picture.length)
-    if hashlib.sha256(data).hexdigest() != picture.sha256:
+def read(prepared: Prepared, image: CleanImage) -> np.ndarray:
+    """The pixels of a clean image: uint8, HWC, RGB. Raises DataError where it is damaged."""
+    name = f"{prepared.folder / image.shard}: clean image of {image.key}"
+    data = files.read_range(prepared.folder / image.shard, image.offset, image.length)
+    if hashlib.sha256(data).hexdigest() != image.sha256:
         raise DataError(f"{name}: damaged. Prepare the dataset again.")
     return decode_image(data, name)
 
@@ -149,16 +149,16 @@ def compare(train: Hashed, test: Hashed, distance: int = DISTANCE) -> Leaks:
         matches=matches,
         train_pairs=len(train.prepared),
         test_pairs=len(test.prepared),
-        train_pictures=len(train.pictures),
-        test_pictures=len(test.pictures),
+        train_pictures=len(train.images),
+        test_pictures=len(test.images),
         leaked_train_pairs=sum(leaked.values()),
         leaked_test_pictures=len({match.test for match in matches}),
         duplicates={"train": _within(train, distance), "test": _within(test, distance)},
     )
 
 
-def shared_pictures(path: Path) -> dict[str, str]:
-    """sha256 by source file of the training set's clean pictures that a leaks.json names.
+def shared_images(path: Path) -> dict[str, str]:
+    """sha256 by source file of the training set's clean images that a leaks.json names.
 
     Raises DataError for a file that is not what `derainctl leaks --json` prints.
     """
@@ -176,14 +176,14 @@ def as_json(found: Leaks) -> str:
     return json.dumps(asdict(found), indent=2) + "\n"
 
 
-def clean_pictures(prepared: Prepared) -> list[Picture]:
-    """Every clean picture of the index once, in its order."""
+def clean_images(prepared: Prepared) -> list[CleanImage]:
+    """Every clean image of the index once, in its order."""
     rows: Sequence[dict[str, Any]] = prepared.index.to_pylist()
     samples = Counter(row["clean_source"] for row in rows)
-    first: dict[str, Picture] = {}
+    first: dict[str, CleanImage] = {}
     for row in rows:
         if row["clean_source"] not in first:
-            first[row["clean_source"]] = Picture(
+            first[row["clean_source"]] = CleanImage(
                 key=row["key"],
                 source=row["clean_source"],
                 samples=samples[row["clean_source"]],
@@ -196,7 +196,7 @@ def clean_pictures(prepared: Prepared) -> list[Picture]:
 
 
 def _match(train: Hashed, test: Hashed, left: int, right: int, bits: int) -> Match:
-    ours, theirs = train.pictures[left], test.pictures[right]
+    ours, theirs = train.images[left], test.images[right]
     return Match(
         train=ours.key,
         test=theirs.key,
@@ -210,7 +210,7 @@ def _match(train: Hashed, test: Hashed, left: int, right: int, bits: int) -> Mat
 
 
 def _same_scene(one: Hashed, other: Hashed, limit: int) -> list[tuple[int, int, int]]:
-    """(one, other, bits) of pictures that look alike or have the very same pixels.
+    """(one, other, bits) of images that look alike or have the very same pixels.
 
     Those of the latter that a crop has moved too far to look alike are up to 15 pixels larger.
     """
@@ -227,23 +227,23 @@ def _same_scene(one: Hashed, other: Hashed, limit: int) -> list[tuple[int, int, 
     ]
 
 
-def _bits(one: PictureHash, other: PictureHash) -> int:
+def _bits(one: ImageHash, other: ImageHash) -> int:
     return int(distances(one.perceptual[None], other.perceptual[None])[0, 0])
 
 
 def _within(hashed: Hashed, distance: int) -> list[Duplicate]:
-    if len(hashed.pictures) > WITHIN:
+    if len(hashed.images) > WITHIN:
         log.warning(
-            "leaks: %s has %d clean pictures: of its duplicates only exact copies are looked for",
-            hashed.prepared.folder, len(hashed.pictures),
+            "leaks: %s has %d clean images: of its duplicates only exact copies are looked for",
+            hashed.prepared.folder, len(hashed.images),
         )  # fmt: skip
         places = _copies(hashed)
     else:
         places = [it for it in _same_scene(hashed, hashed, distance) if it[0] < it[1]]
     duplicates = [
         Duplicate(
-            hashed.pictures[first].key,
-            hashed.pictures[second].key,
+            hashed.images[first].key,
+            hashed.images[second].key,
             bits,
             hashed.hashes[first].exact == hashed.hashes[second].exact,
         )
@@ -253,7 +253,7 @@ def _within(hashed: Hashed, distance: int) -> list[Duplicate]:
 
 
 def _copies(hashed: Hashed) -> list[tuple[int, int, int]]:
-    """Every picture whose pixels came before, with the first one."""
+    """Every image whose pixels came before, with the first one."""
     first: dict[str, int] = {}
     hashes = hashed.hashes
     places = [(first.setdefault(it.exact, at), at) for at, it in enumerate(hashes)]

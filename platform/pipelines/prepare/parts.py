@@ -42,7 +42,7 @@ class Joined:
 
     index_sha256: str
     duplicates: tuple[tuple[str, ...], ...]
-    """Source names of rainy pictures with equal bytes, group by group."""
+    """Source names of rainy images with equal bytes, group by group."""
     notes: tuple[str, ...]
     """What a reader must know of what was written."""
 
@@ -68,7 +68,7 @@ def kept(out: Path, number: int, mark: str) -> Kept | None:
         return None
     entry = ShardEntry(**note["entry"]) if note["entry"] else None
     if note["mark"] != mark:
-        log.warning("prepare: making shard %d again: its pictures have been changed", number)
+        log.warning("prepare: making shard %d again: its images have been changed", number)
         return None
     if entry and not _has_size(out / entry.name, entry.bytes):
         return None
@@ -78,7 +78,7 @@ def kept(out: Path, number: int, mark: str) -> Kept | None:
 def join(out: Path, shards: int) -> Joined:
     """Write the index from the rows of all shards, a row group of it in memory at a time.
 
-    16 bytes a pair are held beside it, to find equal pictures.
+    16 bytes a pair are held beside it, to find equal images.
     """
     tally = Tally()
     index_sha256 = write_index(out / INDEX, tally.passing(_rows(out, shards)))
@@ -87,7 +87,7 @@ def join(out: Path, shards: int) -> Joined:
 
 
 def drop_others(out: Path, entries: Iterable[ShardEntry]) -> None:
-    """Remove the shards of an earlier attempt, whose pictures were changed since, that have no
+    """Remove the shards of an earlier attempt, whose images were changed since, that have no
     successor: other readers would take them in."""
     listed = {entry.name for entry in entries}
     for path in out.iterdir():

@@ -2,7 +2,7 @@
 
 A plan of ten million pairs takes gigabytes while it is made. So `make` runs in a task: the driver
 keeps what grows with the number of shards, and the pairs stay in `lines`, one line of JSON a shard,
-which travels between tasks by reference. Names only: no picture is opened here.
+which travels between tasks by reference. Names only: no image is opened here.
 """
 
 import hashlib
@@ -41,15 +41,15 @@ class Plan:
     split: str
     notes: tuple[str, ...]
     quarantined: tuple[Quarantined, ...]
-    """Pictures without a partner, and what is no file or too large to be read."""
+    """Images without a partner, and what is no file or too large to be read."""
     fingerprint: str
     """sha256 of names, sizes and labels."""
     names_sha256: str
-    """Of all rainy pictures."""
+    """Of all rainy images."""
     settings: Mapping[str, Any]
     pairs: int
     repeated_bytes: int
-    """Of clean pictures that are written again, each for another rainy one."""
+    """Of clean images that are written again, each for another rainy one."""
     ends: tuple[int, ...]
     """Where each shard's line ends, in bytes."""
     marks: tuple[str, ...]
@@ -63,7 +63,7 @@ class Plan:
     def identity(self) -> str:
         """What a beginning must have in common with this plan: JSON.
 
-        Not the sizes: a picture may be repaired, and `marks` tell which shards it is in.
+        Not the sizes: an image may be repaired, and `marks` tell which shards it is in.
         """
         settings = dict(self.settings)
         return json.dumps({"names": self.names_sha256, "settings": settings}, sort_keys=True)
@@ -87,8 +87,8 @@ def make(
 ) -> tuple[Plan, np.ndarray]:
     """The plan and its lines, as uint8.
 
-    `without` has the sha256 of each clean picture that is left out. Raises what `discover.find`
-    raises, and DataError where a picture of that name is another one.
+    `without` has the sha256 of each clean image that is left out. Raises what `discover.find`
+    raises, and DataError where an image of that name is another one.
     """
     found = discover.find(
         dataset, source, split,
@@ -123,7 +123,7 @@ def _require_same(source: Path, leaked: Iterable[Pair], without: Mapping[str, st
     for name, pair in {pair.clean or "": pair for pair in leaked}.items():
         if hashlib.sha256(_clean_bytes(pair, source)).hexdigest() != without[name]:
             raise DataError(
-                f"{source}: {name} is another picture than the one of this name in --without. Its "
+                f"{source}: {name} is another image than the one of this name in --without. Its "
                 "list is of another dataset, or TRAIN and TEST of `derainctl leaks` were exchanged."
             )
 

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 class Tally:
     """Counts what a reader must know; holds 16 bytes a pair.
 
-    The pairs of a clean picture are neighbours, and those of a sample are in one table.
+    The pairs of a clean image are neighbours, and those of a sample are in one table.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class Tally:
             yield rows
 
     def repeated(self) -> set[int]:
-        """How the digests of rainy pictures begin that are there more than once, or nearly so."""
+        """How the digests of rainy images begin that are there more than once, or nearly so."""
         values, counts = np.unique(np.concatenate(self._rainy), return_counts=True)
         return set(values[counts > 1].tolist())
 
@@ -37,13 +37,13 @@ class Tally:
         """What is unusual."""
         if self._unchanged:
             yield (
-                "Pairs whose rainy picture is the clean one, byte for byte: "
+                "Pairs whose rainy image is the clean one, byte for byte: "
                 f"{self._unchanged:,}, such as {self._example}."
             )
         yield from self._copies()
         if len(self._sizes) > 1:
             yield (
-                f"A clean picture has {min(self._sizes)} to {max(self._sizes)} rainy ones, all in "
+                f"A clean image has {min(self._sizes)} to {max(self._sizes)} rainy ones, all in "
                 'one sample: Hugging Face load_dataset("webdataset") wants as many fields in each.'
             )
 
@@ -52,7 +52,7 @@ class Tally:
         several = counts[counts > 1]
         if len(several):
             yield (
-                f"{several.sum():,} clean pictures are {len(several):,}, each under several names: "
+                f"{several.sum():,} clean images are {len(several):,}, each under several names: "
                 "--share goes by names and may part them. `derainctl leaks` compares the pixels."
             )
 

@@ -62,7 +62,7 @@ def _settings(identity: str) -> Mapping[str, Any]:
 def _other(settings: Mapping[str, Any], plan: Plan) -> str:
     """What is there, in words that say how it differs from the plan."""
     if settings == plan.settings:
-        return "other pictures with the same settings"
+        return "other images with the same settings"
     differing = [
         f"{name} {settings.get(name)} there, {plan.settings.get(name)} here"
         for name in sorted(settings.keys() | plan.settings.keys())
@@ -112,8 +112,8 @@ def _has_changed(pair: Pair, plan: Plan, row: Mapping[str, Any] | None) -> bool:
         read = read_pair(pair, plan.source, decode="decode" in plan.settings)
     except DataError:
         return row is not None
-    pictures = {"rain": read.rain} | ({"clean": read.clean} if read.clean else {})
+    images = {"rain": read.rain} | ({"clean": read.clean} if read.clean else {})
     return row is None or any(
-        row[f"{side}_sha256"] != hashlib.sha256(picture.data).hexdigest()
-        for side, picture in pictures.items()
+        row[f"{side}_sha256"] != hashlib.sha256(image.data).hexdigest()
+        for side, image in images.items()
     )

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 BLOCKS_PER_CPU = 4
 
 _SHOWN = 5
-"""Pictures that a message names."""
+"""Images that a message names."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class PreparedSummary:
     notes: list[str]
     """What a reader must know, such as a count that is not the published one."""
     duplicates: list[list[str]]
-    """Rainy source pictures of equal bytes, group by group."""
+    """Rainy source images of equal bytes, group by group."""
     manifest_sha256: str
     seconds: float
     reused: bool
@@ -71,8 +71,8 @@ def prepare(
     of an interrupted call are kept. A finished dataset of the same source and settings is left as
     it is. Pairs that cannot be used are listed as quarantined; with `strict` they are an error,
     which names the first of them, and there is no manifest.
-    Pictures are inspected (`headers.inspect`); with `decode` they are decoded as well. With
-    `clean_once` the pairs of one clean picture are one WebDataset sample, which has it once; the
+    Images are inspected (`headers.inspect`); with `decode` they are decoded as well. With
+    `clean_once` the pairs of one clean image are one WebDataset sample, which has it once; the
     index has a row a pair in any case. Source and target may be s3:// or gs://. Raises DataError,
     OccupiedError, or StorageError for a store or a disk that fails; nothing unfinished has a
     manifest.
@@ -124,7 +124,7 @@ def _left_as_it_is(out: Path, manifest: Manifest, strict: bool) -> None:
 def _warn(manifest: Manifest) -> None:
     left_out = [f"left out {item.path}: {item.reason}" for item in manifest.quarantined]
     groups = [(len(group), ", ".join(group)) for group in manifest.duplicates]
-    twice = [f"the same picture, kept {count} times: {names}" for count, names in groups]
+    twice = [f"the same image, kept {count} times: {names}" for count, names in groups]
     for line in (*_some(left_out), *manifest.notes, *_some(twice)):
         log.warning("prepare: %s", line)
 
@@ -149,7 +149,7 @@ def _planned(*given: Any) -> tuple[Plan, ray.ObjectRef]:
     )  # fmt: skip
     if made.repeated_bytes:
         log.info(
-            "prepare: %.0f MiB are clean pictures again, once for each of their rainy ones; "
+            "prepare: %.0f MiB are clean images again, once for each of their rainy ones; "
             "--clean-once writes each of them once",
             made.repeated_bytes / 2**20,
         )
@@ -162,7 +162,7 @@ def _aside(work: Callable[..., Any]) -> Any:
 
 
 def _write_shards(plan: Plan, lines: ray.ObjectRef) -> None:
-    """Write the shards that are not there yet; tasks get paths, pictures stay out of Ray."""
+    """Write the shards that are not there yet; tasks get paths, images stay out of Ray."""
     todo = [number for number, shard in enumerate(_kept(plan)) if shard is None]
     log.info(
         "prepare: writing %d shards (%d kept) to %s", len(todo), len(plan) - len(todo), plan.out
@@ -252,9 +252,7 @@ def _kept(plan: Plan) -> list[Kept | None]:
 
 
 def _strict_error(quarantined: Sequence[Quarantined]) -> DataError:
-    return DataError(
-        f"{len(quarantined)} pictures cannot be used (--strict). {_listed(quarantined)}"
-    )
+    return DataError(f"{len(quarantined)} images cannot be used (--strict). {_listed(quarantined)}")
 
 
 def _listed(quarantined: Sequence[Quarantined]) -> str:

@@ -22,7 +22,7 @@ from derain.training.ledger import keep_before
 
 log = logging.getLogger(__name__)
 
-FIGURES = "metrics.jsonl"
+METRICS_FILE = "metrics.jsonl"
 LINE_EVERY_S = 15.0
 POLL_EVERY_S = 0.5
 TAIL_BYTES = 2**14
@@ -44,27 +44,27 @@ def watch(folders: Mapping[str, Path], steps: int) -> Iterator[None]:
         thread.join()
 
 
-def write_figures(folder: Path, step: int, figures: Mapping[str, float]) -> None:
+def write_metrics(folder: Path, step: int, figures: Mapping[str, float]) -> None:
     """Add what a run has after a step."""
-    with (folder / FIGURES).open("a", encoding="utf-8") as file:
+    with (folder / METRICS_FILE).open("a", encoding="utf-8") as file:
         file.write(json.dumps({"step": step, **figures}) + "\n")
 
 
-def rewind_figures(folder: Path, step: int) -> None:
+def rewind_metrics(folder: Path, step: int) -> None:
     """Strike what came after a step: the run goes on from there."""
-    keep_before(folder / FIGURES, step + 1)
+    keep_before(folder / METRICS_FILE, step + 1)
 
 
-def read_figures(folder: Path) -> dict[int, dict[str, Any]]:
+def read_metrics(folder: Path) -> dict[int, dict[str, Any]]:
     """The figures of a run by step; of a step that was done twice the later ones."""
-    path = folder / FIGURES
+    path = folder / METRICS_FILE
     return _parsed(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def _latest(folder: Path) -> dict[str, Any] | None:
     """The newest figures, from the end of a file that is looked at twice a second and grows to many
     megabytes."""
-    path = folder / FIGURES
+    path = folder / METRICS_FILE
     if not path.is_file():
         return None
     with path.open("rb") as file:

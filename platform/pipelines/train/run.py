@@ -22,14 +22,14 @@ from derain.data.prepared.manifest import open_prepared
 from derain.evaluation.gallery import gallery
 from derain.evaluation.scoring import DatasetScores, overall, score_dataset
 from derain.inference.predictor import Predictor
-from derain.pipelines.train.progress import FIGURES, rewind_figures, write_figures
+from derain.pipelines.train.progress import METRICS_FILE, rewind_metrics, write_metrics
 from derain.pipelines.train.validation import Validation
 from derain.tracking.runs import RunLog
 from derain.training import checkpoint
 from derain.training.cohort import Cohort, Shared
 from derain.training.factory import build_network, loss_of, restore_network, start_from
 from derain.training.ledger import LEDGER
-from derain.training.loop import Course, Outcome, Report, Run, follow
+from derain.training.loop import Loop, Outcome, Report, Run, follow
 from derain.training.process.device import pick_device
 from derain.training.process.distributed import Rank
 from derain.training.process.interrupt import Interrupt
@@ -40,16 +40,16 @@ from derain.training.upload import Remote, Uploader
 RESULT = "result.json"
 PAUSED = "paused.json"
 IDENTITY = "mlflow.json"
-BESIDE = (LEDGER, FIGURES, IDENTITY)
+BESIDE = (LEDGER, METRICS_FILE, IDENTITY)
 """What is uploaded beside the checkpoints."""
 SPOOL = "tracking"
 """A folder for what the MLflow store has not taken yet."""
 GALLERY = "gallery.png"
-GALLERY_PICTURES = 4
+GALLERY_IMAGES = 4
 
 
 @dataclass(frozen=True)
-class Place:
+class TrackingTarget:
     """Where a run is recorded: the MLflow store, and the parent run of a trial."""
 
     uri: str
@@ -58,44 +58,44 @@ class Place:
 
 def run_in_this_process(
     config: Config,
-    place: Place,
+    target: TrackingTarget,
     rank: Rank,
     until: int | None = None,
     warned: Callable[[], bool] | None = None,
 ) -> None:
-    """One process's part of a run, see `course`."""
+    """One process's part of a run, see `loop`."""
     torch.set_num_threads(config.train.cpu_threads or _cores_a_worker())
     loader = open_loader(config, rank=rank.number, world=rank.world)
     with feed(loader, config.data.loader_processes) as batch_at:
-        mine = course(config, place, rank, until, warned=warned)
+        mine = loop(config, target, rank, until, warned=warned)
         follow(mine, batch_at, config.train)
 
 
 def run_cohort_in_this_process(
-    configs: Sequence[Config], place: Place, until: int | None = None
+    configs: Sequence[Config], target: TrackingTarget, until: int | None = None
 ) -> dict[str, Exception]:
-    """Several runs of one worker side by side, see `course`; the errors of those that failed.
+    """Several runs of one worker side by side, see `loop`; the errors of those that failed.
 
     All have the same batches, the same device and the same frozen modules.
     """
     first, alone = configs[0], Rank()
     torch.set_num_threads(first.train.cpu_threads or _cores_a_worker())
     shared = Shared()
-    courses = {config.name: course(config, place, alone, until, shared) for config in configs}
-    cohort = Cohort(courses, shared)
+    loops = {config.name: loop(config, target, alone, until, shared) for config in configs}
+    cohort = Cohort(loops, shared)
     with feed(open_loader(first), first.data.loader_processes) as batch_at:
         cohort.follow(batch_at, first.train)
     return cohort.failed
 
 
-def course(
+def loop(
     config: Config,
-    place: Place,
+    target: TrackingTarget,
     rank: Rank,
     until: int | None = None,
     shared: Shared | None = None,
     warned: Callable[[], bool] | None = None,
-) -> Course[None]:
+) -> Loop[None]:
     """Train on the batches that are sent, and on rank 0 score, record and write RESULT.
 
     Continues after the newest whole checkpoint in the run's folder, where there is one. Where
@@ -106,24 +106,24 @@ def course(
     folder = config.folder
     folder.mkdir(parents=True, exist_ok=True)
     if not rank.leads:
-        yield from _run(config, rank, lambda *_: None, until, shared, warned).course()
+        yield from _run(config, rank, lambda *_: None, until, shared, warned).loop()
         return
     with (
         checkpoint.writing(folder),
-        recorded(config, place) as record,
+        recorded(config, target) as record,
         _uploading(config) as uploader,
     ):
 
         def report(step: int, figures: Mapping[str, float]) -> None:
-            write_figures(folder, step, figures)
+            write_metrics(folder, step, figures)
             record.metrics(step, figures)
 
         run = _run(config, rank, report, until, shared, warned)
         (folder / RESULT).unlink(missing_ok=True)  # of the shorter run that is trained on
         (folder / checkpoint.CONFIG).write_text(config.to_yaml(), encoding="utf-8")
-        rewind_figures(folder, run.resume.state.step if run.resume else 0)
+        rewind_metrics(folder, run.resume.state.step if run.resume else 0)
         run.uploader = uploader
-        outcome = yield from run.course()
+        outcome = yield from run.loop()
         scores = _score(config, outcome, record)
         if not outcome.finished:
             metrics, _ = overall(scores)
@@ -170,10 +170,10 @@ def _trainer(config: Config, rank: Rank, shared: Shared | None) -> Trainer:
     if config.train.start_from is not None and checkpoint.newest(config.folder) is None:
         start_from(checkpoint.load(config.train.start_from), network)
     if shared:
-        shared.adopt(network)
+        shared.share_frozen(network)
     loss = loss_of(config, network)  # after that: it may look through the network's encoder
     if shared:
-        shared.adopt(loss)
+        shared.share_frozen(loss)
     device = pick_device(config.train)
     return Trainer(
         config, network, loss, device=device, rank=rank, routes=_routes(config, network, device)
@@ -198,9 +198,9 @@ def _score(config: Config, outcome: Outcome, record: RunLog) -> list[DatasetScor
         for dataset, pairs in zip(datasets, pixels, strict=True)
     ]
     if outcome.finished:
-        grid = gallery([predictor.derain], pixels[0], GALLERY_PICTURES)
+        grid = gallery([predictor.derain], pixels[0], GALLERY_IMAGES)
         (config.folder / GALLERY).write_bytes(encode_png(grid))
-        record.picture(GALLERY, grid)
+        record.image(GALLERY, grid)
         metrics, given = overall(scores)
         record.metrics(outcome.steps, metrics)
         record.metrics(outcome.steps, {f"input_{name}": value for name, value in given.items()})
@@ -228,14 +228,14 @@ def _result(config: Config, outcome: Outcome, scores: Sequence[DatasetScores]) -
 
 
 @contextlib.contextmanager
-def recorded(config: Config, place: Place) -> Iterator[RunLog]:
+def recorded(config: Config, target: TrackingTarget) -> Iterator[RunLog]:
     """The MLflow run of this run: a new one, or the one that a resumed run began with."""
     note = config.folder / IDENTITY
     known = read_json(note)["run_id"] if note.is_file() else None
     with RunLog(
         config.name,
-        uri=place.uri,
-        parent_run_id=place.parent_run_id,
+        uri=target.uri,
+        parent_run_id=target.parent_run_id,
         run_id=known,
         spool=config.folder / SPOOL,
     ) as record:

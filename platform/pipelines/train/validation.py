@@ -1,4 +1,4 @@
-"""Validation while a run trains: the ranks share the held-out pictures."""
+"""Validation while a run trains: the ranks share the held-out images."""
 
 from statistics import fmean
 
@@ -34,13 +34,13 @@ class Validation:
     def _mean(self, predictor: Predictor, dataset: int) -> dict[str, float]:
         pixels = self._pixels[dataset]
         sums = torch.zeros(len(METRICS), dtype=torch.float64)
-        # Every rank predicts equally often, as the weights may be gathered for each picture.
+        # Every rank predicts equally often, as the weights may be gathered for each image.
         for turn in range(-(-len(pixels) // self._rank.world)):
-            picture = turn * self._rank.world + self._rank.number
-            rain, clean = pixels[picture % len(pixels)]
+            image = turn * self._rank.world + self._rank.number
+            rain, clean = pixels[image % len(pixels)]
             derained = quantised(predictor.levels(rain), self._protocol)
             scores = score(derained, clean, self._protocol)
-            if picture < len(pixels):
+            if image < len(pixels):
                 sums += sums.new_tensor([getattr(scores, name) for name in METRICS])
         total = self._rank.total(sums.to(self._device)) / len(pixels)
         return dict(zip(METRICS, total.tolist(), strict=True))

@@ -20,7 +20,7 @@ from derain.pipelines.train.resume import check_same_training, claim
 from derain.pipelines.train.run import (
     IDENTITY,
     RESULT,
-    Place,
+    TrackingTarget,
     read_json,
     recorded,
     run_in_this_process,
@@ -64,22 +64,22 @@ def _train(config: Config) -> dict[str, Any]:
     with cluster.connected():
         config = with_data(config)
         check_room(config)
-        place = place_of(config)
+        target = target_of(config)
         # Recorded here and in the worker: a worker that is killed cannot end its own MLflow run.
         with (
             faults.stopping_at_sigterm(config.folder),
-            recorded(config, place),
+            recorded(config, target),
             watch({config.name: config.folder}, config.train.steps),
         ):
-            run_under_ray_train(config, place)
+            run_under_ray_train(config, target)
         return read_json(config.folder / RESULT)
 
 
-def place_of(config: Config) -> Place:
+def target_of(config: Config) -> TrackingTarget:
     """Where a run is recorded. Raises StorageError for a store that is away, unless the run has its
     MLflow run: it goes on, and what it records is sent later."""
     known = (config.folder / IDENTITY).is_file()
-    return Place(store.tracking_uri() if known else store.prepare_store())
+    return TrackingTarget(store.tracking_uri() if known else store.prepare_store())
 
 
 def check_room(config: Config) -> None:
@@ -98,13 +98,13 @@ def wants_gpu(config: Config) -> bool:
     return config.train.device == "cuda" or (config.train.device == "auto" and cluster.gpus() > 0)
 
 
-def run_under_ray_train(config: Config, place: Place, until: int | None = None) -> None:
+def run_under_ray_train(config: Config, target: TrackingTarget, until: int | None = None) -> None:
     """The run on `train.num_workers` workers of the connected Ray, as `run_in_this_process`."""
     trainer = TorchTrainer(
         _worker,
         train_loop_config={
             "config": config.model_dump(mode="json"),
-            "place": asdict(place),
+            "target": asdict(target),
             "until": until,
         },
         scaling_config=faults.scaling(config.train, gpu=wants_gpu(config)),
@@ -146,7 +146,11 @@ def _worker(payload: dict[str, Any]) -> None:
         return
     with faults.expected_errors_noted(config.folder, rank.world):
         run_in_this_process(
-            config, Place(**payload["place"]), rank, payload["until"], faults.preemption_is_near
+            config,
+            TrackingTarget(**payload["target"]),
+            rank,
+            payload["until"],
+            faults.preemption_is_near,
         )
 
 

@@ -1,4 +1,4 @@
-"""Where a run computes: its device, how pictures lie in its memory, batches that are put there."""
+"""Where a run computes: its device, how images lie in its memory, batches that are put there."""
 
 import numpy as np
 import torch
@@ -35,12 +35,12 @@ def layout(train: TrainConfig) -> torch.memory_format:
     return torch.channels_last if train.channels_last else torch.contiguous_format
 
 
-def place(batch: Batch[np.ndarray], train: TrainConfig) -> Batch[Tensor]:
+def to_device(batch: Batch[np.ndarray], train: TrainConfig) -> Batch[Tensor]:
     """The batch on a run's device, NCHW, float32 in [0, 1]."""
     device, wanted = pick_device(train), layout(train)
 
-    def tensor(pictures: np.ndarray) -> Tensor:
-        host = torch.from_numpy(np.ascontiguousarray(pictures))
+    def tensor(images: np.ndarray) -> Tensor:
+        host = torch.from_numpy(np.ascontiguousarray(images))
         if device.type == "cuda":  # torch keeps it until the copy, which nobody waits for, is done
             host = host.pin_memory()
         nchw = host.to(device, non_blocking=True).permute(0, 3, 1, 2)

@@ -64,7 +64,7 @@ class Rank:
             dist.all_reduce(values, dist.ReduceOp.MIN)
         return int(values)
 
-    def agree(self, text: str, device: torch.device) -> bool:
+    def all_equal(self, text: str, device: torch.device) -> bool:
         """Whether every rank has the same text."""
         value = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
         return self.least(value, device) == -self.least(-value, device)
@@ -103,7 +103,7 @@ def exchanging(network: nn.Module, wanted: bool) -> Iterator[None]:
         yield
 
 
-def let_go(network: nn.Module) -> None:
+def reshard(network: nn.Module) -> None:
     """Drop what was gathered of a network that is spread, whose parts have been written to.
 
     `fully_shard` keeps it after a forward pass without a backward one, as in a validation.

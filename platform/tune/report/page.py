@@ -19,8 +19,8 @@ Table = Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture of the report: its file beside the text, and what it shows."""
+class Plot:
+    """An image of the report: its file beside the text, and what it shows."""
 
     file: str
     title: str
@@ -28,29 +28,29 @@ class Picture:
 
 @dataclass(frozen=True)
 class Page:
-    """A report: tables under their headings (a single one needs none), notes, pictures, space."""
+    """A report: tables under their headings (a single one needs none), notes, images, space."""
 
     title: str
     tables: Mapping[str, Table]
     lines: Sequence[str]
-    pictures: Sequence[Picture]
+    images: Sequence[Plot]
     space: str
 
     def markdown(self) -> str:
-        """The text with links to the pictures beside it."""
+        """The text with links to the images beside it."""
         parts = [f"# {self.title}"]
         for heading, table in self.tables.items():
             rows = ["| " + " | ".join(row) + " |" for row in table]
             rows.insert(1, "| --- |" + " ---: |" * (len(table[0]) - 1))
             parts += [f"## {heading}"] * (len(self.tables) > 1) + ["\n".join(rows)]
         parts.append("\n".join(f"- {line}" for line in self.lines))
-        for picture in self.pictures:
-            parts += [f"![{picture.title}]({picture.file})", f"{picture.title}."]
+        for image in self.images:
+            parts += [f"![{image.title}]({image.file})", f"{image.title}."]
         parts += ["## Search space", f"```yaml\n{self.space}\n```"]
         return "\n\n".join(parts) + "\n"
 
     def html(self, folder: Path) -> str:
-        """The page with the pictures of `folder` inside."""
+        """The page with the images of `folder` inside."""
         title = html.escape(self.title)
         lines = "".join(f"<li>{html.escape(line)}</li>" for line in self.lines)
         parts = [
@@ -61,7 +61,7 @@ class Page:
             parts += [f"<h2>{html.escape(heading)}</h2>"] * (len(self.tables) > 1)
             parts.append(f"<table>{_rows(table)}</table>")
         parts.append(f"<ul class='note'>{lines}</ul>")
-        parts += [_embedded(folder, picture) for picture in self.pictures]
+        parts += [_embedded(folder, image) for image in self.images]
         parts.append(f"<h2>Search space</h2><pre>{html.escape(self.space)}</pre></html>")
         return "\n".join(parts) + "\n"
 
@@ -72,7 +72,7 @@ def _rows(table: Table) -> str:
     return "".join(f"<tr>{row}</tr>" for row in rows)
 
 
-def _embedded(folder: Path, picture: Picture) -> str:
-    data = base64.b64encode((folder / picture.file).read_bytes()).decode()
-    title = html.escape(picture.title)
+def _embedded(folder: Path, image: Plot) -> str:
+    data = base64.b64encode((folder / image.file).read_bytes()).decode()
+    title = html.escape(image.title)
     return f"<h2>{title}</h2><img alt='{title}' src='data:image/png;base64,{data}'>"

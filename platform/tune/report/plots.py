@@ -1,4 +1,4 @@
-"""The pictures of a sweep's report: learning curves, parallel coordinates, importance."""
+"""The images of a sweep's report: learning curves, parallel coordinates, importance."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from derain.config.sweep import Dimension
-from derain.pipelines.train.progress import read_figures
+from derain.pipelines.train.progress import read_metrics
 from derain.tune.report.parameters import groups, places, stretched
 
 _LINES = ("-", "--", ":", "-.")
@@ -23,7 +23,7 @@ Row = Mapping[str, Any]
 
 def draw_curves(trials: Sequence[Row], metric: str, path: Path) -> None:
     """Training loss of every trial and, where the runs were validated meanwhile, the metric."""
-    figures = {row["name"]: read_figures(Path(row["folder"])) for row in trials}
+    figures = {row["name"]: read_metrics(Path(row["folder"])) for row in trials}
     validated = any(metric in values for steps in figures.values() for values in steps.values())
     panels = 2 if validated else 1
     figure, axes = plt.subplots(

@@ -1,7 +1,7 @@
 """The report of a sweep: ranking beside the published table, curves, importance, gallery.
 
-<sweep>/report/report.md     with the pictures beside it
-<sweep>/report/report.html   the same, pictures included
+<sweep>/report/report.md     with the images beside it
+<sweep>/report/report.html   the same, images included
 <sweep>/report/trials.csv    every trial, failed ones too, one row each
 <sweep>/report/points.csv    with repeats: mean, spread and paired difference of each point
 """
@@ -22,20 +22,20 @@ from derain.inference.predictor import Predictor
 from derain.training import checkpoint
 from derain.training.factory import restore_network
 from derain.tune.report import compare, plots, tables
-from derain.tune.report.page import Page, Picture
+from derain.tune.report.page import Page, Plot
 
 FOLDER = "report"
 MARKDOWN = f"{FOLDER}/report.md"
 HTML = f"{FOLDER}/report.html"
 TRIALS = f"{FOLDER}/trials.csv"
 POINTS = f"{FOLDER}/points.csv"
-GALLERY_PICTURES = 4
+GALLERY_IMAGES = 4
 
-CURVES = Picture("curves.png", "Learning curves")
-PARALLEL = Picture("parallel.png", "Parameters and figure of each trial, bright is better")
-STOPPED_TOO = Picture(PARALLEL.file, f"{PARALLEL.title}; dashed trials were stopped early")
-GALLERY = Picture("gallery.png", "Rainy, worst trial, best trial, clean")
-GALLERY_OF_ONE = Picture(GALLERY.file, "Rainy, the one trial that finished, clean")
+CURVES = Plot("curves.png", "Learning curves")
+PARALLEL = Plot("parallel.png", "Parameters and figure of each trial, bright is better")
+STOPPED_TOO = Plot(PARALLEL.file, f"{PARALLEL.title}; dashed trials were stopped early")
+GALLERY = Plot("gallery.png", "Rainy, worst trial, best trial, clean")
+GALLERY_OF_ONE = Plot(GALLERY.file, "Rainy, the one trial that finished, clean")
 
 Row = Mapping[str, Any]
 
@@ -48,13 +48,13 @@ def write(config: Config, ranking: Sequence[Row], result: Row, grid: np.ndarray)
     folder = config.folder / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     stopped = _stopped(config, result["trials"])
-    pictures = _draw(config, ranking, stopped, folder)
+    images = _draw(config, ranking, stopped, folder)
     (folder / GALLERY.file).write_bytes(encode_png(grid))
     page = Page(
         f"Sweep {config.name}, profile {config.profile or 'none'}",
         _tables(config, ranking, stopped, result["points"]),
         tuple(_lines(config, ranking, stopped, result)),
-        pictures,
+        images,
         _space(config),
     )
     (config.folder / MARKDOWN).write_text(page.markdown(), encoding="utf-8")
@@ -65,18 +65,18 @@ def write(config: Config, ranking: Sequence[Row], result: Row, grid: np.ndarray)
 
 
 def compared(config: Config, ranking: Sequence[Row]) -> np.ndarray:
-    """A gallery of the worst trial against the best on the same held-out pictures."""
+    """A gallery of the worst trial against the best on the same held-out images."""
     ends = [ranking[-1], ranking[0]] if len(ranking) > 1 else [ranking[0]]
     networks = [
         Predictor(restore_network(checkpoint.load(trial["checkpoint"]), trust=True), "cpu").derain
         for trial in ends
     ]
     pixels = open_all([open_prepared(config.data.eval[0])], config.data)
-    return gallery(networks, pixels[0], GALLERY_PICTURES)
+    return gallery(networks, pixels[0], GALLERY_IMAGES)
 
 
 def summary(report: str | Path) -> str:
-    """What a written report says before its first picture, for a terminal."""
+    """What a written report says before its first image, for a terminal."""
     text = Path(report).read_text(encoding="utf-8")
     return f"{text.partition('![')[0].rstrip()}\n\nReport: {report}"
 
@@ -137,7 +137,7 @@ def _incomparable(config: Config) -> str | None:
     """Why the published figures are of something else, where the config tells."""
     if config.profile != "paper":
         profile = config.profile or "none"
-        return f"profile {profile} trains another size of network on other pictures"
+        return f"profile {profile} trains another size of network on other images"
     if getattr(config.model, "encoder_weights", None) == "random":
         return "the encoder has random weights"
     return None
@@ -177,8 +177,8 @@ def _findings(config: Config, ranking: Sequence[Row], result: Row) -> Iterator[s
 
 def _draw(
     config: Config, ranking: Sequence[Row], stopped: Sequence[Row], folder: Path
-) -> tuple[Picture, ...]:
-    """Draw what there is to see of the trials; returns the report's pictures in their order."""
+) -> tuple[Plot, ...]:
+    """Draw what there is to see of the trials; returns the report's images in their order."""
     assert config.sweep is not None
     metric, space = config.sweep.metric, config.sweep.space
     trials = [*ranking, *stopped]

@@ -69,7 +69,7 @@ def size_of(config: Config, trials: int, at_once: int) -> int:
 
 
 def has_something_to_share(config: Config) -> bool:
-    """Whether a step asks something frozen about the rainy or the clean picture."""
+    """Whether a step asks something frozen about the rainy or the clean image."""
     model, loss = config.model, config.loss
     features = {loss.perceptual if loss.lambda_p else "none"}
     features |= {loss.contrastive if loss.lambda_c else "none"}

@@ -16,7 +16,7 @@ from ray.tune.search import SearchAlgorithm
 
 from derain.config import Config
 from derain.pipelines.train.progress import watch
-from derain.pipelines.train.run import Place
+from derain.pipelines.train.run import TrackingTarget
 from derain.pipelines.train.verb import wants_gpu
 from derain.tune import space
 from derain.tune.journal import Journal
@@ -125,7 +125,9 @@ class Supply(SearchAlgorithm):
         self._queue.give_back(segment.key)
 
 
-def train(config: Config, queue: Queue, journal: Journal, place: Place, *, at_once: int) -> None:
+def train(
+    config: Config, queue: Queue, journal: Journal, target: TrackingTarget, *, at_once: int
+) -> None:
     """Give Ray Tune what is in the queue; returns when nothing is left."""
     assert config.sweep is not None
     # Ray Tune's own handler would swallow Ctrl-C and return half a sweep as if it were whole.
@@ -137,7 +139,7 @@ def train(config: Config, queue: Queue, journal: Journal, place: Place, *, at_on
         return
 
     def work_of(segments: Sequence[Segment]) -> Work:
-        return _work(config, segments, place)
+        return _work(config, segments, target)
 
     cohort = size_of(config, len(space.plan(config)), at_once)
     supply = Supply(
@@ -174,7 +176,7 @@ class _Silent(ray.tune.progress_reporter.TrialProgressCallback):
         """Say nothing: the journal and the log have it."""
 
 
-def _work(config: Config, segments: Sequence[Segment], place: Place) -> Work:
+def _work(config: Config, segments: Sequence[Segment], target: TrackingTarget) -> Work:
     """Segments to one step as a worker gets them."""
     assert config.sweep is not None
     trials = [trial for segment in segments for trial in segment.trials]
@@ -183,7 +185,7 @@ def _work(config: Config, segments: Sequence[Segment], place: Place) -> Work:
         names=[trial.name for trial in trials],
         configs=[trial.config.model_dump(mode="json") for trial in trials],
         until=segments[0].until,
-        place=asdict(place),
+        target=asdict(target),
         copies=(str(config.folder / copies[0]), copies[1]) if copies else None,
         values=first.params if config.sweep.search == "pbt" else None,
         costs=sorted({*config.sweep.costs, *config.sweep.limits}),

@@ -1,8 +1,8 @@
 """What happens in a trial's process, which lives on from trial to trial.
 
 What a fresh process pays for, torch, open_clip and the CUDA context, is paid once a worker. Nothing
-else stays: threads, chance, network and MLflow run are made anew for every segment, so a trial has
-the same bits in a kept process as in one of its own.
+else stays: threads, random state, network and MLflow run are made anew for every segment, so a
+trial has the same bits in a kept process as in one of its own.
 """
 
 import gc
@@ -19,13 +19,13 @@ import torch
 from derain.config import Config
 from derain.errors import DerainError, OccupiedError, StoppedError
 from derain.models.cost import cost
-from derain.pipelines.train.progress import read_figures
+from derain.pipelines.train.progress import read_metrics
 from derain.pipelines.train.run import (
     IDENTITY,
     PAUSED,
     RESULT,
     SPOOL,
-    Place,
+    TrackingTarget,
     read_json,
     run_cohort_in_this_process,
     run_in_this_process,
@@ -47,7 +47,7 @@ class Work:
     names: Sequence[str]
     configs: Sequence[Mapping[str, Any]]
     until: int
-    place: Mapping[str, Any]
+    target: Mapping[str, Any]
     copies: tuple[str, int] | None = None
     """Another trial's folder and the step of the checkpoint to go on from."""
     values: Mapping[str, Any] | None = None
@@ -76,34 +76,34 @@ class Worker(ray.tune.Trainable):
 def perform(work: Work) -> list[Outcome]:
     """Train the trials of a segment and say what came of each."""
     configs = [Config.model_validate(dict(tree)) for tree in work.configs]
-    place = Place(**work.place)
+    target = TrackingTarget(**work.target)
     if work.copies is not None:
         _copy(configs[0].folder, *work.copies)
     left = [config for config in configs if _reached(config, work.until) is None]
     for config in configs:
         if config not in left:
-            _end_record(config, place)
-    failed = _train(left, place, work.until) if left else {}
+            _end_record(config, target)
+    failed = _train(left, target, work.until) if left else {}
     outcomes = [
         _outcome(name, config, work, failed.get(config.name))
         for name, config in zip(work.names, configs, strict=True)
     ]
     if work.values:
-        _record(configs[0], place, work)
+        _record(configs[0], target, work)
     _clear()
     return outcomes
 
 
-def _train(configs: Sequence[Config], place: Place, until: int) -> dict[str, Exception]:
+def _train(configs: Sequence[Config], target: TrackingTarget, until: int) -> dict[str, Exception]:
     """Train to a step, or the end; the expected errors by the name of the run."""
     if len(configs) > 1:
-        return run_cohort_in_this_process(configs, place, until)
+        return run_cohort_in_this_process(configs, target, until)
     (config,) = configs
     try:
         if config.train.max_workers > 1:
-            run_under_ray_train(config, place, until)
+            run_under_ray_train(config, target, until)
         else:
-            run_in_this_process(config, place, Rank(), until)
+            run_in_this_process(config, target, Rank(), until)
     except DerainError as error:
         return {config.name: error}
     return {}
@@ -124,7 +124,7 @@ def _reached(config: Config, until: int) -> dict[str, Any] | None:
 def _outcome(name: str, config: Config, work: Work, error: Exception | None) -> Outcome:
     written = _reached(config, work.until)
     if error is not None or written is None:
-        step = max(read_figures(config.folder), default=0)
+        step = max(read_metrics(config.folder), default=0)
         # What is not ours, such as a lost worker of Ray Train, may not come again; nor may being
         # asked to stop; and a process that was killed may write its run for a moment yet.
         ours = isinstance(error, DerainError) and not isinstance(
@@ -147,7 +147,7 @@ def _outcome(name: str, config: Config, work: Work, error: Exception | None) -> 
 def _costs(config: Config, wanted: Sequence[str]) -> dict[str, float]:
     found: dict[str, float] = {}
     if "seconds" in wanted:
-        figures = read_figures(config.folder)
+        figures = read_metrics(config.folder)
         taken = max(figures)  # fewer than train.steps where its patience ended
         found["seconds"] = taken / figures[taken]["steps_per_s"]
     if {"parameters", "flops"} & set(wanted):
@@ -165,18 +165,18 @@ def _copy(folder: Path, other: str, step: int) -> None:
             checkpoint.copy(Path(other), folder, step)
 
 
-def _end_record(config: Config, place: Place) -> None:
+def _end_record(config: Config, target: TrackingTarget) -> None:
     """A process that died after it had written its result may not have told MLflow all of it."""
     run_id = read_json(config.folder / IDENTITY)["run_id"]
-    with RunLog(config.name, uri=place.uri, run_id=run_id, spool=config.folder / SPOOL) as record:
+    with RunLog(config.name, uri=target.uri, run_id=run_id, spool=config.folder / SPOOL) as record:
         if not (config.folder / RESULT).is_file():
             record.pause()
 
 
-def _record(config: Config, place: Place, work: Work) -> None:
+def _record(config: Config, target: TrackingTarget, work: Work) -> None:
     """Values of the segment that ends here, in the run's own MLflow record."""
     run_id = read_json(config.folder / IDENTITY)["run_id"]
-    with RunLog(config.name, uri=place.uri, run_id=run_id) as record:
+    with RunLog(config.name, uri=target.uri, run_id=run_id) as record:
         record.metrics(work.until, {f"value.{k}": v for k, v in _numbers(work.values or {})})
         if not (config.folder / RESULT).is_file():
             record.pause()

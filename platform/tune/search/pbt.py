@@ -20,9 +20,9 @@ class Population(SearchAlgorithm):
 
     At the end of an interval the worst members take over weights, optimiser and values of one of
     the best, and vary the values. Ray Tune's own PBT decides in the order in which results
-    arrive and draws from Python's global chance, so that no sweep could be repeated or resumed
-    exactly; here a generation waits for its slowest member, and its chance is a function of
-    (config.seed, step).
+    arrive and draws from Python's global random state, so that no sweep could be repeated or
+    resumed exactly; here a generation waits for its slowest member, and its random state is a
+    function of (config.seed, step).
     """
 
     def __init__(self, config: Config) -> None:
@@ -62,24 +62,24 @@ class Population(SearchAlgorithm):
         """Give the worst members the varied values of one of the best: child to parent."""
         order = sorted(scores, key=lambda name: (scores[name], name))
         count = min(math.ceil(len(order) * self._sweep.pbt.replaced_share), len(order) // 2)
-        chance = np.random.default_rng([self._config.seed, step])
+        rng = np.random.default_rng([self._config.seed, step])
         parents = {}
         for name in order[:count]:
-            parent = order[-1 - int(chance.integers(count))]
-            params = self._varied(self._members[parent].params, chance)
+            parent = order[-1 - int(rng.integers(count))]
+            params = self._varied(self._members[parent].params, rng)
             (child,) = trials_of(self._config, name, params)
             self._members[name], parents[name] = self._ready_to_copy(child), parent
         return parents
 
-    def _varied(self, params: Mapping[str, Any], chance: np.random.Generator) -> dict[str, Any]:
+    def _varied(self, params: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         space, chosen = self._sweep.space, Chosen()
         for key in ordered(space):
             if not exists(space[key], chosen):
                 continue
-            if key not in params or chance.random() < self._sweep.pbt.redrawn_chance:
-                chosen[key] = drawn(space[key], chance)
+            if key not in params or rng.random() < self._sweep.pbt.redrawn_chance:
+                chosen[key] = drawn(space[key], rng)
             else:
-                chosen[key] = varied(space[key], params[key], chance)
+                chosen[key] = varied(space[key], params[key], rng)
         return {key: value for key, (_, value) in chosen.items()}
 
     def _ready_to_copy(self, trial: Trial) -> Trial:
@@ -89,14 +89,14 @@ class Population(SearchAlgorithm):
         return Trial(trial.name, trial.point, trial.params, config)
 
 
-def varied(dimension: Dimension, value: Any, chance: np.random.Generator) -> tuple[str, Any]:
+def varied(dimension: Dimension, value: Any, rng: np.random.Generator) -> tuple[str, Any]:
     """A value near another one: a neighbour in a list, a number times 0.8 or 1.25 in its range."""
     if dimension.ends is None:
         named = list(dimension.named().items())
-        at = [each for _, each in named].index(value) + int(chance.choice((-1, 1)))
+        at = [each for _, each in named].index(value) + int(rng.choice((-1, 1)))
         return named[min(max(at, 0), len(named) - 1)]
     low, high = dimension.ends
-    factor = float(chance.choice(FACTORS))
+    factor = float(rng.choice(FACTORS))
     moved = min(max(value * factor, low), high)
     if dimension.integers is not None:
         away = math.floor(moved) if factor < 1 else math.ceil(moved)

@@ -1,8 +1,8 @@
 """`tpe`: the next point from the results of earlier ones, by Optuna's tree of Parzen estimators.
 
 Point n is a function of (config.seed, n, results of the points 0 to n - ahead), and the samples say
-how many results it needs before it is not drawn by chance. No result is used before its turn, so
-neither the order in which trials end nor an interruption changes a sweep.
+how many results it needs before it is no longer drawn at random. No result is used before its turn,
+so neither the order in which trials end nor an interruption changes a sweep.
 """
 
 from collections.abc import Mapping, Sequence
@@ -112,7 +112,7 @@ class Suggested(SearchAlgorithm):
 
 
 def drawn_first(sweep: SweepConfig, ahead: int) -> int:
-    """How many points are drawn by chance, before the first that results have chosen."""
+    """How many points are drawn at random, before the first that results have chosen."""
     return _needed(sweep) + ahead - 1
 
 

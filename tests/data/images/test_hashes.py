@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from derain.data.images.decode import is_picture, read_picture
-from derain.data.images.hashes import BITS, distances, hash_picture, near
+from derain.data.images.decode import is_image, read_image
+from derain.data.images.hashes import BITS, distances, hash_image, near
 from derain.data.synthetic.synthesis import bundled_photographs
 
 PHOTOGRAPHS = [
-    read_picture(path) for path in sorted(bundled_photographs().iterdir()) if is_picture(path)
+    read_image(path) for path in sorted(bundled_photographs().iterdir()) if is_image(path)
 ]
 SAME_SCENE, OTHER_SCENE = 24, 80
 """Bits: half of the limit of `leaks`, and twice of it."""
 
 
 def bits(left: np.ndarray, right: np.ndarray) -> int:
-    hashes = [hash_picture(pixels).perceptual[None] for pixels in (left, right)]
+    hashes = [hash_image(pixels).perceptual[None] for pixels in (left, right)]
     return int(distances(*hashes)[0, 0])
 
 
@@ -34,12 +34,12 @@ def halved(pixels: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("change", [recompressed, halved, lambda pixels: pixels[:-1, :-1]])
-def test_a_changed_picture_is_near(change) -> None:
+def test_a_changed_image_is_near(change) -> None:
     assert max(bits(pixels, change(pixels)) for pixels in PHOTOGRAPHS) <= SAME_SCENE
 
 
 def test_other_scenes_are_far() -> None:
-    table = np.stack([hash_picture(pixels).perceptual for pixels in PHOTOGRAPHS])
+    table = np.stack([hash_image(pixels).perceptual for pixels in PHOTOGRAPHS])
     apart = distances(table, table)
     assert np.all(np.diag(apart) == 0)
     assert apart[~np.eye(len(table), dtype=bool)].min() >= OTHER_SCENE
@@ -48,17 +48,17 @@ def test_other_scenes_are_far() -> None:
 def test_the_exact_digest_stands_the_crop_of_rain13k_and_nothing_else() -> None:
     whole = np.random.default_rng(0).integers(0, 256, (321, 481, 3), dtype=np.uint8)
     cropped = whole[:320, :480]
-    assert hash_picture(whole).exact == hash_picture(cropped).exact
+    assert hash_image(whole).exact == hash_image(cropped).exact
     for other in (whole[1:], whole[:304], cropped.reshape(480, 320, 3)):
-        assert hash_picture(other).exact != hash_picture(whole).exact
+        assert hash_image(other).exact != hash_image(whole).exact
     changed = cropped.copy()
     changed[0, 0, 0] ^= 1
-    assert hash_picture(changed).exact != hash_picture(whole).exact
+    assert hash_image(changed).exact != hash_image(whole).exact
 
 
-def test_pictures_smaller_than_the_grid_have_hashes() -> None:
+def test_images_smaller_than_the_grid_have_hashes() -> None:
     small = np.random.default_rng(0).integers(0, 256, (3, 5, 3), dtype=np.uint8)
-    assert len(hash_picture(small).perceptual) * 64 == BITS
+    assert len(hash_image(small).perceptual) * 64 == BITS
 
 
 def test_near_finds_what_a_plain_loop_finds() -> None:

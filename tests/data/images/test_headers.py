@@ -1,4 +1,4 @@
-"""Hostile and unusual pictures: each is handled or refused by name, and none takes much memory."""
+"""Hostile and unusual images: each is handled or refused by name, and none takes much memory."""
 
 import io
 import os
@@ -51,7 +51,7 @@ XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="%
 
 
 def told_by_xmp(kind: str, tag: int) -> bytes:
-    """A picture whose XMP says how it is to be turned."""
+    """An image whose XMP says how it is to be turned."""
     if kind == "JPEG":
         segment = b"http://ns.adobe.com/xap/1.0/\0" + XMP % tag
         return JPEG[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + JPEG[2:]
@@ -82,7 +82,7 @@ def jpeg_of(width: int, height: int) -> bytes:
 
 HOSTILE = {
     "empty": b"",
-    "text": b"not a picture at all",
+    "text": b"not an image at all",
     "signature only": headers.PNG,
     "bomb of 30,000 x 30,000": encoded(Image.new("1", (30_000, 30_000))),
     "bomb of 2 billion squared": png(2**31 - 1, 2**31 - 1),
@@ -129,7 +129,7 @@ HOSTILE = {
     "PPM": encoded(NOISE, format="PPM"),
     "ICO": encoded(NOISE, format="ICO"),
 }
-"""What must be refused, by a message that names the picture."""
+"""What must be refused, by a message that names the image."""
 
 WELCOME = {
     "1 x 1": encoded(Image.new("RGB", (1, 1))),
@@ -157,7 +157,7 @@ def test_there_are_at_least_fifty() -> None:
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_a_hostile_picture_is_refused_by_name(kind: str) -> None:
+def test_a_hostile_image_is_refused_by_name(kind: str) -> None:
     with pytest.raises(DataError, match=r"^rain/odd\.png: "):
         headers.inspect(HOSTILE[kind], "rain/odd.png")
 
@@ -172,7 +172,7 @@ def test_a_reason_is_the_same_every_time() -> None:
     """The manifest has it: an address of Pillow's made two of one source."""
     with pytest.raises(DataError) as refused:
         decode_image(HOSTILE["text"], "x.png")
-    assert str(refused.value) == "x.png: not a readable picture (no PNG, JPEG, BMP, WEBP, TIFF)."
+    assert str(refused.value) == "x.png: not a readable image (no PNG, JPEG, BMP, WEBP, TIFF)."
 
 
 def test_postscript_starts_no_interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +181,7 @@ def test_postscript_starts_no_interpreter(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "gs").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # looked for once a process
-    with pytest.raises(DataError, match="not a readable picture"):
+    with pytest.raises(DataError, match="not a readable image"):
         headers.inspect(encoded(NOISE, format="EPS"), "evil.png")
     assert not started.exists()
 

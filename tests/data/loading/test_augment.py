@@ -1,4 +1,4 @@
-"""Crops and symmetries: the same for both pictures, uniform, a function of the sample."""
+"""Crops and symmetries: the same for both images, uniform, a function of the sample."""
 
 import numpy as np
 
@@ -14,17 +14,17 @@ def test_draws_depend_on_the_sample_and_not_on_its_neighbours() -> None:
 
 def test_draws_reach_every_position_and_symmetry() -> None:
     draws = augment.draw(0, 0, np.arange(4000))
-    picture = np.arange(9 * 9 * 3, dtype=np.uint8).reshape(1, 9, 9, 3).repeat(2, axis=0)
+    image = np.arange(9 * 9 * 3, dtype=np.uint8).reshape(1, 9, 9, 3).repeat(2, axis=0)
     corners = {
-        augment.crop(picture, top, left, 5)[0, 0, 0, 0]
+        augment.crop(image, top, left, 5)[0, 0, 0, 0]
         for top, left in zip(draws.top, draws.left, strict=True)
     }
-    expected = {picture[0, y, x, 0] for y in range(5) for x in range(5)}
+    expected = {image[0, y, x, 0] for y in range(5) for x in range(5)}
     assert corners == expected
     assert np.bincount(draws.symmetry, minlength=8).min() > 400
 
 
-def test_the_eight_symmetries_differ_and_keep_both_pictures_together() -> None:
+def test_the_eight_symmetries_differ_and_keep_both_images_together() -> None:
     pair = np.random.default_rng(0).integers(0, 256, (2, 6, 6, 3), dtype=np.uint8)
     pair[1] = 255 - pair[0]
     turned = [augment.turn(pair, symmetry) for symmetry in range(8)]
@@ -41,13 +41,13 @@ def test_flip_keeps_rain_falling_down() -> None:
     assert views == {pair.tobytes(), pair[:, :, ::-1].tobytes()}
 
 
-def test_a_small_picture_is_reflected() -> None:
+def test_a_small_image_is_reflected() -> None:
     pair = np.random.default_rng(0).integers(0, 256, (2, 10, 20, 3), dtype=np.uint8)
     square = augment.crop(pair, 0.0, 0.0, 16)
     assert square.shape == (2, 16, 16, 3)
     assert np.array_equal(square[:, 10], pair[:, 8, :16])
 
 
-def test_a_crop_of_a_large_picture_is_a_view() -> None:
+def test_a_crop_of_a_large_image_is_a_view() -> None:
     pair = np.zeros((2, 64, 64, 3), np.uint8)
     assert np.shares_memory(augment.turn(augment.crop(pair, 0.5, 0.5, 16), 6), pair)

@@ -136,8 +136,8 @@ from derain.data import filling
 from derain.data.cache import open_pixels
 from derain.data.manifest import open_prepared
 write, written = filling._write_at, []
-def write_some(out, offset, picture):
-    write(out, offset, picture)
+def write_some(out, offset, image):
+    write(out, offset, image)
     written.append(offset)
     if len(written) == 7:
         print("half", flush=True)

@@ -27,8 +27,8 @@ def pixels(tmp_path_factory: pytest.TempPathFactory) -> Pixels:
     for side in ("rain", "clean"):
         (folder / "source" / side).mkdir(parents=True)
         for number in range(EPOCH):
-            picture = rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)
-            Image.fromarray(picture).save(folder / "source" / side / f"{number:03d}.png")
+            image = rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)
+            Image.fromarray(image).save(folder / "source" / side / f"{number:03d}.png")
     dataset = prepared(folder / "source", folder / "prepared")
     return open_pixels(dataset, folder=folder / "cache", budget_gib=1)
 

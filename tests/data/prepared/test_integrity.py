@@ -54,7 +54,7 @@ def twice(name: str) -> Change:
 
 
 def swapped(data: bytes, there: dict[str, tarfile.TarInfo]) -> bytes:
-    """Rainy and clean picture of one pair change names."""
+    """Rainy and clean image of one pair change names."""
     order = list(there.values())
     order[0].name, order[1].name = order[1].name, order[0].name
     return rebuilt(data, order)

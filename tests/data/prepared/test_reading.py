@@ -17,7 +17,7 @@ def test_a_pair_has_the_bytes_and_the_size_of_its_files(paired_folder: PairedFol
     assert (read.rain.size, read.clean.size, read.clean.ending) == ((40, 32), (40, 32), ".png")
 
 
-def test_a_clean_picture_that_is_at_hand_is_not_read_again(paired_folder: PairedFolder) -> None:
+def test_a_clean_image_that_is_at_hand_is_not_read_again(paired_folder: PairedFolder) -> None:
     source = paired_folder(2)
     first, second = find("paired", source).pairs
     clean = read_pair(first, source).clean

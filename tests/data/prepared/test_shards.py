@@ -93,14 +93,14 @@ def test_unusable_pairs_are_left_out_with_a_reason(
     paired_folder: PairedFolder, tmp_path: Path
 ) -> None:
     source = paired_folder(4)
-    (source / "rain/000.png").write_bytes(b"not a picture")
+    (source / "rain/000.png").write_bytes(b"not an image")
     whole = (source / "clean/001.png").read_bytes()
     (source / "clean/001.png").write_bytes(whole[: len(whole) // 2])
     Image.new("RGB", (8, 8)).save(source / "clean/002.png")
     written = shard_of(source, tmp_path / "a.tar")
     assert written.rows["key"].to_pylist() == ["003"]
     reasons = {item.path: item.reason for item in written.quarantined}
-    assert "not a readable picture" in reasons["rain/000.png"]
+    assert "not a readable image" in reasons["rain/000.png"]
     assert "clean/001.png" in reasons["rain/001.png"]
     assert "40 x 32, but clean/002.png: 8 x 8" in reasons["rain/002.png"]
 
@@ -129,10 +129,10 @@ def test_a_shard_without_a_usable_pair_is_not_written(
     assert not list(tmp_path.glob("*a.tar*"))
 
 
-def test_a_scene_is_one_sample_with_its_clean_picture_once(tmp_path: Path) -> None:
+def test_a_scene_is_one_sample_with_its_clean_image_once(tmp_path: Path) -> None:
     source = scene_folder(tmp_path / "source", scenes=3, rains=3, width=24, height=16)
-    (source / "rainy_image/1_2.jpg").write_bytes(b"not a picture")
-    (source / "ground_truth/2.jpg").write_bytes(b"not a picture")
+    (source / "rainy_image/1_2.jpg").write_bytes(b"not an image")
+    (source / "ground_truth/2.jpg").write_bytes(b"not an image")
     pairs = find("rain14000", source, clean_once=True).pairs
     written = write_shard(pairs, source, tmp_path / "a.tar")
     assert written.rows["key"].to_pylist() == ["1_1", "1_3", "3_1", "3_2", "3_3"]
@@ -178,12 +178,12 @@ UNUSUAL = {
 
 
 @pytest.mark.parametrize("kind", UNUSUAL)
-def test_unusual_pictures_are_refused_by_name(kind: str) -> None:
+def test_unusual_images_are_refused_by_name(kind: str) -> None:
     with pytest.raises(DataError, match=r"odd\.png: "):
         decode_image(UNUSUAL[kind], "odd.png")
 
 
-def test_grey_and_palette_pictures_become_rgb() -> None:
+def test_grey_and_palette_images_become_rgb() -> None:
     grey = Image.fromarray(np.arange(16, dtype=np.uint8).reshape(4, 4))
     for image in (grey, grey.convert("P")):
         assert np.array_equal(decode_image(encoded(image), "x")[..., 1], np.asarray(grey))

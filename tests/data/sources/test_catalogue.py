@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from derain.data.images.decode import decode_image, read_picture
+from derain.data.images.decode import decode_image, read_image
 from derain.data.prepared.shards import read_member, write_shard
 from derain.data.sources.catalogue import CATALOGUE
 from derain.data.sources.discover import find
@@ -71,7 +71,7 @@ def test_the_source_may_be_the_folder_of_the_split(
 
 
 @pytest.mark.parametrize(("name", "clean_is_left"), [("rain800", True), ("rain1200", False)])
-def test_side_by_side_pictures_are_split_without_loss(
+def test_side_by_side_images_are_split_without_loss(
     name: str, clean_is_left: bool, tmp_path: Path
 ) -> None:
     row = CATALOGUE[name]
@@ -80,7 +80,7 @@ def test_side_by_side_pictures_are_split_without_loss(
     written = write_shard(found.pairs, made.source, tmp_path / "a.tar")
     with (tmp_path / "a.tar").open("rb") as tar:
         for item in written.rows.to_pylist():
-            whole = read_picture(tmp_path / item["rain_source"])
+            whole = read_image(tmp_path / item["rain_source"])
             left, right = np.split(whole, 2, axis=1)
             clean, rain = (left, right) if clean_is_left else (right, left)
             for side, expected in (("rain", rain), ("clean", clean)):
@@ -102,7 +102,7 @@ def test_rain1200_carries_its_densities(tmp_path: Path) -> None:
     }
 
 
-def test_rain14000_is_split_by_clean_picture(tmp_path: Path) -> None:
+def test_rain14000_is_split_by_clean_image(tmp_path: Path) -> None:
     rows = [row for row in CATALOGUE["rain14000"].layouts if not row.folder]
     for layout in rows:
         build(layout, tmp_path)

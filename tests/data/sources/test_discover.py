@@ -26,7 +26,7 @@ def test_usual_folder_names_are_found(tmp_path: Path, rain: str, clean: str) -> 
     assert not found.unpaired
 
 
-def test_pictures_without_partner_are_reported(tmp_path: Path) -> None:
+def test_images_without_partner_are_reported(tmp_path: Path) -> None:
     touch(tmp_path / "rain/a.png", tmp_path / "clean/a.png", tmp_path / "rain/b.png")
     touch(tmp_path / "clean/c.png", tmp_path / "rain/d.png", tmp_path / "rain/d.jpg")
     touch(tmp_path / "clean/d.png")
@@ -54,7 +54,7 @@ def test_a_naming_of_ones_own(tmp_path: Path) -> None:
     assert found.split == "val"
 
 
-def test_a_naming_can_lie_side_by_side_or_have_no_clean_picture(tmp_path: Path) -> None:
+def test_a_naming_can_lie_side_by_side_or_have_no_clean_image(tmp_path: Path) -> None:
     touch(tmp_path / "x/1.jpg", tmp_path / "x/2.jpg")
     halves = find("paired", tmp_path, naming=Naming("x/{n}", clean_half="left")).pairs
     assert [(pair.rain, pair.clean, pair.clean_half) for pair in halves] == [
@@ -80,7 +80,7 @@ def test_half_a_naming_is_refused(parts: tuple, expected: str, tmp_path: Path) -
         find("paired", tmp_path, naming=naming(*parts))
 
 
-def test_shares_have_no_clean_picture_in_common(tmp_path: Path) -> None:
+def test_shares_have_no_clean_image_in_common(tmp_path: Path) -> None:
     touch(*(tmp_path / f"in/{scene}_{n}.png" for scene in range(40) for n in range(3)))
     touch(*(tmp_path / f"gt/{scene}.png" for scene in range(40)))
     own = Naming("in/{scene:d}_{n:d}.png", "gt/{scene:d}.png")
@@ -122,7 +122,7 @@ def test_a_naming_may_begin_with_a_dot(tmp_path: Path) -> None:
     assert [pair.key for pair in found.pairs] == ["125", "15", "5"]
 
 
-def test_pictures_that_nobody_takes_are_counted(tmp_path: Path) -> None:
+def test_images_that_nobody_takes_are_counted(tmp_path: Path) -> None:
     for folder in ("input", "target"):
         touch(tmp_path / folder / "1.png", tmp_path / folder / "sub/2.png")
     touch(tmp_path / "rain/3.png", tmp_path / "norain/3.png")
@@ -130,7 +130,7 @@ def test_pictures_that_nobody_takes_are_counted(tmp_path: Path) -> None:
     assert "layout input/{name} + target/{name}, which were left out: 4, such as input/sub/" in note
 
 
-def test_pictures_of_another_split_are_no_strangers(tmp_path: Path) -> None:
+def test_images_of_another_split_are_no_strangers(tmp_path: Path) -> None:
     for split in ("train/Rain13K", "test/Test100"):
         touch(tmp_path / split / "input/1.png", tmp_path / split / "target/1.png")
     assert find("rain13k", tmp_path).strangers == []
@@ -188,7 +188,7 @@ def test_where_nothing_is_left_the_reason_is_told(tmp_path: Path) -> None:
     [
         (["other/a.png"], r"Expected one of\n  input/\{name\} \+ target(?s:.*)found other/a\.png"),
         (["rain/a.png", "clean/b.png"], r"found rain/a\.png: no clean partner"),
-        ([], "holds no picture"),
+        ([], "holds no image"),
     ],
 )
 def test_folders_that_do_not_fit_are_named(tmp_path: Path, files: list[str], expected: str) -> None:
@@ -236,7 +236,7 @@ def test_formats_that_mix_are_noted_and_spellings_are_not(tmp_path: Path) -> Non
     touch(*(tmp_path / f"input/{name}" for name in ("1.jpg", "2.JPG", "3.jpeg", "4.png")))
     touch(*(tmp_path / f"target/{name}.png" for name in "1234"))
     (note,) = find("paired", tmp_path).notes
-    assert "rainy pictures mix .jpg and .png" in note
+    assert "rainy images mix .jpg and .png" in note
     (tmp_path / "input/4.png").unlink()
     assert find("paired", tmp_path).notes == ()
 
@@ -277,7 +277,7 @@ def test_a_list_cannot_point_out_of_its_folder(tmp_path: Path) -> None:
     assert "missing" in found.unpaired[0].reason
 
 
-def test_the_rainy_pictures_of_a_scene_are_one_sample(tmp_path: Path) -> None:
+def test_the_rainy_images_of_a_scene_are_one_sample(tmp_path: Path) -> None:
     rains = ("1_1", "1_2", "2_1")
     touch(*(tmp_path / f"rainy_image/{name}.jpg" for name in rains))
     touch(*(tmp_path / f"ground_truth/{scene}.jpg" for scene in (1, 2)))

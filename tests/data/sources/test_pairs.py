@@ -12,7 +12,7 @@ def test_keys_have_no_dots_and_do_not_collide() -> None:
     assert all("." not in key and len(key) <= 80 for key in keys)
 
 
-def test_pairs_of_one_clean_picture_are_one_sample() -> None:
+def test_pairs_of_one_clean_image_are_one_sample() -> None:
     cleans = ["gt/a.b/1.jpg", "gt/a.b/1.jpg", "gt/a/1.jpg", "gt/a-b/1.jpg"]
     pairs = [Pair(str(number), f"in/{number}.jpg", clean) for number, clean in enumerate(cleans)]
     together = [[pair.key for pair in sample] for sample in samples(in_scenes(pairs))]
@@ -23,5 +23,5 @@ def test_pairs_of_one_clean_picture_are_one_sample() -> None:
 
 @pytest.mark.parametrize("clean", [None, "both.png"])
 def test_without_a_clean_file_there_is_no_scene(clean: str | None) -> None:
-    with pytest.raises(DataError, match=r"both\.png: has no clean picture in a file of its own"):
+    with pytest.raises(DataError, match=r"both\.png: has no clean image in a file of its own"):
         in_scenes([Pair("both", "both.png", clean)])

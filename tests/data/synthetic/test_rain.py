@@ -12,17 +12,17 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter, sobel
 
-from derain.data.images.decode import is_picture, read_picture
+from derain.data.images.decode import is_image, read_image
 from derain.data.sources.discover import find
 from derain.data.synthetic.rain import render
 from derain.data.synthetic.synthesis import bundled_photographs, synthesize
 from derain.errors import DataError, OccupiedError, UsageError
 
-PHOTOGRAPHS = sorted(path for path in bundled_photographs().iterdir() if is_picture(path))
+PHOTOGRAPHS = sorted(path for path in bundled_photographs().iterdir() if is_image(path))
 
 
 def photograph(name: str, size_px: int = 256) -> np.ndarray:
-    return read_picture(bundled_photographs() / f"{name}.jpg")[:size_px, :size_px]
+    return read_image(bundled_photographs() / f"{name}.jpg")[:size_px, :size_px]
 
 
 def psnr(clean: np.ndarray, rain: np.ndarray) -> float:
@@ -47,7 +47,7 @@ def measured_lean_deg(streaks: np.ndarray) -> float:
 
 @pytest.fixture
 def clean_dir(tmp_path: Path) -> Path:
-    """Five 48 x 40 pictures whose pixels say where they are: red is x, green is y."""
+    """Five 48 x 40 images whose pixels say where they are: red is x, green is y."""
     folder = tmp_path / "clean"
     folder.mkdir()
     y, x = np.mgrid[:40, :48]
@@ -57,7 +57,7 @@ def clean_dir(tmp_path: Path) -> Path:
     return folder
 
 
-# -- the picture ---------------------------------------------------------------------------------
+# -- the image ---------------------------------------------------------------------------------
 
 
 def test_another_process_writes_the_same_bytes(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_another_process_writes_the_same_bytes(tmp_path: Path) -> None:
     assert len(digests(here)) == 7
 
 
-def test_render_depends_on_the_seed_and_leaves_the_clean_picture_alone() -> None:
+def test_render_depends_on_the_seed_and_leaves_the_clean_image_alone() -> None:
     clean = photograph("stream")
     before = clean.copy()
     first, again, other = (render(clean, "moderate", seed) for seed in (1, 1, 2))
@@ -105,7 +105,7 @@ def test_denser_rain_does_more_damage() -> None:
     def mean_psnr(density: str) -> float:
         figures = [
             psnr(clean, render(clean, density, seed).rain)
-            for clean in map(read_picture, PHOTOGRAPHS[::2])
+            for clean in map(read_image, PHOTOGRAPHS[::2])
             for seed in (1, 2)
         ]
         return float(np.mean(figures))
@@ -164,8 +164,8 @@ def test_labels_name_every_pair_and_travel_with_it(tmp_path: Path) -> None:
     for name, label in labels.items():
         assert label["label"] == f"{label['density']} rain"
         assert label["scene"] in name
-        again = render(read_picture(out / "clean" / name), label["density"], label["seed"])
-        assert np.array_equal(again.rain, read_picture(out / "rain" / name))
+        again = render(read_image(out / "clean" / name), label["density"], label["seed"])
+        assert np.array_equal(again.rain, read_image(out / "rain" / name))
         assert label["angle_deg"] == pytest.approx(again.angle_deg, abs=1e-3)
     found = find("paired", out)
     assert [pair.labels["density"] for pair in found.pairs] == [
@@ -202,7 +202,7 @@ def test_crops_are_windows_of_the_photograph_that_move(clean_dir: Path, tmp_path
     synthesize(clean_dir, out, count=6, seed=1, density="heavy", size_px=24)
     corners = set()
     for path in sorted((out / "clean").iterdir()):
-        crop = read_picture(path).astype(int)
+        crop = read_image(path).astype(int)
         assert crop.shape == (24, 24, 3)
         assert np.array_equal(crop[:, :, 0] - crop[0, 0, 0], np.tile(np.arange(24), (24, 1)))
         assert np.array_equal(crop[:, :, 1] - crop[0, 0, 1], np.tile(np.arange(24)[:, None], 24))
@@ -216,7 +216,7 @@ def test_whole_photographs_keep_their_size_and_get_the_density_asked_for(
     summary = synthesize(clean_dir, tmp_path / "out", count=2, seed=1, density="heavy")
     assert summary.scenes == ("scene0", "scene1")
     assert summary.densities == {"heavy": 2}
-    assert read_picture(next((tmp_path / "out" / "rain").iterdir())).shape == (40, 48, 3)
+    assert read_image(next((tmp_path / "out" / "rain").iterdir())).shape == (40, 48, 3)
 
 
 def test_an_occupied_folder_is_left_as_it_is(clean_dir: Path, tmp_path: Path) -> None:
@@ -246,8 +246,8 @@ def test_a_damaged_photograph_is_named_and_nothing_remains(clean_dir: Path, tmp_
 
 def test_folders_without_photographs_are_refused(tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
-    (tmp_path / "notes" / "readme.txt").write_text("no picture")
-    for folder, complaint in (("notes", "holds no picture"), ("absent", "is not a folder")):
+    (tmp_path / "notes" / "readme.txt").write_text("no image")
+    for folder, complaint in (("notes", "holds no image"), ("absent", "is not a folder")):
         with pytest.raises(DataError, match=complaint):
             synthesize(tmp_path / folder, tmp_path / "out", count=1, seed=0, density="light")
 
@@ -294,6 +294,6 @@ def test_every_photograph_has_an_accepted_licence() -> None:
 def test_photographs_are_readable_and_small() -> None:
     assert len(PHOTOGRAPHS) >= 10
     for path in PHOTOGRAPHS:
-        height, width, _ = read_picture(path).shape
+        height, width, _ = read_image(path).shape
         assert 256 <= min(height, width) <= max(height, width) <= 640
     assert sum(path.stat().st_size for path in PHOTOGRAPHS) < 3_000_000

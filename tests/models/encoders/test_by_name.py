@@ -55,7 +55,7 @@ def resnet():
 
 @pytest.fixture(scope="module")
 def tower():
-    """The picture tower of open_clip's CLIP with patches of 32 px, small."""
+    """The image tower of open_clip's CLIP with patches of 32 px, small."""
     from open_clip.transformer import QuickGELU, VisionTransformer
 
     torch.manual_seed(3)
@@ -91,7 +91,7 @@ def test_vit_taps_are_open_clips_tokens_after_each_quarter(tower, tmp_path, pref
 
 
 def test_positions_follow_the_grid_of_another_size():
-    """Where only positions tell patches apart, the map of a larger picture is theirs, resampled."""
+    """Where only positions tell patches apart, the map of a larger image is theirs, resampled."""
     ours = build_encoder("clip_vit_b32", "random", (4,), width=64)
     net = ours.vit
     grey = torch.full((1, 3, 256, 320), 0.5)
@@ -106,7 +106,7 @@ def test_positions_follow_the_grid_of_another_size():
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_it_never_changes_and_gives_a_gradient_to_the_picture_only(name):
+def test_it_never_changes_and_gives_a_gradient_to_the_image_only(name):
     sizes = {key.removeprefix("encoder_"): value for key, value in SMALL[name].items()}
     ours = build_encoder(name, "random", **sizes).train()
     before = models.fingerprint(ours)

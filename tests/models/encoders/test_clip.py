@@ -17,11 +17,11 @@ LAYERS, WIDTH = (1, 2, 1, 1), 8
 
 @pytest.fixture(scope="module")
 def original():
-    return picture_tower(LAYERS, WIDTH)
+    return image_tower(LAYERS, WIDTH)
 
 
-def picture_tower(layers, width):
-    """open_clip's whole picture tower, with BatchNorm statistics that are not trivial."""
+def image_tower(layers, width):
+    """open_clip's whole image tower, with BatchNorm statistics that are not trivial."""
     from open_clip.modified_resnet import ModifiedResNet
 
     torch.manual_seed(3)
@@ -80,7 +80,7 @@ def test_taps_are_the_stage_outputs_of_open_clip(original, tmp_path, prefix, suf
 
 
 def test_so_are_those_of_the_published_size(tmp_path):
-    tower, x = picture_tower((3, 4, 6, 3), 64), torch.rand(1, 3, 64, 64)
+    tower, x = image_tower((3, 4, 6, 3), 64), torch.rand(1, 3, 64, 64)
     ours = CLIPResNetEncoder(write(tower, tmp_path / "w.safetensors"))
     for tap, expected in zip(ours(x), stages(tower, x), strict=True):
         torch.testing.assert_close(tap, expected, rtol=1e-5, atol=1e-5)
@@ -161,7 +161,7 @@ def test_train_leaves_it_in_evaluation_mode_and_without_a_graph():
     assert fingerprint(ours) == before
 
 
-def test_features_give_a_gradient_to_the_picture_only():
+def test_features_give_a_gradient_to_the_image_only():
     ours = encoder("random")
     x = torch.rand(1, 3, 32, 32, requires_grad=True)
     ours.features(x)[3].sum().backward()

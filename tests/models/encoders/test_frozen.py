@@ -20,7 +20,7 @@ class Halves(FrozenEncoder):
         return tuple(y[..., ::step, ::step] for step in self.strides)
 
 
-def test_pictures_are_normalised_channel_by_channel():
+def test_images_are_normalised_channel_by_channel():
     x = torch.full((1, 3, 2, 2), 1.0)
     assert Halves(False).normalise(x)[0, :, 0, 0].tolist() == [2.0, 1.0, 0.5]
 
@@ -40,5 +40,5 @@ def test_forward_has_no_graph_and_features_have_one():
     assert Halves(False).features(x)[3].requires_grad
 
 
-def test_what_pictures_are_normalised_with_is_no_state():
+def test_what_images_are_normalised_with_is_no_state():
     assert not {"mean", "std"} & Halves(False).state_dict().keys()

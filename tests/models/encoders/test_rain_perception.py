@@ -26,7 +26,7 @@ def original():
     text = {"width": 32, "heads": 1, "layers": 1}
     clip = CLIP(16, vision, text, quick_gelu=True).eval()
     with torch.no_grad():
-        clip.visual.proj.mul_(5)  # so that pictures differ beyond rounding
+        clip.visual.proj.mul_(5)  # so that images differ beyond rounding
     return clip
 
 
@@ -37,7 +37,7 @@ def weights(original, tmp_path_factory):
     return path
 
 
-def pictures(count=3, height=48, width=64):
+def images(count=3, height=48, width=64):
     return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(1))
 
 
@@ -60,8 +60,8 @@ def test_scores_are_open_clips(original, weights, similarity, temperature):
     ours = RainPerception(
         str(weights), WORDS, similarity=similarity, temperature=temperature, **SIZES
     )
-    expected = reference(original, pictures(), WORDS, temperature, similarity == "cosine")
-    torch.testing.assert_close(ours(pictures()), expected, rtol=1e-4, atol=1e-6)
+    expected = reference(original, images(), WORDS, temperature, similarity == "cosine")
+    torch.testing.assert_close(ours(images()), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_openais_own_state_dict_is_read(original, weights, tmp_path):
@@ -71,7 +71,7 @@ def test_openais_own_state_dict_is_read(original, weights, tmp_path):
     half = RainPerception(str(tmp_path / "w.pt"), WORDS, **SIZES)
     assert {p.dtype for p in half.parameters()} == {torch.float32}
     whole = RainPerception(str(weights), WORDS, **SIZES)
-    torch.testing.assert_close(half(pictures()), whole(pictures()), rtol=0.05, atol=0.01)
+    torch.testing.assert_close(half(images()), whole(images()), rtol=0.05, atol=0.01)
 
 
 @pytest.mark.parametrize(("height", "width"), [(321, 481), (481, 321), (90, 60), (224, 224)])
@@ -81,7 +81,7 @@ def test_the_square_is_clips_own_preprocessing(height, width):
     from open_clip.transform import image_transform
     from PIL import Image
 
-    smooth = torch.nn.functional.interpolate(pictures(1, 9, 13), (height, width), mode="bicubic")
+    smooth = torch.nn.functional.interpolate(images(1, 9, 13), (height, width), mode="bicubic")
     levels = (smooth.clamp(0, 1) * 255).round().to(torch.uint8)
     transform = image_transform(224, is_train=False, mean=(0.0,) * 3, std=(1.0,) * 3)
     expected = transform(Image.fromarray(np.ascontiguousarray(levels[0].permute(1, 2, 0))))
@@ -91,9 +91,9 @@ def test_the_square_is_clips_own_preprocessing(height, width):
 
 def test_a_label_does_not_depend_on_autocast_mode_or_company():
     perception = RainPerception("random", WORDS, **SIZES)
-    alone = torch.cat([perception(x[None]) for x in pictures()])
+    alone = torch.cat([perception(x[None]) for x in images()])
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        together = perception.train()(pictures())
+        together = perception.train()(images())
     assert together.dtype == torch.float32
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-6)
     assert not perception.training
@@ -105,9 +105,9 @@ def test_the_tower_runs_without_tf32_and_leaves_the_setting_as_it_was():
     tf32 = torch.backends.cudnn
     perception.visual.conv1.register_forward_hook(lambda *_: seen.append(tf32.allow_tf32))
     assert tf32.allow_tf32
-    perception(pictures())
+    perception(images())
     with pytest.raises(RuntimeError):
-        perception(pictures()[:0])
+        perception(images()[:0])
     assert seen[0] is False
     assert tf32.allow_tf32
 
@@ -115,7 +115,7 @@ def test_the_tower_runs_without_tf32_and_leaves_the_setting_as_it_was():
 def test_nothing_is_trained():
     perception = RainPerception("random", WORDS, **SIZES)
     assert not any(p.requires_grad for p in perception.parameters())
-    x = pictures().requires_grad_()
+    x = images().requires_grad_()
     assert not perception(x).requires_grad
 
 
@@ -133,7 +133,7 @@ def test_the_fingerprint_knows_prompts_and_weights():
 def test_the_fingerprint_knows_how_scores_are_read(other):
     """They change the scores, and a frozen module's scores are what a run was trained with."""
     usual, changed = (RainPerception("random", WORDS, **SIZES, **o) for o in ({}, other))
-    assert not torch.allclose(usual(pictures()), changed(pictures()))
+    assert not torch.allclose(usual(images()), changed(images()))
     assert fingerprint(usual) != fingerprint(changed)
 
 
@@ -143,16 +143,16 @@ def test_random_leaves_the_generator_alone():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_only_the_picture_tower_is_kept():
+def test_only_the_image_tower_is_kept():
     names = RainPerception("random", WORDS, **SIZES).state_dict()
     assert {name.split(".")[0] for name in names} == {"visual", "text", "told", "reading"}
 
 
 def test_counts_put_the_truth_in_rows(weights):
     perception = RainPerception(str(weights), WORDS, **SIZES)
-    found = perception(pictures(6)).argmax(1)
+    found = perception(images(6)).argmax(1)
     truth = torch.tensor([0, 2, 2, 1, 0, 2])
-    batches = [(pictures(6)[:4], truth[:4]), (pictures(6)[4:], truth[4:])]
+    batches = [(images(6)[:4], truth[:4]), (images(6)[4:], truth[4:])]
     counts = zero_shot_counts(perception, batches, classes=3)
     expected = torch.zeros(3, 2, dtype=torch.int64)
     for row, column in zip(truth, found, strict=True):

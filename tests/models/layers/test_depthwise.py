@@ -35,14 +35,14 @@ def test_gradients_are_those_of_finite_differences():
     assert torch.autograd.gradcheck(called, (x, layer.weight, layer.bias))
 
 
-def test_a_picture_that_needs_no_gradient_changes_none_of_the_weights():
+def test_an_image_that_needs_no_gradient_changes_none_of_the_weights():
     torch.manual_seed(0)
     layer = DepthwiseConv2d(2, 7)
     x = torch.rand(1, 2, 8, 8)
     found = []
-    for picture in (x, x.clone().requires_grad_()):
+    for image in (x, x.clone().requires_grad_()):
         layer.zero_grad()
-        layer(picture).square().sum().backward()
+        layer(image).square().sum().backward()
         found.append(layer.weight.grad)
     assert torch.equal(*found)
 

@@ -24,7 +24,7 @@ def formula(x, norm, expand, depthwise, project):
     return x + project(F.gelu(a) * b)
 
 
-def picture(height=7, width=5):
+def image(height=7, width=5):
     generator = torch.Generator().manual_seed(1)
     return torch.randn(2, CHANNELS, height, width, generator=generator, dtype=torch.float64)
 
@@ -34,7 +34,7 @@ def picture(height=7, width=5):
 def test_output_and_gradients_are_those_of_the_formula(bias, size):
     layers, found = parts(bias), []
     for function in (gated_ffn, formula):
-        x = picture(*size).requires_grad_()
+        x = image(*size).requires_grad_()
         y = function(x, *layers)
         wanted = (x, *layers.parameters())
         found.append((y, *torch.autograd.grad(y.sin().sum(), wanted)))
@@ -43,10 +43,10 @@ def test_output_and_gradients_are_those_of_the_formula(bias, size):
 
 
 @torch.no_grad()
-def test_slabs_see_the_edges_of_the_picture_and_not_their_own(monkeypatch):
+def test_slabs_see_the_edges_of_the_image_and_not_their_own(monkeypatch):
     monkeypatch.setattr(slabs, "CACHED", 0)
     monkeypatch.setattr(slabs, "SLAB", 0)
-    layers, x, seen = parts(), picture(height=27), []
+    layers, x, seen = parts(), image(height=27), []
     layers[0].register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[2]))
     torch.testing.assert_close(gated_ffn(x, *layers), formula(x, *layers))
     assert seen == [9, 10, 10, 4, 9, 10, 10, 4, 27]

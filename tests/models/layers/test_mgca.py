@@ -43,7 +43,7 @@ def softmax(logits):
 
 
 def windowed(block, x, mask):
-    """The formula, pixel by pixel; a window ends where the picture ends."""
+    """The formula, pixel by pixel; a window ends where the image ends."""
     w_q, w_k, w_v, w_o, b_o = matrices(block)
     x, mask = x.double().numpy(), mask.double().numpy()
     out, depth = np.zeros_like(x), CHANNELS // HEADS
@@ -141,7 +141,7 @@ def test_a_window_of_rain_alone_gives_numbers():
     assert torch.isfinite(x.grad).all()
 
 
-def test_attention_memory_is_linear_in_the_picture():
+def test_attention_memory_is_linear_in_the_image():
     """Four times the pixels store four times the values for the backward pass, not sixteen."""
 
     def stored(side):
@@ -184,7 +184,7 @@ def test_the_mask_loss_is_the_formula():
     assert found.item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_mask_loss_of_a_batch_is_the_mean_of_its_pictures():
+def test_the_mask_loss_of_a_batch_is_the_mean_of_its_images():
     x = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(5))
     clean, logits = x * 0.96, [features(4, 8, 8)[:, :1]]
     whole = mask_loss(logits, x, clean, 0.03)

@@ -28,7 +28,7 @@ class TwoMaps(nn.Module):
         return [one, 1000 * self.second(one)]
 
 
-def pictures(count=4):
+def images(count=4):
     generator = torch.Generator().manual_seed(6)
     return torch.rand(count, 2, 3, 16, 16, generator=generator).unbind()
 
@@ -52,7 +52,7 @@ def expected(maps, ratio, floor):
 
 
 def compare(loss, anchor, positive, negatives):
-    """The loss of pictures, on the maps of `TwoMaps`, whose weights the seed of a test decides."""
+    """The loss of images, on the maps of `TwoMaps`, whose weights the seed of a test decides."""
     features = TwoMaps()
     return loss(features(anchor), features(positive), [features(x) for x in negatives])
 
@@ -63,33 +63,33 @@ def compare(loss, anchor, positive, negatives):
 def test_it_matches_numpy(ratio, negatives, floor):
     """floor=5 is above every distance here, floor=0 below."""
     features = TwoMaps()
-    anchor, positive, *others = (features(x) for x in pictures())
+    anchor, positive, *others = (features(x) for x in images())
     others = others[:negatives]
     found = ContrastiveLoss(WEIGHTS, ratio=ratio, floor=floor)(anchor, positive, others).item()
     assert found == pytest.approx(expected([anchor, positive, *others], ratio, floor), rel=1e-4)
 
 
 def test_it_is_zero_at_the_positive():
-    _, positive, negative, _ = pictures()
+    _, positive, negative, _ = images()
     assert compare(ContrastiveLoss(WEIGHTS), positive, positive, [negative]).item() == 0
 
 
 def test_at_the_negative_it_is_the_floor_that_keeps_it_finite():
     """There d(a, p) = d(p, n), so every layer's ratio is 1 / floor."""
-    _, positive, negative, _ = pictures()
+    _, positive, negative, _ = images()
     floored = compare(ContrastiveLoss(WEIGHTS, floor=0.1), negative, positive, [negative])
     assert floored.item() == pytest.approx(sum(WEIGHTS) / 0.1, 1e-3)
     published = compare(ContrastiveLoss(WEIGHTS, floor=0.0), negative, positive, [negative])
     assert 1e4 < published.item() < math.inf
 
 
-def test_pictures_that_are_all_equal_give_zero():
-    x = pictures()[0]
+def test_images_that_are_all_equal_give_zero():
+    x = images()[0]
     assert compare(ContrastiveLoss(WEIGHTS), x, x, [x]).item() == 0
 
 
 def test_a_step_down_goes_to_the_positive_and_away_from_the_negative():
-    _, positive, negative, _ = pictures()
+    _, positive, negative, _ = images()
     anchor = ((positive + negative) / 2).requires_grad_()
     features, loss = TwoMaps(), ContrastiveLoss(WEIGHTS)
 
@@ -102,7 +102,7 @@ def test_a_step_down_goes_to_the_positive_and_away_from_the_negative():
 
 
 def test_it_is_finite_under_bfloat16_autocast():
-    anchor, positive, negative, _ = pictures()
+    anchor, positive, negative, _ = images()
     features, loss = TwoMaps(), ContrastiveLoss(WEIGHTS)
     maps = [features(x) for x in (anchor, positive, negative)]
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -112,13 +112,13 @@ def test_it_is_finite_under_bfloat16_autocast():
 
 
 def test_another_number_of_maps_than_weights_is_refused():
-    anchor, positive, negative, _ = pictures()
+    anchor, positive, negative, _ = images()
     with pytest.raises(ValueError, match=r"5 weights.*2 maps"):
         compare(ContrastiveLoss(), anchor, positive, [negative])
 
 
 def test_no_negatives_are_refused():
-    anchor, positive, *_ = pictures()
+    anchor, positive, *_ = images()
     with pytest.raises(ValueError, match="at least one negative"):
         compare(ContrastiveLoss(WEIGHTS), anchor, positive, [])
 
@@ -151,7 +151,7 @@ def test_ssim_is_scikit_images():
     assert ssim(output, clean).item() == pytest.approx(np.mean(values), abs=1e-5)
 
 
-def test_ssim_is_one_for_equal_pictures_and_its_gradient_leads_there():
+def test_ssim_is_one_for_equal_images_and_its_gradient_leads_there():
     clean = torch.rand(1, 3, 16, 16)
     assert ssim(clean, clean).item() == pytest.approx(1.0, abs=1e-6)
     output = (clean * 0.5).requires_grad_()
@@ -159,6 +159,6 @@ def test_ssim_is_one_for_equal_pictures_and_its_gradient_leads_there():
     assert ssim(output + 0.1 * gradient / gradient.norm(), clean) > ssim(output, clean)
 
 
-def test_ssim_refuses_pictures_smaller_than_its_window():
+def test_ssim_refuses_images_smaller_than_its_window():
     with pytest.raises(ValueError, match="at least 11"):
         ssim(torch.rand(1, 3, 10, 16), torch.rand(1, 3, 10, 16))

@@ -24,7 +24,7 @@ class Counting(nn.Module):
         return [self.layer(x), 10 * self.layer(x).relu()]
 
 
-def pictures(count=2, size=32):
+def images(count=2, size=32):
     generator = torch.Generator().manual_seed(6)
     return torch.rand(count, 2, 3, size, size, generator=generator).unbind()
 
@@ -42,7 +42,7 @@ def both_terms(features, lambda_p=0.5, lambda_c=0.2):
 
 
 def test_the_total_weighs_and_the_terms_do_not():
-    output, clean, rain = pictures(3)
+    output, clean, rain = images(3)
     features = Counting()
     total, terms = DerainLoss("l1", None, both_terms(features))(output, clean, rain=rain)
     maps = [features(x) for x in (output, clean, rain)]
@@ -54,14 +54,14 @@ def test_the_total_weighs_and_the_terms_do_not():
     assert total.item() == pytest.approx(weighed.item(), rel=1e-5)
 
 
-def test_each_picture_is_looked_at_once_for_both_terms():
+def test_each_image_is_looked_at_once_for_both_terms():
     features = Counting()
-    both_terms(features)(*pictures(3))
+    both_terms(features)(*images(3))
     assert features.batches == [2, 2, 2]
 
 
 def test_only_the_output_gets_a_gradient():
-    output, clean, rain = (x.requires_grad_() for x in pictures(3))
+    output, clean, rain = (x.requires_grad_() for x in images(3))
     features = Counting()
     sum(both_terms(features)(output, clean, rain).values()).backward()
     assert output.grad.abs().sum() > 0
@@ -72,15 +72,15 @@ def test_only_the_output_gets_a_gradient():
 
 @pytest.mark.parametrize(("lambdas", "named"), [((0.5, 0.0), "perceptual"), ((0.0, 0.2), "contr")])
 def test_a_term_without_weight_is_not_there(lambdas, named):
-    output, clean, rain = pictures(3)
+    output, clean, rain = images(3)
     found = both_terms(Counting(), *lambdas)(output, clean, rain)
     assert len(found) == 1
     assert next(iter(found)).startswith(named)
 
 
-def test_the_contrast_asks_for_the_rainy_picture():
-    with pytest.raises(ValueError, match="needs the rainy picture"):
-        both_terms(Counting())(*pictures(), None)
+def test_the_contrast_asks_for_the_rainy_image():
+    with pytest.raises(ValueError, match="needs the rainy image"):
+        both_terms(Counting())(*images(), None)
 
 
 def test_lambda_zero_needs_no_weights(tmp_path):
@@ -102,7 +102,7 @@ def test_one_vgg_serves_both_terms():
     )
     assert isinstance(loss.features.features, VGGFeatures)
     assert len(loss.features.features.taps) == 4 + 3
-    total, terms = loss(*pictures(), rain=pictures(3)[2])
+    total, terms = loss(*images(), rain=images(3)[2])
     assert terms.keys() == {"mse_ssim", "perceptual", "contrastive"}
     assert torch.isfinite(total)
 
@@ -112,7 +112,7 @@ def test_terms_on_the_encoder_train_the_decoder_and_leave_the_encoder(tiny):
     options = {"perceptual": "encoder", "contrastive": "encoder", "contrastive_weights": (0.5, 1.0)}
     loss = build_loss(network, lambda_p=1.0, lambda_c=0.1, **options)
     before = models.fingerprint(network.encoder)
-    rainy, clean = pictures()
+    rainy, clean = images()
     _, terms = loss(network(rainy), clean, rain=rainy)
     (terms["perceptual"] + terms["contrastive"]).backward()
     assert all(p.grad is not None for p in models.trained_parameters(network).values())

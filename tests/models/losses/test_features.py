@@ -11,7 +11,7 @@ from derain.models.losses.features import CONVOLUTIONS, EncoderFeatures, VGGFeat
 LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
 
 
-def picture(size=24):
+def image(size=24):
     return torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(6))
 
 
@@ -39,18 +39,18 @@ def test_maps_are_torchvisions_from_a_part_of_its_file_in_half_precision(vgg16, 
     kept = {f"features.{k}": v.half() for k, v in vgg16[:22].state_dict().items()}
     save_file(kept, tmp_path / "vgg16.safetensors")
     layers = ("relu4_3", "relu1_1", *LAYERS[:3])
-    found = VGGFeatures("vgg16", layers, str(tmp_path / "vgg16.safetensors"))(picture())
+    found = VGGFeatures("vgg16", layers, str(tmp_path / "vgg16.safetensors"))(image())
     half = vgg16.half().float()
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    x = (picture() - mean[:, None, None]) / std[:, None, None]
+    x = (image() - mean[:, None, None]) / std[:, None, None]
     for last, got in zip((23, 2, 4, 9, 16), found, strict=True):
         with torch.no_grad():
             np.testing.assert_allclose(got, half[:last](x.clone()), rtol=1e-4, atol=1e-5)
 
 
-def test_nothing_is_trained_and_the_picture_gets_a_gradient():
+def test_nothing_is_trained_and_the_image_gets_a_gradient():
     features = VGGFeatures("vgg16", LAYERS[:2], "random")
-    x = picture().requires_grad_()
+    x = image().requires_grad_()
     sum(found.mean() for found in features(x)).backward()
     assert x.grad.abs().sum() > 0
     assert models.trained_parameters(features) == {}
@@ -91,7 +91,7 @@ def test_unknown_names_are_refused(arch, layers):
 
 def test_the_encoders_maps_are_its_taps_and_stay_its_networks_own(tiny):
     network = tiny()
-    x = picture(32)
+    x = image(32)
     features = EncoderFeatures(network.encoder, ("F3", "F1"))
     taps = network.encoder(x)
     assert all(torch.equal(a, b) for a, b in zip(features(x), (taps[2], taps[0]), strict=True))

@@ -9,7 +9,7 @@ from derain.models.losses.pixel import PIXEL_LOSSES, charbonnier_edge, laplacian
 from derain.models.losses.ssim import ssim
 
 
-def pictures(size=24):
+def images(size=24):
     generator = torch.Generator().manual_seed(6)
     return torch.rand(2, 2, 3, size, size, generator=generator).unbind()
 
@@ -28,7 +28,7 @@ def expected_laplacian(x):
 
 
 def test_they_match_numpy():
-    output, clean = pictures()
+    output, clean = images()
     d = (output - clean).double().numpy()
     structure = 1 - ssim(output, clean).item()  # compared with scikit-image in test_contrastive
     edges = expected_laplacian(output.double().numpy()) - expected_laplacian(clean.double().numpy())
@@ -45,14 +45,14 @@ def test_they_match_numpy():
         assert PIXEL_LOSSES[name](output, clean).item() == pytest.approx(value, rel=1e-5)
 
 
-def test_the_laplacian_of_a_flat_picture_is_zero_inside():
+def test_the_laplacian_of_a_flat_image_is_zero_inside():
     flat = laplacian(torch.full((1, 3, 16, 16), 0.7))
     assert flat[..., 4:-4, 4:-4].abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("name", PIXEL_LOSSES)
-def test_a_step_down_goes_to_the_clean_picture(name):
-    output, clean = pictures()
+def test_a_step_down_goes_to_the_clean_image(name):
+    output, clean = images()
     output = output.requires_grad_()
     loss = PIXEL_LOSSES[name](output, clean)
     (gradient,) = torch.autograd.grad(loss, output)

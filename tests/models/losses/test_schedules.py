@@ -12,7 +12,7 @@ from derain.models.losses.schedules import KINDS, RunningError, Schedule, Statis
 HALFWAY = Statistics(error=0.02, first_error=0.08)
 
 
-def pictures():
+def images():
     generator = torch.Generator().manual_seed(6)
     return torch.rand(2, 2, 3, 8, 8, generator=generator).unbind()
 
@@ -33,7 +33,7 @@ def test_annealing_follows_half_a_cosine(progress):
 
 
 def test_annealing_begins_with_the_square_and_ends_with_charbonnier():
-    output, clean = pictures()
+    output, clean = images()
     (first, last) = (Schedule().loss(output, clean, s).item() for s in (0.0, 1.0))
     mse, _ = DerainLoss("mse")(output, clean)
     charbonnier, _ = DerainLoss("charbonnier")(output, clean)
@@ -62,7 +62,7 @@ def test_the_adaptive_power_follows_the_error(error, expected):
 @pytest.mark.parametrize("kind", KINDS)
 def test_loss_and_gradient_match_numpy(kind, normalize):
     schedule = Schedule(kind, start=1.8, end=1.2, normalize=normalize, reference_error=0.1)
-    output, clean = pictures()
+    output, clean = images()
     output.requires_grad_()
     loss = schedule.loss(output, clean, 0.3, HALFWAY)
     loss.backward()
@@ -144,7 +144,7 @@ def test_a_running_error_continues_from_its_numbers():
 
 
 def test_the_derain_loss_takes_a_schedule():
-    output, clean = pictures()
+    output, clean = images()
     loss = DerainLoss("power", Schedule())
     total, terms = loss(output, clean, progress=0.4)
     assert terms == {"power": total}

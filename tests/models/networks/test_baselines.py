@@ -147,7 +147,7 @@ def test_the_state_survives_safetensors(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_bfloat16_autocast_gives_a_float32_picture_near_the_float32_one(name):
+def test_bfloat16_autocast_gives_a_float32_image_near_the_float32_one(name):
     network, x = started(name).train(), batch()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         low = network(x)
@@ -177,7 +177,7 @@ def test_compile_gives_the_same_output(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_overfits_one_batch(name):
-    """Streaks on a smooth picture: 1 - SSIM falls to a fifth in 40 steps."""
+    """Streaks on a smooth image: 1 - SSIM falls to a fifth in 40 steps."""
     clean = F.interpolate(batch(2, 4, 4), size=16, mode="bilinear")
     streaks = (torch.rand(2, 1, 1, 16, generator=torch.Generator().manual_seed(2)) > 0.8) * 0.4
     rainy, network = (clean + streaks).clamp(0, 1), tiny(name).train()
@@ -252,16 +252,16 @@ def test_nafnets_block_starts_as_the_identity():
     assert torch.equal(NAFBlock(4)(x), x)
 
 
-def test_mprnet_gives_the_pictures_of_its_three_stages():
+def test_mprnet_gives_the_images_of_its_three_stages():
     network, x = started("mprnet").eval(), batch()
     stages = network.stages(x)
-    assert [picture.shape for picture in stages] == [x.shape] * 3
+    assert [image.shape for image in stages] == [x.shape] * 3
     assert torch.equal(stages[2], network(x))
     assert not torch.equal(stages[0], stages[1])
 
 
 def test_mprnets_first_stage_encodes_quarters_apart_and_decodes_halves():
-    """Rain in the lower right corner changes the lower half of stage 1's picture and no other."""
+    """Rain in the lower right corner changes the lower half of stage 1's image and no other."""
     network, x = started("mprnet").eval(), batch(1, 16, 16)
     other = x.clone()
     other[:, :, 12:, 12:] = 0

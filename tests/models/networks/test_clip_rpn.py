@@ -48,7 +48,7 @@ def batch(size=4, height=32, width=48):
 
 
 def streaks():
-    """Two smooth pictures, rainy and clean."""
+    """Two smooth images, rainy and clean."""
     clean = F.interpolate(batch(2, 4, 4), size=32, mode="bilinear")
     rain = (torch.rand(2, 1, 1, 32, generator=torch.Generator().manual_seed(2)) > 0.8) * 0.4
     return (clean + rain).clamp(0, 1), clean
@@ -97,7 +97,7 @@ def test_an_experts_size_is_that_of_the_specification():
 
 
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
-def test_a_batch_goes_as_its_pictures_would(small, memory):
+def test_a_batch_goes_as_its_images_would(small, memory):
     network = small().eval()
     x = batch().contiguous(memory_format=memory)
     together = network(x, ROUTE)
@@ -108,7 +108,7 @@ def test_a_batch_goes_as_its_pictures_would(small, memory):
     assert (together - others).abs().amax((1, 2, 3)).min() > 1e-4
 
 
-def test_masks_come_back_in_the_order_of_the_pictures(small):
+def test_masks_come_back_in_the_order_of_the_images(small):
     network = small().eval()
     together = network.masks(batch(), ROUTE)
     assert [tuple(m.shape) for m in together] == [(4, 1, 32, 48), (4, 1, 16, 24)]
@@ -119,7 +119,7 @@ def test_masks_come_back_in_the_order_of_the_pictures(small):
             torch.testing.assert_close(a[i], b[0], rtol=1e-4, atol=1e-5)
 
 
-def test_in_slabs_the_picture_is_the_same(small, monkeypatch):
+def test_in_slabs_the_image_is_the_same(small, monkeypatch):
     network, x = small(routing="single", ffn_expansion=2.66).eval(), batch()
     whole = network(x)
     monkeypatch.setattr(slabs, "CACHED", 0)
@@ -161,7 +161,7 @@ def test_soft_routing_weighs_all_experts(small):
     torch.testing.assert_close(network(batch()), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_random_routing_is_fixed_for_a_picture_and_uses_all_experts(small):
+def test_random_routing_is_fixed_for_an_image_and_uses_all_experts(small):
     network = small(routing="random")
     x = batch(60, 16, 16)
     route = network.perceive(x)
@@ -199,9 +199,9 @@ def test_experts_can_start_from_one_network(small):
 @pytest.mark.parametrize("mask_weight", [0.0, 0.1])
 def test_gradient_reaches_every_trained_parameter_and_no_frozen_one(small, options, mask_weight):
     network = small(routing="hard", mask_weight=mask_weight, **options).train()
-    picture, extra = network(batch(), ROUTE, clean=batch() * 0.9)
+    image, extra = network(batch(), ROUTE, clean=batch() * 0.9)
     assert extra.keys() == network.auxiliary.keys()
-    total = picture.square().mean() + sum(extra.values())
+    total = image.square().mean() + sum(extra.values())
     total.backward()
     wrong = [
         name
@@ -211,7 +211,7 @@ def test_gradient_reaches_every_trained_parameter_and_no_frozen_one(small, optio
     assert wrong == []
 
 
-def test_an_expert_without_pictures_gets_a_gradient_of_zero(small):
+def test_an_expert_without_images_gets_a_gradient_of_zero(small):
     """So data-parallel training finds every parameter in every graph."""
     network = small().train()
     network(batch(), torch.tensor([1, 1, 1, 1])).sum().backward()
@@ -228,7 +228,7 @@ def test_a_network_without_masks_has_no_term_of_its_own(small):
         assert network(batch(), ROUTE, clean=batch())[1] == {}
 
 
-def test_the_picture_is_the_same_with_and_without_clean(small):
+def test_the_image_is_the_same_with_and_without_clean(small):
     network = small().eval()
     assert torch.equal(network(batch(), ROUTE), network(batch(), ROUTE, clean=batch())[0])
 
@@ -250,12 +250,12 @@ def test_the_state_survives_safetensors(small, tmp_path):
     assert torch.equal(network.eval()(batch()), other.eval()(batch()))
 
 
-def test_the_picture_is_float32_under_bfloat16_autocast(small):
+def test_the_image_is_float32_under_bfloat16_autocast(small):
     network = small().train()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        picture, extra = network(batch(), ROUTE, clean=batch() * 0.9)
-        (F.l1_loss(picture, batch()) + extra["mask"]).backward()
-    assert picture.dtype == extra["mask"].dtype == torch.float32
+        image, extra = network(batch(), ROUTE, clean=batch() * 0.9)
+        (F.l1_loss(image, batch()) + extra["mask"]).backward()
+    assert image.dtype == extra["mask"].dtype == torch.float32
     assert all(torch.isfinite(p.grad).all() for p in models.trained_parameters(network).values())
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         low = network.eval()(batch(), ROUTE)
@@ -274,10 +274,10 @@ x, route = torch.rand(3, 3, 16, 32), torch.tensor([1, 0, 1])
 found = []
 for run in (network, torch.compile(network, backend="aot_eager")):
     network.zero_grad()
-    picture, extra = run(x, route, clean=x * 0.9)
-    (picture.mean() + extra["mask"]).backward()
+    image, extra = run(x, route, clean=x * 0.9)
+    (image.mean() + extra["mask"]).backward()
     grads = torch.cat([p.grad.flatten() for p in network.parameters()])
-    found.append((picture.detach(), grads))
+    found.append((image.detach(), grads))
 torch.testing.assert_close(*found, rtol=1e-3, atol=1e-5)
 assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 2  # the experts at least
 """
@@ -325,8 +325,8 @@ def train(network, rainy, clean, steps, lr=6e-3):
     network.train()
     for _ in range(steps):
         optimizer.zero_grad()
-        picture, extra = network(rainy, clean=clean)
-        loss = F.l1_loss(picture, clean)
+        image, extra = network(rainy, clean=clean)
+        loss = F.l1_loss(image, clean)
         total = loss + sum(weight * extra[name] for name, weight in network.auxiliary.items())
         total.backward()
         optimizer.step()
@@ -345,7 +345,7 @@ def test_the_config_has_the_same_options_and_defaults(section, made):
 
 
 @pytest.mark.parametrize("routing", ROUTINGS)
-def test_perceive_gives_a_route_for_whole_pictures(small, routing):
+def test_perceive_gives_a_route_for_whole_images(small, routing):
     network = small(routing=routing)
     if routing == "oracle":
         with pytest.raises(ValueError, match="oracle"):

@@ -143,7 +143,7 @@ def test_a_residual_network_starts_near_the_identity(tiny):
     assert (tiny(output="direct").eval()(x) - x).abs().max() > 0.2
 
 
-def test_the_picture_is_float32_under_bfloat16_autocast(tiny):
+def test_the_image_is_float32_under_bfloat16_autocast(tiny):
     network = tiny(output="residual").train()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = network(batch())
@@ -169,7 +169,7 @@ def test_without_the_frozen_part_the_state_is_the_decoder(tiny):
 
 
 def test_it_overfits_one_batch(tiny):
-    """Streaks on a smooth picture: L1 falls to a third in 120 steps."""
+    """Streaks on a smooth image: L1 falls to a third in 120 steps."""
     clean = F.interpolate(batch(2, 4, 4), size=32, mode="bilinear")
     streaks = (torch.rand(2, 1, 1, 32, generator=torch.Generator().manual_seed(2)) > 0.8) * 0.4
     losses = train(tiny(output="residual"), (clean + streaks).clamp(0, 1), clean, steps=120)

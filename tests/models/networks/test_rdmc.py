@@ -141,8 +141,8 @@ def test_the_default_stride_is_16():
         assert RDMC().stride == RDMC.stride == 16
 
 
-def test_it_adds_to_the_rainy_picture_and_not_to_the_last_output():
-    """Without its last layer every recursion gives the rainy picture back."""
+def test_it_adds_to_the_rainy_image_and_not_to_the_last_output():
+    """Without its last layer every recursion gives the rainy image back."""
     network, x = tiny(paths=(), recursions=3), batch()
     torch.nn.init.zeros_(network.out.weight)
     torch.nn.init.constant_(network.out.bias, 0.25)
@@ -203,7 +203,7 @@ def test_all_paths_are_those_between_neighbouring_levels():
     assert names == down | {"enc4_dec3", "enc3_dec2", "enc2_dec1", "enc1_dec0"}
 
 
-def test_a_dynamic_gate_weighs_every_picture_by_itself():
+def test_a_dynamic_gate_weighs_every_image_by_itself():
     network = tiny(gate="dynamic", paths=("enc1_dec2",)).eval()
     seen = []
     network.paths["enc1_dec2"].gate.register_forward_hook(lambda *call: seen.append(call[2]))
@@ -226,7 +226,7 @@ def test_mixed_up_goes_from_bilinear_to_bicubic():
 
 
 @pytest.mark.parametrize("norm", ["batch", "group"])
-def test_the_picture_is_float32_under_bfloat16_autocast(norm):
+def test_the_image_is_float32_under_bfloat16_autocast(norm):
     network, x = tiny(norm=norm).train(), batch()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         low = network(x)
@@ -261,7 +261,7 @@ def test_compile_gives_the_same_output():
 
 
 def test_it_overfits_one_batch():
-    """Streaks on a smooth picture: 1 - SSIM falls to a fifth in 50 steps."""
+    """Streaks on a smooth image: 1 - SSIM falls to a fifth in 50 steps."""
     clean = F.interpolate(batch(2, 4, 4), size=16, mode="bilinear")
     streaks = (torch.rand(2, 1, 1, 16, generator=torch.Generator().manual_seed(2)) > 0.8) * 0.4
     rainy, network = (clean + streaks).clamp(0, 1), tiny().train()

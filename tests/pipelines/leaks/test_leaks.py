@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from derain.data.images.decode import is_picture, read_picture
-from derain.data.images.hashes import hash_picture
+from derain.data.images.decode import is_image, read_image
+from derain.data.images.hashes import hash_image
 from derain.data.prepared.manifest import open_prepared
 from derain.data.sources.discover import Naming
 from derain.data.synthetic.synthesis import bundled_photographs
 from derain.errors import DataError, OccupiedError
 from derain.pipelines.leaks.report import write_report
-from derain.pipelines.leaks.verb import DISTANCE, compare, hash_dataset, leaks, shared_pictures
+from derain.pipelines.leaks.verb import DISTANCE, compare, hash_dataset, leaks, shared_images
 from derain.pipelines.prepare.verb import prepare
 
 PHOTOGRAPHS = {
-    path.stem: read_picture(path)[:193, :241]
+    path.stem: read_image(path)[:193, :241]
     for path in sorted(bundled_photographs().iterdir())
-    if is_picture(path)
+    if is_image(path)
 }
 SCENES = sorted(PHOTOGRAPHS)
 OWN = Naming("rain/{scene}_{n:d}.png", "clean/{scene}.png")
@@ -74,8 +74,8 @@ def test_shared_scenes_and_copies_are_found(sets: Path) -> None:
 def test_the_same_pixels_are_found_however_far_a_crop_moves_the_other_hash(sets: Path) -> None:
     train, test = (hash_dataset(open_prepared(sets / "p" / name)) for name in ("train", "test"))
     small = PHOTOGRAPHS[SCENES[8]]
-    train.hashes[1] = hash_picture(small[:63, :63])
-    test.hashes[3] = train.hashes[2] = hash_picture(small[:48, :48])
+    train.hashes[1] = hash_image(small[:63, :63])
+    test.hashes[3] = train.hashes[2] = hash_image(small[:48, :48])
     found = compare(train, test)
     far = [match for match in found.matches if match.distance > DISTANCE]
     assert [(match.train, match.test, match.exact) for match in far] == [("s1_0", "t7", True)]
@@ -99,19 +99,19 @@ def test_the_report_shows_every_match_and_a_preparation_leaves_them_out(
     for page in ("report.md", "report.html"):
         text = (tmp_path / "report" / page).read_text()
         assert "clean/s5.png | target/t5.jpg" in text
-        assert "2 of the test pictures are in the training set, in 4 of its pairs" in text
-        assert text.count("pictures/000") == 2
-    for picture in (tmp_path / "report" / "pictures").iterdir():
-        assert Image.open(picture).height == 200
+        assert "2 of the test images are in the training set, in 4 of its pairs" in text
+        assert text.count("images/000") == 2
+    for image in (tmp_path / "report" / "images").iterdir():
+        assert Image.open(image).height == 200
     with pytest.raises(OccupiedError, match="not an empty folder"):
         write_report(found, tmp_path / "report")
 
-    names = shared_pictures(tmp_path / "report" / "leaks.json")
+    names = shared_images(tmp_path / "report" / "leaks.json")
     done = prepare("paired", sets / "train", tmp_path / "clean", naming=OWN, without=names)
     assert done.pairs == 10
     assert "4 pairs were left out" in done.notes[0]
     assert leaks(tmp_path / "clean", sets / "p/test").matches == []
-    with pytest.raises(DataError, match="none of the pictures that were to be left out"):
+    with pytest.raises(DataError, match="none of the images that were to be left out"):
         prepare("paired", sets / "test", tmp_path / "other", without=names)
 
 
@@ -128,15 +128,15 @@ def test_the_command_prints_the_keys_and_fails_only_when_asked(sets: Path) -> No
     assert refused.returncode == 2
     assert "is a file, expected a folder" in refused.stderr
     assert "hashing" not in refused.stderr
-    assert "2 of the test pictures" in strict.stdout
+    assert "2 of the test images" in strict.stdout
 
 
-def test_a_damaged_picture_is_named(sets: Path, tmp_path: Path) -> None:
+def test_a_damaged_image_is_named(sets: Path, tmp_path: Path) -> None:
     done = prepare("paired", sets / "test", tmp_path / "damaged", split="test")
     row = open_prepared(done.folder).index.to_pylist()[0]
     path = tmp_path / "damaged" / row["shard"]
     data = bytearray(path.read_bytes())
     data[row["clean_offset"] + 100] ^= 1
     path.write_bytes(data)
-    with pytest.raises(DataError, match="clean picture of t4: damaged"):
+    with pytest.raises(DataError, match="clean image of t4: damaged"):
         leaks(sets / "p/train", tmp_path / "damaged")

@@ -1,4 +1,4 @@
-"""A clean picture stored once for its rainy ones: less to store, and nothing else is different."""
+"""A clean image stored once for its rainy ones: less to store, and nothing else is different."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ SCENES, RAINS, WIDTH, HEIGHT = 5, 3, 300, 200
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:  # noqa: ARG001
-    """`source`, and it prepared with the clean pictures `once` and once for `each` rainy one."""
+    """`source`, and it prepared with the clean images `once` and once for `each` rainy one."""
     folder = tmp_path_factory.mktemp("clean_once")
     scene_folder(folder / "source", SCENES, RAINS, WIDTH, HEIGHT)
     prepare("rain14000", folder / "source", folder / "each", shard_mib=1)
@@ -56,8 +56,8 @@ def test_the_batches_are_equal(place: Path, tmp_path: Path, budget_gib: float) -
         assert all(np.array_equal(one[side], other[side]) for side in (1, 2))
     if budget_gib:
         sizes = [next((tmp_path / name).glob("*.rgb")).stat().st_size for name in ("each", "once")]
-        picture = HEIGHT * WIDTH * 3
-        assert sizes == [2 * SCENES * RAINS * picture, SCENES * (RAINS + 1) * picture]
+        image = HEIGHT * WIDTH * 3
+        assert sizes == [2 * SCENES * RAINS * image, SCENES * (RAINS + 1) * image]
 
 
 def test_only_the_places_in_the_index_differ(place: Path) -> None:

@@ -53,10 +53,10 @@ def test_a_file_that_is_written_to_changes_the_mark_of_its_shard_only(
 ) -> None:
     source = paired_folder(9, width=300, height=200)
     before, shards = planned(source)
-    picture = source / "rain" / f"{shards[1][0]}.png"
-    stat = picture.stat()
-    picture.write_bytes(picture.read_bytes()[:-1] + b"xy")
-    os.utime(picture, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # as if nothing had happened
+    image = source / "rain" / f"{shards[1][0]}.png"
+    stat = image.stat()
+    image.write_bytes(image.read_bytes()[:-1] + b"xy")
+    os.utime(image, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # as if nothing had happened
     after, _ = planned(source)
     assert after.identity() == before.identity()
     same = [one == other for one, other in zip(before.marks, after.marks, strict=True)]
@@ -86,11 +86,11 @@ def test_what_is_no_file_or_too_large_is_not_planned(paired_folder: PairedFolder
         planned(source)
 
 
-def test_only_the_very_picture_that_leaks_is_left_out(paired_folder: PairedFolder) -> None:
+def test_only_the_very_image_that_leaks_is_left_out(paired_folder: PairedFolder) -> None:
     source = paired_folder(3)
     data = (source / "clean/001.png").read_bytes()
     given = ("paired", source, source, None, {"shard_mib": 1}, None, (0.0, 1.0))
     plan, _ = make(*given, without={"clean/001.png": hashlib.sha256(data).hexdigest()})
     assert plan.pairs == 2
-    with pytest.raises(DataError, match=r"clean/001\.png is another picture"):
+    with pytest.raises(DataError, match=r"clean/001\.png is another image"):
         make(*given, without={"clean/001.png": hashlib.sha256(data + b"x").hexdigest()})

@@ -158,7 +158,7 @@ def test_what_cannot_be_used_is_named_and_left_out(
     paired_folder: PairedFolder, tmp_path: Path
 ) -> None:
     source = paired_folder(4)
-    (source / "rain" / "000.png").write_bytes(b"not a picture")
+    (source / "rain" / "000.png").write_bytes(b"not an image")
     Image.new("RGB", (10, 32)).save(source / "clean" / "001.png")
     Image.new("RGB", (40, 32)).save(source / "clean" / "alone.png")
     strict = tmp_path / "strict"
@@ -187,7 +187,7 @@ def test_what_cannot_be_used_is_named_and_left_out(
     listed = json.loads((tmp_path / "out" / MANIFEST).read_text())["quarantined"]
     assert listed == done.quarantined
     (source / "clean" / "alone.png").unlink()
-    with pytest.raises(DataError, match="3 pictures cannot be used"):
+    with pytest.raises(DataError, match="3 images cannot be used"):
         prepared(source, tmp_path / "out", strict=True)
 
 
@@ -252,22 +252,22 @@ def test_a_lost_manifest_is_made_again(paired_folder: PairedFolder, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_picture_that_changed_during_an_interruption_is_read_again(
+def test_an_image_that_changed_during_an_interruption_is_read_again(
     source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="derain")
     broken, whole = tmp_path / "broken", tmp_path / "whole"
-    picture = source / "rain" / "001.png"
-    data = picture.read_bytes()
-    picture.write_bytes(with_resolution(data, 1))
+    image = source / "rain" / "001.png"
+    data = image.read_bytes()
+    image.write_bytes(with_resolution(data, 1))
     (broken / PARTS).mkdir(parents=True)
     (broken / INDEX).mkdir()  # where no file can be written: all shards are made, no manifest
     with pytest.raises(StorageError, match=INDEX):
         prepared(source, broken)
     (broken / INDEX).rmdir()
-    stat = picture.stat()
-    picture.write_bytes(with_resolution(data, 2))
-    os.utime(picture, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    stat = image.stat()
+    image.write_bytes(with_resolution(data, 2))
+    os.utime(image, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     done = prepared(source, broken)
     assert "making shard 1 again" in caplog.text
     assert "(2 kept)" in caplog.text
@@ -283,7 +283,7 @@ def test_a_shard_that_has_no_pair_any_more_is_removed(source: Path, tmp_path: Pa
     with pytest.raises(StorageError, match=INDEX):
         prepared(source, out)
     (out / INDEX).rmdir()
-    (source / "rain" / "002.png").write_bytes(b"not a picture")
+    (source / "rain" / "002.png").write_bytes(b"not an image")
     assert prepared(source, out).shards == 2
     assert len(list(out.glob("shard-*.tar"))) == 2
     assert verify(out).ok
@@ -312,7 +312,7 @@ def test_sigterm_ends_it_in_one_line_and_it_can_go_on(
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_equal_pictures_are_reported(
+def test_equal_images_are_reported(
     paired_folder: PairedFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = paired_folder(4)
@@ -321,7 +321,7 @@ def test_equal_pictures_are_reported(
     for number in range(7):
         shutil.copy(source / "rain/000.png", source / f"rain/alone{number}.png")
     done = prepared(source, tmp_path / "out")
-    assert ["2 clean pictures are 1" in note for note in done.notes] == [True]
+    assert ["2 clean images are 1" in note for note in done.notes] == [True]
     assert len(done.quarantined) == 7
     assert caplog.text.count("left out rain/alone") == 5
     assert "and 2 more: see manifest.json" in caplog.text
@@ -342,16 +342,16 @@ def test_decoding_finds_what_no_checksum_tells(paired_folder: PairedFolder, tmp_
     assert left_out["path"] == "rain/001.png"
 
 
-def test_a_picture_that_changed_is_not_passed_over(
+def test_an_image_that_changed_is_not_passed_over(
     paired_folder: PairedFolder, tmp_path: Path
 ) -> None:
     source, out = paired_folder(3), tmp_path / "out"
     prepare("paired", source, out)
-    picture = source / "rain" / "001.png"
-    picture.touch()
+    image = source / "rain" / "001.png"
+    image.touch()
     assert prepare("paired", source, out).reused
-    data = bytearray(picture.read_bytes())
+    data = bytearray(image.read_bytes())
     data[-20] ^= 1  # as long as before
-    picture.write_bytes(data)
+    image.write_bytes(data)
     with pytest.raises(OccupiedError, match=r"before rain/001\.png or clean/001\.png changed"):
         prepare("paired", source, out)

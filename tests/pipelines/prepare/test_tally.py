@@ -9,7 +9,7 @@ from derain.pipelines.prepare.tally import Tally
 
 
 def row(rain: str, clean: str | None, name: str = "", sample: int = 0) -> dict[str, object]:
-    """A pair by the contents of its pictures; `name` is the clean file's."""
+    """A pair by the contents of its images; `name` is the clean file's."""
     digests = [text and hashlib.sha256(text.encode()).hexdigest() for text in (rain, clean)]
     return {
         "rain_source": f"rain/{rain}",
@@ -33,17 +33,17 @@ def test_what_is_usual_is_not_noted() -> None:
     assert list(tallied([row("a", None), row("b", None, sample=1)]).notes()) == []
 
 
-def test_equal_rainy_pictures_are_told() -> None:
+def test_equal_rainy_images_are_told() -> None:
     digest = hashlib.sha256(b"a").hexdigest()
     assert tallied([row("a", "A")], [row("b", "B"), row("a", "C")]).repeated() == {
         int(digest[:16], 16)
     }
 
 
-def test_one_clean_picture_under_several_names_is_noted() -> None:
+def test_one_clean_image_under_several_names_is_noted() -> None:
     tally = tallied([row("a", "A", "x/1"), row("b", "A", "x/1", 9)], [row("c", "A", "x/2")])
     (note,) = tally.notes()
-    assert note.startswith("2 clean pictures are 1, each under several names: --share")
+    assert note.startswith("2 clean images are 1, each under several names: --share")
 
 
 def test_a_pair_without_rain_is_noted() -> None:
@@ -54,4 +54,4 @@ def test_a_pair_without_rain_is_noted() -> None:
 def test_samples_of_unequal_sizes_are_noted() -> None:
     tally = tallied([row(f"a{n}", "A") for n in range(3)], [row("b", "B")])
     (note,) = tally.notes()
-    assert note.startswith("A clean picture has 1 to 3 rainy ones")
+    assert note.startswith("A clean image has 1 to 3 rainy ones")

@@ -7,25 +7,25 @@ from pathlib import Path
 import pytest
 
 from derain.pipelines.train.progress import (
-    FIGURES,
-    read_figures,
-    rewind_figures,
+    METRICS_FILE,
+    read_metrics,
+    rewind_metrics,
     watch,
-    write_figures,
+    write_metrics,
 )
 
 
 def append(folder: Path, step: int, loss: float) -> None:
-    write_figures(folder, step, {"loss": loss, "steps_per_s": 2.0})
+    write_metrics(folder, step, {"loss": loss, "steps_per_s": 2.0})
 
 
 def test_of_a_step_that_was_done_twice_the_later_figures_count(tmp_path: Path) -> None:
-    assert read_figures(tmp_path) == {}
+    assert read_metrics(tmp_path) == {}
     for step, loss in ((1, 0.5), (2, 0.4), (2, 0.3)):
         append(tmp_path, step, loss)
-    with (tmp_path / FIGURES).open("a") as file:
+    with (tmp_path / METRICS_FILE).open("a") as file:
         file.write('{"step": 3, "lo')  # a line that is being written
-    assert {step: figures["loss"] for step, figures in read_figures(tmp_path).items()} == {
+    assert {step: figures["loss"] for step, figures in read_metrics(tmp_path).items()} == {
         1: 0.5,
         2: 0.3,
     }
@@ -50,8 +50,8 @@ def test_lines_name_the_run_and_its_step(tmp_path: Path, caplog: pytest.LogCaptu
 
 
 def test_a_line_that_a_kill_has_torn_is_passed_over(tmp_path: Path) -> None:
-    (tmp_path / FIGURES).write_text('{"step": 1, "loss": 3.0}\n{"step": 2, "lo\n{"step": 3}\n')
-    assert sorted(read_figures(tmp_path)) == [1, 3]
+    (tmp_path / METRICS_FILE).write_text('{"step": 1, "loss": 3.0}\n{"step": 2, "lo\n{"step": 3}\n')
+    assert sorted(read_metrics(tmp_path)) == [1, 3]
 
 
 def test_the_newest_step_of_a_long_run_is_found(
@@ -69,14 +69,14 @@ def test_the_newest_step_of_a_long_run_is_found(
 def test_what_is_done_again_is_struck(tmp_path: Path) -> None:
     for step in (1, 2, 3, 4):
         append(tmp_path, step, 0.5)
-    with (tmp_path / FIGURES).open("a") as file:
+    with (tmp_path / METRICS_FILE).open("a") as file:
         file.write('{"step": 5, "lo')
-    rewind_figures(tmp_path, 2)
+    rewind_metrics(tmp_path, 2)
     append(tmp_path, 3, 0.25)
-    assert {step: found["loss"] for step, found in read_figures(tmp_path).items()} == {
+    assert {step: found["loss"] for step, found in read_metrics(tmp_path).items()} == {
         1: 0.5,
         2: 0.5,
         3: 0.25,
     }
-    rewind_figures(tmp_path, 0)
-    assert read_figures(tmp_path) == {}
+    rewind_metrics(tmp_path, 0)
+    assert read_metrics(tmp_path) == {}

@@ -25,10 +25,16 @@ from derain.errors import (
     UsageError,
     WeightsError,
 )
-from derain.pipelines.train.progress import read_figures
+from derain.pipelines.train.progress import read_metrics
 from derain.pipelines.train.resume import claim, config_to_resume
-from derain.pipelines.train.run import GALLERY, RESULT, Place, read_json, run_in_this_process
-from derain.pipelines.train.verb import check_room, expected_error, place_of, resume, train
+from derain.pipelines.train.run import (
+    GALLERY,
+    RESULT,
+    TrackingTarget,
+    read_json,
+    run_in_this_process,
+)
+from derain.pipelines.train.verb import check_room, expected_error, resume, target_of, train
 from derain.training import checkpoint
 from derain.training.factory import build_network, loss_of
 from derain.training.ledger import LEDGER
@@ -53,7 +59,7 @@ def test_a_run_returns_and_leaves_what_is_promised(trained: Any) -> None:
     assert promised <= set(result)
     assert result == read_json(folder / RESULT)
     assert (result["steps"], result["resumed_from_step"]) == (4, 0)
-    figures = read_figures(folder)
+    figures = read_metrics(folder)
     assert sorted(figures) == [1, 2, 3, 4]
     assert (figures[1]["loss"], figures[4]["loss"]) == tuple(result["loss"].values())
     saved = checkpoint.load(result["checkpoint"])
@@ -85,7 +91,7 @@ def test_a_run_is_continued(trained: Any, tmp_path: Path, store: str) -> None:
     assert (result["resumed_from_step"], result["steps"]) == (4, 6)
     assert result["loss"]["first"] == trained.result["loss"]["first"]
     assert result["mlflow_run_id"] == trained.result["mlflow_run_id"]
-    assert sorted(read_figures(tmp_path / "one")) == [1, 2, 3, 4, 5, 6]
+    assert sorted(read_metrics(tmp_path / "one")) == [1, 2, 3, 4, 5, 6]
     before, after = ledger(trained.config.folder), ledger(tmp_path / "one")
     assert sorted(after) == [0, 1, 2, 3, 4, 5]
     assert before.items() <= after.items()
@@ -123,9 +129,9 @@ def test_a_store_that_is_away_is_named_to_a_new_run_only(
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    assert place_of(trained.config) == Place("http://127.0.0.1:9")
+    assert target_of(trained.config) == TrackingTarget("http://127.0.0.1:9")
     with pytest.raises(StorageError, match=r"127\.0\.0\.1:9 cannot be used"):
-        place_of(trained.config.replaced({"name": "new"}, "test"))
+        target_of(trained.config.replaced({"name": "new"}, "test"))
 
 
 def test_an_occupied_folder_is_left_alone(trained: Any, tmp_path: Path) -> None:
@@ -184,10 +190,10 @@ def test_two_workers_train_the_same_run(trained: Any, tmp_path: Path) -> None:
         pytest.skip("needs two cores")
     values = {"train.num_workers": 2, "train.eval_every_steps": 2, "output_dir": str(tmp_path)}
     result = train(trained.config.replaced(values, "test"))
-    figures = read_figures(tmp_path / "one")
+    figures = read_metrics(tmp_path / "one")
     assert [step for step in figures if "psnr_y" in figures[step]] == [2, 4]
     assert {name: figures[4][name] for name in result["metrics"]} == pytest.approx(
-        result["metrics"]  # the ranks share the pictures, the end scores them alone
+        result["metrics"]  # the ranks share the images, the end scores them alone
     )
     assert result["best"]["psnr_y"] == max(figures[step]["psnr_y"] for step in (2, 4))
     assert ledger(tmp_path / "one") == ledger(trained.config.folder)
@@ -235,7 +241,7 @@ def test_a_worker_that_is_killed_is_replaced(trained: Any, tmp_path: Path) -> No
     assert (result["steps"], result["resumed_from_step"] > 0) == (400, True)
     lines = (config.folder / LEDGER).read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == list(range(400))
-    assert sorted(read_figures(config.folder)) == list(range(1, 401))
+    assert sorted(read_metrics(config.folder)) == list(range(1, 401))
 
 
 def test_sigterm_saves_and_stops_and_the_run_goes_on(
@@ -252,7 +258,7 @@ def test_sigterm_saves_and_stops_and_the_run_goes_on(
     terminator.join()
     saved = checkpoint.newest(config.folder)
     assert saved is not None
-    assert saved.state.step >= max(read_figures(config.folder))
+    assert saved.state.step >= max(read_metrics(config.folder))
     run_id = read_json(config.folder / "mlflow.json")["run_id"]
     assert MlflowClient(tracking_uri=store).get_run(run_id).info.status == "KILLED"
     shutil.rmtree(config.folder)
@@ -267,7 +273,7 @@ def test_sigterm_saves_and_stops_and_the_run_goes_on(
 def terminate(folder: Path) -> None:
     """Send this process a SIGTERM once its run has made steps."""
     deadline = time.monotonic() + 120
-    while not read_figures(folder) and time.monotonic() < deadline:
+    while not read_metrics(folder) and time.monotonic() < deadline:
         time.sleep(0.1)
     os.kill(os.getpid(), signal.SIGTERM)
 
@@ -347,14 +353,14 @@ def test_experts_start_from_one_that_was_trained_for_all(
     model = {"name": "clip_rpn", "routing": "single", **experts}
     tree = {**tiny, "name": "shared", "model": model, "output_dir": str(tmp_path)}
     shared = Config.model_validate(tree).replaced({"train.steps": 2}, "test")
-    run_in_this_process(shared, Place(store), Rank())
+    run_in_this_process(shared, TrackingTarget(store), Rank())
     first = read_json(shared.folder / RESULT)["checkpoint"]
     trained = checkpoint.load(first).model()
 
     values = {"model.routing": "random", "train.start_from": first, "train.lr": 1e-12}
     values |= {"name": "experts", "train.steps": 1, "train.weight_decay": 0.0}
     config = shared.replaced(values, "test")
-    run_in_this_process(config, Place(store), Rank())
+    run_in_this_process(config, TrackingTarget(store), Rank())
     found = checkpoint.load(read_json(config.folder / RESULT)["checkpoint"]).model()
     assert len(found) == 3 * len(trained)
     for name, tensor in found.items():
@@ -362,5 +368,5 @@ def test_experts_start_from_one_that_was_trained_for_all(
         torch.testing.assert_close(tensor, one, rtol=1e-6, atol=1e-9)
 
     shutil.rmtree(shared.folder)
-    run_in_this_process(config.replaced({"train.steps": 2}, "test"), Place(store), Rank())
+    run_in_this_process(config.replaced({"train.steps": 2}, "test"), TrackingTarget(store), Rank())
     assert read_json(config.folder / RESULT)["resumed_from_step"] == 1

@@ -2,13 +2,16 @@
 
 from pathlib import Path
 
-from derain.tune.report.page import Page, Picture
+from derain.tune.report.page import Page, Plot
 
-FIGURES = [["trial", "dB"], ["<low>", "31.2"]]
+ROWS = [["trial", "dB"], ["<low>", "31.2"]]
 
 
 def test_several_tables_have_headings_and_one_has_none(tmp_path: Path) -> None:
-    for tables, headings in ({"Trials": FIGURES}, 0), ({"Points": FIGURES, "Trials": FIGURES}, 2):
+    for tables, headings in (
+        ({"Trials": ROWS}, 0),
+        ({"Points": ROWS, "Trials": ROWS}, 2),
+    ):
         page = Page("Sweep", tables, ["a note"], [], "train.lr: {grid: [1]}")
         assert page.markdown().count("\n## ") == headings + 1  # and that of the space
         assert page.html(tmp_path).count("<h2>") == headings + 1
@@ -17,7 +20,7 @@ def test_several_tables_have_headings_and_one_has_none(tmp_path: Path) -> None:
 
 def test_the_html_file_is_whole_and_has_no_markup_of_the_users(tmp_path: Path) -> None:
     (tmp_path / "curves.png").write_bytes(b"\x89PNG")
-    page = Page("<b>", {"<t>": FIGURES}, ["<note>"], [Picture("curves.png", "<c>")], "<space>")
+    page = Page("<b>", {"<t>": ROWS}, ["<note>"], [Plot("curves.png", "<c>")], "<space>")
     written = page.html(tmp_path)
     assert "data:image/png;base64,iVBORw==" in written
     assert "![<c>](curves.png)" in page.markdown()

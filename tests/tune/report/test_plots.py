@@ -1,4 +1,4 @@
-"""The report's pictures and the importance of parameters, against figures made by hand."""
+"""The report's images and the importance of parameters, against figures made by hand."""
 
 from pathlib import Path
 from typing import Any
@@ -47,9 +47,9 @@ def test_a_conditional_number_without_effect_explains_little(count: int) -> None
     """Mean over 100 draws; the same numbers, each a group of its own, explain half and more."""
     shares = []
     for seed in range(100):
-        chance = np.random.default_rng(seed)
-        drawn = [chance.uniform() if at % 2 else None for at in range(count)]
-        values = zip(({"start": value} for value in drawn), chance.normal(size=count), strict=True)
+        rng = np.random.default_rng(seed)
+        drawn = [rng.uniform() if at % 2 else None for at in range(count)]
+        values = zip(({"start": value} for value in drawn), rng.normal(size=count), strict=True)
         shares.append(importance(rows(list(values)), "psnr_y")["start"])
     assert np.mean(shares) < 0.2
 
@@ -64,12 +64,12 @@ def test_a_conditional_number_with_an_effect_explains_it() -> None:
 def test_stopped_trials_are_dashed(tmp_path: Path) -> None:
     space = {"lr": Dimension(uniform=(0.0, 1.0))}
     trials = rows([({"lr": at / 3}, 30.0 + at) for at in range(4)])
-    pictures = []
+    images = []
     for status in ("finished", "stopped"):
         told = [{**trial, "status": status} for trial in trials]
         draw_parallel(told, "psnr_y", space, tmp_path / "parallel.png")
-        pictures.append(np.asarray(Image.open(tmp_path / "parallel.png"), dtype=int))
-    whole, dashed = pictures
+        images.append(np.asarray(Image.open(tmp_path / "parallel.png"), dtype=int))
+    whole, dashed = images
     assert dashed.sum() > whole.sum()  # gaps are white
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from derain.config import Config
-from derain.pipelines.train.progress import read_figures
+from derain.pipelines.train.progress import read_metrics
 from derain.pipelines.train.run import IDENTITY, PAUSED, RESULT, SPOOL, read_json
 from derain.tracking.outbox import SUFFIX
 from derain.tracking.store import client_of, prepare_store
@@ -122,7 +122,7 @@ def test_a_trial_whose_patience_ended_costs_the_steps_that_it_took(
     planned = config(tiny, tmp_path, "early", **early)
     (outcome,) = perform(work(planned, store, until=50, costs=("seconds",)))
     assert outcome.step < 50
-    rate = read_figures(planned.folder)[outcome.step]["steps_per_s"]
+    rate = read_metrics(planned.folder)[outcome.step]["steps_per_s"]
     assert outcome.costs["seconds"] == outcome.step / rate
 
 

@@ -237,8 +237,8 @@ def test_a_population_goes_on_without_a_member_that_failed() -> None:
     ],
 )
 def test_a_varied_value_is_near_the_old_one(dimension: dict, value: Any, expected: set) -> None:
-    chance = np.random.default_rng(0)
-    found = {varied(Dimension(**dimension), value, chance)[1] for _ in range(40)}
+    rng = np.random.default_rng(0)
+    found = {varied(Dimension(**dimension), value, rng)[1] for _ in range(40)}
     assert found == expected
 
 
