@@ -54,16 +54,16 @@ def scene_folder(source: Path, scenes: int, rains: int, width: int, height: int)
 @pytest.fixture
 def object_store(monkeypatch: pytest.MonkeyPatch) -> Iterator["FaultyStore"]:
     """A local S3 that this process uses; its faults are to be set."""
-    from derain.storage import files
+    from derain.storage import remote
     from tests.storage.faulty_store import faulty_store
 
     with faulty_store() as store:
         for name, value in store.environment.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr(files, "_PAUSE_S", 0.01)
-        files._store.cache_clear()
+        monkeypatch.setattr(remote, "_PAUSE_S", 0.01)
+        remote._store.cache_clear()
         yield store
-        files._store.cache_clear()
+        remote._store.cache_clear()
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from derain.errors import DataError, OccupiedError, UsageError, WeightsError
+from derain.models.weights import is_torchscript
 
 Format = Literal["onnx", "torch-export"]
 SUFFIXES: dict[str, str] = {"onnx": ".onnx", "torch-export": ".pt2"}
@@ -52,7 +53,7 @@ class Exported(nn.Module):
 def is_exported(model: str) -> bool:
     """Whether `model` names a file that `load_exported` reads."""
     path = Path(model)
-    return path.is_file() and (path.suffix in (".onnx", ".pt2") or _is_torchscript(path))
+    return path.is_file() and (path.suffix in (".onnx", ".pt2") or is_torchscript(path))
 
 
 def load_exported(path: str | Path, *, trust: bool = False, stride: int | None = None) -> Exported:
@@ -163,13 +164,6 @@ def _load_program(path: Path, stride: int | None) -> Exported:
 
 def _load_script(path: Path, stride: int | None) -> Exported:
     return Exported(torch.jit.load(path, map_location="cpu").eval(), stride or 1, None)
-
-
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any("/code/" in name for name in archive.namelist())
 
 
 def _onnx() -> Any:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from derain import models
 from derain.errors import DataError, DerainError, OccupiedError, UsageError, WeightsError
+from derain.models.shapes import image_batch
 
 NETWORK_FILE = "network.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -82,7 +83,7 @@ class Predictor:
     def _tensor(self, image: np.ndarray) -> Tensor:
         """NCHW RGB in [0, 1]."""
         host = torch.from_numpy(np.ascontiguousarray(image))
-        return host.to(self.device).permute(2, 0, 1)[None].float() / 255.0
+        return image_batch(host.to(self.device)[None])
 
     def _forward(self, rainy: Tensor, image: np.ndarray) -> Tensor:
         # One by one: a frozen part may be in eval mode while the rest trains.

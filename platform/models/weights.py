@@ -81,7 +81,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
-    if _is_torchscript(path):
+    if is_torchscript(path):
         raise ValueError(
             f"{path} is a TorchScript archive. Loading one runs the code inside, so it is not "
             "loaded here. If you trust it, convert it once and give the .safetensors file: "
@@ -97,7 +97,7 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
     return _unwrap(content, path)
 
 
-def _is_torchscript(path: Path) -> bool:
+def is_torchscript(path: Path) -> bool:
     """Whether the zip holds a `code` folder, as TorchScript archives do and state dicts do not."""
     if not zipfile.is_zipfile(path):
         return False

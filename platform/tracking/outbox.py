@@ -9,7 +9,6 @@ killed leaves a file that nobody holds; the next spool of that name in the folde
 """
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -18,6 +17,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
+
+from derain.storage.locks import try_lock
 
 log = logging.getLogger(__name__)
 
@@ -138,12 +139,10 @@ def left_over(folder: Path) -> list[str]:
 def _held(path: Path) -> TextIO | None:
     """The file, opened to append and locked; None where another process holds it."""
     file = path.open("a", encoding="utf-8")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        return None
-    return file
+    if try_lock(file):
+        return file
+    file.close()
+    return None
 
 
 def _taken_over(folder: Path, name: str, own: Path) -> Iterator[Record]:

@@ -13,13 +13,12 @@ import numpy as np
 from derain.errors import UsageError
 from derain.tracking.packing import LOADER_MODULE, log_model, provenance
 from derain.tracking.store import (
+    alone,
     answering,
     client_of,
     ignore_existing,
-    locked,
     mlflow,
     pages,
-    sqlite_file,
     tracking_uri,
     without_password,
 )
@@ -94,7 +93,7 @@ def register(
         logged = log_model(client, Path(model_folder), run_id, example)
         ignore_existing(lambda: client.create_registered_model(name))
     # Locked: who looks at the champion next sees this one's alias.
-    with answering(uri), locked(sqlite_file(uri)):
+    with answering(uri), alone(uri):
         champion = _champion(client, name)
         # Not models:/<id> as the source: MLflow 3.17 looks that up in its global state's store.
         created = client.create_model_version(

@@ -17,17 +17,17 @@ from urllib.parse import urlparse
 import numpy as np
 from PIL import Image
 
+from derain.config.flat import flattened
 from derain.errors import DerainError, StoppedError, StorageError, UsageError
 from derain.tracking.outbox import Record, Spool, left_over
 from derain.tracking.store import (
     EXPERIMENT,
+    alone,
     answering,
     client_of,
     experiment_id_of,
-    locked,
     mlflow,
     pages,
-    sqlite_file,
     tracking_uri,
     without_password,
 )
@@ -159,7 +159,7 @@ class RunLog:
 
         A value over MLflow's 6,000 characters is cut, and ends with the sha256 of the whole.
         """
-        self._record(params=[[key, _param_value(v)] for key, v in _flattened(values)])
+        self._record(params=[[key, _param_value(v)] for key, v in flattened(values).items()])
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Log one step's metrics."""
@@ -229,7 +229,7 @@ class _Sender:
         try:
             if self._client is None:
                 self._client = client_of(self._uri)
-            with locked(sqlite_file(self._uri)):  # sqlite lets one write at a time
+            with alone(self._uri):  # sqlite lets one write at a time
                 self._write(records[:count])
         except mlflow().exceptions.MlflowException as error:
             if error.error_code not in FOR_GOOD:
@@ -315,14 +315,6 @@ def end_children(
     for run in open_runs:
         client.set_terminated(run.info.run_id, status=ended)
     return len(open_runs)
-
-
-def _flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flattened(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _param_value(value: Any) -> str:

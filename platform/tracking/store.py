@@ -8,7 +8,6 @@ MLflow takes three seconds to import and is imported at its first use, not with 
 """
 
 import contextlib
-import fcntl
 import functools
 import logging
 import os
@@ -20,6 +19,7 @@ from typing import Any
 from urllib.parse import quote, urlparse
 
 from derain.errors import DerainError, StorageError, UsageError
+from derain.storage.locks import locked
 
 EXPERIMENT = "derain"
 DATABASE_FILE = "mlflow.db"
@@ -97,7 +97,7 @@ def client_of(uri: str) -> Any:
     Raises UsageError for an address that MLflow does not take, StorageError where nothing opens.
     """
     try:
-        with locked(sqlite_file(uri)):
+        with alone(uri):
             return mlflow().MlflowClient(tracking_uri=uri, registry_uri=uri)
     except Exception as error:  # a database's driver raises kinds of its own
         wrong = getattr(error, "error_code", None) == "INVALID_PARAMETER_VALUE"
@@ -127,16 +127,12 @@ def _cannot_be_used(uri: str, error: Exception) -> str:
     )
 
 
-@contextlib.contextmanager
-def locked(database: Path | None) -> Iterator[None]:
-    """Hold an exclusive lock beside a database file; the system frees it if the process dies."""
+def alone(uri: str) -> contextlib.AbstractContextManager[None]:
+    """For the time of the block no other process writes a sqlite store; others need no lock."""
+    database = sqlite_file(uri)
     if database is None:
-        yield
-        return
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with database.with_name(f"{database.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        return contextlib.nullcontext()
+    return locked(database.with_name(f"{database.name}.lock"))
 
 
 def sqlite_file(uri: str) -> Path | None:

@@ -10,18 +10,15 @@
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
-import os
 import re
 import shutil
-import time
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -30,6 +27,8 @@ from torch import Tensor
 
 from derain.config import Config, load_config
 from derain.errors import DerainError, OccupiedError, WeightsError
+from derain.storage.atomic import new_folder, remove_leftovers
+from derain.storage.locks import LockHeldError, locked
 
 log = logging.getLogger(__name__)
 
@@ -118,21 +117,15 @@ def save(
     Raises DerainError where the disk does not take it.
     """
     final = folder_of(run, state.step)
-    temporary = final.with_name(f".{final.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
     try:
-        temporary.mkdir(parents=True)
-        save_file(_contiguous(model), temporary / MODEL)
-        if ema is not None:
-            save_file(_contiguous(ema), temporary / EMA)
-        torch.save(optimizer, temporary / OPTIMIZER)
-        (temporary / CONFIG).write_text(config.to_yaml(), encoding="utf-8")
-        _finish(temporary, state)
-        shutil.rmtree(final, ignore_errors=True)  # a damaged one of the same step
-        temporary.rename(final)
-        _sync_folder(final.parent)
+        with new_folder(final) as folder:  # a damaged one of the same step goes
+            save_file(_contiguous(model), folder / MODEL)
+            if ema is not None:
+                save_file(_contiguous(ema), folder / EMA)
+            torch.save(optimizer, folder / OPTIMIZER)
+            (folder / CONFIG).write_text(config.to_yaml(), encoding="utf-8")
+            _describe(folder, state)
     except (OSError, RuntimeError, SafetensorError) as error:  # each library has its own
-        shutil.rmtree(temporary, ignore_errors=True)
         raise DerainError(
             f"The checkpoint of step {state.step} cannot be written: {error}. Earlier ones are "
             f"whole. Make {run} writable or free some space, then --resume {config.name}."
@@ -140,13 +133,12 @@ def save(
     return final
 
 
-def _finish(folder: Path, state: State) -> None:
-    """Write the state with the digests of the other files, and all of it to the disk."""
+def _describe(folder: Path, state: State) -> None:
+    """Write the state with the digests of the other files."""
     digests = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
     tree = {**asdict(state), "files": digests}
     text = json.dumps({**tree, "sha256": _digest(tree)}, indent=2, sort_keys=True)
     (folder / STATE).write_text(text + "\n", encoding="utf-8")
-    _sync(folder)
 
 
 def load(folder: str | Path) -> Checkpoint:
@@ -208,21 +200,13 @@ def writing(run: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _alone(run: Path, name: str, waits_s: float) -> Iterator[None]:
-    with (run / name).open("w") as lock:
-        deadline = time.monotonic() + waits_s
-        while not _locked(lock):
-            if time.monotonic() > deadline:
-                raise OccupiedError(f"{run}: another process trains this run. Let it, or end it.")
-            time.sleep(0.2)
-        yield
-
-
-def _locked(lock: IO[str]) -> bool:
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        with locked(run / name, waits_s=waits_s):
+            yield
+    except LockHeldError:
+        raise OccupiedError(
+            f"{run}: another process trains this run. Let it finish, or end it."
+        ) from None
 
 
 def folder_of(run: Path, step: int) -> Path:
@@ -242,14 +226,8 @@ def steps(run: Path) -> list[int]:
 
 def copy(source: Path, run: Path, step: int) -> None:
     """Give a run another run's checkpoint of a step, in the place of its own."""
-    final = folder_of(run, step)
-    temporary = final.with_name(f".{final.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(folder_of(source, step), temporary)
-    _sync(temporary)
-    shutil.rmtree(final, ignore_errors=True)
-    temporary.rename(final)
-    _sync_folder(final.parent)
+    with new_folder(folder_of(run, step)) as folder:
+        shutil.copytree(folder_of(source, step), folder, dirs_exist_ok=True)
 
 
 def prune(run: Path, newest: int, keep: int, spared: Container[int] = ()) -> None:
@@ -259,8 +237,7 @@ def prune(run: Path, newest: int, keep: int, spared: Container[int] = ()) -> Non
     """
     for step in outdated(steps(run), newest, keep, spared):
         _remove(folder_of(run, step))
-    for leftover in (run / "checkpoints").glob(".*.tmp"):
-        shutil.rmtree(leftover)
+    remove_leftovers(run / "checkpoints")
 
 
 def outdated(
@@ -294,18 +271,3 @@ def _digest(tree: Mapping[str, Any]) -> str:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(folder: Path) -> None:
-    for path in folder.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

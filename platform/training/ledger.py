@@ -8,6 +8,7 @@ from typing import Self
 
 import numpy as np
 
+from derain.storage.atomic import write_text
 from derain.training.process.distributed import Rank
 
 LEDGER = "ledger.jsonl"
@@ -56,6 +57,4 @@ def keep_before(path: Path, first: int) -> None:
             with contextlib.suppress(ValueError):
                 if json.loads(line)["step"] < first and line.endswith("\n"):
                     kept.append(line)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, "".join(kept), durable=False)

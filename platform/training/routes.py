@@ -7,7 +7,6 @@ them.
 
 import hashlib
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from derain.data.loading.cache import Pixels, cache_folder, locked
+from derain.data.loading.cache import Pixels, cache_folder
 from derain.data.prepared.manifest import Prepared
+from derain.models.shapes import image_batch
+from derain.storage.atomic import new_file
+from derain.storage.locks import locked
 
 log = logging.getLogger(__name__)
 
@@ -85,16 +87,13 @@ def _of_dataset(
     network.to(device)
     for numbers, images in rainy_batches(pixels, device):
         routes[numbers] = network.perceive(images).cpu().numpy()
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
+    with new_file(path, durable=False) as file:
         np.save(file, routes)
-    temporary.replace(path)
     return routes
 
 
 def _tensor(images: Sequence[np.ndarray], device: torch.device) -> Tensor:
-    batch = torch.from_numpy(np.stack(images)).to(device)
-    return batch.permute(0, 3, 1, 2).float() / 255
+    return image_batch(torch.from_numpy(np.stack(images)).to(device))
 
 
 def _announce(routes: np.ndarray, experts: int) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from derain.errors import StorageError, WeightsError
+from derain.storage.atomic import new_folder
 from derain.storage.files import located
 from derain.training import checkpoint
 from derain.training.checkpoint import CONFIG, STATE, Checkpoint
@@ -80,16 +81,14 @@ class Remote:
 
     def _brought(self, run: Path, step: int) -> Checkpoint | None:
         final = checkpoint.folder_of(run, step)
-        temporary = final.with_name(f".{final.name}.tmp")
-        temporary.mkdir(parents=True, exist_ok=True)
-        for path in checkpoint.folder_of(self.folder, step).iterdir():
-            (temporary / path.name).write_bytes(path.read_bytes())
         try:
-            saved = checkpoint.load(temporary)
+            with new_folder(final) as folder:
+                for path in checkpoint.folder_of(self.folder, step).iterdir():
+                    (folder / path.name).write_bytes(path.read_bytes())
+                saved = checkpoint.load(folder)
         except WeightsError as error:
             log.warning("checkpoint at %s passed over: %s", self.folder, error)
             return None
-        temporary.rename(final)
         return Checkpoint(final, saved.state, saved.config)
 
 

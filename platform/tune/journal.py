@@ -16,7 +16,6 @@
 A last line that a kill has torn counts as not written. One process at a time holds the journal.
 """
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from derain.errors import DerainError, OccupiedError, UsageError
+from derain.storage.locks import try_lock
 
 JOURNAL = "journal.jsonl"
 VERSION = 1
@@ -44,11 +44,9 @@ class Journal:
         Raises OccupiedError where another process holds it, UsageError where it cannot be read.
         """
         handle = os.open(folder / JOURNAL, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not try_lock(handle):
             os.close(handle)
-            raise OccupiedError(f"{folder}: another process runs this sweep at present.") from None
+            raise OccupiedError(f"{folder}: another process runs this sweep at present.")
         text = (folder / JOURNAL).read_bytes()
         os.ftruncate(handle, text.rfind(b"\n") + 1)
         return cls(folder, handle, list(_events(folder, text)))

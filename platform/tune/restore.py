@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from derain.config import Config, load_config
+from derain.config.flat import covers, flattened
 from derain.errors import UsageError
 from derain.pipelines.train.resume import MAY_CHANGE
 from derain.pipelines.train.run import IDENTITY, read_json
@@ -110,12 +111,13 @@ def _run_id(folder: Path) -> str | None:
 
 
 def _check_same(folder: Path, saved: Config, config: Config) -> None:
-    then, now = (dict(_flat(each.model_dump(mode="json"))) for each in (saved, config))
+    then, now = (
+        flattened(each.model_dump(mode="json"), whole=("sweep.space",)) for each in (saved, config)
+    )
     changed = sorted(
         key
         for key in {*then, *now}
-        if then.get(key) != now.get(key)
-        and not any(key == free or key.startswith(f"{free}.") for free in FREE)
+        if then.get(key) != now.get(key) and not any(covers(free, key) for free in FREE)
     )
     if changed:
         raise UsageError(
@@ -140,11 +142,3 @@ def _check_only_grown(folder: Path, saved: Config, config: Config) -> None:
                 f"{folder}: the space can be extended, not changed: {trial.name} was "
                 f"{trial.params}, it would be {found}. Give another --set name=... for a new sweep."
             )
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Any:
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value and f"{prefix}{key}" != "sweep.space":
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -15,7 +15,7 @@ from derain.data.loading.cache import open_pixels
 from derain.data.prepared.manifest import INDEX, MANIFEST, open_prepared
 from derain.pipelines.prepare.verb import prepare
 from derain.pipelines.verify import verify
-from derain.storage import files
+from derain.storage import files, remote
 from tests.conftest import PairedFolder
 from tests.storage.faulty_store import BUCKET, FaultyStore, faulty, faulty_store
 from tests.storage.gcs_server import gcs_server
@@ -42,7 +42,7 @@ def test_a_failing_store_gives_the_bytes_of_a_disk(
     with STORES[scheme]() as store:
         for name, value in store.faultless.items():
             monkeypatch.setenv(name, value)
-        files._store.cache_clear()
+        remote._store.cache_clear()
         place, out = files.located(f"{scheme}://{BUCKET}/source"), f"{scheme}://{BUCKET}/prepared"
         for name in files.walk(source):
             (place / name).write_bytes((source / name).read_bytes())
@@ -57,7 +57,7 @@ def test_a_failing_store_gives_the_bytes_of_a_disk(
         assert verify(out).ok
         assert len(open_pixels(open_prepared(out), folder=tmp_path / "c", budget_gib=1)) == PAIRS
         print(f"\n{scheme}: {dict(store.done)}, the bytes are the same")
-    files._store.cache_clear()
+    remote._store.cache_clear()
 
 
 def prepared_apart(place: Path, out: str, environment: dict[str, str]) -> dict[str, Any]:

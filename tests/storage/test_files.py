@@ -10,11 +10,12 @@ import pytest
 
 from derain.errors import DataError
 from derain.storage import files
+from derain.storage.atomic import new_file, new_large_file, remove_leftovers
 from derain.storage.direct import PIECE
 
 
 def test_a_new_file_has_its_name_when_its_bytes_are_there(tmp_path: Path) -> None:
-    with files.new_file(tmp_path / "a") as file:
+    with new_file(tmp_path / "a") as file:
         file.write(b"abc")
         assert not (tmp_path / "a").exists()
     assert (tmp_path / "a").read_bytes() == b"abc"
@@ -22,7 +23,7 @@ def test_a_new_file_has_its_name_when_its_bytes_are_there(tmp_path: Path) -> Non
 
 def test_a_failed_writer_leaves_what_was_there(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"before")
-    with pytest.raises(TypeError), files.new_file(tmp_path / "a") as file:
+    with pytest.raises(TypeError), new_file(tmp_path / "a") as file:
         file.writelines([b"after", None])  # type: ignore[list-item]
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert (tmp_path / "a").read_bytes() == b"before"
@@ -31,7 +32,7 @@ def test_a_failed_writer_leaves_what_was_there(tmp_path: Path) -> None:
 def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
     (tmp_path / ".shard-000000.tar.0123abcd.tmp").write_bytes(b"half")
     (tmp_path / "shard-000000.tar").write_bytes(b"whole")
-    files.remove_leftovers(tmp_path)
+    remove_leftovers(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["shard-000000.tar"]
 
 
@@ -85,7 +86,7 @@ def test_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_large_file_has_every_byte_however_it_was_cut(tmp_path: Path, length: int) -> None:
     data = np.random.default_rng(length).bytes(length)
     path = tmp_path / "large"
-    with files.new_large_file(path) as file:
+    with new_large_file(path) as file:
         for at in range(0, length, 700_001):
             file.write(data[at : at + 700_001])
         assert not path.exists()
@@ -97,7 +98,7 @@ def test_a_large_file_where_the_disk_is_full(tmp_path: Path) -> None:
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (PIECE, limits[1]))
     try:
-        with pytest.raises(OSError, match="too large"), files.new_large_file(tmp_path / "a") as it:
+        with pytest.raises(OSError, match="too large"), new_large_file(tmp_path / "a") as it:
             it.write(bytes(4 * PIECE))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

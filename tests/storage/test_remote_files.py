@@ -10,7 +10,8 @@ from derain.data.loading.cache import open_pixels
 from derain.data.prepared.manifest import open_prepared
 from derain.errors import DataError, StorageError, UsageError
 from derain.pipelines.leaks.verb import leaks
-from derain.storage import files
+from derain.storage import files, remote
+from derain.storage.atomic import new_file
 from tests.conftest import PairedFolder
 from tests.data.loading.test_loader import prepared
 from tests.storage.faulty_store import BUCKET, FaultyStore
@@ -26,16 +27,16 @@ def folder(object_store: FaultyStore) -> Path:  # noqa: ARG001
 def google(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with gcs_server() as (host, port):
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://{host}:{port}")
-        files._store.cache_clear()
+        remote._store.cache_clear()
         yield files.located(f"gs://{BUCKET}/folder")
-        files._store.cache_clear()
+        remote._store.cache_clear()
 
 
 @pytest.mark.parametrize("store", ["folder", "google"])
 def test_the_methods_of_path(store: str, request: pytest.FixtureRequest) -> None:
     folder: Path = request.getfixturevalue(store)
     assert not folder.exists()
-    with files.new_file(folder / "a/b.txt") as file:
+    with new_file(folder / "a/b.txt") as file:
         file.write(b"abc" * 1000)
     (folder / "c.txt").write_text("text")
     assert folder.is_dir()

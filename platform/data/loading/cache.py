@@ -5,13 +5,11 @@ image as uint8 HWC RGB; a clean image that several samples share is there once. 
 manifest's sha256, so it never goes stale, and the index says where each image begins.
 """
 
-import contextlib
-import fcntl
 import logging
 import os
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -19,6 +17,7 @@ from derain.data.loading.cache_builder import SIDES, Places, decode_member, fill
 from derain.data.prepared.manifest import Prepared
 from derain.errors import UsageError
 from derain.storage.files import is_remote
+from derain.storage.locks import locked, share, try_lock
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +51,7 @@ def open_pixels(prepared: Prepared, *, folder: str | Path | None, budget_gib: fl
         return _from_tars(prepared, f"needs {_gib(size)}, the budget is {_gib(budget)}")
     place = cache_folder(folder)
     path = place / f"{prepared.manifest.sha256()}{_SUFFIX}"
-    with locked(path.with_suffix(".lock"), f"another process decodes {prepared.folder}"):
+    with locked(path.with_suffix(".lock"), on_wait=partial(_say_waiting, prepared.folder)):
         with locked(place / ".lock"):
             if _is_whole(path, size):
                 log.info("cache: reusing %s for %s", path, prepared.folder)
@@ -85,7 +84,7 @@ class MappedPixels:
     def __init__(self, path: Path, where: Places, heights: np.ndarray, widths: np.ndarray) -> None:
         self._arguments = path, where, heights, widths
         self._open = path.open("rb")
-        fcntl.flock(self._open, fcntl.LOCK_SH)
+        share(self._open)
         # Not np.memmap itself, whose every view costs a microsecond more.
         self._pixels = np.asarray(np.memmap(self._open, dtype=np.uint8, mode="r"))
 
@@ -138,24 +137,8 @@ def _gib(size: int) -> str:
     return f"{size / 2**30:.2f} GiB"
 
 
-@contextlib.contextmanager
-def locked(path: Path, why: str = "") -> Iterator[None]:
-    """Hold a lock file; a killed holder lets go by dying."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        if not _try_lock(file):
-            if why:
-                log.info("cache: %s: waiting for it", why)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _try_lock(file: IO[Any]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def _say_waiting(folder: Path) -> None:
+    log.info("cache: waiting for another process, which decodes %s", folder)
 
 
 def _is_whole(path: Path, size: int) -> bool:
@@ -173,7 +156,7 @@ def _make_room(folder: Path, allowed: int) -> int:
             break
         lock = path if path in caches else folder / f"{path.name.split('.')[0]}.lock"
         with lock.open("rb" if path in caches else "ab") as file:
-            if _try_lock(file):  # no builder writes it, nobody reads it
+            if try_lock(file):  # no builder writes it, nobody reads it
                 log.info("cache: removing %s", path)
                 taken -= path.stat().st_size
                 path.unlink()

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from derain.errors import DataError
 from derain.storage import files
+from derain.storage.atomic import new_file
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -245,7 +246,7 @@ def write_index(path: Path, pieces: Iterable[pa.Table]) -> str:
 
     It holds one row group of rows in memory, whatever their number.
     """
-    with files.new_file(path) as file:
+    with new_file(path) as file:
         with pq.ParquetWriter(file, INDEX_SCHEMA, compression="zstd") as writer:
             for group in _grouped(pieces):
                 writer.write_table(group, row_group_size=len(group))
@@ -270,7 +271,7 @@ def _grouped(pieces: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write manifest.json atomically; to be called when everything else is on disk."""
-    with files.new_file(folder / MANIFEST) as file:
+    with new_file(folder / MANIFEST) as file:
         file.write(manifest.to_bytes())
 
 

@@ -21,7 +21,7 @@ from derain.data.prepared.manifest import (
 from derain.data.prepared.reading import ImageFile, Read, read_pair
 from derain.data.sources.pairs import Pair, samples
 from derain.errors import DataError
-from derain.storage import files
+from derain.storage.atomic import Writable, new_large_file
 
 Row = dict[str, Any]
 
@@ -62,7 +62,7 @@ def write_shard(
     rows: list[Row] = []
     quarantined: list[Quarantined] = []
     try:
-        with files.new_large_file(path) as file:
+        with new_large_file(path) as file:
             tar = _Tar(file)
             for together in samples(pairs):
                 written, left_out = _write_sample(tar, together, source, decode)
@@ -198,7 +198,7 @@ def _note(read: Read) -> Row:
 class _Tar:
     """Writes members one after the other; `tarfile` copies each in pieces of 16 KiB."""
 
-    def __init__(self, file: files.Writable) -> None:
+    def __init__(self, file: Writable) -> None:
         self._file = file
         self.size = 0
 

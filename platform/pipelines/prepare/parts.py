@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from derain.data.prepared.manifest import INDEX, Quarantined, ShardEntry, read_index, write_index
 from derain.data.prepared.shards import WrittenShard
 from derain.pipelines.prepare.tally import Tally
-from derain.storage import files
+from derain.storage.atomic import new_file, remove_leftovers
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def keep(out: Path, number: int, written: WrittenShard, mark: str) -> None:
     entry = asdict(written.entry) if written.entry else None
     left_out = [asdict(item) for item in written.quarantined]
     note = json.dumps({"mark": mark, "entry": entry, "quarantined": left_out})
-    with files.new_file(_path(out, number)) as file:
+    with new_file(_path(out, number)) as file:
         pq.write_table(written.rows.replace_schema_metadata({_NOTE: note}), file)
 
 
@@ -101,7 +101,7 @@ def tidy(out: Path) -> None:
         for path in (out / PARTS).iterdir():
             path.unlink(missing_ok=True)
         (out / PARTS).rmdir()
-    files.remove_leftovers(out)
+    remove_leftovers(out)
 
 
 def _path(out: Path, number: int) -> Path:

@@ -24,7 +24,7 @@ from derain.data.sources.discover import Naming
 from derain.data.sources.pairs import Pair, samples
 from derain.errors import DataError
 from derain.storage import files
-from derain.storage.files import Stat
+from derain.storage.remote import Stat
 
 NOTE_BYTES = 512
 """About what the json of a pair takes: only for deciding when a shard is full."""

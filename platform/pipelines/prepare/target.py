@@ -18,6 +18,7 @@ from derain.errors import DataError, OccupiedError
 from derain.pipelines.prepare.parts import PARTS
 from derain.pipelines.prepare.plan import Plan
 from derain.storage import files
+from derain.storage.atomic import new_file
 
 
 def refuse_foreign(out: Path) -> None:
@@ -47,7 +48,7 @@ def claim(plan: Plan) -> None:
             f"{plan.out}: holds the beginning of {_other(_settings(begun), plan)}. "
             "Choose another folder, or remove this one."
         )
-    with files.new_file(note) as file:
+    with new_file(note) as file:
         file.write(plan.identity().encode())
 
 

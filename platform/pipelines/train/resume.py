@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from derain.config import Config, load_config
+from derain.config.flat import covers, flattened
 from derain.errors import OccupiedError, UsageError
 from derain.pipelines.train.run import BESIDE, RESULT
 from derain.storage.files import located
@@ -99,29 +100,14 @@ def _say_what_the_file_changes(config: Config, saved: Config, given: Mapping[str
     own: tuple[str, ...] = ("name", "output_dir", "profile", "sweep", "register")
     if not config.data.train:  # the run noted the datasets that were made for it
         own += ("data.train", "data.eval")
-    now, then = _flat(config.model_dump(mode="json")), _flat(saved.model_dump(mode="json"))
+    now, then = flattened(config.model_dump(mode="json")), flattened(saved.model_dump(mode="json"))
     for key in sorted({*now, *then}):
-        mine = not key.startswith(own) and not any(_covers(name, key) for name in given)
+        mine = not key.startswith(own) and not any(covers(name, key) for name in given)
         if mine and now.get(key) != then.get(key):
             log.warning(
                 "%s: the run goes on with %s; the file's %s does not count. Give it with --set.",
                 key, then.get(key), now.get(key),
             )  # fmt: skip
-
-
-def _covers(name: str, key: str) -> bool:
-    return key == name or key.startswith(f"{name}.")
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys and their values."""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            found |= _flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
 
 
 def check_same_training(saved: Checkpoint, config: Config) -> None:

@@ -24,6 +24,7 @@ from derain.evaluation.scoring import DatasetScores, overall, score_dataset
 from derain.inference.predictor import Predictor
 from derain.pipelines.train.progress import METRICS_FILE, rewind_metrics, write_metrics
 from derain.pipelines.train.validation import Validation
+from derain.storage.atomic import write_text
 from derain.tracking.runs import RunLog
 from derain.training import checkpoint
 from derain.training.cohort import Cohort, Shared
@@ -282,6 +283,4 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, tree: Mapping[str, Any]) -> None:
     """Write a JSON file so that its name shows either all of it or nothing."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, json.dumps(tree, indent=2) + "\n", durable=False)

@@ -7,6 +7,7 @@ from torch import Tensor
 from derain.config.training import TrainConfig
 from derain.data.loading.loader import Batch
 from derain.errors import UsageError
+from derain.models.shapes import image_batch
 
 
 def pick_device(train: TrainConfig) -> torch.device:
@@ -43,8 +44,7 @@ def to_device(batch: Batch[np.ndarray], train: TrainConfig) -> Batch[Tensor]:
         host = torch.from_numpy(np.ascontiguousarray(images))
         if device.type == "cuda":  # torch keeps it until the copy, which nobody waits for, is done
             host = host.pin_memory()
-        nchw = host.to(device, non_blocking=True).permute(0, 3, 1, 2)
-        return nchw.to(torch.float32, memory_format=wanted).div_(255)
+        return image_batch(host.to(device, non_blocking=True), wanted)
 
     rain, clean = tensor(batch.rain), tensor(batch.clean)
     return Batch(rain, clean, ids=batch.ids, share=batch.share, following=batch.following)

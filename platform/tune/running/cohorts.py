@@ -1,10 +1,10 @@
 """Which trials of a sweep may train side by side in one process, and how many."""
 
 import math
-from collections.abc import Hashable, Iterator, Mapping
-from typing import Any
+from collections.abc import Hashable
 
 from derain.config import Config
+from derain.config.flat import flattened
 
 MAY_DIFFER = frozenset(
     {
@@ -41,7 +41,7 @@ def common_ground(config: Config) -> Hashable:
     seed counts as far as the batches go: with `data.seed`, trials of several seeds are alike.
     """
     tree = config.model_dump(mode="json", exclude={"loss", "seed", "sweep", "register_"})
-    leaves = {key: value for key, value in _leaves(tree) if key not in MAY_DIFFER}
+    leaves = {key: value for key, value in flattened(tree).items() if key not in MAY_DIFFER}
     leaves["data.seed"] = config.data_seed
     return tuple(sorted((key, repr(value)) for key, value in leaves.items()))
 
@@ -78,11 +78,3 @@ def has_something_to_share(config: Config) -> bool:
         or getattr(model, "routing", None) in ("hard", "soft")
         or bool(features & {"vgg16", "vgg19"})
     )
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
