@@ -1,4 +1,4 @@
-"""Starting and reaching Ray."""
+"""Starting Ray on this machine, or connecting to a running cluster."""
 
 import contextlib
 import logging
@@ -14,17 +14,17 @@ from derain.errors import DerainError
 
 log = logging.getLogger(__name__)
 
-KNOCK_S = 10.0
-_TALKATIVE = ("ray._private.authentication", "ray.data")
-"""Loggers that warn at every start that token authentication is on and our settings apply."""
+CONNECT_TIMEOUT_S = 10.0
+_NOISY_LOGGERS = ("ray._private.authentication", "ray.data")
+"""They warn at every start that token authentication is on and that our settings apply."""
 
 
 @contextlib.contextmanager
 def connected() -> Iterator[None]:
-    """Ray for the time of the block: the cluster of RAY_ADDRESS, else one of this process's own.
+    """Connect to Ray for the duration of the block: to RAY_ADDRESS, default: a new local Ray.
 
-    A Ray that is connected already is used and left as it is. Raises DerainError where none
-    answers at RAY_ADDRESS.
+    If this process is already connected, that connection is used and left open. Raises DerainError
+    if no Ray answers at RAY_ADDRESS.
     """
     if ray.is_initialized():
         yield
@@ -39,57 +39,57 @@ def connected() -> Iterator[None]:
 def _start() -> None:
     address = os.environ.get("RAY_ADDRESS")
     log.info("ray: %s", f"connecting to {address}" if address else "starting on this machine")
-    for talkative in _TALKATIVE:
-        logging.getLogger(talkative).setLevel(logging.ERROR)
+    for name in _NOISY_LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
     options = {"log_to_driver": False, "configure_logging": False}
     if address:
         _connect(address, options)
         _warn_of_temporary_copy()
     else:
-        # "local": without it Ray joins whatever cluster was last started on this machine.
+        # Without "local" Ray joins whatever cluster was last started on this machine.
         ray.init(address="local", include_dashboard=False, **options)
-    ray.data.DataContext.get_current().enable_progress_bars = False  # ours say what matters
+    ray.data.DataContext.get_current().enable_progress_bars = False  # we print our own
 
 
 def _connect(address: str, options: Mapping[str, Any]) -> None:
     try:
-        _knock(address)
+        _check_reachable(address)
         ray.init(address=address, **options)
-    except Exception as error:  # Ray raises five kinds, and for ray:// those of its client
-        told = " ".join(str(error).split())
+    except Exception as error:  # Ray raises five types of its own, for ray:// those of its client
+        reason = " ".join(str(error).split())
         raise DerainError(
-            f"RAY_ADDRESS is {address}, and no Ray can be reached there ({told}). Expected "
-            "HOST:PORT of a running cluster, ray://HOST:PORT, or auto; without the variable Ray "
-            "starts on this machine."
+            f"RAY_ADDRESS is {address}, but no Ray cluster can be reached there ({reason}). "
+            "Expected HOST:PORT of a running cluster, ray://HOST:PORT, or auto. If the variable is "
+            "not set, Ray starts on this machine."
         ) from error
 
 
-def _knock(address: str) -> None:
-    """Raise OSError where nobody listens: Ray would ask for minutes, and then end the process."""
-    scheme, _, place = address.rpartition("://")
-    host, _, port = place.rpartition(":")
+def _check_reachable(address: str) -> None:
+    """Raise OSError if nothing listens there: Ray would retry for minutes and then exit."""
+    scheme, _, host_port = address.rpartition("://")
+    host, _, port = host_port.rpartition(":")
     if scheme in ("", "ray") and port.isdecimal():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
 
 
-def fits(workers: int, *, gpu: bool) -> bool:
-    """False when Ray on this machine can never start so many workers; a cluster may yet grow."""
+def can_start(workers: int, *, gpu: bool) -> bool:
+    """Whether Ray can start this many workers, now or later: a cluster may still grow."""
     return bool(os.environ.get("RAY_ADDRESS")) or workers <= (gpus() if gpu else cpus())
 
 
 def _warn_of_temporary_copy() -> None:
     if "working_dir_files" in Path.cwd().parts:
         log.warning(
-            "This is a Ray job in a temporary copy of its folder. To keep the results, give "
-            "--set output_dir=... and MLFLOW_TRACKING_URI on storage that stays."
+            "This Ray job runs in a temporary copy of its folder. To keep the results, point "
+            "--set output_dir=... and MLFLOW_TRACKING_URI at permanent storage."
         )
 
 
 def cpus() -> int:
-    """CPU cores of the connected cluster."""
+    """Number of CPU cores in the connected cluster."""
     return int(ray.cluster_resources().get("CPU", 1))
 
 
 def gpus() -> int:
-    """GPUs of the connected cluster."""
+    """Number of GPUs in the connected cluster."""
     return int(ray.cluster_resources().get("GPU", 0))

@@ -1,16 +1,16 @@
-"""The errors that a user can expect, each with its exit code.
+"""The errors that a user may run into, each with its exit code.
 
-    DerainError             the work failed                                   exit 1
-    ├── StorageError        a store (objects, MLflow) that does not answer, a full disk
-    ├── StoppedError        asked to stop: all is saved and can go on         exit 143
-    └── UsageError          what was given cannot be worked with              exit 2
-        ├── ConfigError     a config file or a --set value
-        ├── DataError       an image, a source folder, a prepared dataset
-        ├── OccupiedError   an output folder that holds something else
-        └── WeightsError    weights that are missing or not what was expected
+    DerainError             the work failed                                         exit 1
+    ├── StorageError        a store (object storage, MLflow) or a disk failed
+    ├── StoppedError        asked to stop: everything is saved and can be resumed   exit 143
+    └── UsageError          invalid input                                           exit 2
+        ├── ConfigError     an invalid config file or --set value
+        ├── DataError       an invalid image, source folder or prepared dataset
+        ├── OccupiedError   an output folder that already holds other files
+        └── WeightsError    missing or unexpected weights
 
-A message says what was expected, what was found, and what to do. `cli.py` prints it without a
-traceback; everything that is not a DerainError is a defect of ours and keeps its traceback.
+A message says what was expected, what was found and what to do. `cli/app.py` prints it without a
+traceback. Any other exception is a bug in derain-platform and keeps its traceback.
 """
 
 
@@ -21,23 +21,23 @@ class DerainError(Exception):
 
 
 class StorageError(DerainError):
-    """A store or a disk did not do as it should, however often it was asked."""
+    """A store or a disk failed: it does not answer, refuses the data, or is full."""
 
 
 class StoppedError(DerainError):
-    """The work was asked to stop (SIGTERM); it is saved and can be continued."""
+    """The work was asked to stop (SIGTERM); everything is saved and can be resumed."""
 
     exit_code = 143
 
 
 class UsageError(DerainError):
-    """What was given cannot be worked with; nothing was changed."""
+    """Invalid input; nothing was changed."""
 
     exit_code = 2
 
 
 class ConfigError(UsageError):
-    """A config file or a --set value is wrong."""
+    """A config file or a --set value is invalid."""
 
 
 class DataError(UsageError):
@@ -45,8 +45,8 @@ class DataError(UsageError):
 
 
 class OccupiedError(UsageError):
-    """An output folder holds something that would be overwritten."""
+    """An output folder holds files that would be overwritten."""
 
 
 class WeightsError(UsageError):
-    """Weights are missing, or not the ones that were expected."""
+    """Weights are missing, or are not the expected ones."""

@@ -1,1 +1,1 @@
-"""derainctl: one thin command a verb; app.py has the options and the errors' exit codes."""
+"""derainctl: app.py has the options and exit codes, one file per group of commands has the rest."""

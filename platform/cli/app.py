@@ -1,15 +1,16 @@
-"""derainctl: its commands in the order of --help, and what an error does to the exit code.
+"""derainctl: the commands in the order of --help, and the exit codes of errors.
 
-A command parses, loads the config, calls one verb and prints. Logs and progress go to stderr,
-results to stdout. Heavy packages are imported by the command that needs them, so that --help
-answers at once.
+A command parses its options, loads the config, calls one function and prints the result. Logs and
+progress go to stderr, results to stdout. Each command imports the heavy packages that it needs, so
+that --help stays fast.
 """
 
 import logging
 import sys
-from typing import Annotated, NoReturn, TextIO
+from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
+from typer.core import TyperGroup
 
 from derain.cli import data, evaluation, inference, tracking, training
 from derain.errors import DerainError
@@ -36,22 +37,38 @@ COMMANDS = (
     tracking.ui,
 )
 
+
+class _Commands(TyperGroup):
+    """All commands; an expected error becomes one message and its exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except DerainError as error:
+            if ctx.params["debug"]:
+                raise
+            print(f"derainctl: {error}", file=sys.stderr)
+            raise typer.Exit(error.exit_code) from error
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Datasets, training and sweeps for image-deraining networks.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
 )
 for command in COMMANDS:
-    app.command(command.__name__.rstrip("_"))(command)  # import_ is no keyword
+    app.command(command.__name__.rstrip("_"))(command)  # `import` is a keyword of Python
 
 
 @app.callback()
 def common(
-    debug: Annotated[bool, typer.Option(help="Show the traceback of expected errors.")] = False,
+    debug: Annotated[  # noqa: ARG001, _Commands reads it
+        bool, typer.Option(help="Show tracebacks of expected errors too.")
+    ] = False,
 ) -> None:
-    """Options that come before the command."""
-    _State.debug = debug
+    """Options before the command."""
     _log_to_stderr()
 
 
@@ -59,24 +76,15 @@ def main() -> NoReturn:
     """Run a command; exit codes: 0 done, 1 failed, 2 wrong usage or input, 130 interrupted."""
     try:
         app()
-    except DerainError as error:
-        if _State.debug:
-            raise
-        print(f"derainctl: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except SystemExit as ended:  # typer turns Ctrl-C into this
-        if ended.code == INTERRUPTED:
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:  # typer's exit code after Ctrl-C
             print("derainctl: interrupted", file=sys.stderr)
         raise
     sys.exit(0)
 
 
-class _State:
-    debug = False
-
-
 class _ToStderr(logging.StreamHandler):
-    """Follows sys.stderr, so that lines appear above a progress bar and not inside it."""
+    """Follows sys.stderr, which a progress bar replaces to have lines appear above it."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)

@@ -1,10 +1,11 @@
-"""Data in: synthesize, datasets, prepare, verify, leaks."""
+"""Commands for datasets: synthesize, datasets, prepare, verify, leaks."""
 
 import dataclasses
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from rich.console import RenderableType
 
 from derain.cli import output
 from derain.cli.options import Density, Json
@@ -12,15 +13,20 @@ from derain.cli.output import Results
 
 
 def synthesize(
-    out: Path,
-    clean: Annotated[Path | None, typer.Option(help="Clean photographs; else bundled.")] = None,
-    count: Annotated[int, typer.Option(min=1)] = 100,
-    seed: int = 0,
-    density: Density = "mixed",
-    size_px: Annotated[int | None, typer.Option(help="Side of square crops; else whole.")] = None,
+    out: Annotated[Path, typer.Argument(help="A new folder for the pairs.")],
+    clean: Annotated[
+        Path | None, typer.Option(help="A folder of clean photographs. Default: bundled ones.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="Number of pairs.")] = 100,
+    seed: Annotated[int, typer.Option(help="Equal seeds give equal images.")] = 0,
+    density: Annotated[Density, typer.Option(help="How heavy the rain is.")] = "mixed",
+    size_px: Annotated[
+        int | None,
+        typer.Option(help="Side of square crops in pixels. Default: no crop."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Render rain on clean photographs, as a paired folder."""
+    """Render rain on clean photographs and write a paired folder."""
     results = Results(as_json)
     from derain.data.synthetic.synthesis import synthesize
 
@@ -29,99 +35,121 @@ def synthesize(
 
 
 def datasets(
-    names: Annotated[list[str] | None, typer.Argument(help="Show these, with layout.")] = None,
-    root: Annotated[Path | None, typer.Option(help="Say which lie in this folder.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Show these in detail. Default: a table of all.")
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Report which are present in this folder.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the known datasets: pairs, layout, where to get them, terms."""
+    """List the known datasets: number of pairs, file layout, source and licence."""
     results = Results(as_json)
     from derain.pipelines.datasets import datasets
 
     rows = [dataclasses.asdict(row) for row in datasets(root, names)]
-    if as_json or names:
-        text = "\n\n".join(map(output.dataset_entry, rows))
-        results.show({"datasets": rows}, text)
+    if names:
+        text: RenderableType = "\n\n".join(map(output.dataset_entry, rows))
     else:
-        results.show_datasets(rows, with_found=root is not None)
+        text = output.dataset_table(
+            rows, with_found=root is not None, on_terminal=results.on_terminal
+        )
+    results.show({"datasets": rows}, text)
 
 
 def prepare(
-    dataset: Annotated[str, typer.Argument(help="A name of `derainctl datasets`.")],
-    source: Annotated[str, typer.Argument(help="A folder, s3://... or gs://...")],
+    dataset: Annotated[str, typer.Argument(help="A name that `derainctl datasets` lists.")],
+    source: Annotated[str, typer.Argument(help="The dataset's folder, s3://... or gs://...")],
     out: Annotated[str, typer.Argument(help="A new folder, s3://... or gs://...")],
-    split: Annotated[str | None, typer.Option(help="Else the dataset's first.")] = None,
-    rain: Annotated[str | None, typer.Option(help="Rainy files, as 'in/{id}_{n:d}.jpg'.")] = None,
-    clean: Annotated[str | None, typer.Option(help="Their clean files, as 'gt/{id}.jpg'.")] = None,
-    clean_half: Annotated[
-        Literal["left", "right"] | None, typer.Option(help="Both images are in the rainy file.")
+    split: Annotated[str | None, typer.Option(help="Default: the dataset's first split.")] = None,
+    rain: Annotated[
+        str | None, typer.Option(help="Rainy files, such as 'in/{id}_{n:d}.jpg'.")
     ] = None,
-    share: Annotated[str, typer.Option(help="LOW:HIGH, a part of the clean images.")] = "0:1",
+    clean: Annotated[
+        str | None, typer.Option(help="Their clean files, such as 'gt/{id}.jpg'.")
+    ] = None,
+    clean_half: Annotated[
+        Literal["left", "right"] | None,
+        typer.Option(help="The clean half, if a file holds both images."),
+    ] = None,
+    share: Annotated[
+        str, typer.Option(help="LOW:HIGH, a range of the clean images within 0:1.")
+    ] = "0:1",
     without: Annotated[
-        Path | None, typer.Option(help="Leave out what this leaks.json found.")
+        Path | None, typer.Option(help="Leave out the images that this leaks.json lists.")
     ] = None,
     clean_once: Annotated[
-        bool, typer.Option("--clean-once", help="Store a clean image once for its rainy ones.")
+        bool, typer.Option("--clean-once", help="Store each clean image once, not once per pair.")
     ] = False,
-    shard_mib: Annotated[int, typer.Option(min=1, help="Size of a shard at most.")] = 128,
+    shard_mib: Annotated[int, typer.Option(min=1, help="Maximum size of a shard, in MiB.")] = 128,
     strict: Annotated[bool, typer.Option(help="Fail if any image cannot be used.")] = False,
-    decode: Annotated[bool, typer.Option(help="Decode every image too: slower.")] = False,
+    decode: Annotated[
+        bool, typer.Option(help="Also decode every image to check it; slower.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Turn a dataset as published into shards, index and manifest."""
+    """Convert a published dataset to shards, an index and a manifest."""
     results = Results(as_json)
-    from derain.data.sources.discover import naming, share_of
-    from derain.pipelines.leaks.verb import shared_images
+    from derain.data.sources.selection import parse_naming, parse_share
+    from derain.pipelines.leaks.report import read_leaked
+    from derain.pipelines.prepare.options import PrepareOptions
     from derain.pipelines.prepare.verb import prepare
 
-    done = prepare(
-        dataset,
-        source,
-        out,
+    options = PrepareOptions(
         split=split,
         shard_mib=shard_mib,
         strict=strict,
-        naming=naming(rain, clean, clean_half),
-        share=share_of(share),
+        naming=parse_naming(rain, clean, clean_half),
+        share=parse_share(share),
         decode=decode,
         clean_once=clean_once,
-        without=None if without is None else shared_images(without),
+        without=None if without is None else read_leaked(without),
     )
+    done = prepare(dataset, source, out, options)
     text = f"{done.pairs} pairs, {done.shards} shards in {done.folder}"
     if done.quarantined:
-        text += f"; {len(done.quarantined)} images left out, see its manifest.json"
+        text += f"; {len(done.quarantined)} images left out, listed in its manifest.json"
     results.show(done, text)
 
 
 def verify(
-    prepared: Annotated[str, typer.Argument(help="A folder that `prepare` wrote, or s3://...")],
+    prepared: Annotated[
+        str, typer.Argument(help="A prepared dataset: a folder, s3://... or gs://...")
+    ],
     as_json: Json = False,
 ) -> None:
-    """Check every byte of a prepared dataset; exit code 1 if any is another one."""
+    """Check every byte of a prepared dataset; exit code 1 if any differs."""
     results = Results(as_json)
     from derain.pipelines.verify import verify
 
     done = verify(prepared)
-    text = f"{done.pairs} pairs in {done.shards} shards are whole: {done.manifest_sha256}"
+    text = f"{done.pairs} pairs in {done.shards} shards are intact: {done.manifest_sha256}"
     results.show(done, text if done.ok else "\n".join(map(str, done.problems)))
     if not done.ok:
         raise typer.Exit(1)
 
 
 def leaks(
-    train: Annotated[str, typer.Argument(help="A prepared dataset, or s3://... of one.")],
-    test: Annotated[str, typer.Argument(help="Another one.")],
-    distance: Annotated[int | None, typer.Option(min=0, max=255, help="Bits, of 256.")] = None,
-    report: Annotated[Path | None, typer.Option(help="A new folder for the images.")] = None,
-    strict: Annotated[bool, typer.Option(help="Exit code 1 where there are any.")] = False,
+    train: Annotated[str, typer.Argument(help="The prepared dataset for training.")],
+    test: Annotated[str, typer.Argument(help="The prepared dataset for testing.")],
+    distance: Annotated[
+        int | None,
+        typer.Option(min=0, max=255, help="Hash bits, of 256, that may differ. Default: 40."),
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="A new folder for the list and the image pairs.")
+    ] = None,
+    strict: Annotated[bool, typer.Option(help="Exit with code 1 if any are found.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Find clean images that are in both of two prepared datasets."""
+    """Find clean images that two prepared datasets share."""
     results = Results(as_json)
+    from derain.pipelines.leaks.compare import DISTANCE
     from derain.pipelines.leaks.report import refuse_occupied, summary, write_report
-    from derain.pipelines.leaks.verb import DISTANCE, leaks
+    from derain.pipelines.leaks.verb import leaks
 
     if report is not None:
-        refuse_occupied(report)  # not after an hour of hashing
+        refuse_occupied(report)  # now, not after an hour of hashing
     found = leaks(train, test, distance=DISTANCE if distance is None else distance)
     if report is not None:
         write_report(found, report)

@@ -1,4 +1,4 @@
-"""evaluate and density."""
+"""Commands that measure: evaluate, density."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,17 +6,18 @@ from typing import Annotated
 import typer
 
 from derain.cli import output
-from derain.cli.options import ConfigFile, Device, Json, Profile, Set, Stride, Trust
+from derain.cli.options import ConfigFile, Device, Json, Model, Profile, Set, Stride, Trust
 from derain.cli.output import Results
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="models:/NAME@alias or a checkpoint folder")],
-    prepared: list[str],
+    model: Model,
+    prepared: Annotated[list[str], typer.Argument(help="One or more prepared datasets.")],
     protocol: Annotated[
-        list[str] | None, typer.Option(help="Repeatable; rain13k if none is named.")
+        list[str] | None,
+        typer.Option(help="rain13k, five_set or prenet; repeatable. Default: rain13k."),
     ] = None,
-    report: Annotated[Path | None, typer.Option(help="A Markdown file to write.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Also write a Markdown report.")] = None,
     device: Device = "auto",
     trust: Trust = False,
     stride: Stride = None,
@@ -41,13 +42,15 @@ def evaluate(
 
 def density(
     config: ConfigFile,
-    prepared: str,
-    label: Annotated[str, typer.Option(help="The label that holds the truth.")] = "density",
+    prepared: Annotated[str, typer.Argument(help="A prepared dataset with rain densities.")],
+    label: Annotated[
+        str, typer.Option(help="The label of the samples that holds the true density.")
+    ] = "density",
     profile: Profile = None,
     overrides: Set = None,
     as_json: Json = False,
 ) -> None:
-    """Count which prompt CLIP matches to images of each rain density, as Table 1 does."""
+    """Count which prompt CLIP matches to images of each rain density (CLIP-RPN, Table 1)."""
     results = Results(as_json)
     from derain.config import load_config
     from derain.pipelines.density import density

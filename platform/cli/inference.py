@@ -1,25 +1,25 @@
-"""A trained network in use: predict, export, import."""
+"""Commands that use trained networks: predict, export, import."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from derain.cli.options import Device, Json, Stride, Trust
+from derain.cli.options import Device, Json, Model, Stride, Trust
 from derain.cli.output import Results
 from derain.errors import UsageError
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help="models:/NAME@alias or a checkpoint folder")],
-    inputs: Annotated[list[Path], typer.Argument(help="Images or folders of them.")],
-    out: Annotated[Path, typer.Option(help="Where the clean images go.")],
+    model: Model,
+    inputs: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
+    out: Annotated[Path, typer.Option(help="A folder for the derained images.")],
     device: Device = "auto",
     trust: Trust = False,
     stride: Stride = None,
     as_json: Json = False,
 ) -> None:
-    """Derain images."""
+    """Remove the rain from images."""
     results = Results(as_json)
     from derain.pipelines.predict import predict
 
@@ -28,14 +28,18 @@ def predict(
 
 
 def export(
-    model: Annotated[str, typer.Argument(help="models:/NAME@alias or a checkpoint folder")],
-    out: Path,
-    format: Annotated[str, typer.Option(help="onnx, torch-export or folder")] = "folder",
-    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels; else any size.")] = None,
+    model: Annotated[
+        str, typer.Argument(help="models:/NAME@ALIAS, a checkpoint or a model folder.")
+    ],
+    out: Annotated[Path, typer.Argument(help="A file; with --format folder a new folder.")],
+    format: Annotated[str, typer.Option(help="onnx, torch-export or folder.")] = "folder",
+    size: Annotated[
+        str | None, typer.Option(help="WIDTHxHEIGHT in pixels, if fixed. Default: any size.")
+    ] = None,
     trust: Trust = False,
     as_json: Json = False,
 ) -> None:
-    """Write a model for other tools: ONNX, torch.export, or a plain model folder."""
+    """Export a model to other tools: as ONNX, torch.export or a plain model folder."""
     results = Results(as_json)
     from derain.pipelines.export import export
 
@@ -44,15 +48,18 @@ def export(
 
 
 def import_(
-    weights: Annotated[Path, typer.Argument(help=".safetensors, .pt or .pth, as published")],
-    out: Annotated[Path, typer.Argument(help="The model folder to make.")],
-    network: Annotated[str | None, typer.Option(help="Else recognised by its content.")] = None,
+    weights: Annotated[Path, typer.Argument(help="The published .safetensors, .pt or .pth file.")],
+    out: Annotated[Path, typer.Argument(help="The model folder to create.")],
+    network: Annotated[
+        str | None, typer.Option(help="The network. Default: recognised from the file.")
+    ] = None,
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="OPTION=VALUE", help="Of the network.")
+        list[str] | None,
+        typer.Option("--set", metavar="OPTION=VALUE", help="An option of the network; repeatable."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Make published weights a model folder, to evaluate, predict with and export."""
+    """Convert published weights to a model folder, for evaluate, predict and export."""
     results = Results(as_json)
     from derain.config import parse_overrides
     from derain.pipelines.export import import_weights

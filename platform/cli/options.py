@@ -1,4 +1,4 @@
-"""Options that several commands have: one name, one meaning, one help text."""
+"""Options and arguments shared by several commands: one name, one meaning, one help text."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -6,21 +6,31 @@ from typing import Annotated, Literal
 import typer
 
 ConfigFile = Annotated[Path, typer.Argument(help="A YAML file, such as configs/ldfps.yaml.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
-Profile = Annotated[str | None, typer.Option(help="A profile of the config file.")]
+Model = Annotated[
+    str,
+    typer.Argument(help="models:/NAME@ALIAS, checkpoint, model folder or exported file."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout.")]
+Profile = Annotated[
+    str | None, typer.Option(help="A profile of the config file. Default: the one it names.")
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a config value; repeatable."),
 ]
 Trust = Annotated[
-    bool, typer.Option("--trust", help="Allow .pt2, TorchScript and classes, which may run code.")
+    bool,
+    typer.Option("--trust", help="Load .pt2, TorchScript and user-defined classes; they run code."),
 ]
 Stride = Annotated[
-    int | None, typer.Option(min=1, help="An exported file's sides are multiples of this.")
+    int | None,
+    typer.Option(min=1, help="Exported files: sides must be multiples of this."),
 ]
 Device = Annotated[
     Literal["auto", "cpu", "cuda"],
-    typer.Option(help="auto takes CUDA where there is one; cuda fails where there is none."),
+    typer.Option(help="auto uses CUDA if available; cuda fails without it."),
 ]
 Density = Literal["light", "moderate", "heavy", "mixed"]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and the resolved config.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Only print the plan and the resolved config.")
+]

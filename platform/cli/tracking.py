@@ -1,4 +1,4 @@
-"""MLflow's records and its model registry: register, promote, models, sync, ui."""
+"""Commands for MLflow's runs and model registry: register, promote, models, sync, ui."""
 
 import dataclasses
 from pathlib import Path
@@ -13,12 +13,12 @@ from derain.errors import UsageError
 
 
 def register(
-    checkpoint: Path,
-    name: Annotated[str, typer.Option()],
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint folder of a finished run.")],
+    name: Annotated[str, typer.Option(help="The registered model; it is created if missing.")],
     trust: Trust = False,
     as_json: Json = False,
 ) -> None:
-    """Make a scored checkpoint a version of a registered model."""
+    """Register an evaluated checkpoint as a new model version."""
     results = Results(as_json)
     from derain.pipelines.register import register
 
@@ -26,8 +26,12 @@ def register(
     results.show(done, f"{done.name} version {done.version}, {done.alias}")
 
 
-def promote(name: str, version: int, as_json: Json = False) -> None:
-    """Make a version the champion."""
+def promote(
+    name: Annotated[str, typer.Argument(help="A registered model.")],
+    version: Annotated[int, typer.Argument(help="The version to promote.")],
+    as_json: Json = False,
+) -> None:
+    """Make a model version the champion."""
     results = Results(as_json)
     from derain.tracking.registry import promote
 
@@ -45,18 +49,21 @@ def models(as_json: Json = False) -> None:
     results.show({"models": rows}, output.versions(rows))
 
 
-def sync(runs: Annotated[list[Path], typer.Argument(help="Folders of runs.")]) -> None:
-    """Send what runs recorded while the MLflow store was away."""
+def sync(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, such as runs/NAME.")],
+) -> None:
+    """Send records that the MLflow store has not received yet."""
+    from derain.tracking.outbox import OUTBOX_FOLDER
     from derain.tracking.runs import sync
 
     for run in runs:
         if not run.is_dir():
-            raise UsageError(f"{run}: no such run; expected the folder of one, as runs/NAME.")
-        sync(run / "tracking")
+            raise UsageError(f"{run}: no such run. Give the folder of a run, such as runs/NAME.")
+        sync(run / OUTBOX_FOLDER)
 
 
-def ui(port: int = 5000) -> None:
-    """Open the MLflow UI on the store that the runs are in."""
+def ui(port: Annotated[int, typer.Option(help="TCP port of the web page.")] = 5000) -> None:
+    """Serve MLflow's web page for the runs in the store."""
     from derain.tracking.store import serve_ui
 
     serve_ui(port)

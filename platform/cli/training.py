@@ -1,4 +1,4 @@
-"""train and sweep."""
+"""Commands that train: train, sweep."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +15,7 @@ def train(
     config: ConfigFile,
     profile: Profile = None,
     overrides: Set = None,
-    resume: Annotated[str | None, typer.Option(help="Continue this run.")] = None,
+    resume: Annotated[str | None, typer.Option(help="Name of the run to continue.")] = None,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -41,34 +41,41 @@ def train(
 
 
 def sweep(
-    config: Annotated[Path | None, typer.Argument(help="Not needed with --resume.")] = None,
+    config: Annotated[
+        Path | None, typer.Argument(help="A YAML file; optional with --resume.")
+    ] = None,
     profile: Profile = None,
     overrides: Set = None,
-    resume: Annotated[str | None, typer.Option(help="Continue this sweep.")] = None,
+    resume: Annotated[str | None, typer.Option(help="Name of the sweep to continue.")] = None,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Train every trial of a search space, rank them, register the best."""
+    """Train all trials of a search space, rank them and register the best."""
     results = Results(as_json)
     from derain.config import Config, load_config, parse_overrides
 
     loaded = load_config(config, profile=profile, overrides=overrides or ()) if config else None
     if loaded and loaded.sweep is None:
-        raise ConfigError(f"{config}: has no `sweep` section; use `derainctl train`.")
+        raise ConfigError(
+            f"{config}: there is no `sweep` section. Add one, or use `derainctl train`."
+        )
     from derain.tune import sweep
+    from derain.tune.dry_run import describe, describe_resumed
     from derain.tune.report import report
 
     if resume is not None:
         if profile and loaded is None:
-            raise UsageError("--profile is one of a config file: give that file as well.")
-        given = parse_overrides(overrides or ())
-        output_dir = loaded.output_dir if loaded else given.get("output_dir", "runs")
-        do = sweep.describe_resumed if dry_run else sweep.resume
-        result = do(resume, loaded, output_dir, given)
+            raise UsageError(
+                "--profile selects a profile of a config file; give that file as well."
+            )
+        values = parse_overrides(overrides or ())
+        output_dir = loaded.output_dir if loaded else values.get("output_dir", "runs")
+        resume_sweep = describe_resumed if dry_run else sweep.resume
+        result = resume_sweep(resume, loaded, output_dir, values)
     elif loaded is None:
         raise UsageError("Give a config file such as configs/ldfps.yaml, or --resume NAME.")
     else:
-        result = sweep.describe(loaded) if dry_run else sweep.sweep(loaded)
+        result = describe(loaded) if dry_run else sweep.sweep(loaded)
     if dry_run:
         resolved = Config.model_validate(result["config"]).to_yaml()
         results.show(result, output.plan_summary(result, resolved))

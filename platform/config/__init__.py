@@ -1,51 +1,63 @@
-"""The typed, frozen config objects, and the only place where YAML enters.
+"""The typed, frozen config objects; no other folder reads YAML.
 
 A config file is plain YAML: `extends:` names a file to start from, `profiles:` holds named
-overrides and `profile:` the one that applies when the command line names none.
+overrides, and `profile:` is the one that applies by default.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, ConfigDict, Field
 
+from derain.config.data import DataConfig
+from derain.config.loss import LossConfig
 from derain.config.networks import ModelConfig
 from derain.config.section import LocalFolder, Section, Seed
-from derain.config.source import Source, keys_of, parse_override, read
+from derain.config.source import Source, parse_override, read
 from derain.config.sweep import SweepConfig
-from derain.config.training import DataConfig, EvalConfig, LossConfig, TrainConfig
+from derain.config.training import TrainConfig
 
 
-def _stays_below(name: str) -> str:
+def _check_below(name: str) -> str:
     if {"", ".", ".."} & set(name.split("/")):
-        raise ValueError(f"expected a folder below output_dir, without . and .., found {name}")
+        raise ValueError(f"expected a folder below output_dir, without . or .., found {name}")
     return name
 
 
 RunName = Annotated[
-    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./=,-]*$"), AfterValidator(_stays_below)
+    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./=,-]*$"), AfterValidator(_check_below)
 ]
 
 
+class EvalConfig(Section):
+    """How derained images are scored."""
+
+    protocol: Literal["rain13k", "five_set", "prenet"] = "rain13k"
+    """PSNR and SSIM as one group of papers computes them; see docs/reference/protocols.md."""
+
+
 class RegisterConfig(Section):
-    """Where the best run goes."""
+    """Where the best run is registered."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    """The registered model, which gets a new version."""
 
 
 class Config(Section):
     """One run, or one sweep of runs."""
 
     name: RunName
-    """The run lives in <output_dir>/<name>."""
+    """The run's name, and its folder below `output_dir`."""
     output_dir: LocalFolder = "runs"
+    """The folder of all runs, on this machine or mounted."""
     seed: Seed = 0
+    """Seed of initial weights, noise and, unless `data.seed` is set, of the batches."""
     profile: str | None = None
-    """The profile that applied."""
+    """The profile that applies by default; in a resolved config, the one that applied."""
     model: ModelConfig
     data: DataConfig = DataConfig()
     train: TrainConfig
@@ -58,27 +70,27 @@ class Config(Section):
 
     @property
     def folder(self) -> Path:
-        """Where this run or sweep lives."""
+        """The folder of this run or sweep."""
         return Path(self.output_dir) / self.name
 
     @property
     def data_seed(self) -> int:
-        """The seed of the batches."""
+        """The seed of order, crops and flips."""
         return self.seed if self.data.seed is None else self.data.seed
 
     def digest(self) -> str:
-        """sha256 of the resolved values, whatever file they came from."""
+        """SHA-256 of the resolved values, independent of the files they came from."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def to_yaml(self) -> str:
-        """The resolved config; `load_config` reads it back to an equal object."""
+        """The resolved config as YAML, which `load_config` reads back as an equal object."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
     def replaced(self, values: Mapping[str, Any], origin: str) -> "Config":
-        """This config with dotted keys set to other values, checked like a file's.
+        """This config with new values for dotted keys, checked like those of a file.
 
-        Raises ConfigError that names `origin` when a key or a value is not valid.
+        Raises ConfigError, which names `origin`, for an invalid key or value.
         """
         source = Source(self.model_dump(mode="json"))
         for key, value in values.items():
@@ -91,7 +103,7 @@ class _Network(Section):
 
 
 def network_config(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """All options of a network, those that are given checked; what `derain.models.build` takes.
+    """The checked and completed options of a network, as `derain.models.build` takes them.
 
     Raises ConfigError for an unknown network, option or value.
     """
@@ -102,22 +114,17 @@ def network_config(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 def load_config(
     path: str | Path, *, profile: str | None = None, overrides: Sequence[str] = ()
 ) -> Config:
-    """The config of a file, with a profile and `KEY=VALUE` overrides applied, checked as a whole.
+    """The config of a file, with a profile and `KEY=VALUE` overrides applied.
 
-    Raises ConfigError that names file, line, key, what was expected and what was found.
+    Raises ConfigError, which names file, line and key, what was expected and what was found.
     """
     source = read(Path(path))
-    source.choose(profile, str(path))
+    source.apply_profile(profile, str(path))
     for text in overrides:
         source.set(*parse_override(text), f"--set {text}")
     return source.validated(Config, str(path))
 
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
-    """`KEY=VALUE` texts as keys and values, as `--set` takes them."""
+    """The keys and values of `KEY=VALUE` texts, as `--set` takes them."""
     return dict(parse_override(text) for text in overrides)
-
-
-def valid_keys() -> list[str]:
-    """Every dotted key that a config may have."""
-    return keys_of(Config)

@@ -1,4 +1,4 @@
-"""What every section of the config is made of."""
+"""The base class of all config sections, and the types of their fields."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,19 +7,19 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 
 def _anchored(path: str) -> str:
-    """A local path made absolute, since workers have another working directory."""
+    """The absolute form of a local path, as workers have a different working directory."""
     return path if "://" in path else str(Path(path).expanduser().absolute())
 
 
-def _on_this_machine(path: str) -> str:
-    """The same for what has to be a folder here, since it is appended to, locked or mapped."""
+def _anchored_local(path: str) -> str:
+    """The same for a folder that must be local, as files in it are locked or memory-mapped."""
     if "://" in path:
-        raise ValueError(f"expected a folder of this machine (or one that it mounts), found {path}")
+        raise ValueError(f"expected a folder on this machine (it may be mounted), found {path}")
     return _anchored(path)
 
 
 def _anchored_if_file(value: str) -> str:
-    """The same for a value that is a path or a plain name."""
+    """The same for a value that is either a path or a plain name."""
     return _anchored(value) if "/" in value or Path(value).suffix else value
 
 
@@ -28,17 +28,15 @@ def _one_or_many(value: Any) -> Any:
 
 
 LocalPath = Annotated[str, AfterValidator(_anchored)]
-LocalFolder = Annotated[str, AfterValidator(_on_this_machine)]
+LocalFolder = Annotated[str, AfterValidator(_anchored_local)]
 NameOrPath = Annotated[str, AfterValidator(_anchored_if_file)]
 Prepared = Annotated[tuple[LocalPath, ...], BeforeValidator(_one_or_many)]
-
-
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-"""torch takes no larger one."""
+"""torch accepts no larger seed."""
 
 
 class Section(BaseModel):
-    """A part of the config: unknown keys are errors, values never change."""
+    """A part of the config: unknown keys are errors, and values are immutable."""
 
     model_config = ConfigDict(
         extra="forbid",

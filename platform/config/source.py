@@ -1,4 +1,4 @@
-"""YAML and `--set`: values, where each was written, and errors that say so."""
+"""YAML files and `--set`: their values, and the origin of each for error messages."""
 
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,43 +19,43 @@ Whole = TypeVar("Whole", bound=Section)
 
 @dataclass
 class Source:
-    """Values, and where each of their keys was written ("file:line" or "--set ...")."""
+    """Values, and the origin of each key ("file:line" or "--set ...")."""
 
     tree: Tree
     origins: dict[KeyPath, str] = field(default_factory=dict)
 
     def merge(self, other: "Source") -> None:
-        """Put `other` on top of these values."""
+        """Override these values with those of `other`."""
         _merge(self.tree, other.tree)
         self.origins.update(other.origins)
 
     def set(self, key: str, value: Any, origin: str) -> None:
-        """Give a dotted key another value.
+        """Set the value of a dotted key.
 
-        Raises ConfigError when the key leads through a plain value or past the end of a list.
+        Raises ConfigError if the key passes through a plain value or the end of a list.
         """
         path = tuple(key.split("."))
         tree: Any = self.tree
         for at, part in enumerate(path):
-            place = _place(tree, part, f"{origin}: `{key}`")
+            index = _index(tree, part, f"{origin}: `{key}`")
             if at + 1 == len(path):
-                tree[place] = value
+                tree[index] = value
             elif not isinstance(tree, list) and not isinstance(tree.get(part), dict | list):
-                tree[place] = {}
-            tree = tree[place]
+                tree[index] = {}
+            tree = tree[index]
         self.origins[path] = origin
 
     def origin(self, path: KeyPath, default: str) -> str:
-        """The origin of the longest part of `path` that was written somewhere."""
+        """The origin of `path`, or of the nearest key above it that has one."""
         for end in range(len(path), 0, -1):
             if path[:end] in self.origins:
                 return self.origins[path[:end]]
         return default
 
-    def choose(self, profile: str | None, file: str) -> None:
-        """Put a profile on top: the one that is asked for, else the one that the file names.
+    def apply_profile(self, profile: str | None, file: str) -> None:
+        """Override these values with those of a profile; default: the one that the file names.
 
-        Raises ConfigError when the file has no such profile.
+        Raises ConfigError if the file has no such profile.
         """
         profiles = _section(self.tree.pop("profiles", None), f"{file}: `profiles`")
         chosen = profile or self.tree.get("profile")
@@ -63,15 +63,17 @@ class Source:
             return
         if not isinstance(chosen, str) or chosen not in profiles:
             known = ", ".join(profiles) or "none"
-            raise ConfigError(f"{file}: no profile `{chosen}`. Profiles of this file: {known}.")
+            raise ConfigError(
+                f"{file}: there is no profile `{chosen}`. Profiles in this file: {known}."
+            )
         values = _section(profiles[chosen], f"{file}: the profile `{chosen}`")
         self.merge(Source(values, _lift(self.origins, ("profiles", chosen))))
         self.tree["profile"] = chosen
 
     def validated(self, whole: type[Whole], default_origin: str) -> Whole:
-        """The values as a `whole` config.
+        """The values as a section of the type `whole`.
 
-        Raises ConfigError, a line for every value that is wrong.
+        Raises ConfigError with one line per invalid value.
         """
         try:
             return whole.model_validate(self.tree)
@@ -92,30 +94,30 @@ class Source:
             key, item = f"{key}.name", {**item, "type": "missing"}
         if item["type"] == "missing":
             return f"{where}: `{key}` is missing; give it in the file or with --set {key}=..."
-        wanted = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+        reason = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
         if item["type"] == "value_error":
-            return f"{where}: `{key}`: {wanted}."
-        return f"{where}: `{key}`: expected {wanted}, found {item['input']!r}."
+            return f"{where}: `{key}`: {reason}."
+        return f"{where}: `{key}`: expected {reason}, found {item['input']!r}."
 
 
-def _place(tree: Any, part: str, where: str) -> str | int:
-    """The key in a section, or the place in a list, that the part of a dotted key names."""
+def _index(tree: Any, part: str, where: str) -> str | int:
+    """The key of a section or the index in a list that a part of a dotted key stands for."""
     if isinstance(tree, dict):
         return part
     if not isinstance(tree, list):
-        raise ConfigError(f"{where}: there is nothing below the value {tree!r}.")
+        raise ConfigError(f"{where}: the value above it is {tree!r}, which has no keys.")
     if not part.isdecimal() or int(part) >= len(tree):
-        raise ConfigError(f"{where}: expected a place from 0 to {len(tree) - 1}, found {part!r}.")
+        raise ConfigError(f"{where}: expected an index from 0 to {len(tree) - 1}, found {part!r}.")
     return int(part)
 
 
 def read(path: Path, seen: tuple[Path, ...] = ()) -> Source:
-    """A file's values, on top of those of the files that it extends.
+    """The values of a file, with those of the files that it extends as defaults.
 
-    Raises ConfigError when a file cannot be read, is not YAML, or extends itself.
+    Raises ConfigError if a file cannot be read, is not YAML, or extends itself.
     """
     if path.resolve() in seen:
-        raise ConfigError(f"{path}: `extends` goes in a circle.")
+        raise ConfigError(f"{path}: `extends` is circular; the file extends itself.")
     source = _parse(path)
     base = source.tree.pop("extends", None)
     if base is None:
@@ -132,7 +134,7 @@ def _parse(path: Path) -> Source:
     try:
         tree = _values(path.read_text(encoding="utf-8"), str(path), source.origins)
     except FileNotFoundError:
-        raise ConfigError(f"{path}: there is no such config file.") from None
+        raise ConfigError(f"{path}: no such config file.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: the config file cannot be read ({error}).") from None
     if tree is None:
@@ -142,24 +144,26 @@ def _parse(path: Path) -> Source:
 
 
 def _section(value: Any, where: str) -> Tree:
-    """A part that holds keys and values; one with nothing below its name is an empty one."""
+    """A section of a file; one without any keys counts as empty."""
     if not isinstance(value, dict | None):
         raise ConfigError(f"{where}: expected keys and values, found {value!r}.")
     return value or {}
 
 
 def _values(text: str, where: str, origins: dict[KeyPath, str]) -> Any:
-    """Plain Python values of a YAML text; fills `origins` with the line of every key."""
+    """The plain Python values of a YAML text; adds the line of every key to `origins`."""
     try:
         return _construct(yaml.compose(text, Loader=yaml.SafeLoader), (), where, origins)
     except yaml.YAMLError as error:
         raise ConfigError(f"{where}: not valid YAML. {error}") from None
     except RecursionError:
-        raise ConfigError(f"{where}: nested too deep; does an alias (*) lead to itself?") from None
+        raise ConfigError(
+            f"{where}: nested too deeply; does an alias (*) refer to itself?"
+        ) from None
 
 
 def _construct(node: yaml.Node | None, at: KeyPath, file: str, origins: dict[KeyPath, str]) -> Any:
-    """Plain Python values of a YAML node, of which `at` are the keys above."""
+    """The plain Python values of a YAML node below the keys `at`."""
     if node is None:
         return None
     if isinstance(node, yaml.MappingNode):
@@ -181,7 +185,7 @@ def _construct(node: yaml.Node | None, at: KeyPath, file: str, origins: dict[Key
 
 
 def _merge(below: Tree, above: Tree) -> None:
-    """Put `above` on top of `below`: sections are merged, a search space is replaced whole."""
+    """Override `below` with `above`: sections are merged, a search space is replaced whole."""
     for key, value in above.items():
         if key != "space" and isinstance(value, dict) and isinstance(below.get(key), dict):
             _merge(below[key], value)
@@ -190,13 +194,13 @@ def _merge(below: Tree, above: Tree) -> None:
 
 
 def _lift(origins: dict[KeyPath, str], prefix: KeyPath) -> dict[KeyPath, str]:
-    """The origins below `prefix`, as if they stood at the top."""
+    """The origins of the keys below `prefix`, relative to it."""
     size = len(prefix)
     return {path[size:]: at for path, at in origins.items() if path[:size] == prefix}
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """`KEY=VALUE`, as `--set` takes it, as key and value."""
+    """The key and value of `KEY=VALUE`, as `--set` takes it."""
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise ConfigError(f"--set {text}: expected KEY=VALUE, for example --set train.steps=200.")
@@ -204,7 +208,7 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def keys_of(section: type[Section]) -> list[str]:
-    """Every dotted key that a section may have."""
+    """All dotted keys that a section may have."""
     return sorted(_fields_below(section, ()))
 
 
@@ -212,16 +216,17 @@ def _fields_below(section: type[Section], prefix: KeyPath) -> Iterator[str]:
     for name, info in section.model_fields.items():
         path = (*prefix, info.alias or name)
         yield ".".join(path)
-        for inner in _sections_in(info.annotation):
+        for inner in sections_in(info.annotation):
             yield from _fields_below(inner, path)
 
 
-def _sections_in(annotation: Any) -> Iterator[type[Section]]:
+def sections_in(annotation: Any) -> Iterator[type[Section]]:
+    """The section types within the type of a field."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         yield annotation
     for argument in getattr(annotation, "__args__", ()):
         if annotation.__class__.__name__ != "GenericAlias":
-            yield from _sections_in(argument)
+            yield from sections_in(argument)
 
 
 def _nearest(key: str, known: Sequence[str]) -> str:
@@ -230,6 +235,6 @@ def _nearest(key: str, known: Sequence[str]) -> str:
 
 
 def _keys_of(location: Iterable[str | int]) -> KeyPath:
-    """The keys of a pydantic location, without the network's name that it puts after `model`."""
+    """The keys of a pydantic location, without the network's name that it inserts after `model`."""
     parts = [str(part) for part in location]
     return tuple(parts[:1] + parts[2:] if parts[:1] == ["model"] else parts)

@@ -1,4 +1,4 @@
-"""What a sweep tries, how it searches, and what it compares with."""
+"""The section `sweep`: the search space, the search, and a table to compare the results with."""
 
 import json
 from typing import Annotated, Any, Literal
@@ -8,25 +8,25 @@ from pydantic import Field, model_validator
 from derain.config.section import Section
 
 Values = Annotated[dict[str, Any] | list[Any], Field(min_length=1)]
-"""A list, or a name for each value."""
+"""A list of values, or a mapping from names to values."""
 
 
 class Dimension(Section):
-    """The values that one config key takes in a sweep: one of the five kinds, and when."""
+    """The values of one config key in a sweep: one of the five kinds, and an optional condition."""
 
     grid: Values | None = None
-    """Every one of these values."""
+    """Each of these values."""
     choice: Values | None = None
-    """One of these values, drawn."""
+    """One of these values, drawn at random."""
     uniform: tuple[float, float] | None = None
-    """A number drawn from low to high."""
+    """[low, high]: a number drawn from this range."""
     loguniform: tuple[float, float] | None = None
-    """The same with an even chance for every factor; low is above 0."""
+    """[low, high]: a number whose logarithm is drawn evenly; low must be above 0."""
     integers: tuple[int, int] | None = None
-    """A whole number drawn from low to high, both included."""
+    """[low, high]: an integer drawn from this range, both ends included."""
     when: dict[str, Any] | None = None
-    """Other keys of the space, each with the value or the list of values (by name where they have
-    one) that it must have; elsewhere this key keeps the config's own value."""
+    """A condition: other keys of the space, each with the value or values that it must have (by
+    name, if they have names). Otherwise this key keeps the value in the config."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> "Dimension":
@@ -34,9 +34,9 @@ class Dimension(Section):
         if len(given) != 1:
             raise ValueError(f"expected one of {', '.join(KINDS)}, found {given or 'none'}")
         if self.ends is not None and not self.ends[0] < self.ends[1]:
-            raise ValueError(f"{given[0]} goes from low to high, found {list(self.ends)}")
+            raise ValueError(f"{given[0]}: expected low < high, found {list(self.ends)}")
         if self.loguniform is not None and self.loguniform[0] <= 0:
-            raise ValueError(f"loguniform needs a low end above 0, found {self.loguniform[0]}")
+            raise ValueError(f"loguniform: low must be above 0, found {self.loguniform[0]}")
         listed = self.grid or self.choice or {}
         if len(self.named()) < len(listed):
             raise ValueError(f"{given[0]} lists a value twice: {json.dumps(listed)}")
@@ -44,11 +44,11 @@ class Dimension(Section):
 
     @property
     def ends(self) -> tuple[float, float] | None:
-        """Low and high of a range; None for listed values."""
+        """Low and high end of a range; None for listed values."""
         return self.uniform or self.loguniform or self.integers
 
     def named(self) -> dict[str, Any]:
-        """Listed values by name: a list's values are named by how they are written."""
+        """Listed values by name; without names, by their JSON text."""
         listed = self.grid or self.choice or {}
         if isinstance(listed, dict):
             return listed
@@ -59,76 +59,86 @@ KINDS = ("grid", "choice", "uniform", "loguniform", "integers")
 
 
 class Reference(Section):
-    """A published table that the report prints beside the measured figures."""
+    """A published table that the report shows beside the measured metrics."""
 
     source: str
+    """Where the table was published."""
     psnr_y: dict[str, float]
-    """Trial name to dB."""
+    """PSNR-Y in dB by trial name."""
     ssim_y: dict[str, float]
+    """SSIM-Y in [0, 1] by trial name."""
 
 
 class HalvingConfig(Section):
-    """ASHA: trials are compared on data.eval at rungs, and the worse ones stop there."""
+    """ASHA: trials are compared on data.eval at certain steps (rungs), and the worse ones stop."""
 
     first_steps: int | None = Field(None, gt=0)
-    """Where the first rung is; null takes train.steps / keep_one_in^2."""
+    """Step of the first rung; null: train.steps / keep_one_in^2."""
     keep_one_in: int = Field(4, gt=1)
-    """The best of so many go on; the next rung is so many times as far."""
+    """One in this many trials continues; the next rung is this many times as far."""
 
 
 class PopulationConfig(Section):
-    """PBT: at every interval the worst copy the weights of the best and vary their values."""
+    """PBT: per interval the worst trials copy the weights of the best and vary their values."""
 
     every_steps: int | None = Field(None, gt=0)
-    """Length of an interval; null takes a tenth of train.steps."""
+    """Length of an interval in steps; null: a tenth of train.steps."""
     replaced_share: float = Field(0.25, gt=0, le=0.5)
-    """Share of the population that is replaced, and that is copied from."""
+    """Share of the population that is replaced; an equal share is copied from."""
     redrawn_chance: float = Field(0.25, ge=0, le=1)
-    """Chance that a value is drawn anew; else a number is multiplied by 0.8 or 1.25."""
+    """Probability that a value is redrawn; otherwise a number is multiplied by 0.8 or 1.25."""
 
 
 class SweepConfig(Section):
-    """Many runs that differ in some values."""
+    """Many runs that differ in some config values."""
 
     space: dict[str, Dimension] = Field(min_length=1)
-    """Config key to the values that it takes; `model.ldfps_sigma.0` is the first of a list."""
+    """Values by config key; `model.ldfps_sigma.0` is the first element of a list."""
     search: Literal["grid", "random", "tpe", "asha", "pbt"] = "grid"
-    """docs/sweeps.md says when to choose which."""
+    """Search algorithm; docs/guides/sweeps.md says when to choose which."""
     samples: int | None = Field(None, gt=0)
-    """How often the dimensions that are drawn are drawn; for `grid`, which draws none, null."""
+    """Number of random draws from the space; null for `grid`, which draws nothing."""
     metric: Literal["psnr_y", "ssim_y"] = "psnr_y"
-    """What the ranking goes by, on data.eval; larger is better."""
+    """Metric on data.eval that ranks the trials; larger is better."""
     costs: tuple[Literal["parameters", "flops", "seconds"], ...] = ()
-    """Further objectives, smaller is better: trained parameters, floating-point operations for a
-    image of 256 x 256 px, seconds of training."""
+    """Further objectives, smaller is better: number of trained parameters, floating-point
+    operations per image of 256 x 256 px, seconds of training."""
     limits: dict[Literal["parameters", "flops", "seconds"], float] = Field(default_factory=dict)
-    """A trial that costs more cannot be the best."""
+    """Maximum costs: a trial that exceeds one cannot be the best."""
     repeats: int = Field(1, gt=0)
-    """Runs of every trial, each with a seed of its own."""
+    """Runs per trial, each with a different seed."""
     retries: int = Field(1, ge=0)
-    """How often a trial is run again whose process died or that raised what no trial should."""
+    """How many times a trial is run again after its process died or raised an unexpected error."""
     concurrent: int | None = Field(None, gt=0)
-    """Trials at once; null takes as many as there are cores or GPUs for."""
+    """Trials at the same time; null: as many as cores or GPUs allow."""
     cohort: Literal["auto", "off"] | Annotated[int, Field(gt=0)] = "auto"
-    """Trials that train side by side in one process, on one pass through what is frozen; `auto`
-    takes up to four where there is something frozen. docs/cohorts.md says which trials can."""
+    """Trials that train side by side in one process and share the computation of frozen modules;
+    `auto`: up to four if there are any. docs/explanation/cohorts.md says which trials can."""
     gpu_fraction: float = Field(1.0, gt=0, le=1)
-    """Share of a GPU that a trial takes: 0.25 puts four on one."""
+    """Share of a GPU per trial: 0.25 runs four trials on one GPU."""
     asha: HalvingConfig = HalvingConfig()
+    """Options of `search: asha`."""
     pbt: PopulationConfig = PopulationConfig()
+    """Options of `search: pbt`."""
     reference: Reference | None = None
+    """Published results to compare with."""
 
     @model_validator(mode="after")
-    def _search_fits(self) -> "SweepConfig":
+    def _search_matches_space(self) -> "SweepConfig":
         drawn = [key for key, dimension in self.space.items() if dimension.grid is None]
         listed = [key for key in self.space if key not in drawn]
         if self.search == "grid" and drawn:
-            raise ValueError(f"search: grid draws nothing, but space.{drawn[0]} is to be drawn")
+            raise ValueError(
+                f"search: grid draws nothing; list the values of space.{drawn[0]} as a grid"
+            )
         if self.search in ("tpe", "pbt") and listed:
-            raise ValueError(f"search: {self.search} draws: make space.{listed[0]} a choice")
+            raise ValueError(f"search: {self.search} draws values; make space.{listed[0]} a choice")
         if bool(drawn) != (self.samples is not None):
-            wanted = "give sweep.samples" if drawn else "sweep.samples needs something to draw"
-            raise ValueError(wanted)
+            raise ValueError(
+                "give sweep.samples, the number of draws"
+                if drawn
+                else "sweep.samples needs a key whose values are drawn"
+            )
         if self.search == "pbt" and self.repeats > 1:
             raise ValueError("search: pbt has no repeats: its trials are not independent")
         return self

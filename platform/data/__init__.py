@@ -1,1 +1,1 @@
-"""Datasets: published layouts, prepared shards, batches of crops, rendered rain."""
+"""Datasets: published layouts, images, prepared shards, batches of crops, synthetic rain."""

@@ -1,7 +1,7 @@
 """PSNR and SSIM on the luma of two images, each computed under a named, pinned protocol.
 
-A figure without its protocol's name means nothing: rounding the luma alone moves PSNR by 0.09 dB
-at 39 dB. docs/metrics.md says which published tables used which protocol.
+A value without the name of its protocol is meaningless: rounding the luma alone moves PSNR by
+0.09 dB at 39 dB. docs/reference/protocols.md says which published tables used which protocol.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from scipy.ndimage import correlate1d
 from derain.errors import DataError
 
 PSNR_CAP_DB = 100.0
-"""Identical images have an infinite PSNR, which no mean survives."""
+"""The PSNR of identical images is infinite, which would make every mean infinite."""
 
 PEAK = 255.0
 SSIM_WINDOW_PX = 11
@@ -22,7 +22,7 @@ SSIM_C1 = (0.01 * PEAK) ** 2
 SSIM_C2 = (0.03 * PEAK) ** 2
 
 LUMA_WEIGHTS = np.array([65.481, 128.553, 24.966]) / 255.0
-"""ITU-R BT.601, studio swing, as MATLAB's `rgb2ycbcr` has it: Y lies in [16, 235]."""
+"""ITU-R BT.601, studio swing, as MATLAB's `rgb2ycbcr` computes it: Y is in [16, 235]."""
 LUMA_OFFSET = 16.0
 
 Luma = Float64[np.ndarray, "height width"]
@@ -30,7 +30,7 @@ Luma = Float64[np.ndarray, "height width"]
 
 @dataclass(frozen=True)
 class Protocol:
-    """What has to be known about a measurement before two figures may be compared."""
+    """The choices in a measurement that must agree before two values can be compared."""
 
     name: str
     rounded_luma: bool
@@ -38,8 +38,8 @@ class Protocol:
     downsampled_ssim: bool
     """SSIM first shrinks both images by max(1, round(shorter side / 256)), with a box filter."""
     truncated_output: bool = False
-    """The network's output becomes 8 bits by cutting off, as PReNet's test script does, and not by
-    rounding; worth 0.17 dB at 37 dB."""
+    """The network's output is truncated to 8 bits, as in PReNet's test script, instead of rounded;
+    this changes PSNR by 0.17 dB at 37 dB."""
 
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -54,7 +54,7 @@ PROTOCOLS: dict[str, Protocol] = {
 
 @dataclass(frozen=True)
 class Scores:
-    """How close one derained image is to the clean one; larger is better in both."""
+    """The similarity of one derained image to the clean one; larger is better for both."""
 
     psnr_y: float
     """Peak signal-to-noise ratio of Y in dB, at most `PSNR_CAP_DB`."""
@@ -65,7 +65,7 @@ class Scores:
 def score(derained: np.ndarray, clean: np.ndarray, protocol: str = "rain13k") -> Scores:
     """Measure a derained image against the clean one.
 
-    Both are HWC, RGB, uint8 in 0..255, of one shape, at least 11 px on each side; nothing is
+    Both are HWC, RGB, uint8 in 0..255, of equal shape, at least 11 px on each side; nothing is
     cropped or resized.
 
     PSNR is 20 log10(255 / sqrt(mean((Y1 - Y2)^2))). SSIM is Wang et al. 2004 (Image Quality
@@ -73,7 +73,7 @@ def score(derained: np.ndarray, clean: np.ndarray, protocol: str = "rain13k") ->
     11x11 gaussian window of sigma 1.5, K = (0.01, 0.03), L = 255, whole windows only.
 
     Raises:
-        DataError: another shape, channel count or dtype, too small, or an unknown protocol.
+        DataError: wrong shape, channel count or dtype, too small, or an unknown protocol.
     """
     chosen = _protocol(protocol)
     _check(derained, "derained")
@@ -81,7 +81,7 @@ def score(derained: np.ndarray, clean: np.ndarray, protocol: str = "rain13k") ->
     if derained.shape != clean.shape:
         raise DataError(
             f"The derained image is {_size(derained)} and the clean one {_size(clean)}; "
-            "a score needs two images of one size. Pair the files again."
+            "they must have the same size. Check how the files are paired."
         )
     first, second = _luma(derained, chosen.rounded_luma), _luma(clean, chosen.rounded_luma)
     psnr_db = _psnr(first, second)
@@ -91,28 +91,28 @@ def score(derained: np.ndarray, clean: np.ndarray, protocol: str = "rain13k") ->
 
 
 def quantised(levels: np.ndarray, protocol: str = "rain13k") -> np.ndarray:
-    """A network's output, in 0..255, as the 8 bits that a protocol scores: uint8, same shape."""
+    """A network's output, in 0..255, as the uint8 image that a protocol scores; same shape."""
     if levels.dtype == np.uint8:
         return levels
-    truncated = _protocol(protocol).truncated_output
-    return (np.floor(levels) if truncated else np.rint(levels)).astype(np.uint8)
+    to_integers = np.floor if _protocol(protocol).truncated_output else np.rint
+    return to_integers(levels).astype(np.uint8)
 
 
 def check_protocol(name: str) -> None:
-    """Raise DataError where no protocol has that name."""
+    """Raise DataError for an unknown protocol."""
     _protocol(name)
 
 
 def _protocol(name: str) -> Protocol:
     if name not in PROTOCOLS:
-        raise DataError(f"No protocol is called {name!r}; there are: {', '.join(PROTOCOLS)}.")
+        raise DataError(f"Unknown protocol {name!r}; choose from: {', '.join(PROTOCOLS)}.")
     return PROTOCOLS[name]
 
 
 def _check(image: np.ndarray, which: str) -> None:
     if image.dtype != np.uint8:
         raise DataError(
-            f"The {which} image holds {image.dtype}, expected uint8 in 0..255. "
+            f"The {which} image is {image.dtype}, expected uint8 in 0..255. "
             "Clamp to [0, 1], multiply by 255 and round."
         )
     if image.ndim != 3 or image.shape[2] != 3:
@@ -146,7 +146,7 @@ def _downsampled(luma: Luma) -> Luma:
     """Box-filter and decimate, as Wang's `ssim.m` does with `imfilter(..., 'symmetric', 'same')`.
 
     Every `factor`-th pixel becomes the mean of the factor x factor window around it; an even
-    window reaches one pixel further right and down than left and up.
+    window extends one pixel further right and down than left and up.
     """
     factor = max(1, int(min(luma.shape) / 256 + 0.5))  # MATLAB rounds halves up
     if factor == 1:
@@ -172,7 +172,7 @@ def _ssim(first: Luma, second: Luma) -> float:
     mean_first, mean_second = _local_mean(first), _local_mean(second)
     product = mean_first * mean_second
     squares = mean_first**2 + mean_second**2
-    # The formula needs both variances only as a sum: four filtered maps do instead of five.
+    # The formula needs only the sum of both variances: four filtered maps instead of five.
     covariance = _local_mean(first * second) - product
     variances = _local_mean(first**2 + second**2) - squares
     numerator = (2.0 * product + SSIM_C1) * (2.0 * covariance + SSIM_C2)
@@ -180,7 +180,7 @@ def _ssim(first: Luma, second: Luma) -> float:
 
 
 def _local_mean(values: Luma) -> Luma:
-    """Gaussian-weighted means at the positions where the whole window lies inside."""
+    """Gaussian-weighted means at the positions where the whole window is inside the image."""
     weights, margin = _gaussian(), SSIM_WINDOW_PX // 2
     rows = correlate1d(values, weights, axis=0)[margin:-margin]
     return correlate1d(rows, weights, axis=1)[:, margin:-margin]

@@ -1,4 +1,4 @@
-"""What an evaluation measured, as Markdown, with published figures beside where there are any."""
+"""The Markdown report of an evaluation, next to published values for the datasets that have any."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,80 +18,84 @@ TABLE3: dict[str, tuple[float, ...]] = {
     "DPCNet": (30.59, 0.914, 30.73, 0.899, 37.96, 0.974, 33.23, 0.928, 33.87, 0.941),
     "FCLIP-UNet": (31.23, 0.924, 30.82, 0.903, 38.06, 0.972, 34.03, 0.943, 33.27, 0.928),
 }
-"""FCLIP-UNet, Table 3: PSNR and SSIM on each of `SETS`, all trained on Rain13K. The protocol is not
-stated there; rows that were copied from other tables have `rain13k`'s figures."""
+"""FCLIP-UNet, Table 3: PSNR and SSIM on each of `SETS`, all networks trained on Rain13K.
+
+The paper does not state the protocol; rows copied there from other tables have values under the
+protocol `rain13k`."""
 
 
 @dataclass(frozen=True)
-class Shown:
-    """Images of one dataset: a file with a row each, and which of the dataset's they are."""
+class GalleryImages:
+    """An image file with one row per image of a dataset, and the indices of these images."""
 
     file: str
-    """Relative to the report."""
-    numbers: tuple[int, ...]
+    """Path relative to the report."""
+    indices: tuple[int, ...]
     """From the highest PSNR-Y to the lowest."""
 
 
-def markdown(result: Mapping[str, Any], shown: Sequence[Shown] = ()) -> str:
-    """The report of what `evaluate` returned; `shown` has the images of every dataset, if any."""
-    lines = [f"# {result['model']}", "", *_measured(result["datasets"])]
+def markdown(result: Mapping[str, Any], galleries: Sequence[GalleryImages] = ()) -> str:
+    """The report of a result of `evaluate`; `galleries` has one item per dataset, or none."""
+    lines = [f"# {result['model']}", "", *_measured_table(result["datasets"])]
     for item in result["datasets"]:
         if published_set(item["dataset"], item["split"]) is not None:
-            lines += ["", *_published(item, result["protocols"])]
-    for item, images in zip(result["datasets"], shown, strict=bool(shown)):
-        lines += ["", *_gallery(item, images, result["protocols"][0])]
+            lines += ["", *_published_table(item, result["protocols"])]
+    if galleries:
+        for item, images in zip(result["datasets"], galleries, strict=True):
+            lines += ["", *_gallery(item, images, result["protocols"][0])]
     return "\n".join(lines) + "\n"
 
 
-def _gallery(item: Mapping[str, Any], shown: Shown, protocol: str) -> list[str]:
-    """The best and the worst images: their figures, and below them the images in that order."""
+def _gallery(item: Mapping[str, Any], images: GalleryImages, protocol: str) -> list[str]:
+    """The metrics of the best and the worst images, and below them the images in that order."""
     lines = [
         f"## {item['name']}: best and worst images",
         "",
-        f"By PSNR-Y under {protocol}, in this order. Rainy, derained, clean.",
+        f"Ordered by PSNR-Y under {protocol}, best first. Each row shows the rainy, derained and "
+        "clean image.",
         "",
         "| image | PSNR-Y | SSIM-Y | input PSNR-Y | input SSIM-Y |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
-    for number in shown.numbers:
-        scored = item["per_picture"][number]
-        lines.append(f"| {scored['key']} | {_figures(scored)} |")
-    return [*lines, "", f"![rainy, derained, clean](<{shown.file}>)"]
+    for index in images.indices:
+        scored = item["per_picture"][index]
+        lines.append(f"| {scored['key']} | {_metric_cells(scored)} |")
+    return [*lines, "", f"![rainy, derained, clean](<{images.file}>)"]
 
 
-def _figures(found: Mapping[str, Any]) -> str:
+def _metric_cells(scores: Mapping[str, Any]) -> str:
     return " | ".join(
-        f"{found[side]['psnr_y']:.3f} | {found[side]['ssim_y']:.4f}"
+        f"{scores[side]['psnr_y']:.3f} | {scores[side]['ssim_y']:.4f}"
         for side in ("metrics", "input")
     )
 
 
 def published_set(dataset: str, split: str) -> str | None:
-    """Which of `SETS` a dataset is: a part of rain13k, or its own name; None for others."""
+    """The member of `SETS` that a dataset is (a split of rain13k, or by its name), or None."""
     name = split if dataset == "rain13k" else dataset
     return name if name in SETS else None
 
 
-def _measured(datasets: Sequence[Mapping[str, Any]]) -> list[str]:
+def _measured_table(datasets: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = [
         "| dataset | images | protocol | PSNR-Y | SSIM-Y | input PSNR-Y | input SSIM-Y |",
         "| --- | ---: | --- | ---: | ---: | ---: | ---: |",
     ]
     return lines + [
-        f"| {item['name']} | {item['pictures']} | {protocol} | {_figures(found)} |"
+        f"| {item['name']} | {item['pictures']} | {protocol} | {_metric_cells(scores)} |"
         for item in datasets
-        for protocol, found in item["by_protocol"].items()
+        for protocol, scores in item["by_protocol"].items()
     ]
 
 
-def _published(item: Mapping[str, Any], protocols: Sequence[str]) -> list[str]:
+def _published_table(item: Mapping[str, Any], protocols: Sequence[str]) -> list[str]:
     name = published_set(item["dataset"], item["split"])
     assert name is not None
-    at = 2 * SETS.index(name)
+    column = 2 * SETS.index(name)
     lines = [
-        f"## {item['name']} beside FCLIP-UNet's Table 3",
+        f"## {item['name']} compared with FCLIP-UNet, Table 3",
         "",
-        _comparable(item, protocols),
+        _comparability(item, protocols),
         "",
         "| network | PSNR | SSIM |",
         "| --- | ---: | ---: |",
@@ -100,19 +104,21 @@ def _published(item: Mapping[str, Any], protocols: Sequence[str]) -> list[str]:
         ours = item["by_protocol"]["rain13k"]["metrics"]
         lines.append(f"| **this model** | {ours['psnr_y']:.2f} | {ours['ssim_y']:.3f} |")
     return lines + [
-        f"| {network} | {row[at]:.2f} | {row[at + 1]:.3f} |" for network, row in TABLE3.items()
+        f"| {network} | {row[column]:.2f} | {row[column + 1]:.3f} |"
+        for network, row in TABLE3.items()
     ]
 
 
-def _comparable(item: Mapping[str, Any], protocols: Sequence[str]) -> str:
-    wrong = []
+def _comparability(item: Mapping[str, Any], protocols: Sequence[str]) -> str:
+    reasons = []
     if item["dataset"] != "rain13k":
-        wrong.append("the images are not Rain13K's version of the set (it crops some)")
+        reasons.append("the images are not Rain13K's version of the set (which crops some)")
     if "rain13k" not in protocols:
-        wrong.append("the protocol is another one")
-    if wrong:
-        return f"**Not comparable**: {'; '.join(wrong)}."
+        reasons.append("the protocol differs from the published one")
+    if reasons:
+        return f"**Not comparable**: {'; '.join(reasons)}."
     return (
-        "**Comparable only if this model was trained on Rain13K**, as those in the table were. "
-        "Their protocol is not stated; rain13k is the one that fits their copied rows."
+        "**Comparable only if this model was trained on Rain13K**, as the networks in the table "
+        "were. The paper does not state its protocol; rain13k is the one that matches the rows it "
+        "copied from other papers."
     )

@@ -1,16 +1,17 @@
-"""Networks as files of other tools: written as ONNX or torch.export, read as those or TorchScript.
+"""Networks as single files: writes ONNX and torch.export, reads these and TorchScript.
 
-What may run when such a file is loaded:
+Loading such a file may execute code from it:
 
-    .onnx         nothing of the file's: onnxruntime knows a fixed set of operators
-    .pt2          PyTorch evaluates expressions from the file (sizes, by sympy), which can be code
+    .onnx         none: onnxruntime has a fixed set of operators
+    .pt2          PyTorch evaluates expressions in the file (sizes, with sympy), which can be code
     TorchScript   the file is code
 
-So the last two are read only where `trust` says that the file's origin is trusted.
+So the last two are loaded only with `trust`.
 """
 
 import json
 import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,28 +25,32 @@ from derain.models.weights import is_torchscript
 Format = Literal["onnx", "torch-export"]
 SUFFIXES: dict[str, str] = {"onnx": ".onnx", "torch-export": ".pt2"}
 STRIDE = "derain.stride"
-"""What the file says of the network: height and width must be multiples of this."""
-NOTE = "derain.json"
-LARGEST_PX = 8192
+"""Metadata key in the file: height and width must be multiples of its value."""
+METADATA_FILE = "derain.json"
+"""The file inside a .pt2 that has the metadata."""
+MAX_SIDE_PX = 8192
 
 
 class Exported(nn.Module):
-    """A network from a file, on the CPU: NCHW RGB, float32 in [0, 1], batches of one."""
+    """A network from a file, on the CPU: NCHW RGB, float32 in [0, 1], batches of one image."""
 
-    def __init__(self, run: Any, stride: int, fixed: tuple[int, int] | None) -> None:
+    def __init__(self, run: Any, stride: int, fixed_size: tuple[int, int] | None) -> None:
+        """`fixed_size`: the only (height, width) that the file accepts; None for any."""
         super().__init__()
-        self._run = (run,)  # a tuple: an exported program refuses eval() and train()
+        # In a tuple, so that it is not a submodule: an exported program refuses eval() and train().
+        self._run = (run,)
         self.stride = stride
-        self._fixed = fixed
+        self._fixed_size = fixed_size
 
     def forward(self, x: Tensor) -> Tensor:
-        """Rainy -> clean. Raises DataError where the file takes images of one other size."""
+        """Rainy -> derained. Raises DataError if the file accepts only a different size."""
         size = tuple(x.shape[-2:])
-        if self._fixed is not None and size != self._fixed:
+        if self._fixed_size is not None and size != self._fixed_size:
+            height, width = self._fixed_size
             raise DataError(
-                f"This exported network takes images of {self._fixed[1]}x{self._fixed[0]} px "
-                f"only, found {size[1]}x{size[0]}. Export it without --size, or evaluate the "
-                "checkpoint that it came from."
+                f"This exported network accepts images of {width}x{height} px only, found "
+                f"{size[1]}x{size[0]}. Export it without --size, or use the checkpoint that it "
+                "was exported from."
             )
         return self._run[0](x)
 
@@ -59,7 +64,7 @@ def is_exported(model: str) -> bool:
 def load_exported(path: str | Path, *, trust: bool = False, stride: int | None = None) -> Exported:
     """The network in a .onnx, .pt2 or TorchScript file.
 
-    `stride` is for files that do not say theirs; without it they are taken to fit every size.
+    `stride` is for files without this metadata; by default they are assumed to accept every size.
 
     Raises UsageError for a file that may run code without `trust`, WeightsError for a damaged one.
     """
@@ -69,12 +74,13 @@ def load_exported(path: str | Path, *, trust: bool = False, stride: int | None =
     if not trust:
         kind = "a .pt2" if path.suffix == ".pt2" else "a TorchScript"
         raise UsageError(
-            f"{path}: loading {kind} file can run "
-            "code from it. If you trust where it comes from, give --trust; .onnx files and model "
-            "folders need no trust."
+            f"{path}: loading {kind} file can run code from it. If you trust its origin, give "
+            "--trust. .onnx files and model folders do not need it."
         )
     try:
-        return (_load_program if path.suffix == ".pt2" else _load_script)(path, stride)
+        if path.suffix == ".pt2":
+            return _load_program(path, stride)
+        return _load_torchscript(path, stride)
     except (RuntimeError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
         raise WeightsError(f"{path}: cannot be read as an exported network ({error}).") from error
 
@@ -82,30 +88,36 @@ def load_exported(path: str | Path, *, trust: bool = False, stride: int | None =
 def export(
     network: nn.Module, out: str | Path, format: Format, size_px: tuple[int, int] | None = None
 ) -> Path:
-    """Write a network to one file; height and width stay free, in multiples of its stride, unless
-    `size_px` (height, width) fixes them.
+    """Write a network to one file and return its path.
 
-    Raises OccupiedError for a file that is there, UsageError where the network cannot be exported
-    so (the message says why), or where onnx is missing.
+    The file accepts any height and width that are multiples of the network's stride, or only
+    `size_px` (height, width) if given.
+
+    Raises OccupiedError if the file exists; UsageError if the network cannot be exported (the
+    message says why), or if onnx is not installed.
     """
     path = Path(out)
     if path.suffix != SUFFIXES[format]:
-        raise UsageError(f"{path}: a {format} file ends with {SUFFIXES[format]}.")
+        raise UsageError(f"{path}: the name of a {format} file must end with {SUFFIXES[format]}.")
     if path.exists():
-        raise OccupiedError(f"{path}: would be overwritten. Give another name.")
+        raise OccupiedError(
+            f"{path} already exists and would be overwritten. Choose a different name."
+        )
     if format == "onnx":
-        _onnx()
+        _import_onnxruntime()
     stride: int = network.stride  # type: ignore[assignment]
     program = _program(network.cpu().eval(), stride, size_px)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".partial-{path.name}")
     if format == "torch-export":
-        torch.export.save(program, temporary, extra_files={NOTE: json.dumps({STRIDE: stride})})
+        torch.export.save(
+            program, temporary, extra_files={METADATA_FILE: json.dumps({STRIDE: stride})}
+        )
     else:
-        made = torch.onnx.export(program, dynamo=True, verbose=False)
-        assert made is not None
-        made.model.metadata_props[STRIDE] = str(stride)
-        made.save(str(temporary))
+        onnx_program = torch.onnx.export(program, dynamo=True, verbose=False)
+        assert onnx_program is not None
+        onnx_program.model.metadata_props[STRIDE] = str(stride)
+        onnx_program.save(str(temporary))
     temporary.replace(path)
     return path
 
@@ -115,17 +127,17 @@ def _program(
 ) -> torch.export.ExportedProgram:
     side = stride * max(2, 48 // stride)
     height, width = size_px or (side, side + stride)
-    most = LARGEST_PX // stride
-    free = {
+    most = MAX_SIDE_PX // stride
+    free_sides = {
         2: stride * torch.export.Dim("rows", min=2, max=most),
         3: stride * torch.export.Dim("columns", min=2, max=most),
     }
     example = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0))
     try:
         with torch.no_grad():
-            shapes = None if size_px else (free,)
+            shapes = None if size_px else (free_sides,)
             return torch.export.export(network, (example,), dynamic_shapes=shapes)
-    except Exception as error:  # torch.export raises whatever the network's code ran into
+    except Exception as error:  # torch.export passes on any error of the network's code
         raise UsageError(
             f"{type(network).__name__} cannot be exported for "
             f"{'this size' if size_px else 'images of any size; try --size WIDTHxHEIGHT'}: "
@@ -134,45 +146,50 @@ def _program(
 
 
 def _load_onnx(path: Path, stride: int | None) -> Exported:
-    runtime = _onnx()
+    runtime = _import_onnxruntime()
     try:
         session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's errors have no common class of their own
+    except Exception as error:  # onnxruntime's errors have no common base class
         raise WeightsError(f"{path}: cannot be read as ONNX ({error}).") from error
-    given = session.get_inputs()[0]
+    rainy_input = session.get_inputs()[0]
 
     def run(x: Tensor) -> Tensor:
         rainy = np.ascontiguousarray(x.numpy())
-        return torch.from_numpy(session.run(None, {given.name: rainy})[0])
+        return torch.from_numpy(session.run(None, {rainy_input.name: rainy})[0])
 
-    known = session.get_modelmeta().custom_metadata_map
-    sides = given.shape[2:]
-    fixed = tuple(sides) if all(isinstance(side, int) for side in sides) else None
-    return Exported(run, stride or int(known.get(STRIDE, 1)), fixed)
+    metadata = session.get_modelmeta().custom_metadata_map
+    return _exported(run, rainy_input.shape, stride, metadata)
 
 
 def _load_program(path: Path, stride: int | None) -> Exported:
-    notes = {NOTE: ""}
-    program = torch.export.load(path, extra_files=notes)
-    known = json.loads(notes[NOTE] or "{}")
+    files = {METADATA_FILE: ""}
+    program = torch.export.load(path, extra_files=files)
+    metadata = json.loads(files[METADATA_FILE] or "{}")
     names = program.graph_signature.user_inputs
     (image,) = (node for node in program.graph.nodes if node.name == names[0])
-    sides = image.meta["val"].shape[2:]
-    fixed = tuple(sides) if all(isinstance(side, int) for side in sides) else None
-    return Exported(program.module(), stride or int(known.get(STRIDE, 1)), fixed)
+    return _exported(program.module(), image.meta["val"].shape, stride, metadata)
 
 
-def _load_script(path: Path, stride: int | None) -> Exported:
+def _exported(
+    run: Any, input_shape: Sequence[Any], stride: int | None, metadata: Mapping[str, Any]
+) -> Exported:
+    """The network with the stride of its metadata, and the fixed size of its input, if any."""
+    sides = input_shape[2:]
+    fixed_size = tuple(sides) if all(isinstance(side, int) for side in sides) else None
+    return Exported(run, stride or int(metadata.get(STRIDE, 1)), fixed_size)
+
+
+def _load_torchscript(path: Path, stride: int | None) -> Exported:
     return Exported(torch.jit.load(path, map_location="cpu").eval(), stride or 1, None)
 
 
-def _onnx() -> Any:
+def _import_onnxruntime() -> Any:
     try:
         import onnxruntime
-        import onnxscript  # noqa: F401  torch.onnx needs it to write
+        import onnxscript  # noqa: F401  torch.onnx.export needs it
     except ImportError as error:
         raise UsageError(
-            f"ONNX needs packages that are not installed ({error.name}): "
+            f"ONNX needs a package that is not installed ({error.name}). Run: "
             "pip install 'derain-platform[export]'."
         ) from None
     return onnxruntime

@@ -1,13 +1,16 @@
-"""Weights and an image of any size in, the clean image out; and a network as a plain folder.
+"""Derains images of any size with a network, and saves and loads networks as model folders.
 
-A *model folder* is a network for use, on disk:
+A *model folder* is a network for use, without training state:
 
     network.json         {"format": 1, "name", "options", "trained_with"}
     model.safetensors    the complete state dict, a frozen encoder's included
 
-Nothing in it executes code and nothing is downloaded to load it. It cannot resume a training run;
-that is what a checkpoint is for. This module knows neither Ray nor MLflow; a registered model
-carries a copy of it, and MLflow finds `_load_pyfunc` by name.
+Loading it executes no code from it and downloads nothing. It cannot resume a training run;
+checkpoints can.
+
+A registered model carries a copy of this module, in which MLflow finds `_load_pyfunc` by name, and
+of what it imports. So `inference/` imports nothing of ours but itself, `models/` and `errors.py`,
+and writes files with its own `_write` instead of `storage.atomic`.
 """
 
 import inspect
@@ -31,38 +34,37 @@ WEIGHTS_FILE = "model.safetensors"
 FORMAT = 1
 
 PRETRAINED_OPTION = "encoder_weights"
-"""The option that names weights to start training from; loading replaces them all anyway."""
+"""The option that names the weights to start training from; loading replaces them all anyway."""
 NO_PRETRAINED = "random"
 PUBLISHED = "published"
-"""What is noted where the option named nothing."""
+"""Recorded in `trained_with` if the option was not given."""
 
-NAMED_KEYS_LIMIT = 5
+MAX_KEYS_IN_MESSAGE = 5
 
 
 class Predictor:
     """Derains single images with one network on one device."""
 
     def __init__(self, network: nn.Module, device: str | torch.device = "cpu") -> None:
-        """Move the network to the device; it needs `.stride`, the divisor of the sides it takes."""
+        """Move the network to the device. Image sides must be multiples of its `.stride`."""
         self.device = torch.device(device)
         self.network = network.to(self.device)
-        self._routes = getattr(network, "route_key", None) is not None
+        self._takes_routes = getattr(network, "route_key", None) is not None
 
     def derain(self, image: np.ndarray) -> np.ndarray:
-        """Return the image without rain: HWC, RGB, uint8 in 0..255, the same size.
+        """Return the derained image: HWC, RGB, uint8 in 0..255, of the same size.
 
-        These are `levels`, rounded.
+        This is `levels`, rounded.
         """
         return np.rint(self.levels(image)).astype(np.uint8)
 
     def levels(self, image: np.ndarray) -> np.ndarray:
-        """Return the image without rain before it is rounded: float32 HWC RGB in [0, 255].
+        """Return the derained image before rounding: float32 HWC RGB in [0, 255].
 
         The image is mirrored at its right and lower edge up to a multiple of the network's
-        stride, and the result cropped back. A network that routes images is asked for the route
-        of the image itself, without the mirrored edge, as it was in its training. The network
-        runs in eval mode and is given back in the mode that it was in. Its output is clamped to
-        [0, 1] and scaled by 255.
+        stride, and the result cropped back. A network that routes images gets the route of the
+        image without its mirrored edge, as in training. The network runs in eval mode; its
+        previous mode is restored afterwards. Its output is clamped to [0, 1] and scaled by 255.
 
         Raises:
             DataError: not a uint8 image of the shape (height, width, 3), or an empty one.
@@ -75,7 +77,7 @@ class Predictor:
         if not bool(torch.isfinite(derained).all()):
             raise DerainError(
                 "The network returned NaN or infinity for an image of "
-                f"{width}x{height} px. Its weights are damaged, or its training diverged."
+                f"{width}x{height} px. Either its weights are damaged or its training diverged."
             )
         levels = derained.float().clamp(0.0, 1.0).mul(255.0)
         return levels.permute(1, 2, 0).contiguous().cpu().numpy()
@@ -86,18 +88,18 @@ class Predictor:
         return image_batch(host.to(self.device)[None])
 
     def _forward(self, rainy: Tensor, image: np.ndarray) -> Tensor:
-        # One by one: a frozen part may be in eval mode while the rest trains.
+        # Per module: a frozen part may be in eval mode while the rest is in training mode.
         modes = [(module, module.training) for module in self.network.modules()]
         self.network.eval()
         try:
             with torch.inference_mode():
-                return self.network(rainy, **self._route(image))
+                return self.network(rainy, **self._route_argument(image))
         finally:
             for module, was_training in modes:
                 module.training = was_training
 
-    def _route(self, image: np.ndarray) -> dict[str, Tensor]:
-        if not self._routes:
+    def _route_argument(self, image: np.ndarray) -> dict[str, Tensor]:
+        if not self._takes_routes:
             return {}
         perceive: Any = self.network.perceive
         return {"route": perceive(self._tensor(image.copy()))}  # a cache's pixels are read-only
@@ -108,17 +110,19 @@ def save_model_folder(
 ) -> Path:
     """Write a network as a model folder and return the folder.
 
-    `name` and `options` are what `derain.models.build` was called with; `trained_with` keeps which
-    pretrained weights these named. network.json is written last: a folder with it is complete.
+    `name` and `options` are the arguments of `derain.models.build`; `trained_with` records the
+    pretrained weights among them. network.json is written last: a folder with it is complete.
 
     Raises:
-        OccupiedError: the folder holds something already.
+        OccupiedError: the folder is not empty.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
-        raise OccupiedError(f"{folder} is not empty; a model folder needs a new or empty one.")
-    # A copy of each tensor: safetensors refuses two names that share memory (tied weights).
+        raise OccupiedError(
+            f"{folder} is not empty. Write the model folder to a new or empty folder."
+        )
+    # A copy of each tensor: safetensors refuses tensors that share memory (tied weights).
     state = {
         key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for key, value in network.state_dict().items()
@@ -130,11 +134,11 @@ def save_model_folder(
 
 
 def check_trust(name: str, origin: str | Path, trust: bool) -> None:
-    """Raise UsageError where a saved network is a class of somebody's and no trust is given."""
-    if models.is_plugin(name) and not trust:
+    """Raise UsageError if a saved network is a user-defined class and `trust` is not given."""
+    if models.is_user_defined(name) and not trust:
         raise UsageError(
-            f"{origin} is a network of the class {name}; loading it imports that module, which "
-            "runs its code. If you trust it, give --trust."
+            f"{origin} is a network of the user-defined class {name}. Loading it imports its "
+            "module, which runs code. If you trust that code, give --trust."
         )
 
 
@@ -147,8 +151,8 @@ def load_model_folder(
 
     Raises:
         WeightsError: the folder is incomplete or damaged, describes an unknown network, or its
-            weights are not exactly the ones that the network has.
-        UsageError: the network is a class of somebody's, and `trust` is not given.
+            weights do not match the network exactly.
+        UsageError: the network is a user-defined class, and `trust` is not given.
     """
     folder = Path(folder)
     description = _read_description(folder / NETWORK_FILE)
@@ -161,27 +165,27 @@ def load_model_folder(
 
 
 class _PyfuncModel:
-    """The shape of a model that MLflow expects: `predict` on a batch."""
+    """A model with the interface that MLflow expects: `predict` on a batch."""
 
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
 
     def predict(self, model_input: np.ndarray, params: dict[str, Any] | None = None) -> np.ndarray:
-        """Derain a batch: NHWC, RGB, uint8 in 0..255, and the result in the same form.
+        """Derain a batch: NHWC, RGB, uint8 in 0..255; the result has the same form.
 
         Raises:
-            DataError: not a uint8 array of the shape (batch, height, width, 3); a single image
-                is a batch of one, `image[None]`. Or `params` were given: there are none.
+            DataError: not a uint8 array of the shape (batch, height, width, 3) (pass a single
+                image as `image[None]`), or `params` were given, of which there are none.
         """
         if params:
-            raise DataError(f"This model takes no parameters, found: {', '.join(sorted(params))}.")
+            raise DataError(f"This model takes no params, found: {', '.join(sorted(params))}.")
         _check(model_input, ("batch", "height", "width", 3))
-        # One by one, so that a large batch needs no more memory than its largest image.
+        # One by one, so that a large batch needs no more memory than one image.
         return np.stack([self._predictor.derain(image) for image in model_input])
 
 
 def _load_pyfunc(path: str) -> _PyfuncModel:
-    """Open a model folder for `mlflow.pyfunc.load_model`, which calls this by name; on the CPU."""
+    """Load a model folder on the CPU; `mlflow.pyfunc.load_model` calls this by name."""
     return _PyfuncModel(Predictor(load_model_folder(path)))
 
 
@@ -195,24 +199,26 @@ def _check(array: np.ndarray, shape: tuple[str | int, ...]) -> None:
         or array.size == 0
     ):
         kind = getattr(array, "dtype", type(array).__name__)
-        wanted = ", ".join(str(side) for side in shape)
+        expected = ", ".join(str(side) for side in shape)
         raise DataError(
-            f"Expected a uint8 array of the shape ({wanted}), RGB in 0..255, none of its sides "
-            f"zero; found {kind} of the shape {found}."
+            f"Expected a non-empty uint8 array of the shape ({expected}), RGB in 0..255; found "
+            f"{kind} of the shape {found}."
         )
 
 
 def _stride(network: nn.Module) -> int:
     stride = network.stride
     if not isinstance(stride, int) or stride < 1:
-        raise TypeError(f"{type(network).__name__}.stride must be a whole number, is {stride!r}")
+        raise TypeError(
+            f"{type(network).__name__}.stride must be a positive integer, is {stride!r}"
+        )
     return stride
 
 
 def _padded(image: np.ndarray, stride: int) -> np.ndarray:
-    """Mirror at the right and lower edge, over and over where the image is smaller than that.
+    """Mirror at the right and lower edge, repeatedly if the image is smaller than the margin.
 
-    numpy and not torch: torch refuses to reflect by more than the image's own side.
+    With numpy, because torch refuses to reflect by more than the side of the image.
     """
     height, width = image.shape[:2]
     margins = ((0, -height % stride), (0, -width % stride), (0, 0))
@@ -220,7 +226,7 @@ def _padded(image: np.ndarray, stride: int) -> np.ndarray:
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:
-    """Write under a temporary name and rename: a file under its own name is whole."""
+    """Write under a temporary name, then rename: a file with its final name is complete."""
     temporary = path.with_name(f".{path.name}.partial")
     write(temporary)
     temporary.replace(path)
@@ -237,8 +243,8 @@ def _description(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _pretrained_option(name: str) -> inspect.Parameter | None:
-    """The network's option for pretrained weights; left out, its default would download them."""
-    if models.is_plugin(name):
+    """The network's option for pretrained weights, if any; its default would download them."""
+    if models.is_user_defined(name):
         return None
     return inspect.signature(models.MODELS[name]).parameters.get(PRETRAINED_OPTION)
 
@@ -248,17 +254,17 @@ def _read_description(path: Path) -> dict[str, Any]:
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise WeightsError(f"{path} is damaged, it is not JSON: {error}.") from error
+        raise WeightsError(f"{path} is damaged: not JSON ({error}).") from error
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         found = description.get("format") if isinstance(description, dict) else description
         raise WeightsError(
-            f"{path} should have the format {FORMAT}, found {found!r}. "
-            "It was written by another version of derain-platform, or is another file."
+            f"{path}: expected format {FORMAT}, found {found!r}. It was written by a different "
+            f"version of derain-platform, or is not a model's {NETWORK_FILE}."
         )
     if not isinstance(description.get("name"), str) or not isinstance(
         description.get("options"), dict
     ):
-        raise WeightsError(f"{path} should name a network and its options, and does not.")
+        raise WeightsError(f"{path}: must have the name of a network and its options.")
     return description
 
 
@@ -268,51 +274,51 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise WeightsError(
-            f"{path} is damaged or no safetensors file ({error}). Copy or register it again."
+            f"{path} is damaged or not a safetensors file ({error}). Copy or register it again."
         ) from error
 
 
 def _check_exists(path: Path) -> None:
     if not path.is_file():
         raise WeightsError(
-            f"{path} is missing; a model folder holds {NETWORK_FILE} and {WEIGHTS_FILE}."
+            f"{path} is missing. A model folder has {NETWORK_FILE} and {WEIGHTS_FILE}."
         )
 
 
 def _build(description: Mapping[str, Any], path: Path) -> nn.Module:
     name, options = description["name"], dict(description["options"])
-    if name not in models.MODELS and not models.is_plugin(name):
+    if name not in models.MODELS and not models.is_user_defined(name):
         known = ", ".join(sorted(models.MODELS))
-        raise WeightsError(f"{path} names the network {name!r}; there are: {known}.")
+        raise WeightsError(f"{path}: unknown network {name!r}; choose from: {known}.")
     if _pretrained_option(name) is not None:
         options[PRETRAINED_OPTION] = NO_PRETRAINED
     try:
         return models.build(name, **options)
     except (TypeError, ValueError) as error:
-        raise WeightsError(f"{path}: {name} cannot be built with {options}: {error}.") from error
+        raise WeightsError(f"{path}: cannot build {name} with {options}: {error}.") from error
 
 
 def _check_state(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     expected = network.state_dict()
     problems = []
     if missing := [key for key in expected if key not in state]:
-        problems.append(f"missing: {_named(missing)}")
+        problems.append(f"missing: {_listed(missing)}")
     if unexpected := [key for key in state if key not in expected]:
-        problems.append(f"unexpected: {_named(unexpected)}")
+        problems.append(f"unexpected: {_listed(unexpected)}")
     if reshaped := [
         f"{key} is {tuple(state[key].shape)}, expected {tuple(value.shape)}"
         for key, value in expected.items()
         if key in state and state[key].shape != value.shape
     ]:
-        problems.append(f"of another shape: {_named(reshaped)}")
+        problems.append(f"wrong shape: {_listed(reshaped)}")
     if problems:
         raise WeightsError(
-            f"{path} does not hold the weights of this {type(network).__name__}: "
+            f"{path} does not match the network {type(network).__name__}: "
             + "; ".join(problems)
-            + ". Take the file that was written together with this network.json."
+            + f". Use the {WEIGHTS_FILE} that was written together with this {NETWORK_FILE}."
         )
 
 
-def _named(keys: list[str]) -> str:
-    more = len(keys) - NAMED_KEYS_LIMIT
-    return ", ".join(keys[:NAMED_KEYS_LIMIT]) + (f" and {more} more" if more > 0 else "")
+def _listed(keys: list[str]) -> str:
+    more = len(keys) - MAX_KEYS_IN_MESSAGE
+    return ", ".join(keys[:MAX_KEYS_IN_MESSAGE]) + (f" and {more} more" if more > 0 else "")

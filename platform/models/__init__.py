@@ -1,4 +1,4 @@
-"""The networks by name, and which of their parts are trained."""
+"""The networks by name, and which of their parameters are trained."""
 
 import importlib
 from typing import Any
@@ -23,12 +23,18 @@ MODELS: dict[str, type[nn.Module]] = {
     "restormer": Restormer,
     "nafnet": NAFNet,
 }
-"""Every network takes keyword options, has `stride: int` (height and width of an image must be
-multiples of it; `forward` raises ValueError otherwise) and `frozen: tuple[str, ...]`, the names of
-its sub-modules that never change. A network with loss terms of its own (rain masks, say) has
-`auxiliary: dict[str, float]`, the weight of each, and returns (image, {term: scalar}) when it is
-called with `clean=`. One with experts has `perceive(images)`, the number of each whole image's
-expert, takes it back as `route=`, and has `route_key: str | None`, a digest of what decides it."""
+"""Networks take keyword options and map NCHW RGB, float32 in [0, 1], to the same. Each has
+
+stride      int; height and width of an image must be multiples of it, or `forward` raises
+            ValueError
+frozen      tuple[str, ...]; the names of the sub-modules that never change
+auxiliary   dict[str, float], only with loss terms of its own (rain masks, for example): the weight
+            of each term; called with `clean=`, the network then returns (image, {term: scalar})
+perceive    only with experts: perceive(images) returns the index of the expert for each whole
+            image, which `forward` accepts as `route=`
+route_key   str | None, only with experts: a digest of everything but the image that the result
+            of `perceive` depends on
+"""
 
 __all__ = [
     "CLIPRPN",
@@ -36,65 +42,70 @@ __all__ = [
     "build",
     "fingerprint",
     "frozen_modules",
-    "is_plugin",
+    "is_user_defined",
     "trained_parameters",
 ]
 
 
 def build(name: str, **options: object) -> nn.Module:
-    """The network `MODELS[name]`, or the class `module:Class` of the user's, with these options.
+    """Build the network `MODELS[name]`, or the user-defined class `module:Class`.
 
-    Such a class is an nn.Module from NCHW RGB in [0, 1] to the same; its module is imported, which
-    runs its code. What `MODELS` says of networks holds for it too; `stride` is 1 where it has none.
+    A user-defined class is an nn.Module with the attributes that `MODELS` describes; without a
+    `stride` it gets 1. Its module is imported, which runs its code.
 
-    Raises ValueError for an unknown name or unfitting options, FileNotFoundError where pretrained
+    Raises ValueError for an unknown name or invalid options, FileNotFoundError if pretrained
     weights are missing.
     """
-    if is_plugin(name):
-        network: Any = _plugin(name)(**options)
+    if is_user_defined(name):
+        network: Any = _import_class(name)(**options)
         if not hasattr(network, "stride"):
             network.stride = 1
         if not isinstance(network.stride, int):
             raise ValueError(
-                f"The network {name} has the stride {network.stride!r}; expected a whole number: "
-                "height and width of an image are made multiples of it."
+                f"The network {name} has the stride {network.stride!r}; expected a whole number, "
+                "because height and width of an image are padded to multiples of it."
             )
         return network
     if name not in MODELS:
         raise ValueError(
-            f"Expected one of the networks {', '.join(MODELS)}, or module:Class, got {name!r}"
+            f"The network must be one of {', '.join(MODELS)}, or module:Class, got {name!r}"
         )
     return MODELS[name](**options)
 
 
-def is_plugin(name: str) -> bool:
-    """Whether a network's name is that of a class of the user's, `module:Class`."""
+def is_user_defined(name: str) -> bool:
+    """Whether the name of a network refers to a user-defined class, `module:Class`."""
     return ":" in name
 
 
-def _plugin(name: str) -> type[nn.Module]:
+is_plugin = is_user_defined
+"""The former name: loaders in models that were registered before the modules moved into folders
+use it, if this package is imported before they are."""
+
+
+def _import_class(name: str) -> type[nn.Module]:
     module, _, attribute = name.partition(":")
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        network = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ValueError(
-            f"The network {name} cannot be imported ({error}). Install its package, or put its "
-            "folder on PYTHONPATH, here and on every worker."
+            f"The network {name} cannot be imported ({error}). Install its package, or add its "
+            "folder to PYTHONPATH, here and on every worker."
         ) from error
-    if not (isinstance(found, type) and issubclass(found, nn.Module)):
-        raise ValueError(f"The network {name} is no class of networks (torch.nn.Module)")
-    return found
+    if not (isinstance(network, type) and issubclass(network, nn.Module)):
+        raise ValueError(f"The network {name} is not a subclass of torch.nn.Module")
+    return network
 
 
 def frozen_modules(network: nn.Module) -> dict[str, nn.Module]:
-    """The sub-modules that `network.frozen` names, by name; none for a module without it.
+    """The sub-modules named in `network.frozen`, by name; empty for a module without `frozen`.
 
-    They are left out of optimiser, moving average and checkpoint; a checkpoint records their
+    Optimiser, moving average and checkpoint leave them out; a checkpoint records their
     `fingerprint` instead.
     """
     return {name: network.get_submodule(name) for name in getattr(network, "frozen", ())}
 
 
 def trained_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
-    """What an optimiser gets: the parameters that require a gradient, in the network's order."""
+    """The parameters for the optimiser: those that require a gradient, in the network's order."""
     return {name: value for name, value in network.named_parameters() if value.requires_grad}

@@ -1,4 +1,4 @@
-"""What a network costs: its parameters, and its multiply-adds for one image."""
+"""The cost of a network: its parameters, and its multiply-adds for one image."""
 
 from dataclasses import dataclass
 
@@ -13,27 +13,28 @@ SIDE_PX = 256
 
 @dataclass(frozen=True)
 class Cost:
-    """Numbers of parameters, and multiply-adds at 1x3x256x256 in evaluation."""
+    """Numbers of parameters, and multiply-adds of a forward pass in evaluation mode."""
 
     trained_parameters: int
     frozen_parameters: int
     macs: int
+    """Multiply-adds for one image, 1 x 3 x `side_px` x `side_px`."""
 
 
 def cost(network: nn.Module, side_px: int = SIDE_PX) -> Cost:
-    """Count a network on the CPU: one forward pass of one grey square.
+    """Count a network's parameters and multiply-adds, by one forward pass of a grey square.
 
-    Multiply-adds are those of convolutions, attention and matrix products, half of what
-    `torch.utils.flop_counter` says; channels of zeros that fill up others count (`gated.py`). A
-    network with routes counts what one image takes.
+    Runs on the CPU. Counted are convolutions, attention and matrix products: half of the operations
+    that `torch.utils.flop_counter` reports. Padding channels of zeros are included (`gated_ffn`).
+    For a network with experts, it is the cost of one image.
     """
     sizes = [(p.requires_grad, p.numel()) for p in network.parameters()]
     modes = [(module, module.training) for module in network.modules()]
     fused = torch.backends.mha.get_fastpath_enabled()
     counter = FlopCounterMode(display=False)
     try:
-        torch.backends.mha.set_fastpath_enabled(False)  # fused kernels are not counted
-        with sdpa_kernel(SDPBackend.MATH), torch.enable_grad(), _nothing_kept(), counter:
+        torch.backends.mha.set_fastpath_enabled(False)  # the counter misses fused kernels
+        with sdpa_kernel(SDPBackend.MATH), torch.enable_grad(), _without_saved_tensors(), counter:
             network.eval()(torch.full((1, 3, side_px, side_px), 0.5))
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
@@ -46,8 +47,11 @@ def cost(network: nn.Module, side_px: int = SIDE_PX) -> Cost:
     )
 
 
-def _nothing_kept() -> saved_tensors_hooks:
-    """A forward pass as in training, since slabs compute some rows twice, in the memory of one in
-    evaluation."""
-    nothing = torch.empty(0)
-    return saved_tensors_hooks(lambda _: nothing, lambda _: nothing)
+def _without_saved_tensors() -> saved_tensors_hooks:
+    """Keep no tensors for the backward pass.
+
+    Gradients must be enabled for the count, because `run_in_row_blocks` computes some rows twice
+    without them; this avoids their memory.
+    """
+    empty = torch.empty(0)
+    return saved_tensors_hooks(lambda _: empty, lambda _: empty)

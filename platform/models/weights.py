@@ -1,4 +1,4 @@
-"""A local file of weights -> a dict of float32 tensors, without running any code from the file."""
+"""Read weights from a file without running code from it, download them, and load them."""
 
 import pickle
 import urllib.error
@@ -19,20 +19,19 @@ _CONVERT = (
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file, or of a .pt/.pth state dict, on the CPU.
+    """Read the tensors of a .safetensors file, or of a .pt or .pth state dict, onto the CPU.
 
-    Floating-point tensors come back as float32. A .pt file is read with `weights_only=True`; one
-    that wraps its tensors as open_clip's training does (key `state_dict`, names that begin with
-    `module.`) or BasicSR's (key `params`) is unwrapped. A TorchScript archive is code and is
-    refused.
+    Floating-point tensors are returned as float32. A .pt file is read with `weights_only=True`;
+    the wrappers of open_clip's training (key `state_dict`, names starting with `module.`) and of
+    BasicSR (key `params`) are removed. A TorchScript archive contains code and is refused.
 
-    Raises FileNotFoundError where there is no such file, ValueError where it is something else.
+    Raises FileNotFoundError if the file does not exist, ValueError if it is not a state dict.
     """
     path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(
             f"Expected a weights file (.safetensors, .pt or .pth) at {path}, found "
-            f"{'a folder' if path.is_dir() else 'nothing'}. Give the path of an existing file."
+            f"{'a folder' if path.is_dir() else 'nothing'}. Pass the path of an existing file."
         )
     tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     return {name: _float32(tensor) for name, tensor in tensors.items()}
@@ -41,23 +40,23 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 def load_strictly(module: nn.Module, tensors: dict[str, Tensor], origin: str | Path) -> None:
     """Replace the parameters and buffers of `module` (which may be on "meta") by `tensors`.
 
-    Raises ValueError that names `origin` where a name is missing or left over or a shape differs.
+    Raises ValueError, naming `origin`, if a name is missing or unexpected or a shape differs.
     """
     try:
         module.load_state_dict(tensors, strict=True, assign=True)
     except RuntimeError as error:
         raise ValueError(
-            f"The weights in {origin} are not those of the network that was asked for: {error}. "
-            "Check that the file and the options for layers and width belong together."
+            f"The weights in {origin} do not fit the network: {error}. Check that the options for "
+            "layers and width match the file."
         ) from None
 
 
 def download_torchvision(arch: str, tag: str, remedy: str) -> dict[str, Tensor]:
-    """torchvision's weights `tag` of `arch`; a copy in the cache of torch.hub needs no network.
+    """Return torchvision's weights `tag` for `arch`, from the cache of torch.hub if present.
 
-    Raises FileNotFoundError that names the file and what to do with it (`remedy`).
+    Raises FileNotFoundError, naming the file and the `remedy`, if the download fails.
     """
-    import torchvision  # seconds to import
+    import torchvision  # takes seconds to import
 
     entry = torchvision.models.get_model_weights(arch)[tag]
     try:
@@ -65,8 +64,8 @@ def download_torchvision(arch: str, tag: str, remedy: str) -> dict[str, Tensor]:
     except (urllib.error.URLError, OSError) as error:
         raise FileNotFoundError(
             f"The ImageNet weights of {arch} are not in torch's cache and {entry.url} could not "
-            f"be downloaded: {error}. Download that file on a machine with a network, copy it "
-            f"here and {remedy}."
+            f"be downloaded: {error}. Download that file on a machine with internet access, copy "
+            f"it here and {remedy}."
         ) from error
 
 
@@ -83,8 +82,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _read_torch(path: Path) -> dict[str, Tensor]:
     if is_torchscript(path):
         raise ValueError(
-            f"{path} is a TorchScript archive. Loading one runs the code inside, so it is not "
-            "loaded here. If you trust it, convert it once and give the .safetensors file: "
+            f"{path} is a TorchScript archive. It is refused, because loading it would run the "
+            "code inside. If you trust it, convert it once and use the .safetensors file: "
             + _CONVERT.replace("FILE", str(path))
         )
     try:
@@ -98,7 +97,7 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
 
 
 def is_torchscript(path: Path) -> bool:
-    """Whether the zip holds a `code` folder, as TorchScript archives do and state dicts do not."""
+    """Whether a file is a TorchScript archive: a zip with a `code` folder, unlike a state dict."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:

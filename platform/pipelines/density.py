@@ -1,4 +1,4 @@
-"""How well CLIP's matching tells densities of rain apart, as FCLIP-UNet's Table 1 counts it."""
+"""`density`: how well CLIP distinguishes rain densities, counted as in FCLIP-UNet's Table 1."""
 
 import json
 import logging
@@ -12,7 +12,7 @@ from torch import Tensor
 from derain.config import Config
 from derain.config.networks import CLIPRPNConfig
 from derain.data.loading.cache import Pixels
-from derain.data.loading.loader import open_all
+from derain.data.loading.loader import open_all_pixels
 from derain.data.prepared.manifest import Prepared, open_prepared
 from derain.errors import DataError, UsageError, WeightsError
 from derain.models.encoders.rain_perception import RainPerception, zero_shot_counts
@@ -27,31 +27,30 @@ PUBLISHED = {"light": (196, 97, 107), "moderate": (68, 188, 144), "heavy": (95, 
 
 
 def density(config: Config, prepared: str, label: str = "density") -> dict[str, Any]:
-    """Count the prompt that each image matches best, by its true label; returns what
-    `derainctl density --json` prints.
+    """Count which prompt each image matches best, by its true label.
 
-    Raises UsageError for a network without prompts and for random weights, which see no rain,
-    DataError where an image has no such label.
+    Returns what `derainctl density --json` prints. Raises UsageError for a network without prompts
+    and for random weights, whose counts mean nothing, DataError if an image has no such label.
     """
     model = config.model
     if not isinstance(model, CLIPRPNConfig):
         raise UsageError(f"density needs a config with prompts (clip_rpn), found {model.name}.")
     dataset = open_prepared(prepared)
-    truths = _labels(dataset, label)
-    classes = sorted(set(truths), key=_rank)
+    labels = _labels(dataset, label)
+    classes = sorted(set(labels), key=_order)
     perception = _perception(model).to(pick_device(config.train))
-    (pixels,) = open_all([dataset], config.data)
-    numbers = [classes.index(truth) for truth in truths]
-    images = _images(pixels, numbers, perception.text.device)
+    (pixels,) = open_all_pixels([dataset], config.data)
+    targets = [classes.index(name) for name in labels]
+    images = _image_batches(pixels, targets, perception.text.device)
     counts = zero_shot_counts(perception, images, len(classes)).tolist()
     return {
         "dataset": dataset.folder.name,
         "manifest_sha256": dataset.manifest.sha256(),
-        "pictures": len(truths),
+        "pictures": len(labels),
         "encoder_weights": model.encoder_weights,
         "prompts": list(model.prompts),
         "counts": dict(zip(classes, counts, strict=True)),
-        "right": _right(counts),
+        "right": _accuracy(counts),
         "published": {key: list(row) for key, row in PUBLISHED.items()},
     }
 
@@ -59,8 +58,8 @@ def density(config: Config, prepared: str, label: str = "density") -> dict[str, 
 def _perception(model: CLIPRPNConfig) -> RainPerception:
     if model.encoder_weights == "random":
         raise UsageError(
-            "model.encoder_weights=random: a CLIP that was never trained sees no rain, its counts "
-            "mean nothing. Give a tag such as openai, or the path of a CLIP-ViT-B/32's weights."
+            "model.encoder_weights=random: the counts of an untrained CLIP mean nothing. Give a "
+            "tag such as openai, or the path of weights of CLIP-ViT-B/32."
         )
     try:
         return RainPerception(
@@ -84,25 +83,27 @@ def _labels(dataset: Prepared, label: str) -> list[str]:
         key = dataset.column("key")[found.index(None)]
         raise DataError(
             f"{dataset.folder}: {found.count(None)} of {len(found)} images have no label "
-            f"`{label}`, {key} for one. Datasets with densities are rain1200 and what "
-            "`derainctl synthesize` makes; --label names another label."
+            f"`{label}`, for example {key}. rain1200 has densities, and so has the output of "
+            "`derainctl synthesize`; --label chooses another label."
         )
     return [str(value) for value in found]
 
 
-def _rank(value: str) -> tuple[int, str]:
-    known = value.lower()
-    return (ORDER.index(known) if known in ORDER else len(ORDER), value)
+def _order(label: str) -> tuple[int, str]:
+    """Sort key: known densities from light to heavy, then other labels."""
+    name = label.lower()
+    return (ORDER.index(name) if name in ORDER else len(ORDER), label)
 
 
-def _images(
-    pixels: Pixels, truths: Sequence[int], device: torch.device
+def _image_batches(
+    pixels: Pixels, targets: Sequence[int], device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of rainy images, and the number of each image's class."""
     for numbers, images in rainy_batches(pixels, device):
-        yield images, torch.tensor([truths[number] for number in numbers])
+        yield images, torch.tensor([targets[number] for number in numbers])
 
 
-def _right(counts: Sequence[Sequence[int]]) -> float | None:
-    """The share of images whose prompt has the number of their class, where there are as many."""
+def _accuracy(counts: Sequence[Sequence[int]]) -> float | None:
+    """The share of images that match the prompt of their class; None unless each class has one."""
     table = np.asarray(counts)
     return float(np.trace(table) / table.sum()) if table.shape[0] == table.shape[1] else None

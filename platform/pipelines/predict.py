@@ -1,4 +1,4 @@
-"""Images in, clean images out, with a registered model or a checkpoint."""
+"""`predict`: images in, clean images out."""
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,11 +22,11 @@ def predict(
     trust: bool = False,
     stride: int | None = None,
 ) -> list[str]:
-    """Derain images and folders of images into `out`, as PNG of the same stem.
+    """Derain images and folders of images; writes PNG files with the same stems into `out`.
 
-    Returns the files that were written: all of them, or none where it fails, so that the same
-    call can be given again. Raises DataError for a missing or unreadable image and for folders
-    without any, OccupiedError when a file would be overwritten.
+    Returns the written files. If anything fails, no file is written, so the same call can be
+    repeated. Raises DataError for a missing or unreadable image and if the folders hold no image,
+    OccupiedError if a file would be overwritten. The other arguments are those of `load_predictor`.
     """
     check_folder(out)
     targets = {}
@@ -38,14 +38,14 @@ def predict(
     if not targets:
         raise DataError(f"No image in {', '.join(map(str, inputs))}; expected {_KINDS}.")
     predictor = load_predictor(model, device, trust=trust, stride=stride)
-    for image in targets.values():  # a damaged one is told before hours of work
+    for image in targets.values():  # damaged images are reported before hours of work
         read_image(image)
     _write(predictor, targets, out)
     return [str(target) for target in targets]
 
 
 def _write(predictor: Predictor, targets: Mapping[Path, Path], out: Path) -> None:
-    """Derain every image, and give the files their names once all are there."""
+    """Derain all images into a temporary folder, then move the files to their names."""
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".partial-") as unfinished:
         for target, image in targets.items():
@@ -56,10 +56,10 @@ def _write(predictor: Predictor, targets: Mapping[Path, Path], out: Path) -> Non
 
 
 def _images(inputs: Sequence[Path]) -> Iterator[Path]:
-    for given in inputs:
-        if given.is_dir():
-            yield from sorted(path for path in given.iterdir() if is_image(path))
-        elif given.is_file():
-            yield given
+    for path in inputs:
+        if path.is_dir():
+            yield from sorted(file for file in path.iterdir() if is_image(file))
+        elif path.is_file():
+            yield path
         else:
-            raise DataError(f"{given}: no such image or folder.")
+            raise DataError(f"{path}: no such image or folder.")

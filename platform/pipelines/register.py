@@ -1,4 +1,4 @@
-"""A scored checkpoint -> a version of a registered model."""
+"""`register`: a scored checkpoint -> a version of a registered model."""
 
 import hashlib
 import tempfile
@@ -11,51 +11,44 @@ from derain.data.loading.cache import TarPixels
 from derain.data.prepared.manifest import open_prepared
 from derain.errors import UsageError
 from derain.inference.predictor import save_model_folder
-from derain.pipelines.train.run import IDENTITY, RESULT, read_json
+from derain.pipelines.load_model import restore
+from derain.pipelines.train.run_folder import IDENTITY, RESULT, read_json
 from derain.tracking import registry
 from derain.tracking.registry import Registered
 from derain.training import checkpoint
-from derain.training.factory import restore_network
 
 
 def register(folder: str | Path, name: str, *, trust: bool = False) -> Registered:
-    """Register a checkpoint of a finished run, with the scores that the run measured for it.
+    """Register a checkpoint of a finished run, with the scores that the run has measured.
 
-    Raises UsageError when the checkpoint is not the one that its run was scored with, WeightsError
-    when it is damaged.
+    Raises UsageError if the run was scored with another checkpoint or is not finished,
+    WeightsError if the checkpoint is damaged.
     """
     saved = checkpoint.load(folder)
     run = saved.folder.parent.parent
-    result = _result_of(run, saved.folder)
-    datasets = result["datasets"]
+    result = _read_result(run, saved.folder)
     with tempfile.TemporaryDirectory() as scratch:
-        options = saved.config.model.model_dump(exclude={"name"})
-        model_folder = save_model_folder(
-            restore_network(saved, trust=trust),
-            Path(scratch) / "model",
-            saved.config.model.name,
-            options,
-        )
+        loaded = restore(saved, trust=trust)
         return registry.register(
-            model_folder,
+            save_model_folder(loaded.network, Path(scratch) / "model", loaded.name, loaded.options),
             name,
             run_id=read_json(run / IDENTITY)["run_id"],
             scores=result["metrics"],
-            evaluation_sha256=_combined([item["manifest_sha256"] for item in datasets]),
+            evaluation_sha256=_combined([item["manifest_sha256"] for item in result["datasets"]]),
             tags=_lineage(saved.config, saved.state.manifests, result),
             example=TarPixels(open_prepared(saved.config.data.eval[0]))[0][:1],
         )
 
 
-def _result_of(run: Path, folder: Path) -> dict[str, Any]:
+def _read_result(run: Path, folder: Path) -> dict[str, Any]:
+    """The result of a run, if this checkpoint was scored."""
     path = run / RESULT
     if not path.is_file():
         raise UsageError(f"{run}: the run is not finished, so its checkpoint has no scores.")
     result = read_json(path)
-    if Path(result["checkpoint"]).name != folder.name:
-        raise UsageError(
-            f"{folder}: the run was scored with {Path(result['checkpoint']).name}; register that."
-        )
+    scored = Path(result["checkpoint"]).name
+    if scored != folder.name:
+        raise UsageError(f"{folder}: the run was scored with {scored}; register that checkpoint.")
     return result
 
 
@@ -69,18 +62,18 @@ def _lineage(config: Config, manifests: Sequence[str], result: dict[str, Any]) -
         "protocol": result["protocol"],
         "profile": config.profile or "",
         "input_psnr_y": repr(result["input"]["psnr_y"]),
-        "encoder_weights": _encoder(config),
+        "encoder_weights": _encoder_weights(config),
     }
 
 
-def _encoder(config: Config) -> str:
-    """Which weights the frozen encoder began with; nothing for a network without one."""
-    named = getattr(config.model, "encoder_weights", "")
-    return "published" if named is None else named
+def _encoder_weights(config: Config) -> str:
+    """The weights that the frozen encoder started with; "" for a network without an encoder."""
+    weights = getattr(config.model, "encoder_weights", "")
+    return "published" if weights is None else weights
 
 
 def _combined(digests: Sequence[str]) -> str:
-    """One digest for the datasets that a score is the mean of."""
+    """One digest for all datasets that the scores are averaged over."""
     if len(digests) == 1:
         return digests[0]
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()

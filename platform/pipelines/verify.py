@@ -1,4 +1,4 @@
-"""Every byte of a prepared dataset against its manifest, on all cores."""
+"""`verify`: check every byte of a prepared dataset against its manifest, on all cores."""
 
 import hashlib
 import logging
@@ -15,25 +15,23 @@ import pyarrow as pa
 
 from derain.data.prepared import integrity
 from derain.data.prepared.card import CARD, CROISSANT, croissant
+from derain.data.prepared.index import INDEX, read_index, rows_sha256
 from derain.data.prepared.integrity import Problem
-from derain.data.prepared.manifest import (
-    INDEX,
-    MANIFEST,
-    Manifest,
-    ShardEntry,
-    read_index,
-    read_manifest,
-    rows_sha256,
-)
+from derain.data.prepared.manifest import MANIFEST, Manifest, ShardEntry, read_manifest
 from derain.errors import DataError
 from derain.storage import files
 
 log = logging.getLogger(__name__)
 
+REWORDED = (
+    "other bytes; if an older version of derainctl prepared the dataset, run the same `derainctl "
+    "prepare` again: it keeps the shards and writes this file anew"
+)
+
 
 @dataclass(frozen=True)
 class Verified:
-    """What `verify` found, as `--json` prints it."""
+    """The result of `verify`, as `--json` prints it."""
 
     ok: bool
     problems: list[Problem]
@@ -45,19 +43,19 @@ class Verified:
 
 
 def verify(folder: str | Path) -> Verified:
-    """Check manifest, index and every byte of every shard; finds all that differs.
+    """Check manifest, index and every byte of every shard, and report every difference.
 
-    Raises DataError where there is no prepared dataset at all.
+    Raises DataError if there is no prepared dataset at all.
     """
     began = time.monotonic()
-    place = files.located(folder)
-    manifest, wrong = _manifest(place)
+    place = files.locate(folder)
+    manifest, problems = _read_manifest(place)
     if manifest is not None:
         log.info("verify: %s: %d shards, %d bytes", place, len(manifest.shards), manifest.bytes)
-        wrong += _contents(place, manifest)
+        problems += _check_contents(place, manifest)
     return Verified(
-        ok=not wrong,
-        problems=wrong,
+        ok=not problems,
+        problems=problems,
         pairs=manifest.pairs if manifest else 0,
         shards=len(manifest.shards) if manifest else 0,
         bytes=manifest.bytes if manifest else 0,
@@ -66,8 +64,8 @@ def verify(folder: str | Path) -> Verified:
     )
 
 
-def _manifest(place: Path) -> tuple[Manifest | None, list[Problem]]:
-    """A damaged manifest is a problem; where there is none, there is nothing to verify."""
+def _read_manifest(place: Path) -> tuple[Manifest | None, list[Problem]]:
+    """A damaged manifest is a problem; a missing one means that there is nothing to verify."""
     try:
         return read_manifest(place), []
     except DataError as error:
@@ -76,69 +74,73 @@ def _manifest(place: Path) -> tuple[Manifest | None, list[Problem]]:
         return None, [Problem(MANIFEST, MANIFEST, "manifest", "as `prepare` wrote it", str(error))]
 
 
-def _contents(place: Path, manifest: Manifest) -> list[Problem]:
-    wrong = [*_strangers(place, manifest), *_descriptions(place, manifest)]
-    index, damaged = _index(place, manifest)
-    wrong += damaged
+def _check_contents(place: Path, manifest: Manifest) -> list[Problem]:
+    problems = [*_extra_shards(place, manifest), *_check_descriptions(place, manifest)]
+    index, index_problems = _read_index(place, manifest)
+    problems += index_problems
     if index is None:
-        return wrong
-    rows = _by_shard(index)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing and reading leave the GIL
-        found = pool.map(lambda entry: _shard(place, entry, rows.get(entry.name)), manifest.shards)
-        wrong += [problem for shard in found for problem in shard]
+        return problems
+    rows = _rows_by_shard(index)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing and reading release the GIL
+        found = pool.map(
+            lambda entry: _check_shard(place, entry, rows.get(entry.name)), manifest.shards
+        )
+        problems += [problem for shard in found for problem in shard]
     listed = {entry.name for entry in manifest.shards}
-    wrong += [
+    problems += [
         Problem(name, part["key"][0].as_py(), "index", "rows of listed shards", f"{len(part)} rows")
         for name, part in rows.items()
         if name not in listed
     ]
-    return wrong
+    return problems
 
 
-def _strangers(place: Path, manifest: Manifest) -> Iterator[Problem]:
-    """Shards that the manifest does not list: other readers would take them in."""
+def _extra_shards(place: Path, manifest: Manifest) -> Iterator[Problem]:
+    """Shards that the manifest does not list: other readers would include them."""
     listed = {entry.name for entry in manifest.shards}
     for name in sorted(path.name for path in place.iterdir()):
         if re.fullmatch(r"[^.].*\.tar(\..*)?", name) and name not in listed:
             yield Problem(name, "all of it", "extra shard", f"{len(listed)} shards", "one more")
 
 
-def _descriptions(place: Path, manifest: Manifest) -> Iterator[Problem]:
-    """Without them other tools do not find the samples. The card's text is anybody's to add to."""
+def _check_descriptions(place: Path, manifest: Manifest) -> Iterator[Problem]:
+    """Card and Croissant metadata, which other tools need to find the samples. The text of the card
+    may be edited."""
     for name in (CARD, CROISSANT):
         if not (place / name).is_file():
             yield Problem(name, name, "missing file", "as `prepare` wrote it", "no file")
         elif name == CROISSANT and (place / name).read_bytes() != croissant(manifest).encode():
-            yield Problem(name, name, "content", "what `prepare` writes there", "other bytes")
+            yield Problem(name, name, "content", "as `prepare` wrote it", REWORDED)
 
 
-def _index(place: Path, manifest: Manifest) -> tuple[pa.Table | None, list[Problem]]:
-    """The index as far as it can be read, and whether its file is the manifest's."""
+def _read_index(place: Path, manifest: Manifest) -> tuple[pa.Table | None, list[Problem]]:
+    """The index, None if it cannot be read, and whether its file is the one in the manifest."""
     path = place / INDEX
     if not path.is_file():
         return None, [Problem(INDEX, INDEX, "missing index", manifest.index_sha256, "no file")]
     data = path.read_bytes()
-    found = hashlib.sha256(data).hexdigest()
-    wrong = []
-    if found != manifest.index_sha256:
+    digest = hashlib.sha256(data).hexdigest()
+    problems = []
+    if digest != manifest.index_sha256:
         expected = f"sha256 {manifest.index_sha256}"
-        wrong = [Problem(INDEX, INDEX, "index file", expected, f"sha256 {found}")]
+        problems = [Problem(INDEX, INDEX, "index file", expected, f"sha256 {digest}")]
     try:
-        return read_index(data, INDEX), wrong
+        return read_index(data, INDEX), problems
     except DataError as error:
-        return None, [*wrong, Problem(INDEX, INDEX, "index", "a readable parquet file", str(error))]
+        unreadable = Problem(INDEX, INDEX, "index", "a readable parquet file", str(error))
+        return None, [*problems, unreadable]
 
 
-def _by_shard(index: pa.Table) -> dict[str, pa.Table]:
-    """The rows of each shard."""
+def _rows_by_shard(index: pa.Table) -> dict[str, pa.Table]:
+    """The rows of each shard, as slices of the index where possible."""
     if not len(index):
         return {}
     names = index["shard"].to_numpy(zero_copy_only=False).astype(str)
     order = np.argsort(names, kind="stable")
     ordered = names[order]
     starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
-    neighbours = bool(np.all(order[:-1] < order[1:]))
-    table = index if neighbours else index.take(order)
+    is_sorted = bool(np.all(order[:-1] < order[1:]))
+    table = index if is_sorted else index.take(order)
     ends: Sequence[int] = [*starts[1:].tolist(), len(names)]
     return {
         str(ordered[begin]): table.slice(begin, stop - begin)
@@ -146,10 +148,10 @@ def _by_shard(index: pa.Table) -> dict[str, pa.Table]:
     }
 
 
-def _shard(place: Path, entry: ShardEntry, rows: pa.Table | None) -> list[Problem]:
-    """What is wrong with a shard or with its rows of the index."""
+def _check_shard(place: Path, entry: ShardEntry, rows: pa.Table | None) -> list[Problem]:
+    """The problems of a shard and of its rows in the index."""
     if rows is None:
         return [Problem(entry.name, "all of them", "index", f"{entry.pairs} rows", "none")]
     if rows_sha256(rows) == entry.rows_sha256:
-        return integrity.problems(place / entry.name, entry, rows)
-    return [integrity.row_problem(place / entry.name, entry, rows)]
+        return integrity.find_problems(place / entry.name, entry, rows)
+    return [integrity.find_row_problem(place / entry.name, entry, rows)]

@@ -1,1 +1,1 @@
-"""Files on local disks, s3:// and gs://; where a command may write."""
+"""Files on local disks, s3:// and gs://: reading, atomic writing, locks, checks of output paths."""

@@ -1,4 +1,4 @@
-"""New files and folders that get their name when all of their bytes are there: whole or absent."""
+"""Write files and folders that are whole or absent: they get their name once they are complete."""
 
 import contextlib
 import os
@@ -15,10 +15,11 @@ from derain.storage.remote import RemotePath
 
 @contextlib.contextmanager
 def new_file(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
-    """A file to write, which gets its name when the block has ended and its bytes are safe.
+    """A file to write, which gets its name at the end of the block, when its bytes are on disk.
 
-    An exception in the block leaves nothing behind, a kill at most a hidden temporary file. Where
-    `durable` is False a power cut may lose it: it is one that is made again or written often.
+    An exception in the block leaves nothing behind, a kill at most a hidden temporary file. With
+    `durable=False` a power cut may lose the file: for files that can be made again or are
+    rewritten often.
     """
     if isinstance(path, RemotePath):
         with tempfile.TemporaryFile() as spool:
@@ -33,14 +34,14 @@ def new_file(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
 
 
 def write_text(path: Path, text: str, *, durable: bool = True) -> None:
-    """`new_file` of a text, as UTF-8."""
+    """Write a text as UTF-8, like `new_file`."""
     with new_file(path, durable=durable) as file:
         file.write(text.encode())
 
 
 @contextlib.contextmanager
 def new_large_file(path: Path) -> Iterator["Writable"]:
-    """`new_file` for what is only appended to and takes many megabytes."""
+    """Like `new_file`, for files of many megabytes that are only appended to."""
     if isinstance(path, RemotePath):
         with new_file(path) as spool:
             yield spool
@@ -52,8 +53,12 @@ def new_large_file(path: Path) -> Iterator["Writable"]:
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A local folder to fill with files, which takes its name, and the place of what had it, when
-    the block has ended and all is on the disk; an exception in the block leaves nothing behind."""
+    """A local folder to fill with files. It gets its name at the end of the block, when all of its
+    files are on disk, and replaces a folder of that name.
+
+    An exception in the block leaves nothing behind, a kill at most a hidden temporary folder. Only
+    a kill between removing the old folder and renaming the new one leaves no folder of that name.
+    """
     temporary = _hidden(path)
     try:
         temporary.mkdir(parents=True)
@@ -69,7 +74,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 class Writable(Protocol):
-    """What `new_large_file` gives."""
+    """A file that can only be appended to."""
 
     def write(self, data: bytes, /) -> int:
         """Append."""
@@ -78,9 +83,9 @@ class Writable(Protocol):
 
 @contextlib.contextmanager
 def _renamed(path: Path) -> Iterator[Path]:
-    """A hidden name beside a file's own, which takes its place unless there is an exception.
+    """A hidden temporary path, which is renamed to `path` unless the block raises.
 
-    An OSError names the file: that of a full disk knows only a number.
+    An OSError gets the name of the file: by itself that of a full disk has only a number.
     """
     temporary = _hidden(path)
     try:
@@ -97,7 +102,7 @@ def _hidden(path: Path) -> Path:
 
 
 def _sync(path: Path) -> None:
-    """Have the disk take a file's bytes, or a folder's names."""
+    """Flush a file, or the names in a folder, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -106,7 +111,7 @@ def _sync(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files and folders of this module whose writer was killed."""
+    """Remove the temporary files and folders of killed writers. No writer may be active."""
     if isinstance(folder, RemotePath):
         return
     for path in folder.glob(".*.tmp"):

@@ -1,4 +1,4 @@
-"""Where a command is to write, checked before it works: nothing is lost for a name at the end."""
+"""Check where a command will write before it starts, so that no work is lost to a bad path."""
 
 import os
 from pathlib import Path
@@ -7,18 +7,18 @@ from derain.errors import OccupiedError, UsageError
 
 
 def check_folder(folder: Path) -> None:
-    """Raise OccupiedError where a file is in the way of a folder, UsageError where it may not be
+    """Raise OccupiedError if a file is in the way of a folder, UsageError if the folder cannot be
     written to."""
     path = folder.absolute()
-    there = next(place for place in (path, *path.parents) if place.exists())
-    if not there.is_dir():
-        raise OccupiedError(f"{folder}: {there} is a file, expected a folder. Give another name.")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UsageError(f"{folder}: {there} may not be written to. Give another folder.")
+    existing = next(parent for parent in (path, *path.parents) if parent.exists())
+    if not existing.is_dir():
+        raise OccupiedError(f"{folder}: {existing} is a file, expected a folder. Choose another.")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UsageError(f"{folder}: no permission to write to {existing}. Choose another folder.")
 
 
 def check_file(file: Path) -> None:
-    """The same for a file that may be written over; a folder of that name is an OccupiedError."""
+    """The same for a file, which may exist; raises OccupiedError if it is a folder."""
     if file.is_dir():
-        raise OccupiedError(f"{file}: a folder, expected the name of a file to write.")
+        raise OccupiedError(f"{file}: is a folder, expected a file name. Choose another name.")
     check_folder(file.parent)

@@ -1,8 +1,8 @@
-"""Files in s3:// and gs://, behind those methods of pathlib.Path that this package uses.
+"""Files in s3:// and gs://, with the methods of pathlib.Path that this package uses.
 
-Bytes travel through pyarrow. Credentials, region and endpoint come from the environment (AWS_*,
-AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS, STORAGE_EMULATOR_HOST). Every request has a time
-limit and a bounded number of tries; a body of another length than the store says is fetched again.
+Bytes are transferred by pyarrow. Credentials, region and endpoint come from the environment (AWS_*,
+AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS, STORAGE_EMULATOR_HOST). Every request has a
+timeout and a limited number of tries; a body shorter or longer than announced is fetched again.
 """
 
 import contextlib
@@ -23,9 +23,9 @@ from derain.errors import StorageError
 
 SCHEMES = ("s3:/", "gs:/")
 REQUESTS = 5
-"""Tries of one request, made by the store's own client with growing pauses."""
+"""Tries of one request by the store's own client, with growing pauses."""
 TRIES = 4
-"""Tries of a whole operation, made here."""
+"""Tries of a whole operation by this module."""
 TIMEOUT_S = 20.0
 _PAUSE_S = 0.1
 
@@ -51,90 +51,91 @@ class RemotePath(PurePosixPath):
         return str(self)
 
     def resolve(self) -> "RemotePath":
-        """Itself: it is absolute."""
+        """The path itself, which is always absolute."""
         return self
 
     def exists(self) -> bool:
-        """A file, or a folder with something in it."""
+        """True for a file, and for a folder with a file in it."""
         return self._kind() != pa.fs.FileType.NotFound
 
     def is_file(self) -> bool:
-        """An object of this very name."""
+        """True for an object of this name."""
         return bool(self._kind() == pa.fs.FileType.File)
 
     def is_dir(self) -> bool:
-        """A prefix of objects."""
+        """True for a prefix of objects."""
         return bool(self._kind() == pa.fs.FileType.Directory)
 
     def stat(self) -> Stat:
-        """Size and time of the last change; FileNotFoundError where there is no file."""
+        """Size and time of the last change. Raises FileNotFoundError without such a file."""
         return self.stats([""])[0]
 
     def stats(self, names: Sequence[str]) -> list[Stat]:
-        """`stat` of files below this folder, side by side."""
+        """`stat` of files below this folder, in one request."""
         keys = [self._key(name) for name in names]
-        infos = self._tried(lambda: self._store.get_file_info(keys))
+        infos = self._retry(lambda: self._store.get_file_info(keys))
         for key, info in zip(keys, infos, strict=True):
             if info.type != pa.fs.FileType.File:
                 raise FileNotFoundError(f"{self.parts[0]}//{key}: no such file")
         return [Stat(info.size, info.mtime_ns, info.mtime_ns) for info in infos]
 
     def iterdir(self) -> "Iterator[RemotePath]":
-        """What is in the folder; nothing where there is none.
+        """The files and folders in this folder; empty if it does not exist.
 
-        From all names below: pyarrow lists no folder of gs:// that has no object of its own.
+        Derived from the names of all files below, because pyarrow does not list folders in gs://
+        without an object of their own.
         """
         yield from (self / name for name in sorted({name.split("/")[0] for name in self.walk()}))
 
     def walk(self) -> Iterator[str]:
-        """Names of all files below this folder."""
+        """Relative names of all files below this folder."""
         start = len(self._key()) + 1
         for info in self._listed():
             if info.type == pa.fs.FileType.File:
                 yield info.path[start:]
 
     def read_bytes(self) -> bytes:
-        """All bytes, as many as the store says there are."""
-        return self._tried(self._read)
+        """All bytes, as many as the store announces."""
+        return self._retry(self._read)
 
     def read_text(self, encoding: str = "utf-8") -> str:
         """All bytes as text."""
         return self.read_bytes().decode(encoding)
 
     def read_range(self, offset: int, length: int) -> bytes:
-        """`length` bytes from `offset` on; fewer where the file ends before."""
-        return self._tried(lambda: self._read(offset, length))
+        """`length` bytes from `offset` on; fewer at the end of the file."""
+        return self._retry(lambda: self._read(offset, length))
 
     def write_bytes(self, data: bytes) -> int:
-        """Make the file of these bytes."""
+        """Write the file."""
         self.upload(io.BytesIO(data))
         return len(data)
 
     def write_text(self, text: str, encoding: str = "utf-8") -> int:
-        """Make the file of this text."""
+        """Write a text to the file."""
         return self.write_bytes(text.encode(encoding))
 
     def upload(self, file: BinaryIO) -> None:
-        """Make the file of another one's bytes; it appears when all have arrived."""
-        self._tried(lambda: self._upload(file))
+        """Write the bytes of an open local file; the remote file appears when all are there."""
+        self._retry(lambda: self._upload(file))
 
     def open(self, mode: str = "rb") -> BinaryIO:
-        """A stream of the bytes, all fetched at once."""
+        """A stream of the bytes, which are fetched at once."""
         if mode != "rb":
-            raise ValueError(f"{self}: mode {mode}; use new_file to write.")
+            raise ValueError(f"{self}: mode {mode} is not supported; use new_file to write.")
         return io.BytesIO(self.read_bytes())
 
     def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
-        """Nothing to do: folders are there when files are in them."""
+        """Does nothing: a folder exists if a file is in it."""
 
     def unlink(self, missing_ok: bool = False) -> None:
-        """Remove the file."""
+        """Delete the file."""
         with contextlib.suppress(FileNotFoundError) if missing_ok else contextlib.nullcontext():
-            self._tried(lambda: self._store.delete_file(self._key()))
+            self._retry(lambda: self._store.delete_file(self._key()))
 
     def rmdir(self) -> None:
-        """Nothing to do, as for mkdir; a marker of the folder that some client left goes."""
-        self._tried(lambda: self._store.delete_dir(self._key()) if self.is_dir() else None)
+        """Delete the marker object of the folder that some clients create, if there is one."""
+        self._retry(lambda: self._store.delete_dir(self._key()) if self.is_dir() else None)
 
     @property
     def _store(self) -> pa.fs.FileSystem:
@@ -144,18 +145,18 @@ class RemotePath(PurePosixPath):
         return "/".join((*self.parts[1:], *((name,) if name else ())))
 
     def _kind(self) -> Any:
-        return self._tried(lambda: self._store.get_file_info(self._key())).type
+        return self._retry(lambda: self._store.get_file_info(self._key())).type
 
     def _listed(self) -> Iterable[Any]:
         selector = pa.fs.FileSelector(self._key(), allow_not_found=True, recursive=True)
-        return cast(Iterable[Any], self._tried(lambda: self._store.get_file_info(selector)))
+        return cast(Iterable[Any], self._retry(lambda: self._store.get_file_info(selector)))
 
     def _read(self, offset: int = 0, length: int | None = None) -> bytes:
         with self._store.open_input_file(self._key()) as file:
-            wanted = max(0, min(file.size() - offset, file.size() if length is None else length))
-            data = file.read_at(wanted, offset)
-        if len(data) != wanted:
-            raise OSError(f"{len(data)} bytes arrived of {wanted}")
+            expected = max(0, min(file.size() - offset, file.size() if length is None else length))
+            data = file.read_at(expected, offset)
+        if len(data) != expected:
+            raise OSError(f"{len(data)} of {expected} bytes arrived")
         return cast(bytes, data)
 
     def _upload(self, file: BinaryIO) -> None:
@@ -164,8 +165,8 @@ class RemotePath(PurePosixPath):
             while block := file.read(2**22):
                 out.write(block)
 
-    def _tried(self, work: Callable[[], Result]) -> Result:
-        """Try a few times; StorageError names the file when none of them went well."""
+    def _retry(self, work: Callable[[], Result]) -> Result:
+        """Try up to TRIES times. Raises StorageError that names the file if all tries fail."""
         for number in range(TRIES):
             try:
                 return work()

@@ -1,1 +1,1 @@
-"""MLflow, which is imported nowhere else: runs, registry, and the outbox for both."""
+"""MLflow, which is imported nowhere else: runs, the outbox for their records, and the registry."""

@@ -1,11 +1,12 @@
-"""Records on their way to a store that may be away: kept on disk until a thread has sent them.
+"""Records for a store that may be unreachable, kept on disk until a thread has sent them.
 
-Knows nothing of MLflow: what a record means is the sender's matter.
+Knows nothing of MLflow: the sender interprets the records.
 
     put(record)  ->  a line in a file  ->  the thread sends it  ->  the file is emptied
 
-A record may be sent twice (the process died in between), so sending must not mind. Whoever is
-killed leaves a file that nobody holds; the next spool of that name in the folder takes it over.
+A record may be sent twice (if the process dies in between), so sending it again must do no harm.
+A killed process leaves its file unlocked; the next outbox with the same name in the same folder
+takes it over.
 """
 
 import contextlib
@@ -23,36 +24,37 @@ from derain.storage.locks import try_lock
 log = logging.getLogger(__name__)
 
 Record = dict[str, Any]
-"""What JSON can hold."""
+"""JSON-serialisable values."""
 Send = Callable[[Sequence[Record]], int]
-"""Sends records from the first one on; returns how many of them are done with. Raises what may
-pass: they are sent again later."""
+"""Sends one or more records from the start of the sequence and returns how many are done with.
+Raises on a temporary failure: the records are sent again later."""
 
+OUTBOX_FOLDER = "tracking"
+"""Sub-folder of a run's folder that holds its outbox."""
+SUFFIX = ".spool"
 SEND_EVERY_S = 5.0
 SEND_AT = 100
 RETRY_S = (0.5, 10.0)
-"""Pause after the first failure in a row, doubled up to the longest."""
-SUFFIX = ".spool"
+"""Pause after the first of several failures in a row, and its limit: it doubles each time."""
 
 
-class Spool:
-    """Belongs to one thread, beside the one that sends."""
+class Outbox:
+    """Sends records in a thread of its own; its methods are for one other thread."""
 
     def __init__(self, folder: Path, name: str, send: Send) -> None:
-        """Begin with what earlier spools of this name left in the folder."""
+        """Start with the records that earlier outboxes of this name left in the folder."""
         self._send = send
-        self._waiting: list[Record] = []
+        self._pending: list[Record] = []
         self._changed = threading.Condition()
-        self._hurry = self._closing = False
-        self._sending = 0
+        self._flushing = self._closing = False
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / f"{name}.{os.getpid()}-{time.monotonic_ns()}{SUFFIX}"
-        file = _held(self.path)
-        assert file is not None  # nobody else knows the name
+        file = _open_locked(self.path)
+        assert file is not None  # no other process uses this name
         self._file = file
-        for record in _taken_over(folder, name, self.path):
+        for record in _take_over(folder, name, self.path):
             self.put(record)
-        self._thread = threading.Thread(target=self._work, daemon=True, name=f"spool {name}")
+        self._thread = threading.Thread(target=self._run, daemon=True, name=f"outbox {name}")
         self._thread.start()
 
     def put(self, record: Record) -> None:
@@ -60,84 +62,88 @@ class Spool:
         with self._changed:
             self._file.write(json.dumps(record) + "\n")
             self._file.flush()
-            self._waiting.append(record)
-            if len(self._waiting) >= SEND_AT:
+            self._pending.append(record)
+            if len(self._pending) >= SEND_AT:
                 self._changed.notify_all()
 
     def flush(self, timeout_s: float) -> bool:
-        """Send all now; False when that did not succeed in time."""
+        """Send everything now; False if that did not succeed in time."""
         with self._changed:
-            self._hurry = True
+            self._flushing = True
             self._changed.notify_all()
-            done = self._changed.wait_for(lambda: not self._waiting, timeout_s)
-            self._hurry = False
+            done = self._changed.wait_for(lambda: not self._pending, timeout_s)
+            self._flushing = False
             return done
 
     def close(self, timeout_s: float) -> int:
-        """Send all and end; returns how many records stay in the file because time ran out."""
+        """Send everything and stop; returns how many records stay in the file for lack of time."""
         try:
             self.flush(timeout_s)
         finally:
             with self._changed:
                 self._closing = True
                 self._changed.notify_all()
-                left = len(self._waiting)
-                # Under the lock: the thread empties the file only while it holds that, too.
-                if not left:
+                unsent = len(self._pending)
+                # Under the lock, as the thread empties the file under the same lock.
+                if not unsent:
                     self.path.unlink(missing_ok=True)
                 self._file.close()
-        return left
+        return unsent
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         pause = RETRY_S[0]
-        while self._due():
+        while self._wait_until_due():
             try:
-                self._send_once()
+                self._send_pending()
                 pause = RETRY_S[0]
             except Exception as error:
                 if pause == RETRY_S[0]:
-                    log.warning("the store takes no records at the moment, they wait: %s", error)
+                    log.warning(
+                        "the store does not accept records at the moment; they are kept and sent "
+                        "again later: %s", error,
+                    )  # fmt: skip
                 with self._changed:
                     self._changed.wait_for(lambda: self._closing, pause)
                 pause = min(2 * pause, RETRY_S[1])
 
-    def _due(self) -> bool:
-        """Wait until there is something to send; False at the end."""
+    def _wait_until_due(self) -> bool:
+        """Wait for a flush, `SEND_AT` records or `SEND_EVERY_S`; False once the outbox closes."""
         with self._changed:
             self._changed.wait_for(
-                lambda: self._closing or self._hurry or len(self._waiting) >= SEND_AT, SEND_EVERY_S
+                lambda: self._closing or self._flushing or len(self._pending) >= SEND_AT,
+                SEND_EVERY_S,
             )
             return not self._closing
 
-    def _send_once(self) -> None:
+    def _send_pending(self) -> None:
         with self._changed:
-            records = list(self._waiting)
+            records = list(self._pending)
         while records:
             sent = self._send(records)
             del records[:sent]
             with self._changed:
-                del self._waiting[:sent]
+                del self._pending[:sent]
                 if self._closing:
                     return
-                if not self._waiting:
+                if not self._pending:
                     self._file.truncate(0)
                     self._changed.notify_all()
 
 
-def left_over(folder: Path) -> list[str]:
-    """Names of the spools in a folder that nobody holds and that are not empty."""
+def unsent_names(folder: Path) -> list[str]:
+    """Names of the outboxes in a folder that hold records and that no process has open."""
     names = set()
     for path in sorted(folder.glob(f"*{SUFFIX}")):
-        handle = _held(path)
-        if handle is not None:
-            handle.close()
+        file = _open_locked(path)
+        if file is not None:
+            file.close()
             if path.stat().st_size:
                 names.add(path.name.split(".")[0])
     return sorted(names)
 
 
-def _held(path: Path) -> TextIO | None:
-    """The file, opened to append and locked; None where another process holds it."""
+def _open_locked(path: Path) -> TextIO | None:
+    """The file, opened to append and locked; None if another process holds the lock."""
     file = path.open("a", encoding="utf-8")
     if try_lock(file):
         return file
@@ -145,14 +151,14 @@ def _held(path: Path) -> TextIO | None:
     return None
 
 
-def _taken_over(folder: Path, name: str, own: Path) -> Iterator[Record]:
-    """The records that dead spools of this name left; their files go once these are yielded."""
+def _take_over(folder: Path, name: str, own: Path) -> Iterator[Record]:
+    """Yield the records that dead outboxes of this name left, and delete each file afterwards."""
     for path in sorted(folder.glob(f"{name}.*{SUFFIX}")):
-        handle = None if path == own else _held(path)
-        if handle is None:
+        file = None if path == own else _open_locked(path)
+        if file is None:
             continue
-        with handle:
+        with file:
             for line in path.read_text(encoding="utf-8").splitlines():
-                with contextlib.suppress(ValueError):  # a line that a kill has torn
+                with contextlib.suppress(ValueError):  # the process was killed while writing it
                     yield json.loads(line)
             path.unlink()

@@ -1,4 +1,4 @@
-"""A model folder as an MLflow model, with its lineage: nothing pickled, our loader beside it."""
+"""A model folder as an MLflow model: with its lineage and a copy of our loader, nothing pickled."""
 
 import importlib.metadata
 import shutil
@@ -12,9 +12,13 @@ import numpy as np
 from derain.tracking.store import mlflow
 
 LOADER_MODULE = "derain.inference.predictor"
-STAGED_MODULES = ("errors.py", "inference", "models")
-"""All of ours that loading a model folder imports; a registered model carries a copy."""
-STAGED_REQUIREMENTS = (
+LOADER_MODULES = (LOADER_MODULE, "derain.predictor")
+"""The present one, and the one in models registered before the modules moved into folders."""
+PACKED_MODULES = ("errors.py", "inference", "models")
+"""Every module of ours that loading a model folder imports; a registered model carries a copy."""
+NOT_PACKED = ("exported.py", "__pycache__")
+"""Exported files need onnxruntime, model folders do not."""
+PACKED_REQUIREMENTS = (
     "torch",
     "torchvision",
     "numpy",
@@ -24,11 +28,11 @@ STAGED_REQUIREMENTS = (
 )
 PACKAGE = Path(__file__).parents[1]
 EXAMPLE_SIDE_PX = 16
-"""MLflow writes the input example as JSON numbers, twice: 16 x 16 px are 6 kB, 512 x 512 6 MB."""
+"""MLflow writes the input example as JSON numbers, twice: 6 kB at 16 x 16 px, 6 MB at 512 x 512."""
 
 
 def log_model(client: Any, folder: Path, run_id: str, example: np.ndarray) -> Any:
-    """Write the model folder as an MLflow model of the run; return MLflow's LoggedModel."""
+    """Log the model folder as an MLflow model of the run; returns MLflow's LoggedModel."""
     entities = mlflow().entities
     experiment_id = client.get_run(run_id).info.experiment_id
     logged = client.create_logged_model(experiment_id, name="model", source_run_id=run_id)
@@ -45,7 +49,7 @@ def log_model(client: Any, folder: Path, run_id: str, example: np.ndarray) -> An
 
 
 def _pack(scratch: Path, folder: Path, example: np.ndarray, logged: Any, run_id: str) -> Path:
-    """Build the MLflow model on disk: our loader module and the model folder, nothing pickled."""
+    """Write the MLflow model to disk: the model folder and our loader module, nothing pickled."""
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec
 
@@ -61,7 +65,7 @@ def _pack(scratch: Path, folder: Path, example: np.ndarray, logged: Any, run_id:
         str(packed),
         loader_module=LOADER_MODULE,
         data_path=str(folder),
-        code_paths=[str(_staged_code(scratch))],
+        code_paths=[str(_copy_code(scratch))],
         mlflow_model=description,
         signature=ModelSignature(inputs=images, outputs=images),
         input_example=example[:1, :EXAMPLE_SIDE_PX, :EXAMPLE_SIDE_PX],
@@ -70,46 +74,45 @@ def _pack(scratch: Path, folder: Path, example: np.ndarray, logged: Any, run_id:
     return packed
 
 
-def _staged_code(scratch: Path) -> Path:
-    """Copy what loading needs into a folder `derain`, without __init__.py as ours has none."""
-    staged = scratch / "derain"
-    staged.mkdir()
-    for module in STAGED_MODULES:
+def _copy_code(scratch: Path) -> Path:
+    """Copy `PACKED_MODULES` into a folder `derain`; it has no __init__.py, as ours has none."""
+    code = scratch / "derain"
+    code.mkdir()
+    for module in PACKED_MODULES:
         source = PACKAGE / module
         if source.is_dir():
-            shutil.copytree(source, staged / module, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, code / module, ignore=shutil.ignore_patterns(*NOT_PACKED))
         else:
-            shutil.copy2(source, staged / module)
-    return staged
+            shutil.copy2(source, code / module)
+    return code
 
 
 def _requirements() -> list[str]:
-    """The installed versions, without a local part such as +cu130 that no index carries."""
-    versions = {name: importlib.metadata.version(name) for name in STAGED_REQUIREMENTS}
+    """The installed versions, without local parts such as +cu130, which package indexes lack."""
+    versions = {name: importlib.metadata.version(name) for name in PACKED_REQUIREMENTS}
     return [f"{name}=={version.partition('+')[0]}" for name, version in versions.items()]
 
 
-def provenance(client: Any, run_id: str) -> dict[str, str]:
-    """Where a version comes from: its run, the sweep above that, and our own code."""
-    found = {
-        "run_id": run_id,
-        "sweep_run_id": client.get_run(run_id).data.tags.get("mlflow.parentRunId"),
+def provenance(run: Any) -> dict[str, str]:
+    """Where a model version of an MLflow run comes from: run, sweep, package version, commit."""
+    origin = {
+        "run_id": run.info.run_id,
+        "sweep_run_id": run.data.tags.get("mlflow.parentRunId"),
         "package_version": importlib.metadata.version("derain-platform"),
         "git_commit": git_commit(Path(__file__)),
     }
-    return {key: value for key, value in found.items() if value is not None}
+    return {key: value for key, value in origin.items() if value is not None}
 
 
 def git_commit(file: Path) -> str | None:
-    """The commit of the checkout that tracks a file, with "-dirty" where any file differs.
+    """The commit of the checkout that tracks a file, with "-dirty" if any file was modified.
 
-    None where there is none: a package that is installed inside somebody's repository, in a .venv
-    there, is not tracked by it.
+    None if no checkout tracks it, such as a package installed into a .venv inside a repository.
     """
-    here = file.resolve()
-    if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
+    file = file.resolve()
+    if _git(file.parent, "ls-files", "--error-unmatch", file.name) is None:
         return None
-    return _git(here.parent, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    return _git(file.parent, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
 
 
 def _git(folder: Path, *command: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The model registry: versions, their champion, and where their files are."""
+"""The model registry: model versions, their champion, and the location of their files."""
 
 import functools
 import logging
@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 
 from derain.errors import UsageError
-from derain.tracking.packing import LOADER_MODULE, log_model, provenance
+from derain.tracking.packing import LOADER_MODULES, log_model, provenance
 from derain.tracking.store import (
-    alone,
-    answering,
     client_of,
+    find_run,
     ignore_existing,
     mlflow,
     pages,
+    storage_errors,
     tracking_uri,
     without_password,
+    write_lock,
 )
 
 log = logging.getLogger(__name__)
@@ -38,11 +39,11 @@ class Registered:
     version: int
     alias: str
     reason: str
-    """Why it has this alias, as a sentence."""
+    """Why it has this alias, as one sentence."""
 
     @property
     def uri(self) -> str:
-        """The address of this very version."""
+        """The address of this version."""
         return f"models:/{self.name}/{self.version}"
 
 
@@ -71,16 +72,17 @@ def register(
 ) -> Registered:
     """Log a model folder as a model of its run and register it as the next version of `name`.
 
-    `scores` has finite `psnr_y` (dB) and `ssim_y`, measured under the protocol `tags["protocol"]`
-    on the images that `evaluation_sha256` stands for. `tags` has `REQUIRED_TAGS`; run, sweep,
-    package version and git commit are added. `example` is NHWC, RGB, uint8.
+    `scores` has finite values of `psnr_y` (dB) and `ssim_y`, measured under the protocol
+    `tags["protocol"]` on the images that `evaluation_sha256` identifies. `tags` has at least
+    `REQUIRED_TAGS`; run, sweep, package version and git commit are added. `example` is a batch of
+    images: NHWC, RGB, uint8.
 
-    The version becomes `champion` where there is none, or where it beats the champion's psnr_y on
-    the same images under the same protocol; else `challenger`.
+    The version becomes `champion` if there is no champion, or if its psnr_y is higher on the same
+    images under the same protocol; otherwise it becomes `challenger`.
 
     Raises:
-        UsageError: a name that MLflow does not take, a score that is not finite, or a run that is
-            not in the store.
+        UsageError: a name that MLflow does not accept, a score that is not finite, or a run that
+            is not in the store.
         StorageError: the store does not answer.
     """
     _check_registration(name, scores, tags)
@@ -88,14 +90,14 @@ def register(
     client = client_of(uri)
     measured = {key: repr(float(scores[key])) for key in ("psnr_y", "ssim_y")}
     lineage = {**tags, **measured, "evaluation_sha256": evaluation_sha256}
-    lineage |= _provenance(client, run_id, uri)
-    with answering(uri):
+    lineage |= provenance(find_run(client, uri, run_id))
+    with storage_errors(uri):
         logged = log_model(client, Path(model_folder), run_id, example)
         ignore_existing(lambda: client.create_registered_model(name))
-    # Locked: who looks at the champion next sees this one's alias.
-    with answering(uri), alone(uri):
+    # One lock from reading the champion to setting the alias: concurrent registrations queue up.
+    with storage_errors(uri), write_lock(uri):
         champion = _champion(client, name)
-        # Not models:/<id> as the source: MLflow 3.17 looks that up in its global state's store.
+        # Not models:/<id> as the source: MLflow 3.17 would look that up in its global store.
         created = client.create_model_version(
             name,
             source=logged.artifact_location,
@@ -103,112 +105,106 @@ def register(
             tags=lineage,
             model_id=logged.model_id,
         )
-        alias, reason = _standing(lineage, champion)
+        alias, reason = _choose_alias(lineage, champion)
         client.set_registered_model_alias(name, alias, created.version)
-    log.info("%s version %s is the %s: %s", name, created.version, alias, reason)
+    log.info("%s version %s is now the %s: %s", name, created.version, alias, reason)
     return Registered(name, int(created.version), alias, reason)
 
 
 def promote(name: str, version: int, uri: str | None = None) -> ModelVersion:
-    """Make a version the champion, whatever its figures are.
+    """Make a version the champion, whatever its metrics.
 
     Raises:
-        UsageError: there is no such model or version.
+        UsageError: no such model or version.
         StorageError: the store does not answer.
     """
     uri = uri or tracking_uri()
     client = client_of(uri)
     try:
-        with answering(uri):
+        with storage_errors(uri):
             chosen = client.get_model_version(name, str(version))
             client.set_registered_model_alias(name, CHAMPION, chosen.version)
             aliases = client.get_registered_model(name).aliases
     except mlflow().exceptions.MlflowException as error:
         raise UsageError(
             f"There is no version {version} of {name!r} in the registry: {error}. "
-            "`derainctl models` lists what there is."
+            "`derainctl models` lists the registered versions."
         ) from error
     if str(aliases.get(CHALLENGER)) == str(version):
         client.delete_registered_model_alias(name, CHALLENGER)
         aliases = {alias: at for alias, at in aliases.items() if alias != CHALLENGER}
-    return _listed(chosen, {alias: int(at) for alias, at in aliases.items()})
+    return _model_version(chosen, {alias: int(at) for alias, at in aliases.items()})
 
 
 def models(uri: str | None = None) -> list[ModelVersion]:
-    """List every registered model version, by name and version.
+    """All registered model versions, sorted by name and version.
 
-    Raises StorageError where the store does not answer.
+    Raises StorageError if the store does not answer.
     """
     uri = uri or tracking_uri()
     client = client_of(uri)
     listed = []
-    with answering(uri):
+    with storage_errors(uri):
         for model in pages(client.search_registered_models):
             # Aliases come with the model, not with the versions that a search returns.
             aliases = {alias: int(version) for alias, version in model.aliases.items()}
             search = functools.partial(client.search_model_versions, f"name = '{model.name}'")
-            listed += [_listed(found, aliases) for found in pages(search)]
+            listed += [_model_version(found, aliases) for found in pages(search)]
     return sorted(listed, key=lambda found: (found.name, found.version))
 
 
 def model_folder(model: str, uri: str | None = None) -> Path:
     """Return the model folder (see `derain.inference.predictor`) of a registered or logged model.
 
-    `model` is models:/NAME@ALIAS, models:/NAME/VERSION or runs:/ID/model. Where the artifacts are
-    files of this machine the folder is the store's own, for reading only; else a download into the
-    system's folder for temporary files.
+    `model` is models:/NAME@ALIAS, models:/NAME/VERSION or runs:/ID/model. If the artifacts are
+    files on this machine, the folder is the store's own, to be read only; otherwise it is
+    downloaded to the system's folder for temporary files.
 
     Raises:
-        UsageError: there is no such model, or it is none that this platform registered.
+        UsageError: no such model, or not a model of derain-platform.
         StorageError: the store does not answer.
     """
     uri = uri or tracking_uri()
     try:
-        with answering(uri):
+        with storage_errors(uri):
             downloaded = mlflow().artifacts.download_artifacts(
-                artifact_uri=_location(client_of(uri), model), tracking_uri=uri, registry_uri=uri
+                artifact_uri=_artifact_location(client_of(uri), model),
+                tracking_uri=uri,
+                registry_uri=uri,
             )
     except (mlflow().exceptions.MlflowException, OSError) as error:
         raise UsageError(
             f"{model} is not in the store {without_password(uri)}: {error}. "
-            "`derainctl models` lists what there is."
+            "`derainctl models` lists the registered models."
         ) from error
     flavor = mlflow().models.Model.load(downloaded).flavors.get("python_function", {})
-    if flavor.get("loader_module") != LOADER_MODULE:
-        raise UsageError(f"{model} is no model of derain-platform, it is loaded by {flavor}.")
-    return Path(downloaded, flavor["data"])
-
-
-def _provenance(client: Any, run_id: str, uri: str) -> dict[str, str]:
-    """`packing.provenance`. Raises UsageError where the run is not in the store."""
-    try:
-        with answering(uri):
-            return provenance(client, run_id)
-    except mlflow().exceptions.MlflowException as error:
+    if flavor.get("loader_module") not in LOADER_MODULES:
         raise UsageError(
-            f"The MLflow run {run_id} is not in the store {without_password(uri)}: {error}. "
-            "Point MLFLOW_TRACKING_URI at the store that it was recorded in."
-        ) from error
+            f"{model} is not a model of derain-platform. Its MLmodel file should name the loader "
+            f"{LOADER_MODULES[0]}, found {flavor.get('loader_module')}. Register it with "
+            "`derainctl register`, or load it with MLflow."
+        )
+    return Path(downloaded, flavor["data"])
 
 
 def _check_registration(name: str, scores: Mapping[str, float], tags: Mapping[str, str]) -> None:
     if not name or any(character in name for character in "/:'"):
-        raise UsageError(f"A model's name has no slash, colon or quote and is not empty: {name!r}.")
+        raise UsageError(f"Invalid model name {name!r}: it must not be empty or have / : or '.")
     if missing := [key for key in REQUIRED_TAGS if key not in tags]:
         raise ValueError(f"a model version needs the tags {', '.join(missing)}")
     for key in ("psnr_y", "ssim_y"):
         if not math.isfinite(scores[key]):
             raise UsageError(
-                f"{key} of the model for {name} is {scores[key]}; a version without a finite score "
-                "cannot be compared. Look at the run's loss: it may have diverged."
+                f"{key} of the model for {name} is {scores[key]}; a version needs a finite score, "
+                "to be compared. Check the run's loss: training may have diverged."
             )
 
 
-def _location(client: Any, model: str) -> str:
-    """Where a model's artifacts lie, by the client's store: MLflow would ask its global one."""
+def _artifact_location(client: Any, model: str) -> str:
+    """Where a model's artifacts are, by the client's store: MLflow would ask its global one."""
     kind, _, rest = model.partition(":/")
     if kind == "runs":
-        return _logged_location(client, *rest.split("/", 1))
+        return _logged_model_location(client, *rest.split("/", 1))
     name, at, alias = rest.rpartition("@")
     if at:
         version = client.get_model_version_by_alias(name, alias).version
@@ -217,8 +213,8 @@ def _location(client: Any, model: str) -> str:
     return client.get_model_version_download_uri(name, str(version))
 
 
-def _logged_location(client: Any, run_id: str, name: str = "model") -> str:
-    """Where the latest model of that name lies that a run logged, else its artifact `name`."""
+def _logged_model_location(client: Any, run_id: str, name: str = "model") -> str:
+    """Where the newest model `name` of a run is; default: the run's artifact `name`."""
     run = client.get_run(run_id)
     outputs = run.outputs.model_outputs if run.outputs else []
     logged = [client.get_logged_model(output.model_id) for output in outputs]
@@ -233,25 +229,25 @@ def _champion(client: Any, name: str) -> Any | None:
     return None if version is None else client.get_model_version(name, str(version))
 
 
-def _standing(lineage: Mapping[str, str], champion: Any | None) -> tuple[str, str]:
-    """The alias of a new version beside the present champion, and the reason."""
+def _choose_alias(lineage: Mapping[str, str], champion: Any | None) -> tuple[str, str]:
+    """The alias of a new version, given the present champion, and the reason."""
     if champion is None:
         return CHAMPION, "there was no champion."
-    who = f"champion version {champion.version}"
+    rival = f"champion version {champion.version}"
     for key in ("evaluation_sha256", "protocol"):
         if champion.tags.get(key) != lineage[key]:
             return CHALLENGER, (
-                f"{who} was measured with another {key} ({champion.tags.get(key)}, this one with "
-                f"{lineage[key]}), so the figures cannot be compared. Evaluate both on one set, "
-                "then `derainctl promote`."
+                f"{rival} was measured with a different {key} ({champion.tags.get(key)}, this one "
+                f"with {lineage[key]}), so the scores cannot be compared. Evaluate both on the "
+                "same images under the same protocol, then `derainctl promote`."
             )
-    ours, theirs = float(lineage["psnr_y"]), float(champion.tags["psnr_y"])
-    if ours > theirs:
-        return CHAMPION, f"{ours:.4f} dB beats {who} with {theirs:.4f} dB."
-    return CHALLENGER, f"{ours:.4f} dB does not beat {who} with {theirs:.4f} dB."
+    new, present = float(lineage["psnr_y"]), float(champion.tags["psnr_y"])
+    if new > present:
+        return CHAMPION, f"{new:.4f} dB beats {rival} with {present:.4f} dB."
+    return CHALLENGER, f"{new:.4f} dB does not beat {rival} with {present:.4f} dB."
 
 
-def _listed(found: Any, aliases: Mapping[str, int]) -> ModelVersion:
+def _model_version(found: Any, aliases: Mapping[str, int]) -> ModelVersion:
     version = int(found.version)
     return ModelVersion(
         name=found.name,

@@ -1,10 +1,10 @@
-"""The MLflow store: where it is, how it is opened, its own page.
+"""The MLflow store: its address, how to open it, and MLflow's web page for it.
 
-Every function here and in the modules beside this one takes the store's URI as `uri`, and None
-means `tracking_uri()`, so that a worker process with another working directory can be handed the
-driver's store. MLflow's own global state (active run, tracking URI) is neither set nor read.
+Every function in this folder takes the store's URI as `uri`; None means `tracking_uri()`. So a
+worker process, whose working directory differs, can be given the driver's store. MLflow's global
+state (active run, tracking URI) is neither set nor read.
 
-MLflow takes three seconds to import and is imported at its first use, not with this module.
+MLflow takes three seconds to import; it is imported at first use, not with this module.
 """
 
 import contextlib
@@ -25,10 +25,10 @@ EXPERIMENT = "derain"
 DATABASE_FILE = "mlflow.db"
 ARTIFACTS_FOLDER = "mlruns"
 SQLITE_PREFIX = "sqlite:///"
-ANSWERS = frozenset(
+REQUEST_ERRORS = frozenset(
     {"RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_PARAMETER_VALUE"}
 )
-"""MLflow's error codes that come from a store that works."""
+"""MLflow's error codes with which a working store rejects a request."""
 
 
 def tracking_uri() -> str:
@@ -39,96 +39,99 @@ def tracking_uri() -> str:
 
 
 def prepare_store(uri: str | None = None, experiment: str = EXPERIMENT) -> str:
-    """Create the store's tables and the experiment where they are missing; return the URI.
+    """Create the store's tables and the experiment if they are missing; return the URI.
 
     The driver calls this before it starts workers: a new sqlite file takes seconds to migrate.
-    Processes that call it at once wait for each other.
+    Processes that call it at the same time wait for each other.
 
     Raises StorageError or UsageError as `client_of` does.
     """
     uri = uri or tracking_uri()
-    with answering(uri):
+    with storage_errors(uri):
         experiment_id_of(client_of(uri), uri, experiment)
     return uri
 
 
 def serve_ui(port: int, uri: str | None = None) -> None:
-    """Run MLflow's own web page on a store that is a database, until it is interrupted.
+    """Serve MLflow's web page for a store that is a database, until interrupted.
 
     Raises:
-        UsageError: the store is a server, which has its page already.
+        UsageError: the store is a server, which has its own page.
         DerainError: MLflow's server ended with an error.
     """
     uri = uri or tracking_uri()
     if urlparse(uri).scheme in ("http", "https"):
-        raise UsageError(f"The store is a server that has its own page: {without_password(uri)}")
+        raise UsageError(f"The store is a server with its own page: {without_password(uri)}")
     prepare_store(uri)
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
-    # stderr for both streams: what MLflow says there is progress, not a result.
+    # Both streams go to stderr: MLflow prints progress there, not results.
     ended = subprocess.run([*command, "--port", str(port)], stdout=sys.stderr, check=False)
     if ended.returncode != 0:
         raise DerainError(
-            f"`mlflow ui` ended with {ended.returncode}; is port {port} taken? Try --port."
+            f"`mlflow ui` failed with exit code {ended.returncode}. Is port {port} in use? Choose "
+            "another one with --port."
         )
 
 
 @functools.cache
 def mlflow() -> Any:
-    """Import MLflow with its chatter and its telemetry off; stdout belongs to our results."""
+    """Import MLflow without its telemetry and its prints: stdout is for our results."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    # The spool sends again by itself; MLflow's seven tries would hold one call for minutes.
+    # The outbox sends again by itself; MLflow's seven retries would block one call for minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     import mlflow
     import mlflow.artifacts
     import mlflow.models
     import mlflow.pyfunc
 
-    for chatty in ("mlflow", "alembic"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     return mlflow
 
 
 def client_of(uri: str) -> Any:
-    """Open the store, which creates a sqlite store's tables if there are none.
+    """Open the store; the tables of a new sqlite store are created.
 
-    MLflow 3.17 does that without a lock; two processes that meet there both fail in a migration.
+    MLflow 3.17 does that without a lock; two processes doing it at once both fail in a migration.
 
-    Raises UsageError for an address that MLflow does not take, StorageError where nothing opens.
+    Raises UsageError for an address that MLflow does not accept, StorageError if the store cannot
+    be opened.
     """
     try:
-        with alone(uri):
+        with write_lock(uri):
             return mlflow().MlflowClient(tracking_uri=uri, registry_uri=uri)
-    except Exception as error:  # a database's driver raises kinds of its own
-        wrong = getattr(error, "error_code", None) == "INVALID_PARAMETER_VALUE"
-        raise (UsageError if wrong else StorageError)(_cannot_be_used(uri, error)) from error
+    except Exception as error:  # database drivers raise types of their own
+        invalid = getattr(error, "error_code", None) == "INVALID_PARAMETER_VALUE"
+        error_type = UsageError if invalid else StorageError
+        raise error_type(_unusable_message(uri, error)) from error
 
 
 @contextlib.contextmanager
-def answering(uri: str) -> Iterator[None]:
-    """Raise StorageError where a store does not do what the block asks of it.
+def storage_errors(uri: str) -> Iterator[None]:
+    """Raise StorageError if the store fails within the block.
 
-    Where it answers that what was asked for is not there, MLflow's exception passes: what that
-    means, the caller knows.
+    If a working store rejects the request (see `REQUEST_ERRORS`), MLflow's exception passes
+    through for the caller to interpret.
     """
     try:
         yield
     except mlflow().exceptions.MlflowException as error:
-        if error.error_code in ANSWERS:
+        if error.error_code in REQUEST_ERRORS:
             raise
-        raise StorageError(_cannot_be_used(uri, error)) from error
+        raise StorageError(_unusable_message(uri, error)) from error
 
 
-def _cannot_be_used(uri: str, error: Exception) -> str:
-    told = str(error).strip().replace(uri, without_password(uri))
+def _unusable_message(uri: str, error: Exception) -> str:
+    reason = str(error).strip().replace(uri, without_password(uri))
     return (
-        f"The MLflow store {without_password(uri)} cannot be used: {told}. "
-        "MLFLOW_TRACKING_URI names the store; without it, mlflow.db in the working directory."
+        f"The MLflow store {without_password(uri)} cannot be used: {reason}. Set "
+        "MLFLOW_TRACKING_URI to the store's address (default: mlflow.db in the working directory)."
     )
 
 
-def alone(uri: str) -> contextlib.AbstractContextManager[None]:
-    """For the time of the block no other process writes a sqlite store; others need no lock."""
+def write_lock(uri: str) -> contextlib.AbstractContextManager[None]:
+    """Keep our other processes from writing to a sqlite store; other stores need no lock."""
     database = sqlite_file(uri)
     if database is None:
         return contextlib.nullcontext()
@@ -136,14 +139,14 @@ def alone(uri: str) -> contextlib.AbstractContextManager[None]:
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """The absolute path of a sqlite store's file; None for any other store."""
+    """The absolute path of a sqlite store's file; None for other stores."""
     if not uri.startswith(SQLITE_PREFIX) or uri == SQLITE_PREFIX:
         return None
     return Path(uri.removeprefix(SQLITE_PREFIX)).absolute()
 
 
 def without_password(uri: str) -> str:
-    """The URI as messages may show it."""
+    """The URI as it may be shown in messages."""
     parts = urlparse(uri)
     if parts.password is None:
         return uri
@@ -151,10 +154,9 @@ def without_password(uri: str) -> str:
 
 
 def experiment_id_of(client: Any, uri: str, name: str) -> str:
-    """Find or create an experiment whose artifacts lie beside a sqlite store, wherever we run.
+    """Find or create an experiment; next to a sqlite store it keeps its artifacts.
 
-    MLflow's own default is ./mlruns of whichever process came first. A store that is a server
-    decides by itself.
+    MLflow's default would be ./mlruns of whichever process came first. A server decides for itself.
     """
     database = sqlite_file(uri)
     location = None
@@ -167,8 +169,23 @@ def experiment_id_of(client: Any, uri: str, name: str) -> str:
     return found.experiment_id
 
 
+def find_run(client: Any, uri: str, run_id: str) -> Any:
+    """MLflow's run of this id.
+
+    Raises UsageError if it is not in the store, StorageError if the store does not answer.
+    """
+    try:
+        with storage_errors(uri):
+            return client.get_run(run_id)
+    except mlflow().exceptions.MlflowException as error:
+        raise UsageError(
+            f"The MLflow run {run_id} is not in the store {without_password(uri)}: {error}. "
+            "Point MLFLOW_TRACKING_URI at the store in which it was recorded."
+        ) from error
+
+
 def ignore_existing(create: Any) -> None:
-    """Create something that another process may have created in the same moment."""
+    """Call `create` for something that another process may be creating at the same time."""
     try:
         create()
     except mlflow().exceptions.MlflowException as error:
@@ -177,7 +194,7 @@ def ignore_existing(create: Any) -> None:
 
 
 def pages(search: Any) -> Iterator[Any]:
-    """Everything that a search of MLflow's finds, page by page."""
+    """All results of a paged MLflow search."""
     token = None
     while True:
         page = search(page_token=token)

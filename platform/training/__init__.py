@@ -1,1 +1,1 @@
-"""One run: step, loop, checkpoints, divergence, cohorts. Knows neither Ray nor MLflow."""
+"""One run: step, loop, checkpoints, divergence, cohorts. Independent of Ray and MLflow."""

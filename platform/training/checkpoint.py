@@ -1,9 +1,9 @@
-"""A run's folder: save, load and find its checkpoints.
+"""Saves, loads and finds the checkpoints in a run's folder.
 
 <run>/config.yaml                     resolved
-<run>/checkpoints/step-00000200/      one checkpoint; the name appears when all is on disk
-    model.safetensors                 what is trained; frozen modules are named in state.json
-    ema.safetensors                   its moving average, where the run keeps one
+<run>/checkpoints/step-00000200/      one checkpoint; has this name only when complete on disk
+    model.safetensors                 without frozen modules, which state.json names
+    ema.safetensors                   the moving average of the weights, if the run keeps one
     optimizer.pt                      tensors and numbers only (loads with weights_only=True)
     state.json                        step, position, digests of the other files and of itself
     config.yaml
@@ -38,43 +38,43 @@ MODEL = "model.safetensors"
 EMA = "ema.safetensors"
 OPTIMIZER = "optimizer.pt"
 LOCK = ".lock"
-"""Held by the process that writes the run."""
+"""Held by the process that writes into the run's folder."""
 COMMAND_LOCK = ".command.lock"
-"""Held by the command that has the run trained, wherever its workers are."""
-LOCK_WAITS_S = 30.0
+"""Held by the command that trains the run, wherever its workers are."""
+LOCK_TIMEOUT_S = 30.0
 NAME = re.compile(r"step-(\d{8,})")
 
 
 @dataclass(frozen=True)
 class State:
-    """Where a run stands; all of its randomness is a function of the seed and these numbers."""
+    """The progress of a run; all of its randomness is a function of the seed and these numbers."""
 
     step: int
-    """Steps that are done."""
+    """Completed steps."""
     epoch: int
     offset: int
-    """Samples of the epoch that are done, over all ranks."""
+    """Samples of the epoch that all ranks together have consumed."""
     seed: int
     config_sha256: str
     manifests: tuple[str, ...]
-    """sha256 of the manifests of the training datasets."""
+    """SHA-256 of the manifests of the training datasets."""
     frozen: Mapping[str, str]
-    """Modules that the checkpoint leaves out, the loss's included, and the fingerprint of each."""
+    """Frozen modules, which the checkpoint leaves out, and their fingerprints; the loss's too."""
     loss: Mapping[str, float]
-    """Of the `first` and of the `last` step, and the `average` of the latest (see `guard`)."""
+    """Loss of the `first` and the `last` step, and the running `average` (see `divergence`)."""
     running_error: Mapping[str, Any] | None = None
-    """What an adaptive loss schedule goes by (`schedules.RunningError`)."""
+    """State of an adaptive loss schedule (`loss_schedule.RunningError`)."""
     best: Mapping[str, float] = field(default_factory=dict)
     """`step` and `psnr_y` of the best validation so far; empty before the first."""
     held_out: tuple[str, ...] = ()
-    """sha256 of the manifests of the datasets that `best` is of."""
+    """SHA-256 of the manifests of the validation datasets that `best` was measured on."""
     rollbacks: int = 0
-    """How often the run went back to a checkpoint; each time halves the learning rate."""
+    """Number of rollbacks so far; each halves the learning rate."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that is whole: its folder, its state and its config."""
+    """A complete checkpoint: its folder, state and config."""
 
     folder: Path
     state: State
@@ -85,7 +85,7 @@ class Checkpoint:
         return load_file(self.folder / MODEL)
 
     def ema(self) -> dict[str, Tensor] | None:
-        """The moving average of the trained tensors, where the run keeps one."""
+        """The moving average of the trained tensors; None if the run keeps none."""
         path = self.folder / EMA
         return load_file(path) if path.exists() else None
 
@@ -94,11 +94,11 @@ class Checkpoint:
         return torch.load(self.folder / OPTIMIZER, weights_only=True, map_location="cpu")
 
     def sha256(self) -> str:
-        """Digest of the whole: the state has those of all other files."""
+        """Digest of the whole checkpoint: STATE has the digests of all other files."""
         return _sha256(self.folder / STATE)
 
     def weights_sha256(self) -> str:
-        """Digest of the weights that are used: the average where there is one."""
+        """Digest of the weights for use: the moving average if present, or the model."""
         path = self.folder / EMA
         return _sha256(path if path.exists() else self.folder / MODEL)
 
@@ -112,29 +112,29 @@ def save(
     ema: Mapping[str, Tensor] | None,
     optimizer: Mapping[str, Any],
 ) -> Path:
-    """Write a checkpoint so that its name shows either all of it or nothing; returns its folder.
+    """Write a checkpoint atomically and return its folder: it is either complete or absent.
 
-    Raises DerainError where the disk does not take it.
+    Raises DerainError if it cannot be written, for example because the disk is full.
     """
     final = folder_of(run, state.step)
     try:
-        with new_folder(final) as folder:  # a damaged one of the same step goes
+        with new_folder(final) as folder:  # replaces a damaged one of the same step
             save_file(_contiguous(model), folder / MODEL)
             if ema is not None:
                 save_file(_contiguous(ema), folder / EMA)
             torch.save(optimizer, folder / OPTIMIZER)
             (folder / CONFIG).write_text(config.to_yaml(), encoding="utf-8")
-            _describe(folder, state)
-    except (OSError, RuntimeError, SafetensorError) as error:  # each library has its own
+            _write_state(folder, state)
+    except (OSError, RuntimeError, SafetensorError) as error:  # each library raises its own
         raise DerainError(
             f"The checkpoint of step {state.step} cannot be written: {error}. Earlier ones are "
-            f"whole. Make {run} writable or free some space, then --resume {config.name}."
+            f"intact. Make {run} writable or free some space, then --resume {config.name}."
         ) from error
     return final
 
 
-def _describe(folder: Path, state: State) -> None:
-    """Write the state with the digests of the other files."""
+def _write_state(folder: Path, state: State) -> None:
+    """Write STATE: the state, the digests of the other files, and the digest of all that."""
     digests = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
     tree = {**asdict(state), "files": digests}
     text = json.dumps({**tree, "sha256": _digest(tree)}, indent=2, sort_keys=True)
@@ -142,117 +142,120 @@ def _describe(folder: Path, state: State) -> None:
 
 
 def load(folder: str | Path) -> Checkpoint:
-    """Open a checkpoint folder; every file is compared with its digest.
+    """Open a checkpoint folder and check every file against its digest.
 
-    Raises WeightsError that names the file that is missing or damaged.
+    Raises WeightsError, which names the missing or damaged file.
     """
     path = Path(folder)
     try:
         tree = json.loads((path / STATE).read_text(encoding="utf-8"))
-        expected, found = tree.pop("sha256"), _digest(tree)
+        expected, actual = tree.pop("sha256"), _digest(tree)
         files = tree.pop("files")
         tree |= {name: tuple(tree[name]) for name in ("manifests", "held_out")}
         state = State(**tree)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{path}: not a checkpoint: {STATE} cannot be used ({error}).") from None
-    if found != expected:
-        raise WeightsError(f"{path}: {STATE} is damaged: the sha256 in it is not that of the rest.")
+        raise WeightsError(f"{path}: not a checkpoint: {STATE} is unusable ({error}).") from None
+    if actual != expected:
+        raise WeightsError(f"{path}: {STATE} is damaged: its content does not match its sha256.")
     for name, digest in files.items():
         if not (path / name).is_file():
             raise WeightsError(f"{path}: {name} is missing.")
         if _sha256(path / name) != digest:
-            raise WeightsError(f"{path}: {name} is damaged: its sha256 is not {digest}.")
+            raise WeightsError(f"{path}: {name} is damaged: its sha256 should be {digest}.")
     return Checkpoint(path, state, load_config(path / CONFIG))
 
 
 def newest(run: Path) -> Checkpoint | None:
-    """The newest whole checkpoint of a run; damaged ones are passed over and logged."""
+    """The newest complete checkpoint of a run; damaged ones are skipped and logged."""
     for step in reversed(steps(run)):
         try:
             return load(folder_of(run, step))
         except WeightsError as error:
-            log.warning("checkpoint passed over: %s", error)
+            log.warning("skipped a damaged checkpoint: %s", error)
     return None
 
 
 @contextlib.contextmanager
-def commanding(run: Path) -> Iterator[None]:
-    """Only one command at a time has a run trained; another one touches nothing.
+def command_lock(run: Path) -> Iterator[None]:
+    """Lock a run for one command: only one command may train a run at a time.
 
-    Raises OccupiedError while another command does, or a process of the run still writes.
+    Raises OccupiedError while another command trains it, or a process of the run still writes.
     """
     run.mkdir(parents=True, exist_ok=True)
-    with _alone(run, COMMAND_LOCK, waits_s=0.0):
-        with writing(run):
-            pass  # what a killed command left has ended
+    with _exclusive(run, COMMAND_LOCK, timeout_s=0.0):
+        with write_lock(run):
+            pass  # the workers of a killed command have ended
         yield
 
 
 @contextlib.contextmanager
-def writing(run: Path) -> Iterator[None]:
-    """Only one process at a time writes a run; the system lets go for one that dies.
+def write_lock(run: Path) -> Iterator[None]:
+    """Lock a run for one process: only one process at a time may write into its folder.
 
-    A process that dies may need some seconds for it. Raises OccupiedError after that.
+    The system releases the lock of a process that dies, which may take some seconds. Raises
+    OccupiedError after LOCK_TIMEOUT_S.
     """
-    with _alone(run, LOCK, LOCK_WAITS_S):
+    with _exclusive(run, LOCK, LOCK_TIMEOUT_S):
         yield
 
 
 @contextlib.contextmanager
-def _alone(run: Path, name: str, waits_s: float) -> Iterator[None]:
+def _exclusive(run: Path, name: str, timeout_s: float) -> Iterator[None]:
     try:
-        with locked(run / name, waits_s=waits_s):
+        with locked(run / name, waits_s=timeout_s):
             yield
     except LockHeldError:
         raise OccupiedError(
-            f"{run}: another process trains this run. Let it finish, or end it."
+            f"{run}: another process is training this run. Let it finish, or stop it."
         ) from None
 
 
 def folder_of(run: Path, step: int) -> Path:
-    """Where the checkpoint after `step` steps lies."""
+    """The folder of the checkpoint after `step` steps."""
     return run / "checkpoints" / f"step-{step:08d}"
 
 
 def steps(run: Path) -> list[int]:
-    """The steps of the checkpoints that a run's folder names, ascending.
+    """The steps of the checkpoints in a run's folder, ascending; some may be damaged.
 
-    What else lies beside them, such as a copy under another name, is not the run's.
+    Other files and folders, such as a copy under another name, are ignored.
     """
-    place = run / "checkpoints"
-    named = [NAME.fullmatch(path.name) for path in place.iterdir()] if place.is_dir() else []
-    return sorted(int(name[1]) for name in named if name)
+    folder = run / "checkpoints"
+    if not folder.is_dir():
+        return []
+    names = (NAME.fullmatch(path.name) for path in folder.iterdir())
+    return sorted(int(name[1]) for name in names if name)
 
 
 def copy(source: Path, run: Path, step: int) -> None:
-    """Give a run another run's checkpoint of a step, in the place of its own."""
+    """Copy another run's checkpoint of a step into a run, replacing the run's own."""
     with new_folder(folder_of(run, step)) as folder:
         shutil.copytree(folder_of(source, step), folder, dirs_exist_ok=True)
 
 
-def prune(run: Path, newest: int, keep: int, spared: Container[int] = ()) -> None:
-    """Remove what is outdated once the checkpoint of step `newest` is written.
+def prune(run: Path, newest: int, keep: int, pinned: Container[int] = ()) -> None:
+    """Remove `outdated` checkpoints after that of step `newest` was written.
 
-    What killed writers left goes, too.
+    Also removes the leftovers of killed writers.
     """
-    for step in outdated(steps(run), newest, keep, spared):
+    for step in outdated(steps(run), newest, keep, pinned):
         _remove(folder_of(run, step))
     remove_leftovers(run / "checkpoints")
 
 
 def outdated(
-    there: Sequence[int], newest: int, keep: int, spared: Container[int] = ()
+    existing: Sequence[int], newest: int, keep: int, pinned: Container[int] = ()
 ) -> list[int]:
-    """Of the steps that have checkpoints all but the last `keep` up to `newest`, and the `spared`.
+    """The existing steps except the last `keep` up to `newest` and the `pinned` ones.
 
-    What is newer than the newest is of a lineage that the run has left: it was damaged.
+    Steps above `newest` were damaged, and the run has continued from an earlier one.
     """
-    kept = [step for step in there if step <= newest][-keep:]
-    return [step for step in there if step not in kept and step not in spared]
+    kept = [step for step in existing if step <= newest][-keep:]
+    return [step for step in existing if step not in kept and step not in pinned]
 
 
 def _remove(folder: Path) -> None:
-    """Take a checkpoint's name away before its files: what is named is whole."""
+    """Rename a checkpoint before deleting its files: a folder with the name is complete."""
     doomed = folder.with_name(f".{folder.name}.tmp")
     folder.rename(doomed)
     shutil.rmtree(doomed)
@@ -264,7 +267,7 @@ def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _digest(tree: Mapping[str, Any]) -> str:
-    """Of a JSON object, whatever the order of its keys."""
+    """SHA-256 of a JSON object, independent of the order of its keys."""
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 

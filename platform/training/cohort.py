@@ -1,144 +1,165 @@
 """Runs that train side by side in one process, on one stream of batches and one frozen encoder.
 
-    every loop asks for the batch at its position
-    the earliest batch is cut once and put on the device once
-    those that asked for it take their step with it, one after another
+    every run names the position of the batch that its next step needs
+    the earliest of these batches is cut once and put on the device once
+    the runs at that position take their step with it, one after another
 
-Each member keeps its own network, optimiser, chance and folder. What is shared are functions of the
-step's images that never change, so losses and weights are those of the same run alone: to the bit
-where the arithmetic is deterministic.
+Each member keeps its own network, optimiser, random state and folder. Only functions of the step's
+images that never change are shared, so losses and weights are those of the same run alone: to the
+bit where the arithmetic is deterministic.
 """
 
 import contextlib
 import functools
 import logging
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
 from derain.config.training import TrainConfig
-from derain.data.loading.loader import Batch, Position
+from derain.data.loading.loader import Batch
 from derain.data.loading.prefetch import BatchAt
 from derain.errors import DerainError
 from derain.models import fingerprint, frozen_modules
-from derain.training.loop import Loop
+from derain.training.loop import Run
 from derain.training.process.device import to_device
 
 log = logging.getLogger(__name__)
 
 
-class Shared:
-    """The frozen modules of a cohort, and what they make of the images of the step at hand.
+class SharedModules:
+    """The frozen modules of a cohort, and their outputs for the images of the current step.
 
-    A frozen module is asked once a step for each image; a call with anything else (the output of
-    a network, a held-out image) goes through to it.
+    A frozen module is evaluated once per step for each image. Calls with any other input (the
+    output of a network, a validation image) are not cached.
     """
 
     def __init__(self) -> None:
         self._modules: dict[Hashable, nn.Module] = {}
-        self._storages: set[int] = set()
-        self._found: dict[Hashable, Any] = {}
+        self._image_storages: set[int] = set()
+        self._outputs: dict[Hashable, Any] = {}
         self._versions: list[tuple[Tensor, int]] = []
 
     def share_frozen(self, owner: nn.Module) -> None:
-        """Put equal frozen modules of earlier members in the place of a network's or a loss's."""
+        """Replace the frozen modules of a network or loss by equal ones of earlier members."""
         for name, module in frozen_modules(owner).items():
-            owner.set_submodule(name, self._first(module))
+            owner.set_submodule(name, self._shared_instance(module))
 
     def begin(self, batch: Batch[Tensor]) -> None:
-        """Forget the last step; from here on, the images are those of this batch."""
-        self._found.clear()
+        """Forget the previous step; from now on, the images of this batch are cached."""
+        self._outputs.clear()
         self._versions.clear()
-        self._keep((batch.rain, batch.clean))
-        self._storages = {_storage(image) for image, _ in self._versions}
+        self._note_versions((batch.rain, batch.clean))
+        self._image_storages = {_storage(image) for image, _ in self._versions}
 
     def check(self) -> None:
-        """Raise DerainError when something that is shared was changed in its place."""
+        """Raise DerainError if a shared tensor was modified in place."""
         if any(tensor._version != version for tensor, version in self._versions):
             raise DerainError(
-                "A network of the cohort changed the batch or its encoder's features in their "
-                "place, so the others would train on something else. Copy them first, or train "
-                "its trials apart with sweep.cohort=off."
+                "A network of the cohort modified the batch or its encoder's features in place, "
+                "so the other members would train on wrong data. Copy the tensors first, or train "
+                "the trials separately with sweep.cohort=off."
             )
 
-    def _first(self, module: nn.Module) -> nn.Module:
-        """The first module that was equal to this one; its `forward` remembers."""
+    def _shared_instance(self, module: nn.Module) -> nn.Module:
+        """The first module that equals this one; its `forward` caches."""
         key = type(module), fingerprint(module)
         if key not in self._modules:
-            module.forward = self._once(module.forward)
+            module.forward = self._cached(module.forward)
             self._modules[key] = module
         return self._modules[key]
 
-    def _once(self, function: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+    def _cached(self, function: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
         @functools.wraps(function)
-        def remembered(x: Tensor) -> Any:
-            if _storage(x) not in self._storages:
+        def cached(x: Tensor) -> Any:
+            if _storage(x) not in self._image_storages:
                 return function(x)
-            # Parts of the batch are views: the same part is the same place in the same memory.
-            key = remembered, x.data_ptr(), x.shape, x.stride(), x.dtype
-            if key not in self._found:
-                self._found[key] = function(x)
-                self._keep(self._found[key])
-            return self._found[key]
+            # Micro-batches are views of the batch: an equal view has the same place in memory.
+            key = cached, x.data_ptr(), x.shape, x.stride(), x.dtype
+            if key not in self._outputs:
+                self._outputs[key] = function(x)
+                self._note_versions(self._outputs[key])
+            return self._outputs[key]
 
-        return remembered
+        return cached
 
-    def _keep(self, value: Any) -> None:
+    def _note_versions(self, value: Any) -> None:
         self._versions += [(tensor, tensor._version) for tensor in _tensors(value)]
 
 
 @dataclass
 class Cohort:
-    """Several loops, by name, that are driven on the same batches.
+    """Several runs, by name, that train on the same batches.
 
-    `failed` has the errors of those that did not come to their end.
+    `members` open and close their runs, as `loop.drive` takes one. `failed` has the errors of the
+    runs that did not reach their end.
     """
 
-    loops: Mapping[str, Loop[Any]]
-    shared: Shared
+    members: Mapping[str, AbstractContextManager[Run]]
+    shared: SharedModules
     failed: dict[str, Exception] = field(default_factory=dict)
+    _open: dict[str, Run] = field(init=False, default_factory=dict)
 
-    def follow(self, batch_at: BatchAt, train: TrainConfig) -> None:
-        """Drive all to their ends.
+    def drive(self, batch_at: BatchAt, train: TrainConfig) -> None:
+        """Train all members to their ends.
 
-        One that fails leaves and the others go on. Those that are behind (resumed from an older
-        checkpoint, or rolled back) go first, until all stand together. What is no Exception, such
-        as Ctrl-C, goes to all of them and is raised.
+        A member that fails leaves, and the others continue. Members that are behind (resumed from
+        an older checkpoint, or rolled back) go first until all are at the same position. Anything
+        that is not an Exception, such as Ctrl-C, reaches all members and is raised.
         """
-        self._waiting: dict[str, Position] = {}
         try:
-            for name in self.loops:
-                self._go_on(name)
-            while self._waiting:
-                at = min(self._waiting.values(), key=lambda p: (p.epoch, p.offset))
-                batch = to_device(batch_at(at), train)
+            for name in self.members:
+                self._start(name)
+            while self._open:
+                positions = [run.position for run in self._open.values()]
+                position = min(positions, key=lambda p: (p.epoch, p.offset))
+                batch = to_device(batch_at(position), train)
                 self.shared.begin(batch)
-                for name in [name for name, wanted in self._waiting.items() if wanted == at]:
-                    self._go_on(name, batch)
+                for name in [n for n, run in self._open.items() if run.position == position]:
+                    self._step(name, batch)
                     self.shared.check()
         except BaseException as error:
-            self._end_with(error)
+            self._close_all(error)
             raise
 
-    def _go_on(self, name: str, batch: Batch[Tensor] | None = None) -> None:
-        loop = self.loops[name]
+    def _start(self, name: str) -> None:
+        with self._recording_failure(name), contextlib.ExitStack() as stack:
+            self._open[name] = stack.enter_context(self.members[name])
+            self._close_if_ended(name, stack)
+
+    def _step(self, name: str, batch: Batch[Tensor]) -> None:
+        with self._recording_failure(name), contextlib.ExitStack() as stack:
+            stack.push(self.members[name])  # an error passes through it, as in a `with` block
+            self._open[name].step(batch)
+            self._close_if_ended(name, stack)
+
+    def _close_if_ended(self, name: str, stack: contextlib.ExitStack) -> None:
+        """Leave the member to the stack, which closes it, or take it back until its next step."""
+        if self._open[name].ended:
+            del self._open[name]
+        else:
+            stack.pop_all()
+
+    @contextlib.contextmanager
+    def _recording_failure(self, name: str) -> Iterator[None]:
         try:
-            self._waiting[name] = next(loop) if batch is None else loop.send(batch)
-            return
-        except StopIteration:
-            pass
-        except Exception as error:
+            yield
+        except BaseException as error:
+            self._open.pop(name, None)
+            if not isinstance(error, Exception):
+                raise
             log.error("%s failed and leaves the cohort: %s", name, error)
             self.failed[name] = error
-        self._waiting.pop(name, None)
 
-    def _end_with(self, error: BaseException) -> None:
-        """Give every loop that is under way the chance to end its record."""
-        for loop in self.loops.values():
-            with contextlib.suppress(BaseException):
-                loop.throw(error)
+    def _close_all(self, error: BaseException) -> None:
+        """Close the remaining members with the error, so that each can finish its record."""
+        for name in self._open:
+            with contextlib.suppress(BaseException), contextlib.ExitStack() as stack:
+                stack.push(self.members[name])
+                raise error
 
 
 def _tensors(value: Any) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Config -> network and loss, with their first weights or those of a checkpoint."""
+"""Builds the network and loss of a config, with initial weights or those of a checkpoint."""
 
 from dataclasses import asdict
 from typing import Any
@@ -11,17 +11,17 @@ from derain.errors import WeightsError
 from derain.inference.predictor import check_trust
 from derain.models import CLIPRPN, build, fingerprint, frozen_modules
 from derain.models.cost import cost
-from derain.models.losses.derain_loss import DerainLoss, build_loss
-from derain.models.losses.schedules import Schedule
+from derain.models.losses.loss_schedule import LossSchedule
+from derain.models.losses.total_loss import TotalLoss, build_loss
 from derain.training.checkpoint import Checkpoint
 
 _LOSS = "loss."
 
 
 def build_network(config: Config) -> nn.Module:
-    """The network of a config with its first weights, which the seed decides.
+    """The network of a config with its initial weights, which the seed determines.
 
-    Raises WeightsError where pretrained weights are missing or do not fit.
+    Raises WeightsError if pretrained weights are missing or do not fit.
     """
     torch.manual_seed(config.seed)
     options = config.model.model_dump(exclude={"name"})
@@ -32,9 +32,9 @@ def build_network(config: Config) -> nn.Module:
 
 
 def start_from(saved: Checkpoint, network: nn.Module) -> None:
-    """Give a network the trained weights of a checkpoint, those of one expert to all experts.
+    """Load the trained weights of a checkpoint into a network; all experts get those of one.
 
-    What is frozen stays the network's own. Raises WeightsError where the weights do not fit.
+    Frozen modules keep the network's own weights. Raises WeightsError if the weights do not fit.
     """
     weights = saved.ema() or saved.model()
     if isinstance(network, CLIPRPN):
@@ -46,42 +46,42 @@ def start_from(saved: Checkpoint, network: nn.Module) -> None:
     except RuntimeError as error:
         raise WeightsError(
             f"train.start_from {saved.folder}: its {saved.config.model.name} is not the network of "
-            f"this run. Name a checkpoint of one with the same options. {error}"
+            f"this run. Name a checkpoint of a network with the same options. {error}"
         ) from None
 
 
-def loss_of(config: Config, network: nn.Module) -> DerainLoss:
-    """The loss of a config. Raises WeightsError where the perceptual network's are missing."""
+def loss_of(config: Config, network: nn.Module) -> TotalLoss:
+    """The loss of a config. Raises WeightsError if the perceptual network's weights are missing."""
     options = config.loss.model_dump(exclude={"schedule", "perceptual_weights"})
     schedule, weights = config.loss.schedule, config.loss.perceptual_weights
     try:
-        made = Schedule(**schedule.model_dump()) if schedule else None
-        return build_loss(network, **options, schedule=made, vgg_weights=weights)
+        loss_schedule = LossSchedule(**schedule.model_dump()) if schedule else None
+        return build_loss(network, **options, schedule=loss_schedule, vgg_weights=weights)
     except (FileNotFoundError, ValueError) as error:
         raise WeightsError(str(error)) from error
 
 
-def without_weights(config: Config) -> Config:
-    """The config with random weights for all that is pretrained: for what needs sizes alone."""
+def without_pretrained(config: Config) -> Config:
+    """The config with random instead of pretrained weights, for callers that need sizes only."""
     values: dict[str, object] = {}
     if hasattr(config.model, "encoder_weights"):
         values["model.encoder_weights"] = "random"
     if {config.loss.perceptual, config.loss.contrastive} & {"vgg16", "vgg19"}:
         values["loss.perceptual_weights"] = "random"
-    return config.replaced(values, "without weights")
+    return config.replaced(values, "without pretrained weights")
 
 
 def describe(config: Config) -> dict[str, Any]:
-    """What `derainctl train --dry-run --json` prints; no pretrained weights are loaded for it."""
-    network = build_network(without_weights(config))
+    """The output of `derainctl train --dry-run --json`; loads no pretrained weights."""
+    network = build_network(without_pretrained(config))
     return {"network": asdict(cost(network)), "config": config.model_dump(mode="json")}
 
 
 def restore_network(saved: Checkpoint, *, trust: bool = False) -> nn.Module:
-    """The network of a checkpoint with its trained weights: the average where there is one.
+    """The network of a checkpoint with its trained weights: the moving average if present.
 
-    Raises WeightsError when the frozen parts are not those that it was trained with, UsageError for
-    a class of somebody's, whose code would run, without `trust`.
+    Raises WeightsError if the frozen modules are not the ones it was trained with, UsageError for a
+    user-defined class without `trust`, because its code would run.
     """
     check_trust(saved.config.model.name, saved.folder, trust)
     network = build_network(saved.config)
@@ -91,24 +91,24 @@ def restore_network(saved: Checkpoint, *, trust: bool = False) -> nn.Module:
     return network.eval()
 
 
-def fingerprints(network: nn.Module, loss: DerainLoss | None = None) -> dict[str, str]:
-    """What tells frozen parts apart: name of the module to digest, `loss.` before a loss's own."""
+def fingerprints(network: nn.Module, loss: TotalLoss | None = None) -> dict[str, str]:
+    """Digests of the frozen modules by name; those of the loss have the prefix `loss.`."""
     parts = frozen_modules(network)
     if loss is not None:
         parts |= {f"{_LOSS}{name}": part for name, part in frozen_modules(loss).items()}
     return {name: fingerprint(part) for name, part in parts.items()}
 
 
-def check_frozen(saved: Checkpoint, network: nn.Module, loss: DerainLoss | None = None) -> None:
-    """Raise WeightsError where frozen parts are not those of a checkpoint.
+def check_frozen(saved: Checkpoint, network: nn.Module, loss: TotalLoss | None = None) -> None:
+    """Raise WeightsError if frozen modules differ from those of a checkpoint.
 
-    `loss` matters to who trains on, and is left out to use the network.
+    Give `loss` to continue training; leave it out to use the network only.
     """
-    here, there = fingerprints(network, loss), dict(saved.state.frozen)
+    actual, expected = fingerprints(network, loss), dict(saved.state.frozen)
     if loss is None:
-        there = {name: digest for name, digest in there.items() if not name.startswith(_LOSS)}
-    if here != there:
+        expected = {name: sha for name, sha in expected.items() if not name.startswith(_LOSS)}
+    if actual != expected:
         raise WeightsError(
-            f"{saved.folder}: its frozen parts were {there}, the ones here are {here}. "
-            "Use the pretrained weights that the run began with."
+            f"{saved.folder}: it was trained with the frozen parts {expected}, but the present "
+            f"ones are {actual}. Use the pretrained weights that the run started with."
         )

@@ -1,4 +1,4 @@
-"""ledger.jsonl of a run: which samples each step consumed, one line a step and rank."""
+"""ledger.jsonl of a run: which samples each step consumed, one line per step and rank."""
 
 import contextlib
 import json
@@ -15,7 +15,7 @@ LEDGER = "ledger.jsonl"
 
 
 class Ledger:
-    """One rank's hand on the ledger, which tells the surviving lineage only."""
+    """Writes one rank's lines; lines of steps that were rolled back or lost are removed."""
 
     def __init__(self, run: Path, rank: Rank) -> None:
         self._path = run / LEDGER
@@ -29,16 +29,16 @@ class Ledger:
         self._close()
 
     def rewind(self, first: int) -> None:
-        """Strike what was done from step `first` on; all ranks must call it."""
+        """Remove the lines of step `first` and later; all ranks must call it."""
         self._close()
-        self._rank.barrier()  # nobody writes any more
+        self._rank.barrier()  # all ranks have closed the file
         if self._rank.leads:
             keep_before(self._path, first)
         self._rank.barrier()
         self._handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
     def write(self, step: int, epoch: int, ids: np.ndarray) -> None:
-        """Note the sample ids that this rank consumed in a step (from 0)."""
+        """Record the sample ids that this rank consumed in a step (from 0)."""
         assert self._handle is not None
         line = {"step": step, "epoch": epoch, "rank": self._rank.number, "ids": ids.tolist()}
         os.write(self._handle, (json.dumps(line) + "\n").encode())
@@ -50,7 +50,7 @@ class Ledger:
 
 
 def keep_before(path: Path, first: int) -> None:
-    """Keep the lines of the steps before `first` of a JSON-lines file; a torn one goes, too."""
+    """Keep only the lines of a JSON-lines file whose step is below `first`; drop torn lines."""
     kept = []
     if first and path.exists():
         for line in path.read_text(encoding="utf-8").splitlines(keepends=True):

@@ -1,7 +1,7 @@
-"""Which expert each training image goes to: decided on whole images, once for a dataset.
+"""The expert of each training image: decided on whole images, once per dataset.
 
-A crop enlarged to what CLIP looks at shows wider streaks than its image, so the route of a crop
-is another one. Routes are kept beside the pixel caches, named by the dataset and all that decides
+A crop, enlarged to CLIP's input size, shows wider streaks than the whole image, so its route would
+differ. Routes are kept next to the pixel caches, named by the dataset and everything that decides
 them.
 """
 
@@ -24,7 +24,7 @@ from derain.storage.locks import locked
 log = logging.getLogger(__name__)
 
 BATCH = 16
-"""Images of one size that are looked at together."""
+"""Images of equal size that go through the network together."""
 RARE = 0.01
 """An expert with a smaller share of the images learns next to nothing."""
 
@@ -36,53 +36,55 @@ def routes_of(
     folder: str | None,
     device: torch.device,
 ) -> np.ndarray | None:
-    """The expert of every sample, int64 by sample id over all datasets; None for a network whose
-    `route_key` is None or that has none: it decides by itself or has nothing to decide.
+    """The expert of every sample, int64, by sample id over all datasets.
 
-    `folder` is that of the pixel caches. Everything is on `device` while images are looked at.
+    None for a network without `route_key`, or whose `route_key` is None: it takes no routes.
+    `folder` is that of the pixel caches. The network is moved to `device`.
     """
     key = getattr(network, "route_key", None)
     if key is None:
         return None
-    place = cache_folder(folder) / "routes"
-    with locked(place / ".lock"):  # the other processes of this node wait and read
+    routes_folder = cache_folder(folder) / "routes"
+    with locked(routes_folder / ".lock"):  # other processes of this node wait, then read
         parts = [
-            _of_dataset(network, key, dataset, pairs, place, device)
+            _dataset_routes(network, key, dataset, pairs, routes_folder, device)
             for dataset, pairs in zip(datasets, pixels, strict=True)
         ]
     routes = np.concatenate(parts)
-    _announce(routes, len(network.experts))
+    _log_counts(routes, len(network.experts))
     return routes
 
 
 def rainy_batches(pixels: Pixels, device: torch.device) -> Iterator[tuple[list[int], Tensor]]:
-    """Whole rainy images, NCHW RGB in [0, 1], with their sample numbers: neighbours of one size
-    together, at most `BATCH`."""
+    """Sample numbers and their whole rainy images, NCHW RGB in [0, 1].
+
+    A batch has at most `BATCH` consecutive images, all of one size.
+    """
     numbers: list[int] = []
-    held: list[np.ndarray] = []
+    images: list[np.ndarray] = []
     for number in range(len(pixels)):
         image = pixels[number][0]
-        if held and (held[0].shape != image.shape or len(held) == BATCH):
-            yield numbers, _tensor(held, device)
-            numbers, held = [], []
+        if images and (images[0].shape != image.shape or len(images) == BATCH):
+            yield numbers, _tensor(images, device)
+            numbers, images = [], []
         numbers.append(number)
-        held.append(np.asarray(image))
-    yield numbers, _tensor(held, device)
+        images.append(np.asarray(image))
+    yield numbers, _tensor(images, device)
 
 
-def _of_dataset(
+def _dataset_routes(
     network: Any,
     key: str,
     dataset: Prepared,
     pixels: Pixels,
-    place: Path,
+    folder: Path,
     device: torch.device,
 ) -> np.ndarray:
     name = hashlib.sha256(f"{dataset.manifest.sha256()} {key}".encode()).hexdigest()
-    path = place / f"{name}.npy"
+    path = folder / f"{name}.npy"
     if path.is_file():
         return np.load(path, allow_pickle=False)
-    log.info("routes: looking at the %d images of %s", len(pixels), dataset.folder)
+    log.info("routes: routing the %d images of %s", len(pixels), dataset.folder)
     routes = np.empty(len(pixels), np.int64)
     network.to(device)
     for numbers, images in rainy_batches(pixels, device):
@@ -96,11 +98,11 @@ def _tensor(images: Sequence[np.ndarray], device: torch.device) -> Tensor:
     return image_batch(torch.from_numpy(np.stack(images)).to(device))
 
 
-def _announce(routes: np.ndarray, experts: int) -> None:
+def _log_counts(routes: np.ndarray, experts: int) -> None:
     counts = np.bincount(routes, minlength=experts)
     log.info("routes: %s images for the experts 0 to %d", counts.tolist(), experts - 1)
     for expert in np.flatnonzero(counts < RARE * len(routes)):
         log.warning(
-            "routes: expert %d gets %d of %d images and will learn next to nothing; a prompt "
-            "less, or other words, may serve better", expert, counts[expert], len(routes),
+            "routes: expert %d gets %d of %d images and will learn next to nothing. Try fewer "
+            "prompts, or different ones.", expert, counts[expert], len(routes),
         )  # fmt: skip

@@ -1,6 +1,12 @@
-"""The step of one run, on one device or as one rank of several: losses, backward, update.
+"""The training step of one run, alone or as one of several ranks: losses, backward, update.
 
-Knows nothing of loops, files of data, Ray or MLflow.
+Independent of the loop, data files, Ray and MLflow.
+
+`process.distributed` gathers and spreads the tensors of a checkpoint, because
+torch.distributed.checkpoint.state_dict took 149 instead of 7 ms to gather 1.8 M parameters and
+their optimiser state in one process (402 instead of 18 ms on two DDP ranks), identifies the
+optimiser state by name and not by index, as optimizer.pt does, and does not cover the moving
+average.
 """
 
 import contextlib
@@ -19,19 +25,19 @@ from derain.config.training import TrainConfig
 from derain.data.loading.loader import Batch
 from derain.data.loading.order import mix64
 from derain.models import frozen_modules, trained_parameters
-from derain.models.losses.derain_loss import DerainLoss
-from derain.models.losses.schedules import RunningError
+from derain.models.losses.loss_schedule import RunningError
+from derain.models.losses.total_loss import TotalLoss
 from derain.training import checkpoint
 from derain.training.checkpoint import Checkpoint, State
 from derain.training.factory import check_frozen, fingerprints
 from derain.training.micro_batches import MicroBatches
 from derain.training.process import distributed
-from derain.training.process.device import layout, seed_all
+from derain.training.process.device import memory_format, seed_all
 from derain.training.process.distributed import Rank
 
 
 def learning_rate(train: TrainConfig, step: int) -> float:
-    """Rate of step number `step` (from 0): linear warm-up to lr, lr, then a cosine to lr_min."""
+    """Rate of step `step` (from 0): linear warm-up to lr, constant lr, then a cosine to lr_min."""
     if step < train.warmup_steps:
         return train.lr * (step + 1) / train.warmup_steps
     begin = max(train.warmup_steps, round(train.constant_share * train.steps))
@@ -41,28 +47,28 @@ def learning_rate(train: TrainConfig, step: int) -> float:
 
 
 class Trainer:
-    """One network, its loss and its optimiser: what a step changes, and how it is saved."""
+    """One network with its loss and optimiser: takes steps, saves and restores."""
 
     def __init__(
         self,
         config: Config,
         network: nn.Module,
-        loss: DerainLoss,
+        loss: TotalLoss,
         *,
         device: torch.device,
         rank: Rank,
         routes: np.ndarray | None = None,
     ) -> None:
-        """`routes`: the expert of every sample by its id, for a network that takes them."""
+        """`routes`: the expert of every sample, by sample id, for a network that takes routes."""
         self._config = config
         self._routes = routes
         self._rank = rank
         self._device = device
         self._loss = loss.to(device)
-        self.network = self._placed(network).train()
+        self.network = self._to_device(network).train()
         self._parallel = distributed.wrap(self.network, config.train.parallel, device, rank)
         self._forward = torch.compile(self._parallel) if config.train.compile else self._parallel
-        # Named after wrapping: with fsdp2 the parameters are other ones.
+        # Collected after wrapping: fsdp2 replaces the parameters.
         self._trained = trained_parameters(network)
         train = config.train
         self._optimizer = torch.optim.AdamW(
@@ -73,101 +79,104 @@ class Trainer:
             fused=True,
         )
         adaptive = loss.schedule is not None and loss.schedule.kind == "progress_adaptive"
-        self._error = RunningError() if adaptive else None
-        self._heard = torch.zeros((), device=device)
-        """What the parts of a step tell an adaptive schedule."""
+        self._running_error = RunningError() if adaptive else None
+        self._batch_error = torch.zeros((), device=device)
+        """This rank's share of the step's mean error, for an adaptive schedule."""
         self._ema = _copies(self._trained) if train.ema_decay is not None else None
         self._frozen = tuple(f"{name}." for name in frozen_modules(network))
-        self._micro_batches = MicroBatches(train, rank, self._rehearse)
+        self._micro_batches = MicroBatches(train, rank, self._probe)
 
     def step(self, number: int, batch: Batch[Tensor], lr_scale: float = 1.0) -> dict[str, Tensor]:
-        """Train on one rank's part of a batch; returns total loss and its terms, not yet averaged
-        over the ranks."""
-        parts = self._micro_batches.parts(batch)  # may rehearse, which draws from chance
-        self.begin(number, lr_scale)
+        """Train on one rank's part of a batch; returns the total loss and its terms, not yet
+        averaged over the ranks."""
+        parts = self._micro_batches.parts(batch)  # may probe, which draws random numbers
+        self.begin_step(number, lr_scale)
         progress = number / self._config.train.steps
-        figures: dict[str, Tensor] = {}
+        metrics: dict[str, Tensor] = {}
         for part in parts:
-            with distributed.exchanging(self._parallel, wanted=part is parts[-1]):
+            with distributed.gradient_sync(self._parallel, enabled=part is parts[-1]):
                 total, terms = self.losses(part, progress)
                 if part is parts[0]:
-                    self._forget_gradients()
+                    self._drop_gradients()
                 self.backward(total, part.share)
             for name, value in {"loss": total, **terms}.items():
-                weighed = value.detach() * (len(part.rain) / len(batch.rain))
-                figures[name] = figures[name] + weighed if name in figures else weighed
+                weighted = value.detach() * (len(part.rain) / len(batch.rain))
+                metrics[name] = metrics[name] + weighted if name in metrics else weighted
         self.update()
-        return figures
+        return metrics
 
-    def begin(self, number: int, lr_scale: float = 1.0) -> None:
-        """Make step `number` what it is: its chance and its rate.
+    def begin_step(self, number: int, lr_scale: float = 1.0) -> None:
+        """Seed the random generators for step `number` and set its learning rate.
 
-        All chance is a function of (seed, step, rank), so there is none to save.
+        All randomness is a function of (seed, step, rank), so a checkpoint has no random state.
         """
         seed = mix64(self._config.seed, 3, number, self._rank.number)
         seed_all(self._device, int(seed >> np.uint64(1)))
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(self._config.train, number) * lr_scale
-        self._heard = torch.zeros((), device=self._device)
+        self._batch_error = torch.zeros((), device=self._device)
 
     def losses(self, batch: Batch[Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
-        """The total loss of a batch and its terms; `progress` through the run is in [0, 1)."""
+        """The total loss of a batch and its terms; `progress` is that of the run, in [0, 1)."""
         with self._autocast():
             return self._losses(batch, progress)
 
     def backward(self, total: Tensor, share: float) -> None:
-        """Add the gradients of a loss that stands for `share` of the global batch."""
-        # Ranks may hold unequal parts of the batch: DDP's mean becomes the mean over samples.
+        """Add the gradients of the loss of a `share` of the global batch."""
+        # Ranks may hold unequal parts of the batch: this turns DDP's mean into one over samples.
         (total * (share * self._rank.world)).backward()
 
     def update(self) -> None:
-        """Clip, step, average: what the gradients do to the weights."""
+        """Apply the gradients: clip them, step the optimiser, update the moving average."""
         train = self._config.train
         if train.clip_norm is not None:
             nn.utils.clip_grad_norm_(self._trained.values(), train.clip_norm)
         self._optimizer.step()
         self._update_ema(train.ema_decay)
-        if self._error is not None:
-            self._error.update(self._rank.total(self._heard).item())
+        if self._running_error is not None:
+            self._running_error.update(self._rank.sum(self._batch_error).item())
 
     def is_finite(self) -> bool:
-        """False when a weight of any rank is not finite."""
-        norms = torch.stack(torch._foreach_norm(distributed.own(self._trained.values())))
-        return not bool(self._rank.total((~norms.isfinite()).any().float()))
+        """False if any weight on any rank is NaN or infinite."""
+        norms = torch.stack(torch._foreach_norm(distributed.local_tensors(self._trained.values())))
+        return not bool(self._rank.sum((~norms.isfinite()).any().float()))
 
     @contextlib.contextmanager
-    def averaged(self) -> Iterator[nn.Module]:
-        """The network as a checkpoint has it, on all ranks, during the block: with its averaged
-        weights, where the run keeps them.
+    def validation_network(self) -> Iterator[nn.Module]:
+        """During the block, the network as a checkpoint stores it, on all ranks: with the moving
+        average of its weights, if the run keeps one.
 
-        What BatchNorm has counted stays that of rank 0, which saves it; the others' counts differ,
-        and nothing but this goes by them.
+        BatchNorm's statistics differ between ranks, and rank 0 saves its own. So all ranks take
+        those of rank 0 and keep them after the block; training does not depend on them.
         """
-        counted = (buffer for buffer in self.network.buffers() if buffer.is_floating_point())
-        self._rank.follow_the_first(counted)
+        statistics = (buffer for buffer in self.network.buffers() if buffer.is_floating_point())
+        self._rank.broadcast(statistics)
         if self._ema is None:
             yield self.network
             return
         trained = _copies(self._trained)
-        self._take(self._ema)
+        self._set_trained(self._ema)
         try:
             yield self.network
         finally:
-            self._take(trained)
+            self._set_trained(trained)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The network's whole tensors without those of frozen modules; all ranks must ask."""
+        """The network's whole tensors without those of frozen modules; all ranks must call it."""
         tensors = self.network.state_dict()
         return {
-            name: distributed.whole(tensor)
+            name: distributed.full_tensor(tensor)
             for name, tensor in tensors.items()
             if not name.startswith(self._frozen)
         }
 
     def save(self, folder: Path, state: State) -> Path:
-        """Write a checkpoint of this moment; all ranks must call it, rank 0 writes."""
+        """Write a checkpoint of the present state; all ranks must call it, rank 0 writes."""
         model, optimizer = self.state_dict(), self._optimizer_state()
-        ema = self._ema and {**model, **{k: distributed.whole(v) for k, v in self._ema.items()}}
+        ema = self._ema and {
+            **model,
+            **{k: distributed.full_tensor(v) for k, v in self._ema.items()},
+        }
         if not self._rank.leads:
             return checkpoint.folder_of(folder, state.step)
         return checkpoint.save(
@@ -176,65 +185,71 @@ class Trainer:
 
     @property
     def frozen(self) -> dict[str, str]:
-        """What identifies the parts of network and loss that no checkpoint holds."""
+        """Fingerprints of the frozen modules of network and loss, which no checkpoint holds."""
         return fingerprints(self.network, self._loss)
 
     @property
     def running_error(self) -> dict[str, float] | None:
-        """What an adaptive schedule goes by, for the checkpoint's state."""
-        return None if self._error is None else asdict(self._error)
+        """The state of an adaptive loss schedule, for the checkpoint; None without one."""
+        return None if self._running_error is None else asdict(self._running_error)
 
     def restore(self, saved: Checkpoint) -> None:
-        """Continue from a checkpoint of an equal network, written by any number of ranks."""
-        if self._error is not None and saved.state.running_error is not None:
-            self._error = RunningError(**saved.state.running_error)
+        """Continue from a checkpoint of the same network, written by any number of ranks."""
+        if self._running_error is not None and saved.state.running_error is not None:
+            self._running_error = RunningError(**saved.state.running_error)
         check_frozen(saved, self.network, self._loss)
         present = self.network.state_dict()
         trained = saved.model()
-        spread = {name: distributed.like(tensor, present[name]) for name, tensor in trained.items()}
+        spread = {
+            name: distributed.distributed_like(tensor, present[name])
+            for name, tensor in trained.items()
+        }
         self.network.load_state_dict({**present, **spread})
         distributed.reshard(self.network)
         self._restore_optimizer(saved.optimizer())
         average = saved.ema()
         if self._ema is not None and average is not None:
-            self._ema = {k: distributed.like(average[k], v) for k, v in self._ema.items()}
+            self._ema = {
+                k: distributed.distributed_like(average[k], v) for k, v in self._ema.items()
+            }
 
-    def _take(self, weights: Mapping[str, Tensor]) -> None:
-        """Put others in the place of the trained weights."""
+    def _set_trained(self, weights: Mapping[str, Tensor]) -> None:
+        """Overwrite the trained weights."""
         _copy(weights, self._trained)
         distributed.reshard(self.network)
 
-    def _forget_gradients(self) -> None:
-        """Drop those of the step before, once the forward pass has taken its memory.
+    def _drop_gradients(self) -> None:
+        """Free the gradients of the previous step, after the forward pass has taken its memory.
 
-        Before it, they are the last things at the end of malloc's heap: without them it goes back
-        to the system, and each of its pages is fetched and cleared anew, 2 to 3 ms a step.
+        Before the forward pass they are the last allocations on malloc's heap: freeing them would
+        return the heap to the system, and every page would be fetched and cleared again, which
+        takes 2 to 3 ms per step.
         """
         self._optimizer.zero_grad(set_to_none=True)
 
-    def _rehearse(self, batch: Batch[Tensor]) -> None:
-        """Take the memory that a step on a batch takes, and give it back; nothing else changes.
+    def _probe(self, batch: Batch[Tensor]) -> None:
+        """Allocate the memory that a step on a batch needs, and free it; nothing else changes.
 
-        Besides the passes a step holds the gradients of the one before, and the optimiser two
-        numbers a weight, which are not there before the first one.
+        Besides its passes, a step holds the gradients of the previous step, and the optimiser two
+        numbers per weight, which do not exist before the first step.
         """
-        self._forget_gradients()
-        counted = _copies(dict(self.network.named_buffers()))
+        self._drop_gradients()
+        buffers = _copies(dict(self.network.named_buffers()))
         copies = 1 if self._optimizer.state else 3
-        room = [copy for _ in range(copies) for copy in _copies(self._trained).values()]
+        reserve = [copy for _ in range(copies) for copy in _copies(self._trained).values()]
         try:
-            with distributed.exchanging(self._parallel, wanted=False):
+            with distributed.gradient_sync(self._parallel, enabled=False):
                 total, _ = self.losses(batch, progress=0.0)
                 total.backward()
         finally:
-            del room
-            self._forget_gradients()
-            _copy(counted, dict(self.network.named_buffers()))
+            del reserve
+            self._drop_gradients()
+            _copy(buffers, dict(self.network.named_buffers()))
 
     def _optimizer_state(self) -> dict[str, Any]:
         state = self._optimizer.state_dict()
         slots = {
-            index: {key: _whole_or_plain(value) for key, value in slot.items()}
+            index: {key: _full_or_plain(value) for key, value in slot.items()}
             for index, slot in state["state"].items()
         }
         return {**state, "state": slots}
@@ -243,61 +258,63 @@ class Trainer:
         weights = list(self._trained.values())
         for index, slot in state["state"].items():
             for key, value in slot.items():
-                if value.shape == weights[index].shape:  # the others are counters
-                    slot[key] = distributed.like(value, weights[index])
+                if value.shape == weights[index].shape:  # moments; the step counters are scalars
+                    slot[key] = distributed.distributed_like(value, weights[index])
         self._optimizer.load_state_dict(state)
 
-    def _placed(self, network: nn.Module) -> nn.Module:
+    def _to_device(self, network: nn.Module) -> nn.Module:
         # fully_shard takes contiguous parameters only; the feature maps may still be NHWC.
-        spread = self._config.train.parallel == "fsdp2" and self._rank.world > 1
-        if spread:
+        if self._config.train.parallel == "fsdp2" and self._rank.world > 1:
             return network.to(self._device)
-        network = network.to(self._device).to(memory_format=layout(self._config.train))
-        # NHWC and NCHW are one for a weight of 1 x 1, and its gradient comes with NCHW's strides:
-        # where they differ, DDP's exchange warns of it.
+        layout = memory_format(self._config.train)
+        network = network.to(self._device).to(memory_format=layout)
+        # A 1 x 1 weight is the same in NHWC and NCHW, but its gradient comes with NCHW's strides;
+        # DDP's exchange warns if the two differ.
         for weight in network.parameters():
             if weight.shape[2:] == (1, 1):
                 weight.data = weight.data.flatten(1).unflatten(1, weight.shape[1:])
         return network
 
     def _losses(self, batch: Batch[Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
-        """The total loss and its terms, with those that the network itself adds."""
+        """The total loss and its terms, including the auxiliary losses of the network itself."""
         weights: Mapping[str, float] = getattr(self.network, "auxiliary", {})
-        given = self._route(batch)
+        route = self._route_argument(batch)
         if not weights:
-            return self._compared(self._forward(batch.rain, **given), batch, progress)
-        output, extra = self._forward(batch.rain, clean=batch.clean, **given)
-        total, terms = self._compared(output, batch, progress)
+            return self._compare(self._forward(batch.rain, **route), batch, progress)
+        output, extra = self._forward(batch.rain, clean=batch.clean, **route)
+        total, terms = self._compare(output, batch, progress)
         total = total + sum(weight * extra[name] for name, weight in weights.items())
         return total, {**terms, **extra}
 
-    def _route(self, batch: Batch[Tensor]) -> dict[str, Tensor]:
-        """The routes of a batch; a rank without samples has one image, which counts nothing."""
+    def _route_argument(self, batch: Batch[Tensor]) -> dict[str, Tensor]:
+        """The routes of a batch. A rank without samples gets one image whose share is 0."""
         if self._routes is None:
             return {}
-        found = self._routes[batch.ids] if len(batch.ids) else np.zeros(1, np.int64)
-        return {"route": torch.from_numpy(found).to(self._device)}
+        routes = self._routes[batch.ids] if len(batch.ids) else np.zeros(1, np.int64)
+        return {"route": torch.from_numpy(routes).to(self._device)}
 
-    def _compared(
+    def _compare(
         self, output: Tensor, batch: Batch[Tensor], progress: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of an output and its terms; `update` tells an adaptive schedule the error."""
-        if self._error is None:
+        """The loss of an output and its terms; adds to the error for an adaptive schedule."""
+        if self._running_error is None:
             return self._loss(output, batch.clean, rain=batch.rain, progress=progress)
-        statistics = self._error.statistics
+        statistics = self._running_error.statistics
         error = (output.detach().float() - batch.clean).abs().mean()
-        self._heard = self._heard + error * batch.share
+        self._batch_error = self._batch_error + error * batch.share
         return self._loss(output, batch.clean, rain=batch.rain, statistics=statistics)
 
     def _autocast(self) -> contextlib.AbstractContextManager:
-        wanted = self._config.train.precision == "bf16"
-        return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=wanted)
+        enabled = self._config.train.precision == "bf16"
+        return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=enabled)
 
     @torch.no_grad()
     def _update_ema(self, decay: float | None) -> None:
         if self._ema is not None and decay is not None:
-            averages = distributed.own(self._ema.values())
-            torch._foreach_lerp_(averages, distributed.own(self._trained.values()), 1 - decay)
+            averages = distributed.local_tensors(self._ema.values())
+            torch._foreach_lerp_(
+                averages, distributed.local_tensors(self._trained.values()), 1 - decay
+            )
 
 
 def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -306,8 +323,10 @@ def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def _copy(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
-    torch._foreach_copy_(distributed.own(target.values()), distributed.own(source.values()))
+    torch._foreach_copy_(
+        distributed.local_tensors(target.values()), distributed.local_tensors(source.values())
+    )
 
 
-def _whole_or_plain(value: Any) -> Any:
-    return distributed.whole(value) if isinstance(value, Tensor) else value
+def _full_or_plain(value: Any) -> Any:
+    return distributed.full_tensor(value) if isinstance(value, Tensor) else value

@@ -1,8 +1,8 @@
-"""Checkpoints on their way to another place (a folder, NFS, S3, GCS), while training goes on.
+"""Uploads checkpoints to a second location (a folder, NFS, S3, GCS) while training continues.
 
-One thread, one place in the queue: a newer checkpoint takes the place of one that still waits. A
-checkpoint is there when its state.json is, which goes last. What fails is logged and tried again,
-and never stops the run.
+One thread, and a queue of one: a newer checkpoint replaces one that is still waiting. A checkpoint
+is complete there when it has its state.json, which is uploaded last. A failed upload is logged and
+retried; it never stops the run.
 """
 
 import logging
@@ -13,163 +13,179 @@ from pathlib import Path
 
 from derain.errors import StorageError, WeightsError
 from derain.storage.atomic import new_folder
-from derain.storage.files import located
+from derain.storage.files import locate
 from derain.training import checkpoint
 from derain.training.checkpoint import CONFIG, STATE, Checkpoint
 
 log = logging.getLogger(__name__)
 
 RETRY_S = (1.0, 30.0)
-END_WAITS_S = 300.0
+"""First and longest pause before a retry; the pause doubles each time."""
+CLOSE_TIMEOUT_S = 300.0
 """How long a run that has ended waits for the last upload."""
 
 
 class Remote:
-    """The copy of a run's folder at another place; its layout is that of the run's folder."""
+    """The remote copy of a run's folder, with the same layout."""
 
-    def __init__(self, place: str, name: str, beside: Sequence[str] = ()) -> None:
-        """`place` is `train.upload_to`, `name` the run's, `beside` what else of its folder goes
-        along: files that only grow, of which a copy may tell more than the checkpoint."""
-        self.folder = located(place) / name
-        self._beside = beside
+    def __init__(self, location: str, name: str, extra_files: Sequence[str] = ()) -> None:
+        """`location` is `train.upload_to`, `name` the run's name.
+
+        `extra_files` are copied with each checkpoint: files of the run's folder that only grow, so
+        that a copy may be ahead of the checkpoint.
+        """
+        self.folder = locate(location) / name
+        self._extra_files = extra_files
 
     def steps(self) -> list[int]:
-        """Steps of the whole checkpoints that are there."""
-        named = checkpoint.steps(self.folder)
-        return [s for s in named if (checkpoint.folder_of(self.folder, s) / STATE).is_file()]
+        """Steps of the complete remote checkpoints."""
+        steps = checkpoint.steps(self.folder)
+        return [s for s in steps if (checkpoint.folder_of(self.folder, s) / STATE).is_file()]
 
     def put(self, folder: Path) -> None:
-        """Copy a checkpoint, and what lies beside it in the run's folder."""
+        """Copy a checkpoint and the extra files of its run's folder."""
         run, target = folder.parents[1], self.folder / "checkpoints" / folder.name
         target.mkdir(parents=True, exist_ok=True)
-        for name in self._beside:
-            if (run / name).is_file():
-                (self.folder / name).write_bytes((run / name).read_bytes())
-        (self.folder / CONFIG).write_bytes((folder / CONFIG).read_bytes())
+        self._copy_extra_files(run, self.folder)
+        _copy(folder / CONFIG, self.folder / CONFIG)
         names = sorted(path.name for path in folder.iterdir() if path.name != STATE)
         for name in [*names, STATE]:
-            (target / name).write_bytes((folder / name).read_bytes())
+            _copy(folder / name, target / name)
 
-    def prune(self, newest: int, keep: int, spared: set[int]) -> None:
-        """Remove what is outdated, as `checkpoint.prune` does."""
-        for step in checkpoint.outdated(self.steps(), newest, keep, spared):
+    def prune(self, newest: int, keep: int, pinned: set[int]) -> None:
+        """Remove outdated checkpoints, as `checkpoint.prune` does."""
+        for step in checkpoint.outdated(self.steps(), newest, keep, pinned):
             doomed = checkpoint.folder_of(self.folder, step)
-            (doomed / STATE).unlink()  # first: what has none is not whole
+            (doomed / STATE).unlink()  # first: a checkpoint without it is incomplete
             for path in list(doomed.iterdir()):
                 path.unlink()
             doomed.rmdir()
 
     def fetch(self, run: Path) -> Checkpoint | None:
-        """Bring the newest whole checkpoint, and the best, into a run's folder that holds none.
+        """Download the newest complete checkpoint, and the best, into a run's folder without any.
 
-        None where there is no whole one.
+        Returns the newest; None if no remote checkpoint is complete.
         """
         for step in reversed(self.steps()):
-            saved = self._brought(run, step)
+            saved = self._fetch_step(run, step)
             if saved is None:
                 continue
             best = saved.state.best.get("step", step)
             if best != step:
-                self._brought(run, int(best))
-            (run / CONFIG).write_bytes((saved.folder / CONFIG).read_bytes())
-            for name in self._beside:
-                if (self.folder / name).is_file():
-                    (run / name).write_bytes((self.folder / name).read_bytes())
+                self._fetch_step(run, int(best))
+            _copy(saved.folder / CONFIG, run / CONFIG)
+            self._copy_extra_files(self.folder, run)
             log.info("fetched the checkpoint of step %d from %s", step, self.folder)
             return saved
         return None
 
-    def _brought(self, run: Path, step: int) -> Checkpoint | None:
+    def _fetch_step(self, run: Path, step: int) -> Checkpoint | None:
         final = checkpoint.folder_of(run, step)
         try:
             with new_folder(final) as folder:
                 for path in checkpoint.folder_of(self.folder, step).iterdir():
-                    (folder / path.name).write_bytes(path.read_bytes())
+                    _copy(path, folder / path.name)
                 saved = checkpoint.load(folder)
         except WeightsError as error:
-            log.warning("checkpoint at %s passed over: %s", self.folder, error)
+            log.warning("skipped a damaged checkpoint at %s: %s", self.folder, error)
             return None
         return Checkpoint(final, saved.state, saved.config)
 
+    def _copy_extra_files(self, source: Path, target: Path) -> None:
+        for name in self._extra_files:
+            if (source / name).is_file():
+                _copy(source / name, target / name)
+
 
 @dataclass(frozen=True)
-class _Order:
+class _Upload:
+    """A checkpoint to upload, and the checkpoints to keep there."""
+
     folder: Path
-    spared: set[int]
+    pinned: set[int]
     keep: int
 
     @property
     def steps(self) -> set[int]:
-        return self.spared | {_step(self.folder)}
+        return self.pinned | {_step(self.folder)}
 
 
 class Uploader:
-    """Copies checkpoints to a Remote in a thread; belongs to the process that writes them."""
+    """Copies checkpoints to a Remote in a thread of the process that writes them."""
 
     def __init__(self, remote: Remote) -> None:
         self._remote = remote
         self._changed = threading.Condition()
-        self._next: _Order | None = None
-        self._busy: _Order | None = None
+        self._next: _Upload | None = None
+        self._current: _Upload | None = None
         self._closing = False
         threading.Thread(target=self._work, daemon=True, name="uploads").start()
 
-    def put(self, folder: Path, spared: set[int], keep: int) -> None:
-        """Upload a checkpoint; there, too, the newest `keep` and the `spared` steps stay."""
+    def put(self, folder: Path, pinned: set[int], keep: int) -> None:
+        """Upload a checkpoint; the newest `keep` and the `pinned` steps stay at the remote, too."""
         with self._changed:
-            self._next = _Order(folder, spared, keep)
+            self._next = _Upload(folder, pinned, keep)
             self._changed.notify_all()
 
-    def steps(self) -> set[int]:
-        """Steps that wait or are under way: their folders must stay until then."""
+    def pending_steps(self) -> set[int]:
+        """Steps that are waiting or being uploaded; until then their folders must stay."""
         with self._changed:
-            orders = filter(None, (self._next, self._busy))
-            return {step for order in orders for step in order.steps}
+            uploads = filter(None, (self._next, self._current))
+            return {step for upload in uploads for step in upload.steps}
 
-    def close(self, timeout_s: float = END_WAITS_S) -> bool:
-        """Wait for what is under way; False when it was not there in time."""
+    def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> bool:
+        """Wait for pending uploads; False if they did not finish in time."""
         with self._changed:
-            done = self._changed.wait_for(lambda: not (self._next or self._busy), timeout_s)
+            done = self._changed.wait_for(lambda: not (self._next or self._current), timeout_s)
             self._closing = True
             self._changed.notify_all()
         if not done:
-            log.error("The last checkpoint did not reach %s in time.", self._remote.folder)
+            log.error(
+                "The last checkpoint was not uploaded to %s within %g s. The run's folder still "
+                "has it; copy it by hand.", self._remote.folder, timeout_s,
+            )  # fmt: skip
         return done
 
     def _work(self) -> None:
-        for order in self._orders():
+        for upload in self._uploads():
             pause = RETRY_S[0]
             while True:
                 try:
-                    self._send(order)
+                    self._send(upload)
                     break
                 except (OSError, StorageError) as error:
-                    log.warning("upload of %s failed, trying again: %s", order.folder.name, error)
+                    log.warning("upload of %s failed, will retry: %s", upload.folder.name, error)
                 with self._changed:
                     if self._changed.wait_for(lambda: self._closing or self._next, pause):
-                        break  # the end, or a newer one
+                        break  # closing, or a newer checkpoint is waiting
                 pause = min(2 * pause, RETRY_S[1])
 
-    def _send(self, order: _Order) -> None:
-        """The newest, and those to be spared whose turn never came."""
-        for step in order.spared.difference(self._remote.steps(), {_step(order.folder)}):
-            folder = checkpoint.folder_of(order.folder.parents[1], step)
+    def _send(self, upload: _Upload) -> None:
+        """Upload the newest checkpoint, and pinned ones that were replaced in the queue before."""
+        for step in upload.pinned.difference(self._remote.steps(), {_step(upload.folder)}):
+            folder = checkpoint.folder_of(upload.folder.parents[1], step)
             if folder.is_dir():
                 self._remote.put(folder)
-        self._remote.put(order.folder)
-        self._remote.prune(_step(order.folder), order.keep, order.spared)
+        self._remote.put(upload.folder)
+        self._remote.prune(_step(upload.folder), upload.keep, upload.pinned)
 
-    def _orders(self) -> "Iterator[_Order]":
+    def _uploads(self) -> Iterator[_Upload]:
+        """The uploads as they are queued, until `close`."""
         while True:
             with self._changed:
-                self._busy = None
+                self._current = None
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: self._next or self._closing)
                 if self._next is None or self._closing:
                     return
-                order, self._next = self._next, None
-                self._busy = order
-            yield order
+                upload, self._next = self._next, None
+                self._current = upload
+            yield upload
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file; each of the two may be remote."""
+    target.write_bytes(source.read_bytes())
 
 
 def _step(folder: Path) -> int:

@@ -1,19 +1,20 @@
-"""The journal of a sweep: what was begun and what came of it, one JSON line an event.
+"""The journal of a sweep: what was started and what came of it, one JSON line per event.
 
-<sweep>/journal.jsonl    lines are only ever appended, and are on the disk before anything follows
+<sweep>/journal.jsonl    lines are only appended, and are on disk before anything depends on them
 
-    plan       what the sweep is: version, trials at once, digest of the space
-    recorded   its MLflow run
-    started    a segment: its trials with their values and seeds, the step it goes to, and the
-               segments that train beside it in one cohort
-    crashed    what an attempt at it died of
-    retried    it failed in a way that may pass, and comes again
-    ended      the outcome of each of its trials
+    plan       what the sweep is: format version, name, lead of TPE, digests of the datasets
+    recorded   the sweep's MLflow run
+    started    a segment: its trials with their values, the step where it ends, and the other
+               segments in the same cohort
+    crashed    the traceback of a process that ended with an error
+    retried    a segment failed in a way that may pass, and is run again
+    ended      the outcome of each trial of a segment
     resumed    another process took over
-    registered which trial, as which version
+    registered which trial was registered, as which model version
     finished   the report is written
 
-A last line that a kill has torn counts as not written. One process at a time holds the journal.
+A last line cut short by a kill counts as not written. Only one process at a time may hold the
+journal.
 """
 
 import json
@@ -32,21 +33,21 @@ Event = dict[str, Any]
 
 
 class Journal:
-    """The journal of a sweep's folder, held by this process from `open` to the block's end."""
+    """The journal in a sweep's folder, held by this process from `open` to the end of the block."""
 
     def __init__(self, folder: Path, handle: int, events: list[Event]) -> None:
         self._folder, self._handle, self.events = folder, handle, events
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Take the journal of a folder, empty or not.
+        """Lock the journal of a folder, creating it if needed.
 
-        Raises OccupiedError where another process holds it, UsageError where it cannot be read.
+        Raises OccupiedError if another process holds it, UsageError if it cannot be read.
         """
         handle = os.open(folder / JOURNAL, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         if not try_lock(handle):
             os.close(handle)
-            raise OccupiedError(f"{folder}: another process runs this sweep at present.")
+            raise OccupiedError(f"{folder}: another process is running this sweep.")
         text = (folder / JOURNAL).read_bytes()
         os.ftruncate(handle, text.rfind(b"\n") + 1)
         return cls(folder, handle, list(_events(folder, text)))
@@ -58,19 +59,19 @@ class Journal:
         os.close(self._handle)
 
     def write(self, event: str, **values: Any) -> None:
-        """Append an event; it is on the disk when this returns."""
+        """Append an event; it is on disk when this returns."""
         line = {"event": event, **values}
         os.write(self._handle, (json.dumps(line) + "\n").encode())
         os.fsync(self._handle)
         self.events.append(line)
 
-    def only(self, event: str) -> Event | None:
-        """The event of that name that comes once, if it has come."""
-        return next((each for each in self.events if each["event"] == event), None)
+    def first(self, name: str) -> Event | None:
+        """The first event with this name, if any."""
+        return next((event for event in self.events if event["event"] == name), None)
 
 
 def read(folder: Path) -> list[Event]:
-    """The events so far, without taking the journal; none where there is no journal."""
+    """The events so far, without locking the journal; empty if there is no journal."""
     path = folder / JOURNAL
     return list(_events(folder, path.read_bytes())) if path.is_file() else []
 
@@ -78,7 +79,7 @@ def read(folder: Path) -> list[Event]:
 def _events(folder: Path, text: bytes) -> Iterator[Event]:
     for number, line in enumerate(text.splitlines(keepends=True), 1):
         if not line.endswith(b"\n"):
-            return  # torn: it was never written
+            return  # cut short by a kill
         try:
             event = json.loads(line)
         except ValueError:
@@ -87,6 +88,7 @@ def _events(folder: Path, text: bytes) -> Iterator[Event]:
             raise UsageError(f"{folder / JOURNAL}: line {number} is damaged: {line[:80]!r}.")
         if event.get("version", VERSION) != VERSION:
             raise DerainError(
-                f"{folder / JOURNAL}: is of version {event['version']}, not {VERSION}."
+                f"{folder / JOURNAL}: has format version {event['version']}; this program reads "
+                f"version {VERSION}. Resume the sweep with the program that started it."
             )
         yield dict(event)

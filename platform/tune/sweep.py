@@ -1,9 +1,10 @@
-"""A sweep: many runs under Ray Tune, ranked, reported, the best registered.
+"""A sweep: many runs under Ray Tune, ranked and reported, the best one registered.
 
 <sweep>/config.yaml      resolved
-<sweep>/journal.jsonl    what was begun and what came of it (`journal.py`); from it a sweep resumes
-<sweep>/<trial>/         each trial's run
-<sweep>/report/          and sweep.json, what `derainctl sweep --json` prints: when it has ended
+<sweep>/journal.jsonl    what was started and what came of it (`journal.py`); a resume reads it
+<sweep>/<trial>/         the run of each trial
+<sweep>/report/          tables, plots and gallery, written at the end
+<sweep>/sweep.json       what `derainctl sweep --json` prints, written last
 """
 
 import contextlib
@@ -11,268 +12,185 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from derain import cluster
 from derain.config import Config
-from derain.data.loading.loader import open_all
+from derain.data.loading.loader import open_all_pixels
 from derain.data.prepared.manifest import open_prepared
-from derain.errors import DerainError, OccupiedError, UsageError
-from derain.pipelines.train.inputs import check_data, with_data
-from derain.pipelines.train.resume import claim
-from derain.pipelines.train.run import TrackingTarget, read_json, record_inputs, write_json
-from derain.pipelines.train.verb import check_room, wants_gpu
+from derain.errors import OccupiedError, UsageError
+from derain.pipelines.train.datasets import check_data, with_data
+from derain.pipelines.train.recording import TrackingTarget, record_inputs
+from derain.pipelines.train.run_folder import claim, read_json, write_json
+from derain.pipelines.train.workers import check_resources
 from derain.tracking import runs, store
 from derain.tracking.runs import RunLog
 from derain.training import checkpoint
-from derain.tune import restore, space
-from derain.tune.conclude import conclude
+from derain.tune import space
 from derain.tune.estimate import estimate
-from derain.tune.journal import JOURNAL, VERSION, Journal, read
-from derain.tune.running import queue, supply
+from derain.tune.journal import JOURNAL, VERSION, Journal
+from derain.tune.results import SWEEP, finish_sweep
+from derain.tune.resume import config_to_resume, is_complete
+from derain.tune.running.capacity import trials_at_once, with_cpu_threads
+from derain.tune.running.queue import restore_queue
+from derain.tune.running.ray_tune import run_trials
 from derain.tune.space import Trial
 
 log = logging.getLogger(__name__)
-
-SWEEP = "sweep.json"
-"""In the folder of a sweep that has ended."""
 
 
 def sweep(config: Config) -> dict[str, Any]:
     """Run every trial, rank them, write the report, register the best.
 
-    Returns what `derainctl sweep --json` prints. A failed trial is reported and the others go on.
-    Raises DerainError when none finished; nothing is registered then.
+    Returns what `derainctl sweep --json` prints. A failed trial is reported and the others
+    continue. Raises DerainError, and registers nothing, if none finished.
     """
     check_data(config)
-    config = _placed(config)
+    config = with_new_folder(config)
     _announce(config, space.plan(config))
-    # What is put on `afterwards` is done once Ray and its processes are gone.
-    with contextlib.ExitStack() as afterwards, cluster.connected():
+    # The callbacks on `after_ray` run once Ray and its processes have ended.
+    with contextlib.ExitStack() as after_ray, cluster.connected():
         config = with_data(config)
-        check_room(config)
-        config = _with_threads(config)
-        estimate(config, _at_once(config), len(space.plan(config)))
+        check_resources(config)
+        config = with_cpu_threads(config)
+        estimate(config, trials_at_once(config), len(space.plan(config)))
         claim(config)
-        return _run(config, afterwards)
+        return _run(config, after_ray)
 
 
-def resume(name: str, given: Config | None, output_dir: str, overrides: Mapping[str, Any]) -> dict:
-    """Continue the sweep `name` where its journal ends, with the config that it was started with.
+def resume(
+    name: str, new_config: Config | None, output_dir: str, overrides: Mapping[str, Any]
+) -> dict:
+    """Continue the sweep `name` from the end of its journal, with the config it was started with.
 
-    `given` is a config whose space may have grown. What has finished is kept, the rest goes on
-    from its checkpoints. Raises UsageError for another space, or when something else has changed.
+    `new_config` may extend the space. Finished trials are kept, the others continue from their
+    checkpoints. Raises UsageError if a planned trial or another key would change.
     """
-    config = restore.config_to_resume(Path(output_dir) / name, given, overrides)
-    folder = config.folder
-    if (folder / SWEEP).is_file() and restore.is_whole(config):
-        log.info("sweep: %s has ended; nothing is left to do", folder)
-        return read_json(folder / SWEEP)
+    config = config_to_resume(Path(output_dir) / name, new_config, overrides)
+    if is_complete(config):
+        log.info("sweep: %s has finished; there is nothing left to do", config.folder)
+        return read_json(config.folder / SWEEP)
     _announce(config, space.plan(config))
-    with contextlib.ExitStack() as afterwards, cluster.connected():
-        check_room(config)
-        return _run(config, afterwards)
+    with contextlib.ExitStack() as after_ray, cluster.connected():
+        check_resources(config)
+        return _run(config, after_ray)
 
 
-def describe(config: Config) -> dict[str, Any]:
-    """What `sweep` would do, without doing it: `derainctl sweep --dry-run --json`.
+def with_new_folder(config: Config) -> Config:
+    """The config with a folder of its own: next to a finished sweep, a numbered one.
 
-    `warnings` are the messages with which the real command would stop.
+    Raises OccupiedError if the folder holds an unfinished sweep or something else.
     """
-    warnings: list[str] = []
-    with _noted(warnings):
-        config = _placed(config)
-    return _described(config, warnings, {})
-
-
-def describe_resumed(
-    name: str, given: Config | None, output_dir: str, overrides: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What `resume` would do, as `describe`; raises what `resume` raises before it begins."""
-    config = restore.config_to_resume(Path(output_dir) / name, given, overrides)
-    states = {row["name"]: row["status"] for row in restore.rows(config, read(config.folder))}
-    whole = (config.folder / SWEEP).is_file() and restore.is_whole(config)
-    if not whole:
-        states = {name: state if state == "finished" else "begun" for name, state in states.items()}
-    return _described(config, [], states, whole=whole)
-
-
-def _described(
-    config: Config, warnings: list[str], states: Mapping[str, str], *, whole: bool = False
-) -> dict[str, Any]:
-    """The plan; `states` are those of trials that were begun, which the estimate counts whole."""
-    trials = space.plan(config)
-    left = 0 if whole else sum(states.get(trial.name) != "finished" for trial in trials)
-    with _noted(warnings):
-        check_data(config)
-    estimated = dict.fromkeys(("seconds", "gpu_hours", "steps", "disk_bytes"), None if left else 0)
-    if left:
-        with cluster.connected():
-            config = _with_threads(config)
-            # Nothing can be timed where no trial can run; the plan is worth seeing all the same.
-            with _noted(warnings):
-                check_room(config)
-                estimated = estimate(config, _at_once(config), left)
-    return {
-        "name": config.name,
-        "profile": config.profile,
-        "trials": [_planned(config, trial, states) for trial in trials],
-        "estimate": estimated,
-        "warnings": list(dict.fromkeys(warnings)),
-        "config": config.model_dump(mode="json"),
-    }
-
-
-@contextlib.contextmanager
-def _noted(warnings: list[str]) -> Iterator[None]:
-    """An expected error as a warning."""
-    try:
-        yield
-    except DerainError as error:
-        warnings.append(str(error))
-
-
-def _planned(config: Config, trial: Trial, states: Mapping[str, str]) -> dict[str, Any]:
-    """A trial before it runs; what TPE will suggest depends on results and cannot be told."""
-    assert config.sweep is not None
-    told = {"name": trial.name, "state": states.get(trial.name, "planned")}
-    if config.sweep.search == "tpe":
-        return {**told, "params": None, "config": None}
-    return {**told, "params": trial.params, "config": trial.config.model_dump(mode="json")}
-
-
-def _placed(config: Config) -> Config:
-    """The config with a folder of its own: a sweep that has ended stays, the next gets a number."""
     if not (config.folder / SWEEP).is_file():
         if (config.folder / JOURNAL).is_file():
             raise OccupiedError(
                 f"{config.folder}: holds an unfinished sweep. Continue it with "
-                f"--resume {config.name}, or give another --set name=..."
+                f"--resume {config.name}, or choose another name with --set name=..."
             )
         if config.folder.is_dir() and any(config.folder.iterdir()):
             raise OccupiedError(
                 f"{config.folder}: holds something that is not a sweep. "
-                "Remove it, or give another --set name=..."
+                "Remove it, or choose another name with --set name=..."
             )
         return config
     number = 2
     while (Path(config.output_dir) / f"{config.name}-{number}").exists():
         number += 1
     name = f"{config.name}-{number}"
-    log.info("sweep: %s is there already and stays; this one is %s", config.folder, name)
+    log.info("sweep: %s already exists and is kept; this sweep is named %s", config.folder, name)
     return config.replaced({"name": name}, "sweep")
 
 
 def _announce(config: Config, trials: Sequence[Trial]) -> None:
     train = config.train
     log.info(
-        "sweep %s, profile %s: %d trials of %d steps (%s, %d crops of %d px a step), results in %s",
+        "sweep %s, profile %s: %d trials of %d steps (%s, %d crops of %d px per step), "
+        "results in %s",
         config.name, config.profile or "none", len(trials), train.steps, config.model.name,
         train.batch_size, train.crop_px, config.folder,
     )  # fmt: skip
     if getattr(config.model, "encoder_weights", None) == "random":
-        log.info("The encoder has random weights: its figures are not comparable with the paper's.")
+        log.info("The encoder has random weights: results are not comparable with the paper's.")
 
 
 def _save(config: Config) -> None:
     (config.folder / checkpoint.CONFIG).write_text(config.to_yaml(), encoding="utf-8")
 
 
-def _slots(config: Config) -> int:
-    """How many workers this cluster has room for."""
-    assert config.sweep is not None
-    if wants_gpu(config):
-        return cluster.gpus() * int(1 / config.sweep.gpu_fraction)
-    return cluster.cpus() // (config.train.cpu_threads or 1)
-
-
-def _at_once(config: Config) -> int:
-    """How many trials at once."""
-    assert config.sweep is not None
-    return config.sweep.concurrent or max(1, _slots(config) // config.train.max_workers)
-
-
-def _with_threads(config: Config) -> Config:
-    """The threads of a trial are fixed when a sweep begins: another number adds up otherwise."""
-    threads = config.train.cpu_threads or max(
-        1, cluster.cpus() // (_at_once(config) * config.train.max_workers)
-    )
-    return config.replaced({"train.cpu_threads": threads}, "sweep")
-
-
 def _warm_cache(config: Config) -> None:
-    """Decode once before the trials start, where they share this machine's disk."""
+    """Decode all images once before the trials start, if they run on this machine."""
     if "RAY_ADDRESS" not in os.environ:
-        open_all([open_prepared(p) for p in (*config.data.train, *config.data.eval)], config.data)
+        folders = (*config.data.train, *config.data.eval)
+        open_all_pixels([open_prepared(folder) for folder in folders], config.data)
 
 
-def _run(config: Config, afterwards: contextlib.ExitStack) -> dict[str, Any]:
-    """Run what is left below one MLflow run of the sweep, and record there what came of it.
+def _run(config: Config, after_ray: contextlib.ExitStack) -> dict[str, Any]:
+    """Run the remaining trials as children of one MLflow run, and record the results there.
 
-    A trial that is being killed can still open a run, so those left open are ended `afterwards`.
+    A trial that is being killed can still open an MLflow run, so open ones are ended `after_ray`.
     """
     _warm_cache(config)
     uri = store.prepare_store()
-    began = time.monotonic()
+    start = time.monotonic()
     with contextlib.ExitStack() as stack:
         journal = stack.enter_context(Journal.open(config.folder))
-        begun = _begin(config, journal)
-        left = queue.restored(config, journal.events)
-        _save(config)  # a resumed sweep has another one from here on, not where it was refused
-        record = RunLog(config.name, uri=uri, run_id=begun, tags={"derain.kind": "sweep"})
+        run_id = _begin(config, journal)
+        queue = restore_queue(config, journal.events)
+        _save(config)  # only now: a refused resume must not change the sweep's config
+        record = RunLog(config.name, uri=uri, run_id=run_id, tags={"derain.kind": "sweep"})
         stack.enter_context(record)
-        if begun is None:
+        if run_id is None:
             journal.write("recorded", run_id=record.run_id)
             record_inputs(config, record)
-        afterwards.callback(runs.end_children, record.run_id, uri)
-        supply.train(
-            config, left, journal, TrackingTarget(uri, record.run_id), at_once=_at_once(config)
-        )
-        result = conclude(config, journal, record)
-        runs.end_children(record.run_id, uri, found="SCHEDULED", ended="FINISHED")
-        result["seconds"] = time.monotonic() - began
+        after_ray.callback(runs.end_children, record.run_id, uri)
+        target = TrackingTarget(uri, record.run_id)
+        run_trials(config, queue, journal, target, at_once=trials_at_once(config))
+        result = finish_sweep(config, journal, record)
+        runs.end_children(record.run_id, uri, before="SCHEDULED", after="FINISHED")
+        result["seconds"] = time.monotonic() - start
         write_json(config.folder / SWEEP, result)
         journal.write("finished", trials=len(space.plan(config)))
     return result
 
 
-def _warn_if_all_random(config: Config, ahead: int) -> None:
-    """Say so where TPE ends before it has chosen a point."""
-    assert config.sweep is not None
-    if config.sweep.search == "tpe":
-        from derain.tune.search.tpe import drawn_first
-
-        random, samples = drawn_first(config.sweep, ahead), config.sweep.samples or 0
-        if random >= samples:
-            log.warning(
-                "sweep: search: tpe draws its first %d points at random, here all %d. Give more "
-                "sweep.samples, or fewer at once with sweep.concurrent.", random, samples,
-            )  # fmt: skip
-
-
 def _begin(config: Config, journal: Journal) -> str | None:
-    """Write the first line of this process; returns the MLflow run that the sweep has already.
+    """Write the first event of this process; returns the sweep's MLflow run, if it has one.
 
-    Raises UsageError where the datasets are not those that the sweep began with.
+    Raises UsageError if the datasets are not those with which the sweep was started.
     """
     folders = (*config.data.train, *config.data.eval)
     manifests = [open_prepared(folder).manifest.sha256() for folder in folders]
-    planned = journal.only("plan")
-    if planned is None:
-        # The lead of TPE belongs to the plan: with another one it would suggest other points.
-        ahead = 2 * _at_once(config)
+    plan = journal.first("plan")
+    if plan is None:
+        # The lead of TPE is part of the plan: with another one it would suggest other points.
+        ahead = 2 * trials_at_once(config)
         _warn_if_all_random(config, ahead)
         _save(config)
         journal.write("plan", version=VERSION, name=config.name, ahead=ahead, manifests=manifests)
         return None
-    if planned["manifests"] != manifests:
+    if plan["manifests"] != manifests:
         raise UsageError(
-            f"{config.folder}: the sweep began with other datasets: their manifests were "
-            f"{planned['manifests']}, {', '.join(folders)} have {manifests}."
+            f"{config.folder}: the sweep was started with other datasets: the digests of their "
+            f"manifests were {plan['manifests']}; {', '.join(folders)} have {manifests}."
         )
-    journal.write("resumed", trials_at_once=_at_once(config))
+    journal.write("resumed", trials_at_once=trials_at_once(config))
     shutil.rmtree(config.folder / "ray", ignore_errors=True)
-    recorded = journal.only("recorded")
+    recorded = journal.first("recorded")
     return recorded["run_id"] if recorded else None
+
+
+def _warn_if_all_random(config: Config, ahead: int) -> None:
+    """Warn if TPE will end before it chooses a point from results."""
+    assert config.sweep is not None
+    if config.sweep.search != "tpe":
+        return
+    from derain.tune.search.tpe import random_points  # imports Optuna, which takes a second
+
+    random, samples = random_points(config.sweep, ahead), config.sweep.samples or 0
+    if random >= samples:
+        log.warning(
+            "sweep: search: tpe draws its first %d points at random, which is all %d here. Set a "
+            "larger sweep.samples, or a smaller sweep.concurrent.", random, samples,
+        )  # fmt: skip

@@ -1,1 +1,1 @@
-"""One image file: what its header says, its pixels as RGB uint8, its perceptual hash."""
+"""A single image file: its header, its pixels as RGB uint8, its perceptual hash."""

@@ -1,4 +1,8 @@
-"""Reading an image: the header first, then the pixels, always as RGB uint8."""
+"""Decode and encode images: the size limit first, then the pixels, always as RGB uint8.
+
+The texts of the errors become the reasons of quarantined images in the manifest: other words give
+a prepared dataset another identity.
+"""
 
 import io
 import os
@@ -11,13 +15,13 @@ from derain.errors import DataError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
 MAX_PIXELS = 64_000_000
-"""8,000 x 8,000: above the largest image of any rain dataset, below what exhausts a worker."""
+"""8,000 x 8,000: more than any rain dataset has, less than what exhausts a worker's memory."""
 
 MAX_BYTES = 3 * MAX_PIXELS + 2**20
-"""What so many pixels take uncompressed, and a MiB for all else that a file may hold."""
+"""The largest file: MAX_PIXELS uncompressed, and 1 MiB for metadata."""
 
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF")
-"""Of a file's content, whatever its name: Pillow would try 40 kinds, and start Ghostscript."""
+"""Accepted formats of the content, whatever the name: Pillow would try 40, and run Ghostscript."""
 
 _ENDINGS = {".jpeg": ".jpg", ".tiff": ".tif"}
 
@@ -25,7 +29,7 @@ _CONVERTIBLE = frozenset({"RGB", "L", "P", "1"})
 
 
 def is_image(path: str | os.PathLike[str]) -> bool:
-    """True for a file name that ends like an image and is not hidden."""
+    """True for a name with the ending of an image file that is not hidden."""
     name = os.fspath(path).rpartition("/")[2]  # PurePath would take ten times as long
     return os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")  # noqa: PTH122
 
@@ -48,8 +52,8 @@ def read_image(path: str | Path) -> np.ndarray:
 def decode_image(data: bytes, name: str) -> np.ndarray:
     """The pixels of an encoded image: uint8, HWC, RGB.
 
-    Raises DataError that names the image when it is damaged, has more than MAX_PIXELS, or is of
-    a kind that has no plain RGB meaning (alpha, 16 bit, CMYK, several frames, a rotation).
+    Raises DataError that names the image if it is damaged, has more than MAX_PIXELS, or does not
+    convert to plain RGB (alpha, 16 bit, CMYK, several frames, a rotation).
     """
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
@@ -57,14 +61,14 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
             return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     except DataError:
         raise
-    except UnidentifiedImageError:  # Pillow's text has an address in it, another one each time
+    except UnidentifiedImageError:  # Pillow's text contains an address, which differs each time
         raise DataError(f"{name}: not a readable image (no {', '.join(_FORMATS)}).") from None
-    except Exception as error:  # Pillow raises many kinds for damaged files
+    except Exception as error:  # Pillow raises many types for damaged files
         raise DataError(f"{name}: not a readable image ({error}).") from None
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
-    """Lossless PNG bytes of an RGB uint8 HWC array."""
+    """The PNG bytes of an image (uint8, HWC, RGB)."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
     return buffer.getvalue()

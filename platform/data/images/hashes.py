@@ -1,4 +1,4 @@
-"""Which images show the same scene: an exact digest and a perceptual hash of each."""
+"""Find images of the same scene: an exact digest and a perceptual hash of each image."""
 
 import hashlib
 from dataclasses import dataclass
@@ -8,32 +8,32 @@ from PIL import Image
 from scipy.fft import dctn
 
 GRID_PX = 16
-"""Images count from the top left in steps of this: 481 x 321 and its 480 x 320 crop are equal."""
+"""Exact digests cover sizes rounded down to this: 481 x 321 equals its 480 x 320 crop."""
 
 _SIDE = 64
 _FREQUENCIES = 16
 BITS = _FREQUENCIES * _FREQUENCIES
-"""Of a perceptual hash."""
+"""Length of a perceptual hash."""
 _BLOCK = 1024
-"""Images a side that are compared at once: a table of 2 MiB."""
+"""Images per side that are compared at once: a table of 2 MiB."""
 
 
 @dataclass(frozen=True)
 class ImageHash:
-    """What is compared instead of an image."""
+    """The hashes by which images are compared."""
 
     exact: str
-    """sha256 of size and pixels, cropped to GRID_PX: equal only for the very same pixels."""
+    """SHA-256 of size and pixels, cropped to GRID_PX: equal only for identical pixels."""
     perceptual: np.ndarray
-    """BITS signs of low frequencies as uint64 (BITS / 64): close for images that look alike."""
+    """BITS signs of low frequencies as uint64, (BITS / 64,): few bits differ for similar images."""
 
 
 def hash_image(pixels: np.ndarray) -> ImageHash:
     """Both hashes of an image (uint8, HWC, RGB).
 
     The perceptual one is pHash (Zauner, 2010) with more bits: the luma of the whole image at
-    64 x 64, its 16 x 16 lowest DCT coefficients, each above or below their median. It stands
-    recompression, scaling and crops of some pixels, not of more, rotation or mirroring.
+    64 x 64, its 16 x 16 lowest DCT coefficients, each above or below their median. It withstands
+    recompression, scaling and crops of a few pixels, but not larger crops, rotation or mirroring.
     """
     height, width = (max(side // GRID_PX * GRID_PX, 1) for side in pixels.shape[:2])
     cropped = np.ascontiguousarray(pixels[:height, :width])
@@ -45,22 +45,22 @@ def hash_image(pixels: np.ndarray) -> ImageHash:
 
 
 def distances(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Bits that differ between all perceptual hashes of two sets: (left, right), uint16."""
-    found = np.zeros((len(left), len(right)), np.uint16)
-    for word in range(left.shape[1]):  # a word at a time keeps the memory at one table
-        found += np.bitwise_count(left[:, word, None] ^ right[None, :, word])
-    return found
+    """Number of different bits for all pairs of perceptual hashes: uint16, (left, right)."""
+    bits = np.zeros((len(left), len(right)), np.uint16)
+    for word in range(left.shape[1]):  # word by word, so that only one table is in memory
+        bits += np.bitwise_count(left[:, word, None] ^ right[None, :, word])
+    return bits
 
 
-def near(left: np.ndarray, right: np.ndarray, limit: int) -> list[tuple[int, int, int]]:
-    """(left, right, bits) of all pairs whose perceptual hashes differ in at most `limit` bits."""
-    found: list[tuple[int, int, int]] = []
+def near_matches(left: np.ndarray, right: np.ndarray, limit: int) -> list[tuple[int, int, int]]:
+    """(left, right, bits) of all pairs of hashes that differ in at most `limit` bits, sorted."""
+    matches: list[tuple[int, int, int]] = []
     for top in range(0, len(left), _BLOCK):
         for first in range(0, len(right), _BLOCK):
             bits = distances(left[top : top + _BLOCK], right[first : first + _BLOCK])
             rows, columns = np.nonzero(bits <= limit)
-            found += zip(
+            matches += zip(
                 (rows + top).tolist(), (columns + first).tolist(), bits[rows, columns].tolist(),
                 strict=True,
             )  # fmt: skip
-    return sorted(found)
+    return sorted(matches)

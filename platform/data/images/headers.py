@@ -1,11 +1,14 @@
-"""What an image's own bytes say of it, without decoding: size, kind, and whether they are whole.
+"""Check an image without decoding it: its size, its kind, and whether its file is complete.
 
-PNG: every chunk, its CRC-32, the beginning of the pixels' stream and the end mark, so a changed or
-missing byte is found. JPEG: every segment of the header, the sizes and the end mark; its pixels
-carry no check sum, so a changed byte among them is found by nobody, decoders included. Other kinds
-of files are decoded, and so are those whose text may say that they are rotated.
+PNG: every chunk, its CRC-32, the beginning of the pixel stream and the end mark, so any changed or
+missing byte is found. JPEG: every segment of the header, the sizes and the end mark; its pixel
+data has no checksum, so nothing, decoders included, detects a changed byte there. Files of other
+formats are decoded, and so are those whose metadata may contain a rotation.
 
-CRC-32 is that of zlib-ng: a thirteenth of the time of Python's own.
+CRC-32 is zlib-ng's, which takes a thirteenth of the time of Python's own.
+
+The texts of the errors become the reasons of quarantined images in the manifest: other words give
+a prepared dataset another identity.
 """
 
 import struct
@@ -22,19 +25,19 @@ PNG = b"\x89PNG\r\n\x1a\n"
 JPEG = b"\xff\xd8"
 _PNG_KINDS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGB with alpha"}
 _DEPTHS = {0: (1, 2, 4, 8), 2: (8,), 3: (1, 2, 4, 8)}
-"""Bits a channel that have a plain 8-bit RGB meaning, by kind; alpha has none."""
+"""Accepted bits per channel, by colour type: those that convert to plain 8-bit RGB."""
 _ORIENTATION = 0x0112
-_TURNING = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
-"""Beginnings of PNG's texts that may hold an orientation; there are many ways to write it."""
+_MAY_ROTATE = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
+"""Beginnings of PNG texts that may contain an orientation, in one of its many spellings."""
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _FRAMES = frozenset({0xC0, 0xC1, 0xC2})
-"""JPEG's start of frame: baseline, extended, progressive. The others are not in use."""
+"""JPEG start of frame: baseline, extended, progressive. The others are not in use."""
 _SCAN, _END = 0xDA, b"\xff\xd9"
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD8)})
 
 
 def inspect(data: Bytes, name: str) -> tuple[int, int]:
-    """(width, height) of a whole image of a kind that we read.
+    """(width, height) of an image, if it is complete and of a supported kind.
 
     Raises DataError that names the image, what was expected and what was found.
     """
@@ -49,7 +52,7 @@ def inspect(data: Bytes, name: str) -> tuple[int, int]:
 
 def _png(data: memoryview, name: str) -> tuple[int, int]:
     size: tuple[int, int] | None = None
-    at, pixels, turning = len(PNG), False, False
+    at, has_pixels, may_rotate = len(PNG), False, False
     while True:
         length, kind = _chunk(data, at, name)
         body = data[at + 8 : at + 8 + length]
@@ -58,22 +61,22 @@ def _png(data: memoryview, name: str) -> tuple[int, int]:
                 raise DataError(f"{name}: damaged: expected the chunk IHDR first, found {kind!r}.")
             size = _png_header(body, name)
         elif kind == b"IDAT":
-            pixels = pixels or _begins_stream(body, name)
+            has_pixels = has_pixels or _begins_stream(body, name)
         elif kind == b"IEND":
             break
         else:
             _refuse_chunk(kind, body, name)
-            turning = turning or bytes(body[:32]).startswith(_TURNING)
+            may_rotate = may_rotate or bytes(body[:32]).startswith(_MAY_ROTATE)
         at += 12 + length
-    if not pixels:
+    if not has_pixels:
         raise DataError(f"{name}: damaged: it has no pixels.")
-    if turning:
+    if may_rotate:
         decode_image(bytes(data), name)
     return size
 
 
 def _chunk(data: memoryview, at: int, name: str) -> tuple[int, bytes]:
-    """Length and kind of the chunk at an offset, whose CRC is right."""
+    """Length and kind of the chunk at an offset. Raises DataError for a wrong CRC."""
     if at + 12 > len(data):
         raise DataError(f"{name}: damaged: ends at byte {len(data)} without its end mark.")
     length, kind = struct.unpack_from(">I4s", data, at)
@@ -104,7 +107,7 @@ def _png_header(body: memoryview, name: str) -> tuple[int, int]:
 
 
 def _begins_stream(body: memoryview, name: str) -> bool:
-    """True for the first piece of the pixels, once its beginning has been inflated."""
+    """True for a chunk of pixels that is not empty, after test inflating its beginning."""
     if not len(body):
         return False
     try:
@@ -125,26 +128,26 @@ def _refuse_chunk(kind: bytes, body: memoryview, name: str) -> None:
 
 def _jpeg(data: memoryview, name: str) -> tuple[int, int]:
     size: tuple[int, int] | None = None
-    marker, at, turning = 0, len(JPEG), False
+    marker, at, may_rotate = 0, len(JPEG), False
     while marker != _SCAN:
         marker, begin, end = _segment(data, at, name)
         if marker in _FRAMES:
             size = _jpeg_header(data[begin:end], name)
         elif marker in (0xE1, 0xE2):
             _refuse_segment(bytes(data[begin:end]), name)
-            turning = turning or bytes(data[begin:end]).startswith(_XMP)
+            may_rotate = may_rotate or bytes(data[begin:end]).startswith(_XMP)
         at = end
     if size is None:
         raise DataError(f"{name}: its pixels have no frame header of a kind that we read.")
     if _END not in bytes(data[max(at, len(data) - 64) :]) and _END not in bytes(data[at:]):
         raise DataError(f"{name}: damaged: ends at byte {len(data)} without its end mark.")
-    if turning:
+    if may_rotate:
         decode_image(bytes(data), name)
     return size
 
 
 def _segment(data: memoryview, at: int, name: str) -> tuple[int, int, int]:
-    """Marker of the header segment at an offset, and where its content begins and ends."""
+    """Marker of the header segment at an offset, and the begin and end of its content."""
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] == 0xFF:
         at += 1  # fill bytes
     if at + 4 > len(data):
@@ -179,7 +182,7 @@ def _jpeg_header(body: memoryview, name: str) -> tuple[int, int]:
 
 
 def _refuse_rotation(exif: bytes, name: str) -> None:
-    """Raise where EXIF says that the image is to be turned; unreadable EXIF says nothing."""
+    """Raise DataError if EXIF has another orientation than upright; unreadable EXIF is ignored."""
     order = {b"II": "<", b"MM": ">"}.get(exif[:2])
     if order is None or len(exif) < 8:
         return

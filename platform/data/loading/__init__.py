@@ -1,1 +1,1 @@
-"""From prepared shards to batches: decoded-pixel cache, order, augmentation, prefetch."""
+"""Batches of crops from prepared shards: pixel cache, order, augmentation, loader, prefetch."""

@@ -1,6 +1,6 @@
 """Decode the shards of a prepared dataset into one file of pixels, on all cores of the node.
 
-Knows nothing of budgets and of other builders; `cache.py` calls it under a lock.
+Budgets and other builders are the business of `cache`, which calls this module under a lock.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -33,27 +34,28 @@ log = logging.getLogger(__name__)
 
 SIDES = ("rain", "clean")
 LINE_EVERY_S = 15.0
-_WRITE_EVERY_S = 0.1
-"""How long decoded pixels wait until the disk is told to take them."""
+_FLUSH_EVERY_S = 0.1
+"""Interval at which decoded pixels are flushed to the disk."""
 _PAIRS_A_TASK = 2
-"""Few enough that many cores are busy to the end of a shard of some hundred pairs."""
+"""Small, so that many cores stay busy to the end of a shard of a few hundred pairs."""
 
 
 @dataclass(frozen=True, eq=False)
-class Places:
-    """Where the images of each sample begin in a cache file: int64 bytes, in index order.
+class CacheLayout:
+    """Offsets of the images of each sample in a cache file: int64 bytes, in index order.
 
-    A sample's rainy image comes first, then its clean one, unless the sample before has the same.
+    The rainy image of a sample comes first, then its clean image, unless the sample before it has
+    the same one.
     """
 
     rain: np.ndarray
     clean: np.ndarray
     size: int
-    """Of the whole file."""
+    """Of the whole file, in bytes."""
 
 
-def places(prepared: Prepared) -> Places:
-    """The places of the samples of a prepared dataset."""
+def cache_layout(prepared: Prepared) -> CacheLayout:
+    """The layout of the cache file of a prepared dataset."""
     shard, offset = prepared.column("shard"), prepared.column("clean_offset")
     own = np.ones(len(prepared), bool)
     own[1:] = (shard[1:] != shard[:-1]) | (offset[1:] != offset[:-1])
@@ -61,56 +63,58 @@ def places(prepared: Prepared) -> Places:
     ends = np.cumsum(image * (1 + own))
     rain = ends - image * (1 + own)
     clean = (rain + image)[own][np.cumsum(own) - 1]
-    return Places(rain, clean, int(ends[-1]))
+    return CacheLayout(rain, clean, int(ends[-1]))
 
 
-def fill(prepared: Prepared, where: Places, path: Path) -> None:
-    """Write every image at its place; the name appears when all bytes are on the disk.
+def build_cache(prepared: Prepared, layout: CacheLayout, path: Path) -> None:
+    """Write the cache file; it gets its name when all bytes are on the disk.
 
-    Raises DataError when a shard is not the one that the manifest names, DerainError when the disk
-    is full.
+    `storage.atomic` does not serve here: the name of an unfinished file must lead `cache` to the
+    lock of its builder, and shards that are fetched beside it are removed with it. Raises DataError
+    if a shard differs from the manifest, DerainError if the disk is full.
     """
     temporary = path.with_name(f"{path.name}.tmp")
-    size = where.size
+    size = layout.size
     log.info(
         "cache: decoding %d pairs of %s (%.2f GiB)", len(prepared), prepared.folder, size / 2**30
     )
     began = time.monotonic()
     try:
-        with _explained(path.parent, size), temporary.open("wb") as out:
+        with _full_disk_explained(path.parent, size), temporary.open("wb") as out:
             if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(out.fileno(), 0, size)  # a full disk is known before the work
-            with _written_meanwhile(out):
-                _decode_all(prepared, where, out)
+                os.posix_fallocate(out.fileno(), 0, size)  # fail on a full disk before decoding
+            with _flushing(out):
+                _decode_all(prepared, layout, out)
             os.fsync(out.fileno())
             temporary.replace(path)
-            log.info("cache: made in %.1f s: %s", time.monotonic() - began, path)
+            log.info("cache: built in %.1f s: %s", time.monotonic() - began, path)
     finally:
         for leftover in path.parent.glob(f"{temporary.name}*"):
             leftover.unlink()
 
 
 def decode_member(tar: BinaryIO, row: Mapping[str, Any], side: str) -> np.ndarray:
-    """One image of an index row, from its open tar: uint8, HWC, RGB."""
+    """The rainy or the clean image of an index row, from its open tar: uint8, HWC, RGB."""
     data = read_member(tar, row[f"{side}_offset"], row[f"{side}_length"])
     return decode_image(data, f"{tar.name}: {row[f'{side}_member']}")
 
 
-def _decode_all(prepared: Prepared, where: Places, out: BinaryIO) -> None:
-    """Shard by shard, its pairs on all cores, while the next shard is fetched and checked.
+def _decode_all(prepared: Prepared, layout: CacheLayout, out: BinaryIO) -> None:
+    """Decode shard by shard, each on all cores, while the next shard is fetched and checked.
 
-    Threads, since Pillow decodes outside the GIL; writes, since a full disk kills a mapping.
+    With threads, because Pillow decodes outside the GIL; by writing instead of mapping the file,
+    because a full disk kills a process that writes to a mapping.
     """
     entries = prepared.manifest.shards
-    names, both = prepared.column("shard"), np.stack([where.rain, where.clean], axis=1)
-    with _shown(len(prepared)) as advance, ThreadPoolExecutor(cores() + 1) as pool:
-        coming = [pool.submit(_at_hand, prepared, entry, out.name) for entry in entries[:1]]
+    names, offsets = prepared.column("shard"), np.stack([layout.rain, layout.clean], axis=1)
+    with _progress(len(prepared)) as advance, ThreadPoolExecutor(available_cores() + 1) as pool:
+        upcoming = pool.submit(_checked_shard, prepared, entries[0], out.name)
         try:
-            for number, entry in enumerate(entries):
-                path, rows = coming.pop().result()
-                ahead = entries[number + 1 : number + 2]
-                coming += [pool.submit(_at_hand, prepared, entry, out.name) for entry in ahead]
-                begins = both[names == entry.name]
+            for entry, following in zip_longest(entries, entries[1:]):
+                path, rows = upcoming.result()
+                if following is not None:
+                    upcoming = pool.submit(_checked_shard, prepared, following, out.name)
+                begins = offsets[names == entry.name]
                 parts = (slice(at, at + _PAIRS_A_TASK) for at in range(0, len(rows), _PAIRS_A_TASK))
                 for task in as_completed(
                     [pool.submit(_decode, path, rows[part], begins[part], out) for part in parts]
@@ -123,12 +127,14 @@ def _decode_all(prepared: Prepared, where: Places, out: BinaryIO) -> None:
             raise
 
 
-def _at_hand(prepared: Prepared, entry: ShardEntry, beside: str) -> tuple[Path, pa.Table]:
-    """A shard that is checked and on this machine, and its rows of the index: a remote one is
-    fetched, once a node."""
+def _checked_shard(prepared: Prepared, entry: ShardEntry, prefix: str) -> tuple[Path, pa.Table]:
+    """The local path of a shard, once its bytes were checked, and its rows of the index.
+
+    A remote shard is fetched to a file whose name begins with `prefix`.
+    """
     path = prepared.folder / entry.name
     if is_remote(path):
-        remote, path = path, Path(f"{beside}.{entry.name}")
+        remote, path = path, Path(f"{prefix}.{entry.name}")
         path.write_bytes(remote.read_bytes())
     rows = prepared.index.filter(pc.equal(prepared.index["shard"], entry.name))
     integrity.require_whole(path, entry, rows)
@@ -136,14 +142,14 @@ def _at_hand(prepared: Prepared, entry: ShardEntry, beside: str) -> tuple[Path, 
 
 
 def _decode(path: Path, rows: pa.Table, begins: np.ndarray, out: BinaryIO) -> int:
-    """Write some pairs of a shard, each image once; returns how many.
+    """Decode pairs of a shard and write each image once; returns the number of pairs.
 
-    `begins` has a row a pair: where its rainy and where its clean image begins.
+    `begins` has the offsets of the rainy and of the clean image of each pair: (pairs, 2).
     """
     with path.open("rb") as tar:
         for row, (rain, clean) in zip(rows.to_pylist(), begins.tolist(), strict=True):
             _write_at(out, rain, decode_member(tar, row, "rain"))
-            if clean > rain:  # else it is that of a pair before
+            if clean > rain:  # otherwise an earlier pair has written it
                 _write_at(out, clean, decode_member(tar, row, "clean"))
     return len(rows)
 
@@ -156,29 +162,29 @@ def _write_at(out: BinaryIO, offset: int, image: np.ndarray) -> None:
 
 
 @contextlib.contextmanager
-def _written_meanwhile(out: BinaryIO) -> Iterator[None]:
-    """The disk writes while the cores decode, which leaves little for the last sync.
+def _flushing(out: BinaryIO) -> Iterator[None]:
+    """Flush the file while the cores decode, so that little is left for the last sync.
 
-    Raises OSError at the end of the block where it could not.
+    Raises OSError at the end of the block if a flush failed.
     """
     done = threading.Event()
-    with ThreadPoolExecutor(1) as writer:
-        written = writer.submit(_write_until, done, out)
+    with ThreadPoolExecutor(1) as thread:
+        flushed = thread.submit(_flush_until, done, out)
         try:
             yield
         finally:
             done.set()
-        written.result()
+        flushed.result()
 
 
-def _write_until(done: threading.Event, out: BinaryIO) -> None:
-    while not done.wait(_WRITE_EVERY_S):
+def _flush_until(done: threading.Event, out: BinaryIO) -> None:
+    while not done.wait(_FLUSH_EVERY_S):
         os.fsync(out.fileno())
 
 
 @contextlib.contextmanager
-def _explained(folder: Path, size: int) -> Iterator[None]:
-    """A full disk as an error that says what to do."""
+def _full_disk_explained(folder: Path, size: int) -> Iterator[None]:
+    """Turn the OSError of a full disk into an error that says what to do."""
     try:
         yield
     except OSError as error:
@@ -187,32 +193,33 @@ def _explained(folder: Path, size: int) -> Iterator[None]:
         free = shutil.disk_usage(folder).free
         raise DerainError(
             f"{folder}: no room for a cache of {size / 2**30:.2f} GiB ({error.strerror}; "
-            f"{free / 2**30:.2f} GiB are free). Free some space, name another folder with "
+            f"{free / 2**30:.2f} GiB are free). Free some space, choose another folder with "
             "data.cache_dir, or decode from the tars with data.cache_gib=0, which is slower."
         ) from None
 
 
-def cores() -> int:
-    """Cores that this process may use: a container or a batch system may give it a few only."""
+def available_cores() -> int:
+    """Number of cores that this process may use; containers and batch systems may limit it."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager
-def _shown(pairs: int) -> Iterator[Callable[[int], None]]:
-    """Call it with pairs that are done: a bar on a terminal, a line now and then otherwise."""
+def _progress(pairs: int) -> Iterator[Callable[[int], None]]:
+    """A function to call with the number of pairs just decoded: it draws a bar on a terminal and
+    logs a line every 15 s elsewhere."""
     console = Console(stderr=True)
     if console.is_terminal:
         with Progress(console=console, transient=True) as progress:
             bar = progress.add_task("decoding", total=pairs)
             yield lambda count: progress.advance(bar, count)
         return
-    done, shown = 0, time.monotonic()
+    done, logged_at = 0, time.monotonic()
 
-    def line(count: int) -> None:
-        nonlocal done, shown
+    def log_line(count: int) -> None:
+        nonlocal done, logged_at
         done += count
-        if time.monotonic() - shown >= LINE_EVERY_S:
-            shown = time.monotonic()
+        if time.monotonic() - logged_at >= LINE_EVERY_S:
+            logged_at = time.monotonic()
             log.info("cache: %d of %d pairs decoded", done, pairs)
 
-    yield line
+    yield log_line

@@ -1,8 +1,8 @@
-"""Which samples, in which order, for which rank: pure functions of seed, epoch and position.
+"""The order of samples, and each rank's part of it: pure functions of seed, epoch and position.
 
-Samples of several datasets are numbered through: dataset 0 has 0 .. sizes[0] - 1, and so on.
-All chance comes from a counter-based hash of (seed, ...), so it is the same on every machine,
-numpy version and number of processes, and any position can be asked for without a history.
+Samples of several datasets are numbered consecutively: dataset 0 has 0 .. sizes[0] - 1, and so on.
+All randomness comes from a counter-based hash of (seed, ...), so it is the same on every machine,
+with every version of numpy and any number of processes, and any position needs no history.
 """
 
 from collections.abc import Sequence
@@ -12,11 +12,9 @@ import numpy as np
 
 from derain.config.training import Stage
 
-Seed = int
-
 
 def mix64(*parts: int | np.ndarray) -> np.ndarray:
-    """A well-mixed uint64 of integers (SplitMix64's finaliser, folded over the parts)."""
+    """A hash of integers, uint64 (SplitMix64's finaliser, folded over the parts)."""
     state = np.asarray(np.uint64(0x9E3779B97F4A7C15))
     with np.errstate(over="ignore"):
         for part in parts:
@@ -29,33 +27,33 @@ def mix64(*parts: int | np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Recipe:
-    """What decides the order of samples, for all epochs."""
+    """Everything that determines the order of samples, for all epochs."""
 
     sizes: tuple[int, ...]
-    """Samples of each dataset."""
-    seed: Seed
+    """Number of samples in each dataset."""
+    seed: int
     mix: tuple[float, ...] | None = None
-    """Share of each dataset in an epoch; None takes every sample once."""
+    """Weight of each dataset in an epoch; None takes every sample once."""
     shuffle: bool = True
     strata: np.ndarray | None = None
-    """The stratum of every sample, as small integers: each batch gets its share of every one."""
+    """The stratum of every sample, as small integers: each batch gets its share of each stratum."""
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """The samples of an epoch in training order: int64, one entry a place."""
+class EpochOrder:
+    """The samples of an epoch in training order: int64, one entry per position."""
 
     ids: np.ndarray
     times: np.ndarray
-    """How often the sample came before, over all epochs: without `mix` that is the epoch."""
+    """How often the sample was used before, over all epochs: without `mix` that is the epoch."""
 
 
-def epoch(recipe: Recipe, number: int) -> Drawn:
-    """The samples of an epoch, as many as the datasets have together.
+def epoch_order(recipe: Recipe, number: int) -> EpochOrder:
+    """The samples of an epoch, which is as long as all datasets together.
 
-    Without `mix` every sample comes exactly once. With it, dataset i fills its share of the
-    epoch, going through whole permutations of its samples that continue from epoch to epoch, so
-    that over time all samples of a dataset are seen equally often.
+    Without `mix` every sample is used exactly once. With it, each dataset fills its share of the
+    epoch with whole permutations of its samples that continue from epoch to epoch, so over time
+    all samples of a dataset are used equally often.
     """
     parts = []
     first = 0
@@ -65,28 +63,28 @@ def epoch(recipe: Recipe, number: int) -> Drawn:
         parts.append((first + ids, drawn // size))
         first += size
     ids, times = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-    order = _order(recipe, number, ids)
-    return Drawn(ids[order], times[order])
+    order = _positions(recipe, number, ids)
+    return EpochOrder(ids[order], times[order])
 
 
 def stage_at(stages: Sequence[Stage], step: int) -> Stage:
-    """The last of these stages that has begun by a step; they are in order, the first from 0."""
+    """The stage at a step. Stages are sorted, and the first begins at step 0."""
     return next(stage for stage in reversed(stages) if stage.from_step <= step)
 
 
 def rank_slice(count: int, rank: int, world: int) -> slice:
-    """The part of a global batch of `count` samples that a rank takes; sizes differ by at most 1.
+    """A rank's part of a global batch of `count` samples; the sizes differ by at most 1.
 
-    Ranks take neighbouring parts, so the global batch does not depend on the number of ranks.
+    The parts are neighbours, so the global batch does not depend on the number of ranks.
     """
     return slice(count * rank // world, count * (rank + 1) // world)
 
 
-def spread(strata: np.ndarray) -> np.ndarray:
-    """An order of places in which every stratum is spread evenly, each in its own order.
+def spread_strata(strata: np.ndarray) -> np.ndarray:
+    """A permutation that spreads every stratum evenly and keeps the order within it.
 
-    Of S strata one that holds the share p is found in any n neighbours n * p times, give or take
-    1 + p * (S - 2) at most: its places are the middles of as many equal parts of the epoch.
+    With S strata, one that has the share p occurs in any n neighbours n * p times, give or take
+    1 + p * (S - 2) at most: its positions are the middles of equal parts of the epoch.
     """
     counts = np.bincount(strata)
     by_stratum = np.argsort(strata, kind="stable")
@@ -96,20 +94,20 @@ def spread(strata: np.ndarray) -> np.ndarray:
     return by_stratum[np.argsort(middles, kind="stable")]
 
 
-def _order(recipe: Recipe, number: int, ids: np.ndarray) -> np.ndarray:
-    """Which of the drawn samples comes at each place of the epoch."""
+def _positions(recipe: Recipe, number: int, ids: np.ndarray) -> np.ndarray:
+    """For each position of the epoch, the index of its sample in `ids`."""
     order = np.arange(len(ids))
     if recipe.shuffle:
         order = np.argsort(mix64(recipe.seed, 1, number, order), kind="stable")
     if recipe.strata is not None:
-        order = order[spread(recipe.strata[ids[order]])]
-        if recipe.shuffle:  # the rhythm of the strata begins elsewhere in every epoch
+        order = order[spread_strata(recipe.strata[ids[order]])]
+        if recipe.shuffle:  # shift the pattern of the strata differently in every epoch
             order = np.roll(order, int(mix64(recipe.seed, 4, number) % np.uint64(len(order))))
     return order
 
 
 def _counts(recipe: Recipe) -> list[int]:
-    """How many samples of each dataset an epoch has: largest remainders of the shares."""
+    """Number of samples from each dataset in an epoch, by the largest remainder method."""
     if recipe.mix is None:
         return list(recipe.sizes)
     total = sum(recipe.sizes)
@@ -120,8 +118,8 @@ def _counts(recipe: Recipe) -> list[int]:
     return counts.tolist()
 
 
-def _permuted(drawn: np.ndarray, size: int, seed: Seed, dataset: int) -> np.ndarray:
-    """Samples number `drawn` of an endless row of permutations of a dataset."""
+def _permuted(drawn: np.ndarray, size: int, seed: int, dataset: int) -> np.ndarray:
+    """The samples at positions `drawn` of an endless sequence of permutations of a dataset."""
     passes = drawn // size
     permutations = [
         np.argsort(mix64(seed, 0, dataset, number, np.arange(size)), kind="stable")[

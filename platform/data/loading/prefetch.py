@@ -1,10 +1,10 @@
-"""Batches cut ahead of the training step by loader processes, the same bytes as without them.
+"""Loader processes that prepare batches ahead of the training step, with unchanged bytes.
 
-The training process asks for positions; the processes cut what is likely to be asked for next into
-shared memory. That is a file in memory without a name (memfd), and orders go through sockets, so
-whoever is killed leaves nothing behind: a child ends when its parent is gone, and a parent raises
-when a child is gone. A batch of 16 pairs of 128 px takes 0.07 ms to copy out of shared memory and
-would take 1.9 ms through a pipe.
+The training process requests positions; loader processes write the crops of the next ones into
+shared memory. The memory is an unnamed file (memfd) and requests go through sockets, so a kill
+leaves nothing behind: a child ends when its parent is gone, and a parent raises when a child is
+gone. A batch of 16 pairs of 128 px takes 0.07 ms to copy out of shared memory and would take
+1.9 ms through a pipe.
 """
 
 import contextlib
@@ -25,71 +25,73 @@ from derain.data.loading.loader import Batch, Loader, Position
 from derain.errors import DerainError, UsageError
 
 BatchAt = Callable[[Position], Batch[np.ndarray]]
-"""The batch at a position: `Loader.batch`, or the same from a loader process."""
+"""The batch at a position: `Loader.batch`, or the same batch from a loader process."""
 
 AHEAD = 2
-"""Batches that a loader process holds ready or cuts, beside the one that is trained on."""
+"""Batches that each loader process has ready or is preparing, besides the current one."""
 
-_CHILD = "from derain.data.feed import _serve; _serve({socket}, {memory})"
+_CHILD = "from derain.data.loading.prefetch import _serve; _serve({socket}, {memory})"
 
 
 @contextlib.contextmanager
-def feed(loader: Loader, processes: int) -> Iterator[BatchAt]:
-    """The loader's batches, cut ahead by this many processes; 0 cuts when asked, in this one.
+def prefetch(loader: Loader, processes: int) -> Iterator[BatchAt]:
+    """The loader's batches, prepared ahead by this many processes; 0 makes them in this process.
 
-    Asking for the positions in order is fast; any other position is right, too, only not ready.
-    Raises UsageError where there is no shared memory without a name (it needs Linux).
+    Positions requested in order are ready; any other position gives its batch too, but later.
+    Raises UsageError on systems other than Linux, which lack memfd.
     """
     if not processes:
         yield loader.batch
         return
     if not hasattr(os, "memfd_create"):
-        raise UsageError(f"data.loader_processes={processes} needs Linux; give 0 here.")
+        raise UsageError(
+            f"data.loader_processes={processes} needs Linux: set it to 0 on this machine."
+        )
     with contextlib.ExitStack() as stack:
-        cutters = [stack.enter_context(_cutter(loader)) for _ in range(processes)]
-        yield _Queue(loader, cutters)
+        workers = [stack.enter_context(_worker(loader)) for _ in range(processes)]
+        yield _Queue(loader, workers)
 
 
 class _Queue:
-    """Asks the cutters in turns for the positions that follow the last one."""
+    """Requests consecutive positions from the workers, in turns."""
 
-    def __init__(self, loader: Loader, cutters: list["_Cutter"]) -> None:
+    def __init__(self, loader: Loader, workers: list["_Worker"]) -> None:
         self._loader = loader
-        self._slots = [(cutter, slot) for slot in range(AHEAD) for cutter in cutters]
+        self._slots = [(worker, slot) for slot in range(AHEAD) for worker in workers]
         self._free = deque(self._slots)
-        self._asked: deque[tuple[Position, _Cutter, int]] = deque()
+        self._pending: deque[tuple[Position, _Worker, int]] = deque()
 
     def __call__(self, at: Position) -> Batch[np.ndarray]:
-        if self._asked and self._asked[0][0] != at:
-            self._forget()
-        self._ask_from(at)
-        _, cutter, slot = self._asked.popleft()
-        part = self._loader.part(at)
-        pixels = cutter.take(slot, part.shape)
-        self._free.append((cutter, slot))
-        self._ask_from(part.following)
-        return part.batch(pixels)
+        if self._pending and self._pending[0][0] != at:
+            self._discard()
+        self._request_from(at)
+        _, worker, slot = self._pending.popleft()
+        plan = self._loader.plan(at)
+        pixels = worker.take(slot, plan.shape)
+        self._free.append((worker, slot))
+        self._request_from(plan.following)
+        return plan.batch(pixels)
 
-    def _ask_from(self, at: Position) -> None:
-        """Give every free slot a position, so that what is asked for is one row from `at` on."""
-        if self._asked:
-            at = self._loader.part(self._asked[-1][0]).following
+    def _request_from(self, at: Position) -> None:
+        """Request a position for every free slot: those after the pending ones, or `at` first."""
+        if self._pending:
+            at = self._loader.plan(self._pending[-1][0]).following
         while self._free:
-            cutter, slot = self._free.popleft()
-            cutter.ask(slot, at)
-            self._asked.append((at, cutter, slot))
-            at = self._loader.part(at).following
+            worker, slot = self._free.popleft()
+            worker.request(slot, at)
+            self._pending.append((at, worker, slot))
+            at = self._loader.plan(at).following
 
-    def _forget(self) -> None:
-        """Drop what was cut for positions that nobody wants: the run went back to a checkpoint."""
-        for _, cutter, _ in self._asked:
-            cutter.wait()
-        self._asked.clear()
+    def _discard(self) -> None:
+        """Drop all pending batches: the run has returned to a checkpoint."""
+        for _, worker, _ in self._pending:
+            worker.wait()
+        self._pending.clear()
         self._free = deque(self._slots)
 
 
 @dataclass
-class _Cutter:
+class _Worker:
     """The parent's side of one loader process."""
 
     process: subprocess.Popen[bytes]
@@ -97,24 +99,26 @@ class _Cutter:
     slots: np.ndarray
     """uint8 (AHEAD, bytes of the largest batch), shared with the process."""
 
-    def ask(self, slot: int, at: Position) -> None:
-        with self._alive():
+    def request(self, slot: int, at: Position) -> None:
+        """Have the batch at a position written into a slot."""
+        with self._death_explained():
             self.socket.send((slot, at))
 
     def wait(self) -> None:
-        """Until the oldest batch that was asked for is in its slot."""
-        with self._alive():
+        """Wait until the oldest requested batch is in its slot."""
+        with self._death_explained():
             error = self.socket.recv()
         if error is not None:
             raise error
 
     def take(self, slot: int, shape: tuple[int, ...]) -> np.ndarray:
-        """A copy of the oldest batch that was asked for."""
+        """A copy of the oldest requested batch, once it is ready."""
         self.wait()
         return _view(self.slots[slot], shape).copy()
 
     @contextlib.contextmanager
-    def _alive(self) -> Iterator[None]:
+    def _death_explained(self) -> Iterator[None]:
+        """Turn a broken connection into an error that says how the process ended."""
         try:
             yield
         except (EOFError, OSError):
@@ -122,19 +126,19 @@ class _Cutter:
             how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
             raise DerainError(
                 f"Loader process {self.process.pid} {how} (its own message, if any, is above). "
-                "Signal 9 often means that memory ran out: try fewer data.loader_processes. "
-                "The run resumes after its newest checkpoint."
+                "Signal 9 often means that the machine ran out of memory: try fewer "
+                "data.loader_processes. The run can be resumed from its newest checkpoint."
             ) from None
 
 
 @contextlib.contextmanager
-def _cutter(loader: Loader) -> Iterator[_Cutter]:
-    """Start a loader process; it is gone when the block ends."""
+def _worker(loader: Loader) -> Iterator[_Worker]:
+    """Start a loader process; it is killed at the end of the block."""
     memory = os.memfd_create("derain-batches")
     ours, theirs = Pipe()
     try:
         os.ftruncate(memory, AHEAD * loader.largest_bytes)
-        slots = _slots(memory)
+        slots = _map_slots(memory)
         numbers = {"socket": theirs.fileno(), "memory": memory}
         process = subprocess.Popen(
             [sys.executable, "-c", _CHILD.format(**numbers)],
@@ -145,18 +149,18 @@ def _cutter(loader: Loader) -> Iterator[_Cutter]:
         theirs.close()
         os.close(memory)
     try:
-        cutter = _Cutter(process, ours, slots)
-        with cutter._alive():
-            ours.send(sys.path)  # before what is found by it
+        worker = _Worker(process, ours, slots)
+        with worker._death_explained():
+            ours.send(sys.path)  # first: unpickling the loader imports modules
             ours.send(loader)
-        yield cutter
+        yield worker
     finally:
         ours.close()
         process.kill()
         process.wait()
 
 
-def _slots(memory: int) -> np.ndarray:
+def _map_slots(memory: int) -> np.ndarray:
     return np.frombuffer(mmap.mmap(memory, 0), np.uint8).reshape(AHEAD, -1)
 
 
@@ -165,23 +169,23 @@ def _view(slot: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _serve(socket: int, memory: int) -> None:
-    """What a loader process does until its parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    slots = _slots(memory)
+    """The loader process: serve requests until the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+    slots = _map_slots(memory)
     parent: Connection = Connection(socket)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         sys.path[:] = parent.recv()
         loader: Loader = parent.recv()
         while True:
             slot, at = parent.recv()
-            parent.send(_cut(loader, at, slots[slot]))
+            parent.send(_write_batch(loader, at, slots[slot]))
 
 
-def _cut(loader: Loader, at: Position, slot: np.ndarray) -> DerainError | None:
-    """Cut the batch into the slot; an error that a user can expect is the parent's to raise."""
-    part = loader.part(at)
+def _write_batch(loader: Loader, at: Position, slot: np.ndarray) -> DerainError | None:
+    """Write a batch into a slot; returns an expected error, which the parent raises."""
+    plan = loader.plan(at)
     try:
-        loader.cut(part, _view(slot, part.shape))
+        loader.write_crops(plan, _view(slot, plan.shape))
     except DerainError as error:
         return error
     return None

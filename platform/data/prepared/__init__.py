@@ -1,1 +1,1 @@
-"""A prepared dataset on disk: manifest, index, shards, their integrity and their card."""
+"""A prepared dataset on disk: manifest, index, shards, integrity checks and dataset card."""

@@ -1,9 +1,10 @@
-"""What a prepared dataset tells other tools: Croissant metadata and a dataset card.
+"""Descriptions of a prepared dataset for other tools: Croissant metadata and a dataset card.
 
 <folder>/croissant.json   ML Commons Croissant 1.0
 <folder>/README.md        a card with the front matter that the Hugging Face Hub reads
 
-Both follow from the manifest alone, so that they have the same bytes every time.
+Both follow from the manifest alone, so they have the same bytes every time. `verify` compares
+croissant.json with what this module writes: other words there fail it for existing datasets.
 """
 
 import json
@@ -11,7 +12,8 @@ from typing import Any
 
 import yaml
 
-from derain.data.prepared.manifest import INDEX, INDEX_SCHEMA, MANIFEST, Manifest
+from derain.data.prepared.index import INDEX, INDEX_SCHEMA
+from derain.data.prepared.manifest import MANIFEST, Manifest
 from derain.data.sources.catalogue import CATALOGUE
 from derain.data.sources.layouts import Dataset
 
@@ -19,7 +21,7 @@ CROISSANT = "croissant.json"
 CARD = "README.md"
 
 _LICENCES = {"BSD-3-Clause": ("bsd-3-clause", "https://spdx.org/licenses/BSD-3-Clause")}
-"""The Hub's name and the address of each licence of the catalogue; of the others there is none."""
+"""Licences in the catalogue that the Hub knows: its name for each, and the licence's address."""
 
 _TYPES = {"string": "sc:Text", "int64": "sc:Integer", "int32": "sc:Integer"}
 
@@ -61,14 +63,14 @@ _CONTEXT = {
 
 
 def croissant(manifest: Manifest) -> str:
-    """The content of croissant.json: the shards, the index, and a record a sample."""
+    """The content of croissant.json: the shards, the index, and one record per pair."""
     row = CATALOGUE[manifest.dataset]
     tree: dict[str, Any] = {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
         "name": f"{manifest.dataset}-{manifest.split}",
-        "description": _about(row, manifest),
+        "description": _description(row, manifest),
         "version": "1.0.0",
         "identifier": manifest.sha256(),
         "distribution": [_index_file(manifest), _shard_files()],
@@ -91,13 +93,13 @@ def card(manifest: Manifest) -> str:
     lines = [
         f"---\n{head}---\n",
         f"# {row.title}, {manifest.split}\n",
-        f"{_about(row, manifest)}\n",
+        f"{_description(row, manifest)}\n",
         f"- published at {row.where}; licence: {row.terms}",
         f"- source layout: `{manifest.settings.get('layout', '')}`",
         f"- identity (sha256 of {MANIFEST}): {manifest.sha256()}",
         *notes,
-        f"\nStandard WebDataset shards: {_members(manifest)}. `{INDEX}` has a row a pair, with the "
-        f"place and the sha256 of each member. `{CROISSANT}` describes both.\n",
+        f"\nStandard WebDataset shards: {_members(manifest)}. `{INDEX}` has one row per pair, with "
+        f"the offset and the sha256 of each member. `{CROISSANT}` describes both.\n",
         "```python\n"
         f'webdataset.WebDataset("shard-{{000000..{len(manifest.shards) - 1:06d}}}.tar")\n'
         'datasets.load_dataset("webdataset", data_files="shard-*.tar")\n'
@@ -109,13 +111,13 @@ def card(manifest: Manifest) -> str:
 def _members(manifest: Manifest) -> str:
     if "clean_once" in manifest.settings:
         return (
-            "a sample is a clean image `<key>.clean.<ext>` with all its rainy ones "
+            "a sample is a clean image `<key>.clean.<ext>`, all of its rainy images "
             "`<key>.rain-01.<ext>`, `<key>.rain-02.<ext>` and so on, and `<key>.json`"
         )
-    return "`<key>.rain.<ext>`, `<key>.clean.<ext>` where there is a clean image, `<key>.json`"
+    return "`<key>.rain.<ext>`, `<key>.clean.<ext>` (if there is a clean image), `<key>.json`"
 
 
-def _about(row: Dataset, manifest: Manifest) -> str:
+def _description(row: Dataset, manifest: Manifest) -> str:
     what = f"{row.about[0].upper()}{row.about[1:]}."
     return f"{what} {manifest.pairs:,} samples of the split {manifest.split}, for image deraining."
 
@@ -125,7 +127,7 @@ def _front_matter(row: Dataset, manifest: Manifest) -> dict[str, Any]:
         "pretty_name": row.title,
         "tags": ["deraining", "webdataset"],
         "task_categories": ["image-to-image"],
-        "size_categories": [_size(manifest.pairs)],
+        "size_categories": [_size_category(manifest.pairs)],
         "configs": [
             {
                 "config_name": "default",
@@ -133,17 +135,19 @@ def _front_matter(row: Dataset, manifest: Manifest) -> dict[str, Any]:
             }
         ],
     }
-    known = _LICENCES.get(row.terms)
-    return tree | ({"license": known[0]} if known else {"license": "unknown"})
+    name, _ = _LICENCES.get(row.terms, ("unknown", ""))
+    return tree | {"license": name}
 
 
-def _size(pairs: int) -> str:
-    """The Hub's word for how many samples there are."""
-    words = ("1K", "10K", "100K", "1M", "10M", "100M", "1B")
-    at = next((at for at in range(len(words)) if pairs < 10 ** (at + 3)), len(words))
-    if at == 0:
-        return f"n<{words[0]}"
-    return f"{words[at - 1]}<n<{words[at]}" if at < len(words) else f"n>{words[-1]}"
+def _size_category(pairs: int) -> str:
+    """The Hub's size category, such as `1K<n<10K`."""
+    bounds = ("1K", "10K", "100K", "1M", "10M", "100M", "1B")
+    above = sum(pairs >= 10 ** (power + 3) for power in range(len(bounds)))
+    if above == 0:
+        return f"n<{bounds[0]}"
+    if above == len(bounds):
+        return f"n>{bounds[-1]}"
+    return f"{bounds[above - 1]}<n<{bounds[above]}"
 
 
 def _index_file(manifest: Manifest) -> dict[str, Any]:
@@ -180,11 +184,10 @@ def _records() -> dict[str, Any]:
         }
         for column in INDEX_SCHEMA
     ]
-    key = {"@id": "samples/key"}
     return {
         "@type": "cr:RecordSet",
         "@id": "samples",
         "name": "samples",
-        "key": key,
+        "key": {"@id": "samples/key"},
         "field": fields,
     }

@@ -1,4 +1,8 @@
-"""The images of a pair as they go into a tar: whole, and of one size."""
+"""Read a pair from its source files, as it is written to a tar: whole, and of one size.
+
+The texts of the errors become the reasons of quarantined images in the manifest: other words give
+a prepared dataset another identity.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +16,7 @@ from derain.storage import files
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image as it goes into a tar."""
+    """An encoded image, as it is written to a tar."""
 
     ending: str
     data: bytes
@@ -21,50 +25,51 @@ class ImageFile:
 
 
 @dataclass(frozen=True)
-class Read:
-    """A pair whose images are whole and of one size."""
+class PairImages:
+    """The encoded images of a pair; they are whole and of one size."""
 
     pair: Pair
     rain: ImageFile
     clean: ImageFile | None
-    """None where there is no clean image."""
+    """None without a clean image."""
 
 
 def read_pair(
     pair: Pair, source: Path, *, decode: bool = False, clean: ImageFile | None = None
-) -> Read:
-    """Read a pair from its source; bytes pass through, side by side images become two PNGs.
+) -> PairImages:
+    """Read a pair from its source.
 
-    `clean` is the clean image where it has been read already. Raises DataError for an image that
-    cannot be read and for a pair of two sizes.
+    Bytes pass through unchanged; a side-by-side image becomes two PNGs. With `decode` the images
+    are decoded too. `clean` is the clean image if it was read before. Raises DataError for an
+    image that cannot be read and for a pair of two sizes.
     """
     if pair.clean_half:
-        read = _halves(pair, source)
+        images = _read_halves(pair, source)
     else:
-        rain = _image(pair.rain, source, decode)
+        rain = _read_image(pair.rain, source, decode)
         if clean is None and pair.clean:
-            clean = _image(pair.clean, source, decode)
-        read = Read(pair, rain, clean)
-    if read.clean and read.clean.size != read.rain.size:
-        (width, height), (clean_width, clean_height) = read.rain.size, read.clean.size
+            clean = _read_image(pair.clean, source, decode)
+        images = PairImages(pair, rain, clean)
+    if images.clean and images.clean.size != images.rain.size:
+        (width, height), (clean_width, clean_height) = images.rain.size, images.clean.size
         raise DataError(
             f"{pair.rain}: {width} x {height}, but {pair.clean}: "
             f"{clean_width} x {clean_height}; a pair has one size."
         )
-    return read
+    return images
 
 
-def _image(name: str, source: Path, decode: bool) -> ImageFile:
-    data = _bytes(source, name)
+def _read_image(name: str, source: Path, decode: bool) -> ImageFile:
+    data = _read_bytes(source, name)
     size = headers.inspect(data, name)
     if decode:
         decode_image(data, name)
     return ImageFile(ending(name), data, size)
 
 
-def _halves(pair: Pair, source: Path) -> Read:
-    """Left and right half of one image, without loss."""
-    pixels = decode_image(_bytes(source, pair.rain), pair.rain)
+def _read_halves(pair: Pair, source: Path) -> PairImages:
+    """The left and the right half of one image, encoded without loss."""
+    pixels = decode_image(_read_bytes(source, pair.rain), pair.rain)
     height, width = pixels.shape[:2]
     if width % 2:
         raise DataError(f"{pair.rain}: {width} pixels wide, which are not two equal halves.")
@@ -72,10 +77,12 @@ def _halves(pair: Pair, source: Path) -> Read:
         ImageFile(".png", encode_png(half), (width // 2, height))
         for half in (pixels[:, : width // 2], pixels[:, width // 2 :])
     )
-    return Read(pair, right, left) if pair.clean_half == "left" else Read(pair, left, right)
+    if pair.clean_half == "left":
+        return PairImages(pair, rain=right, clean=left)
+    return PairImages(pair, rain=left, clean=right)
 
 
-def _bytes(source: Path, name: str) -> bytes:
+def _read_bytes(source: Path, name: str) -> bytes:
     try:
         return files.read_bytes(source, name)
     except OSError as error:

@@ -1,1 +1,1 @@
-"""Datasets as they are published: known layouts, and which files form a pair."""
+"""Datasets as published: the catalogue of their layouts, and the search for pairs of files."""

@@ -1,7 +1,11 @@
-"""The published rain datasets: one table that finds their pairs, draws them and builds miniatures.
+"""The published rain datasets: one table, with the layouts by which their pairs are found.
 
-A name is a pattern (patterns.py). Where a set was released in several shapes, each has a row: the
-row that finds the most pairs is taken, the first of equals.
+The file names in it are patterns (see `patterns`). A dataset that was released in several layouts
+has one entry for each: the layout with the most pairs is used, the first of equals. The table is
+kept in one file, so that all of a dataset is in one place and a new one is one more entry.
+
+`about` is part of croissant.json, which `verify` compares: other words there fail it for existing
+prepared datasets of that row until `prepare` is run on them again.
 """
 
 from collections.abc import Mapping
@@ -21,11 +25,11 @@ USUAL_FOLDERS = (
     ("data", "gt"),
     ("lq", "gt"),
 )
-"""The usual names of a rainy and a clean sub-folder."""
+"""Usual names of the rainy and the clean sub-folder."""
 
 
 def _usual(split: str, *folders: str) -> tuple[Layout, ...]:
-    """Sub-folders for both sides, paired by name, in each of some places."""
+    """A rainy and a clean sub-folder of usual names in each of the folders, paired by name."""
     return tuple(
         Layout(split, f"{rain}/{{name}}", (f"{clean}/{{name}}",), folder=folder)
         for folder in folders
@@ -34,16 +38,16 @@ def _usual(split: str, *folders: str) -> tuple[Layout, ...]:
 
 
 def _common(split: str, *folders: str) -> tuple[Layout, ...]:
-    """The shape of Rain13K, in which many sets are passed on."""
+    """The layout of Rain13K, in which many datasets are redistributed."""
     return tuple(
         Layout(split, "input/{name}", ("target/{name}",), folder=folder) for folder in folders
     )
 
 
 def _yang(split: str, *folders: str) -> tuple[Layout, ...]:
-    """The sets of JORDER: old and new release, and the repacks that keep their file names.
+    """The datasets of JORDER (Yang et al.): old release, new release, and their repacks.
 
-    Rain streaks and regions, which lie beside the images, are of no use here.
+    The maps of rain streaks and regions beside the images are not used.
     """
     kinds = (
         ("rain-{n:d}.png", "norain-{n:d}.png"),
@@ -129,7 +133,7 @@ _ROWS = (
     Dataset(
         name="rain800",
         title="Rain800 (ID-CGAN)",
-        about="synthetic rain; JPEGs of two images side by side, the clean one left",
+        about="synthetic rain; JPEGs of two images side by side, the clean one on the left",
         splits={"train": (700,), "test": (100,)},
         layouts=(
             Layout("train", "{n:d}.jpg", folder="training", clean_half="left"),
@@ -143,8 +147,8 @@ _ROWS = (
     Dataset(
         name="rain1200",
         title="Rain1200 (DID-MDN)",
-        about="rain of three densities; JPEGs of two images side by side, the rainy one left; "
-        "also as DID-Data, which has one file for each and no densities",
+        about="rain of three densities; JPEGs of two images side by side, the rainy one on the "
+        "left; also released as DID-Data, with one file per image and no densities",
         splits={"train": (12000,), "test": (1200,)},
         layouts=(
             Layout(
@@ -164,7 +168,7 @@ _ROWS = (
     Dataset(
         name="rain14000",
         title="Rain14000, also Rain1400 (DDN)",
-        about="1,000 clean images, each with 14 rains; split by clean image: 1-900, 901-1000",
+        about="1,000 clean images with 14 rainy ones each; split by clean image: 1-900, 901-1000",
         splits={
             "train": (12600,),
             "test": (1400,),
@@ -217,7 +221,7 @@ _ROWS = (
     Dataset(
         name="spa-data",
         title="SPA-Data",
-        about="real rain, clean image from the video; text files say what belongs together",
+        about="real rain; the clean images were derived from video; text files list the pairs",
         splits={"train": (638492, 638464, 638493), "test": (1000,)},
         layouts=(
             Layout(
@@ -250,7 +254,7 @@ _ROWS = (
         name="mpid",
         title="MPID",
         about="streaks, drops, mist (synthetic); driving, surveillance (real, no clean images). "
-        "Its folder names are not documented: else give --rain and --clean",
+        "Its folder names are not documented: if they differ, give --rain and --clean",
         splits={"streak": (), "drop": (), "mist": (), "driving": (2495,), "surveillance": (2048,)},
         layouts=(
             *_usual("streak", "rain_streak"),
@@ -265,7 +269,7 @@ _ROWS = (
     Dataset(
         name="nturain-r",
         title="NTURain, real part (SPAC)",
-        about="frames of seven real videos, 640x480; there is no ground truth",
+        about="frames of seven real videos, 640x480, without ground truth",
         splits={"test": ()},
         layouts=(
             Layout("test", "{clip}_Rain/{frame:d}.jpg", labels=("clip",)),
@@ -283,7 +287,7 @@ _ROWS = (
     Dataset(
         name="gt-rain",
         title="GT-RAIN",
-        about="real rain: about 300 rainy frames a scene and one clean frame, or one for each",
+        about="real rain: about 300 rainy frames per scene, with one clean frame or one each",
         splits={"train": (26124,), "val": (3300,), "test": (2100,)},
         layouts=tuple(
             Layout(
@@ -301,7 +305,7 @@ _ROWS = (
     Dataset(
         name="raindrop",
         title="RainDrop",
-        about="drops on the glass before the camera",
+        about="raindrops on glass in front of the camera",
         splits={"train": (861,), "test_a": (58,), "test_b": (249,)},
         layouts=tuple(
             Layout(split, "data/{n:d}_rain", ("gt/{n:d}_clean",), folder=split)
@@ -313,7 +317,7 @@ _ROWS = (
     Dataset(
         name="paired",
         title="any paired folder",
-        about="two sub-folders of usual names, or --rain and --clean with patterns of your own",
+        about="two sub-folders with usual names, or any names with --rain and --clean",
         splits={"train": (), "test": ()},
         layouts=_usual("train", ""),
         where="your own",
@@ -323,7 +327,7 @@ _ROWS = (
     Dataset(
         name="unpaired",
         title="any folder of rainy images",
-        about="images without clean partners; --rain for those in sub-folders",
+        about="images without clean partners; use --rain for images in sub-folders",
         splits={"test": ()},
         layouts=(Layout("test", "{name}"),),
         where="your own",

@@ -1,4 +1,4 @@
-"""What a published dataset is, and how its folders look."""
+"""A published dataset, and the layouts of its folders."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,38 +12,38 @@ Half = Literal["left", "right"]
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the pairs of one split lie: rainy and clean names with the same fields are a pair."""
+    """Where the pairs of one split are: rainy and clean names with equal fields form a pair."""
 
     split: str
     rain: str
-    """Pattern of the rainy images, below `folder`."""
+    """Pattern of the rainy images, relative to `folder`."""
     clean: tuple[str, ...] = ()
-    """Patterns of the clean ones, the first that fits counts; none: there are no clean images."""
+    """Patterns of the clean images, of which the first that fits is used; empty without any."""
     folder: str = ""
-    """Where all this lies below the source; the source may also be this folder itself."""
+    """The folder of this split below the source; the source may also be this folder itself."""
     clean_half: Half | None = None
-    """Both images side by side in one file: the half that is the clean one."""
+    """Set if both images are side by side in one file: the half that is clean."""
     listing: str | None = None
-    """A text file, `rainy clean` in each line, that says what belongs together."""
+    """A text file that lists the pairs, `rainy clean` in each line."""
     only: Mapping[str, range] = field(default_factory=dict)
-    """Numbers that a field may have: a split that is a part of one folder."""
+    """Ranges of numeric fields, for a split that is a part of one folder."""
     labels: tuple[str, ...] = ()
-    """Fields that are labels of the image."""
+    """Fields that become labels of the image."""
 
     def __str__(self) -> str:
-        """What lies where, in one line."""
+        """The patterns with their folder, in one line. The manifest stores this text."""
         folder = f"{self.folder}/" if self.folder else ""
         half = f", clean {self.clean_half}" if self.clean_half else ""
         return " + ".join(folder + name for name in (self.rain, *self.clean)) + half
 
     @cached_property
     def rain_pattern(self) -> Pattern:
-        """Of the rainy images."""
+        """`rain` as a Pattern."""
         return Pattern(self.rain)
 
     @property
     def clean_patterns(self) -> tuple[Pattern, ...]:
-        """Of the clean images."""
+        """`clean` as Patterns."""
         return tuple(Pattern(text) for text in self.clean)
 
 
@@ -55,35 +55,37 @@ class Dataset:
     title: str
     about: str
     splits: Mapping[str, tuple[int, ...]]
-    """Pairs of each split as published, every figure that is in use; empty where none is known."""
+    """The number of pairs of each split: every published number, empty if none is known."""
     layouts: tuple[Layout, ...]
     where: str
+    """Where it is published."""
     terms: str
+    """Its licence."""
     folders: tuple[str, ...] = ()
-    """Names that its folder usually has, beside its own."""
+    """Usual names of its folder, other than `name` and `title`."""
     any_split: bool = False
-    """Folders of anybody's: the split is a word of the user's choice."""
+    """The user chooses the name of the split: any folder can be such a dataset."""
 
 
 def layouts_of(dataset: Dataset, split: str) -> tuple[Layout, ...]:
-    """The rows that a split may lie in."""
+    """The layouts in which a split is published."""
     if dataset.any_split:
         return dataset.layouts
     return tuple(row for row in dataset.layouts if row.split == split)
 
 
 def drawing(dataset: Dataset) -> str:
-    """The layouts of a dataset as a small image of its folders; equal ones are drawn once."""
-    places: dict[tuple[str, ...], list[str]] = {}
+    """The layouts of a dataset drawn as folder trees; equal trees are drawn once."""
+    trees: dict[tuple[str, ...], list[str]] = {}
     for row in dataset.layouts:
         limits = "".join(f", {name} {of.start}-{of.stop - 1}" for name, of in row.only.items())
         folder = f"{row.folder or '.'}/ ({row.split}{limits})"
-        places.setdefault(tuple(_drawn(row)), []).append(folder)
-    return "\n".join("\n".join((", ".join(where), *files)) for files, where in places.items())
+        trees.setdefault(tuple(_file_lines(row)), []).append(folder)
+    return "\n".join("\n".join((", ".join(folders), *files)) for files, folders in trees.items())
 
 
-def _drawn(row: Layout) -> list[str]:
-    """The files of one layout, a line each."""
+def _file_lines(row: Layout) -> list[str]:
+    """The files of one layout, one line each."""
     if row.clean_half:
         sides = "clean | rainy" if row.clean_half == "left" else "rainy | clean"
         files = [(row.rain, f"{sides}, side by side")]

@@ -1,4 +1,4 @@
-"""Rain rendered on a clean photograph: layers of streaks in depth, over a veil of mist."""
+"""Render rain on a clean photograph: layers of streaks at three depths, over a veil of mist."""
 
 import math
 from dataclasses import dataclass, replace
@@ -18,16 +18,16 @@ Range = tuple[float, float]
 
 DENSITIES: tuple[Density, ...] = get_args(Density)
 ANGLE_DEG: Range = (-35.0, 35.0)
-"""Lean from the vertical; positive when a streak's lower end lies to the right."""
+"""Angle from the vertical; positive if a streak's lower end is to the right."""
 JITTER_DEG: Range = (0.5, 2.5)
-"""Standard deviation of the single streak's angle around the image's."""
+"""Standard deviation of the angles of single streaks around that of the image."""
 ADDITIVE_SHARE = 0.3
-"""Probability that the streaks are added instead of screened."""
+"""Probability of additive blending instead of screen blending."""
 AIRLIGHT: Range = (0.7, 0.9)
 """Grey level of the mist, in [0, 1]."""
 
 _SAMPLES_PER_PX = 2
-"""Points that draw one pixel of a streak, so that slanted ones show no beads."""
+"""Points per pixel of a streak's length, enough that slanted streaks do not look beaded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class StreakLayer:
     length_px: Range
     """Length of each streak: the drop's path during the exposure."""
     sigma_px: Range
-    """Standard deviation of the streaks' cross-section; one draw for the layer."""
+    """Standard deviation of the streaks' cross-section; drawn once per layer."""
     opacity: Range
     """Peak opacity of each streak, in [0, 1]."""
 
@@ -64,49 +64,49 @@ LAYERS = (
         opacity=(0.18, 0.54),
     ),
 )
-"""Far, middle, near: fewer, longer, wider and brighter towards the camera."""
+"""Far, middle and near: fewer, longer, wider and brighter towards the camera."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RainSettings:
-    """How one density differs: factors on every layer's ranges, and the mist."""
+class DensitySettings:
+    """One density of rain: factors on the ranges of every layer, and its mist."""
 
     count: float
     """Factor on the number of streaks."""
     length: float
-    """Factor on their length."""
+    """Factor on the length of streaks."""
     opacity: float
-    """Factor on their opacity."""
+    """Factor on the opacity of streaks."""
     veil: Range
     """Mean share of the scene's light that mist replaces, in [0, 1]."""
 
     def layers(self) -> tuple[StreakLayer, ...]:
-        """Far, middle and near layer of this density."""
+        """The far, middle and near layer of this density."""
         return tuple(
             replace(
                 layer,
-                per_megapixel=_times(layer.per_megapixel, self.count),
-                length_px=_times(layer.length_px, self.length),
-                opacity=_times(layer.opacity, self.opacity),
+                per_megapixel=_scaled(layer.per_megapixel, self.count),
+                length_px=_scaled(layer.length_px, self.length),
+                opacity=_scaled(layer.opacity, self.opacity),
             )
             for layer in LAYERS
         )
 
 
-def _times(bounds: Range, factor: float) -> Range:
+def _scaled(bounds: Range, factor: float) -> Range:
     return bounds[0] * factor, bounds[1] * factor
 
 
-SETTINGS: dict[Density, RainSettings] = {
-    "light": RainSettings(count=0.55, length=0.8, opacity=0.9, veil=(0.0, 0.0)),
-    "moderate": RainSettings(count=1.0, length=1.0, opacity=1.0, veil=(0.0, 0.06)),
-    "heavy": RainSettings(count=1.9, length=1.25, opacity=1.1, veil=(0.05, 0.15)),
+DENSITY_SETTINGS: dict[Density, DensitySettings] = {
+    "light": DensitySettings(count=0.55, length=0.8, opacity=0.9, veil=(0.0, 0.0)),
+    "moderate": DensitySettings(count=1.0, length=1.0, opacity=1.0, veil=(0.0, 0.06)),
+    "heavy": DensitySettings(count=1.9, length=1.25, opacity=1.1, veil=(0.05, 0.15)),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class RainRendering:
-    """A rainy image and what made it so."""
+    """A rainy image and the parameters that were drawn for it."""
 
     rain: UInt8[np.ndarray, "height width 3"]
     """RGB, HWC."""
@@ -114,31 +114,31 @@ class RainRendering:
     """Opacity of the streaks, in [0, 1]."""
     density: Density
     label: str
-    """As the papers name it: `light rain`, `moderate rain`, `heavy rain`."""
+    """The density in the words of the papers: `light rain`, `moderate rain`, `heavy rain`."""
     angle_deg: float
     blend: Blend
     veil: float
 
 
 def render(clean: np.ndarray, density: Density, seed: int) -> RainRendering:
-    """Rain on `clean` (uint8, HWC, RGB): a pure function of its arguments.
+    """Render rain on `clean` (uint8, HWC, RGB): a pure function of its arguments.
 
     Mist first, `M = (1 - v) B + v A`, then the streaks `S`: screened, `1 - (1 - M)(1 - S)`, which
     is HQ-RAIN's `M (1 - S) + beta S` with beta = 1, or added, `min(1, M + S)`, the model of Rain100
-    (B clean, v veil, A airlight). One seed gives one lean and one blend at every density. Raises
+    (B clean, v veil, A airlight). A seed gives the same angle and blend at every density. Raises
     DataError for an array of another type or layout.
     """
     if clean.dtype != np.uint8 or clean.ndim != 3 or clean.shape[2] != 3:
         found = f"{clean.dtype} of shape {clean.shape}"
         raise DataError(f"Rain needs a uint8 image of shape (height, width, 3), found {found}.")
-    settings = SETTINGS[density]
+    settings = DENSITY_SETTINGS[density]
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
     angle_deg = float(rng.uniform(*ANGLE_DEG))
     blend: Blend = "additive" if rng.random() < ADDITIVE_SHARE else "screen"
     veil = float(rng.uniform(*settings.veil))
-    misty = _veiled(rng, clean / 255.0, veil, float(rng.uniform(*AIRLIGHT)))
+    misty = _add_mist(rng, clean / 255.0, veil, float(rng.uniform(*AIRLIGHT)))
     streaks = _streaks(rng, clean.shape[:2], settings, angle_deg)
-    rain = _blended(misty, streaks[:, :, None], blend)
+    rain = _blend(misty, streaks[:, :, None], blend)
     return RainRendering(
         rain=np.round(255.0 * rain).astype(np.uint8),
         streaks=streaks.astype(np.float32),
@@ -151,9 +151,9 @@ def render(clean: np.ndarray, density: Density, seed: int) -> RainRendering:
 
 
 def _streaks(
-    rng: np.random.Generator, shape: tuple[int, ...], settings: RainSettings, angle_deg: float
+    rng: np.random.Generator, shape: tuple[int, ...], settings: DensitySettings, angle_deg: float
 ) -> Float[np.ndarray, "height width"]:
-    """Opacity of all layers together: what none of them lets through."""
+    """Combined opacity of all layers, in [0, 1]."""
     jitter_deg = rng.uniform(*JITTER_DEG)
     clear = np.ones(shape)
     for layer in settings.layers():
@@ -169,7 +169,7 @@ def _layer(
     jitter_deg: float,
 ) -> Float[np.ndarray, "height width"]:
     """Opacity of one layer, in [0, 1]: lines of light, blurred by the layer's sigma."""
-    margin = math.ceil(layer.length_px[1])  # so that streaks reach in from beyond the border
+    margin = math.ceil(layer.length_px[1])  # so that streaks reach in from outside the image
     height, width = (size + 2 * margin for size in shape)
     count = round(rng.uniform(*layer.per_megapixel) * height * width / 1e6)
     sigma = rng.uniform(*layer.sigma_px)
@@ -180,7 +180,7 @@ def _layer(
     along = (np.arange(steps) + 0.5) / steps - 0.5  # from the upper end, -0.5, to the lower, 0.5
     x = rng.uniform(0, width, count)[:, None] + along * length * np.sin(angle)
     y = rng.uniform(0, height, count)[:, None] + along * length * np.cos(angle)
-    fade = 1.0 - (2.0 * along) ** 4  # the drop's path ends softly
+    fade = 1.0 - (2.0 * along) ** 4  # soft ends of the drop's path
     lines = _splat(x, y, opacity * fade * length / steps, (height, width))
     # A blurred line of unit light per pixel peaks at 1 / (sigma sqrt(2 pi)).
     blurred = gaussian_filter(lines, sigma, mode="constant") * sigma * math.sqrt(2 * math.pi)
@@ -193,7 +193,7 @@ def _splat(
     weight: Float[np.ndarray, "streaks points"],
     shape: tuple[int, int],
 ) -> Float[np.ndarray, "height width"]:
-    """Points shared out over their four pixels; what falls outside is lost."""
+    """Distribute points bilinearly over their four pixels; weight outside the image is lost."""
     height, width = shape
     left, top = np.floor(x), np.floor(y)
     canvas = np.zeros(height * width)
@@ -206,10 +206,10 @@ def _splat(
     return canvas.reshape(shape)
 
 
-def _veiled(
+def _add_mist(
     rng: np.random.Generator, scene: Float[np.ndarray, "height width 3"], veil: float, grey: float
 ) -> Float[np.ndarray, "height width 3"]:
-    """Mist over the scene, in slow patches of half to one and a half times `veil`."""
+    """The scene under mist, in smooth patches of 0.5 to 1.5 times `veil`."""
     height, width, _ = scene.shape
     coarse = Image.fromarray(rng.uniform(0.5, 1.5, (4, 5)).astype(np.float32))
     patches = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), np.float64)
@@ -217,7 +217,7 @@ def _veiled(
     return (1.0 - share) * scene + share * grey
 
 
-def _blended(
+def _blend(
     scene: Float[np.ndarray, "height width 3"],
     streaks: Float[np.ndarray, "height width 1"],
     blend: Blend,

@@ -1,4 +1,4 @@
-"""Pairs of rendered rain as a paired folder: which photograph, which density, which square."""
+"""Write a paired folder of synthetic rain: photographs, densities and crops by seed and index."""
 
 import json
 import math
@@ -25,14 +25,14 @@ HELD_OUT_EVERY = 4
 
 @dataclass(frozen=True, kw_only=True)
 class SynthesisSummary:
-    """What `synthesize` wrote."""
+    """Result of `synthesize`."""
 
     folder: Path
     pairs: int
     scenes: tuple[str, ...]
     """Stems of the photographs that were used."""
     densities: dict[str, int]
-    """Pairs of each density."""
+    """Number of pairs of each density."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class _Task:
 
 
 def bundled_photographs() -> Path:
-    """The folder of clean photographs that the package brings, with its LICENCES.md."""
+    """The folder of clean photographs in this package, with LICENCES.md."""
     return Path(str(files("derain.data.synthetic"))) / "photographs"
 
 
@@ -66,18 +66,18 @@ def synthesize(
 ) -> SynthesisSummary:
     """Write `count` pairs to `out/rain`, `out/clean` and `out/labels.json`.
 
-    The photographs of `clean_dir` (the bundled ones without it) are used in turn, in name order;
-    `mixed` cycles the densities. With `size_px` a random square of that size is cut out first. What
-    is drawn for pair `i` comes from (seed, i), so a larger count adds pairs and changes none.
-    `train` and `held_out` share no photograph. `out` appears complete or not at all.
+    The photographs of `clean_dir` (default: the bundled ones) are used in turn, in name order;
+    `mixed` cycles through the densities. With `size_px` rain is rendered on a random crop of that
+    size. Random draws for pair `i` depend on (seed, i) only, so a larger count adds pairs and
+    changes none. `train` and `held_out` share no photograph. `out` appears complete or not at all.
 
-    Raises OccupiedError when `out` holds something, DataError for photographs that are missing,
-    damaged or smaller than `size_px`, UsageError for other values that cannot be worked with.
+    Raises OccupiedError if `out` is a file or not empty, DataError for photographs that are
+    missing, damaged or smaller than `size_px`, UsageError for other invalid arguments.
     """
     _check(count, seed, density, size_px, part)
     out = out.resolve()
     _refuse_occupied(out)
-    photographs = _part(_photographs(clean_dir or bundled_photographs()), part)
+    photographs = _photographs_of(_photographs(clean_dir or bundled_photographs()), part)
     tasks = [_task(index, photographs, density, seed) for index in range(count)]
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
@@ -94,54 +94,58 @@ def synthesize(
 
 def _check(count: int, seed: int, density: str, size_px: int | None, part: str) -> None:
     if count < 1:
-        raise UsageError(f"A count of at least 1 is needed, found {count}.")
+        raise UsageError(f"The count must be at least 1, found {count}.")
     if seed < 0:
-        raise UsageError(f"A seed of at least 0 is needed, found {seed}.")
+        raise UsageError(f"The seed must be at least 0, found {seed}.")
     if size_px is not None and size_px < 1:
-        raise UsageError(f"A crop of at least 1 px is needed, found {size_px}.")
+        raise UsageError(f"The crop must be at least 1 px, found {size_px}.")
     if density not in (*DENSITIES, "mixed"):
-        raise UsageError(f"Density is one of {', '.join(DENSITIES)}, mixed; found {density!r}.")
+        raise UsageError(
+            f"The density must be one of {', '.join(DENSITIES)}, mixed; found {density!r}."
+        )
     if part not in get_args(Part):
-        raise UsageError(f"Part is one of {', '.join(get_args(Part))}; found {part!r}.")
+        raise UsageError(f"The part must be one of {', '.join(get_args(Part))}; found {part!r}.")
 
 
 def _refuse_occupied(out: Path) -> None:
     if out.is_dir():
-        found = sorted(path.name for path in out.iterdir())
-        if not found:
+        names = sorted(path.name for path in out.iterdir())
+        if not names:
             return
-        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-        what = f"holds {', '.join(found[:3])}{more}"
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        reason = f"contains {', '.join(names[:3])}{more}"
     elif out.exists():
-        what = "is a file"
+        reason = "is a file"
     else:
         return
-    raise OccupiedError(f"{out} {what}; nothing was written. Name a new folder, or empty this one.")
+    raise OccupiedError(
+        f"{out} {reason}; nothing was written. Choose a new folder or empty this one."
+    )
 
 
 def _photographs(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder; expected one with clean photographs.")
-    found = sorted(path for path in folder.iterdir() if is_image(path))
-    if not found:
-        raise DataError(f"{folder} holds no image (PNG, JPEG, BMP, WebP or TIFF).")
-    return found
+        raise DataError(f"{folder} is not a folder; expected a folder of clean photographs.")
+    photographs = sorted(path for path in folder.iterdir() if is_image(path))
+    if not photographs:
+        raise DataError(f"{folder} contains no image (PNG, JPEG, BMP, WebP or TIFF).")
+    return photographs
 
 
-def _part(photographs: Sequence[Path], part: Part) -> list[Path]:
+def _photographs_of(photographs: Sequence[Path], part: Part) -> list[Path]:
     if part == "all":
         return list(photographs)
     held_out = list(photographs[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY])
     if not held_out:
         raise DataError(
-            f"{photographs[0].parent} holds {len(photographs)} images; one of every "
-            f"{HELD_OUT_EVERY} is held out, so at least {HELD_OUT_EVERY} are needed for parts."
+            f"{photographs[0].parent} contains {len(photographs)} images. One in {HELD_OUT_EVERY} "
+            f"is held out, so a split needs at least {HELD_OUT_EVERY}."
         )
     return held_out if part == "held_out" else sorted(set(photographs) - set(held_out))
 
 
 def _task(index: int, photographs: Sequence[Path], density: str, seed: int) -> _Task:
-    """Photographs and densities in turn, shifted so that every one of them meets every other."""
+    """Photographs and densities in turn, shifted so that each photograph gets each density."""
     shift = index // math.lcm(len(photographs), len(DENSITIES))
     turn = index + shift if density == "mixed" else DENSITIES.index(density)
     photograph = photographs[index % len(photographs)]
@@ -161,7 +165,7 @@ def _write_pair(task: _Task, folder: Path, size_px: int | None) -> dict[str, str
     sequence = np.random.SeedSequence(task.entropy)
     seed = int(sequence.generate_state(1)[0])
     rng = np.random.Generator(np.random.PCG64(sequence))
-    clean = _cropped(read_image(task.photograph), size_px, rng, task.photograph)
+    clean = _random_crop(read_image(task.photograph), size_px, rng, task.photograph)
     rendering = render(clean, task.density, seed)
     (folder / "rain" / task.name).write_bytes(encode_png(rendering.rain))
     (folder / "clean" / task.name).write_bytes(encode_png(clean))
@@ -174,7 +178,7 @@ def _write_pair(task: _Task, folder: Path, size_px: int | None) -> dict[str, str
     }
 
 
-def _cropped(
+def _random_crop(
     clean: UInt8[np.ndarray, "height width 3"],
     size_px: int | None,
     rng: np.random.Generator,
@@ -184,6 +188,8 @@ def _cropped(
         return clean
     height, width, _ = clean.shape
     if min(height, width) < size_px:
-        raise DataError(f"{photograph}: {width} x {height} px, too small for {size_px} px crops.")
+        raise DataError(
+            f"{photograph}: {width} x {height} px, too small for a crop of {size_px} px."
+        )
     top, left = (int(rng.integers(size - size_px + 1)) for size in (height, width))
     return np.ascontiguousarray(clean[top : top + size_px, left : left + size_px])

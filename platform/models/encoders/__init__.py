@@ -1,1 +1,1 @@
-"""Frozen encoders that were trained elsewhere: CLIP, ImageNet, rain perception."""
+"""Frozen encoders with weights trained elsewhere: CLIP, ImageNet, and CLIP as rain perception."""

@@ -1,4 +1,4 @@
-"""How well each of some prompts describes the rain in an image, by CLIP, frozen."""
+"""Rain perception: how well each of several prompts describes an image, by frozen CLIP."""
 
 import contextlib
 import math
@@ -10,14 +10,16 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from derain.models.encoders.clip import CLIP_MEAN, CLIP_STD, randomise_transformer, read_clip
+from derain.models.encoders.clip_weights import CLIP_MEAN, CLIP_STD, read_clip
+from derain.models.encoders.random_weights import randomise_transformer
 from derain.models.fingerprints import digest
+from derain.models.shapes import ImageBatch
 from derain.models.weights import load_strictly
 
 Similarity = Literal["cosine", "dot"]
 
 INPUT_PX = 224
-"""Side of the square that CLIP looks at."""
+"""Height and width of CLIP's input."""
 
 PROMPTS: dict[str, tuple[str, ...]] = {
     "intensity3": (
@@ -33,7 +35,7 @@ PROMPTS: dict[str, tuple[str, ...]] = {
         "a photo with raindrops on glass",
     ),
 }
-"""Sets of prompts. The paper's wording is not stated; "intensity3_bare" is FCLIP-UNet's Table 1."""
+"""Sets of prompts. Not stated in the paper: its wording. "intensity3_bare": FCLIP-UNet, Table 1."""
 
 
 class RainPerception(nn.Module):
@@ -42,32 +44,35 @@ class RainPerception(nn.Module):
         v = image tower(I), t_i = text tower(P_i)     both of length 1 with similarity="cosine"
         s_i = exp(tau v.t_i) / sum_j exp(tau v.t_j)     tau = `temperature`
 
-    The image goes the way of CLIP's own preprocessing: the shorter side to 224 px (bicubic,
-    antialiased), the square in its middle, mean and standard deviation. (That of CLIP also rounds
-    to 8 bits after resizing; this one does not.) Everything runs in float32, without gradient,
-    also under autocast and where cuDNN would take TF32, so that CPU and GPU give the same label.
+    Preprocessing is CLIP's own: resize the shorter side to 224 px (bicubic, antialiased), crop the
+    central square, normalise. (CLIP also rounds to 8 bits after resizing; this does not.)
+    Everything runs in float32 without gradient, even under autocast and where cuDNN would use
+    TF32, so that CPU and GPU give the same label.
 
-    The prompts are encoded once; then only the image tower stays, and their n vectors as the
-    buffer `text`. `told` is the sha256 of what these are computed from, text tower and tokens, and
-    stands for them in the fingerprint: CPUs of other kinds compute another last bit. `reading`
-    holds the two options (1 for cosine, 0 for dot; the temperature). So the state dict, and with it
-    the fingerprint, is all that a score depends on.
+    The prompts are encoded once. After that only the image tower is kept, and the n text vectors
+    as the buffer `text`. The buffer `told` is the SHA-256 of the inputs of `text`, which are the
+    text tower and the tokens; it replaces `text` in the fingerprint, because the last bit of
+    `text` depends on the type of CPU. The buffer `reading` holds the two options (1 for cosine, 0
+    for dot; the temperature). The state dict, and so the fingerprint, thus covers everything that
+    a score depends on.
 
-    `weights`: "random" (made from `seed`, for tests and demos; it does not see rain), a tag in
-    `clip.TAGS` (downloaded by open_clip), or the path of a .safetensors or state dict .pt file of a
-    whole CLIP with open_clip's names and QuickGELU, as OpenAI's. The sizes are CLIP-ViT-B/32's
-    and are to be changed with "random" only.
+    `weights`: "random" (drawn with `seed`, for tests and demos; it does not recognise rain), a tag
+    in `clip_weights.TAGS` (downloaded by open_clip), or the path of a .safetensors file or a
+    state-dict .pt file of a complete CLIP with open_clip's names and QuickGELU, like OpenAI's. The
+    default sizes are those of CLIP-ViT-B/32; change them with "random" only.
 
-    Differs from the paper in similarity="cosine" and tau = 100, which is what CLIP was trained
-    for; s is given there without either (similarity="dot", temperature=1). Without the norms a
-    long prompt with a long vector could draw all images.
+    Differs from the paper in similarity="cosine" and tau = 100, which CLIP was trained with; a
+    second-hand summary of the paper gives s without either (similarity="dot", temperature=1).
+    Without the norms, a prompt whose vector is long could attract all images.
 
     Source: Guan & Yoshie, CLIP-RPN, arXiv 2506.01366; Radford et al., ICML 2021.
 
-    Raises FileNotFoundError where weights cannot be had, ValueError where they do not fit.
+    Raises FileNotFoundError if the weights are not available, ValueError for invalid options or
+    weights that do not fit.
     """
 
     computed = ("text",)
+    """Left out of the fingerprint, see `fingerprint`."""
 
     mean: Tensor
     std: Tensor
@@ -91,17 +96,19 @@ class RainPerception(nn.Module):
     ) -> None:
         super().__init__()
         if similarity not in ("cosine", "dot"):
-            raise ValueError(f"similarity is cosine or dot, got {similarity!r}")
+            raise ValueError(f"similarity must be cosine or dot, got {similarity!r}")
         if not prompts or not temperature > 0:
-            raise ValueError(f"Expected prompts and temperature > 0, got {prompts}, {temperature}")
+            raise ValueError(
+                f"Expected prompts and a temperature > 0, got {prompts}, {temperature}"
+            )
         self.similarity = similarity
         self.temperature = temperature
-        clip = _clip(dim, width, layers, text_width, text_layers)
+        clip = _build_clip(dim, width, layers, text_width, text_layers)
         _fill(clip, weights, seed)
         self.visual: nn.Module = clip.visual
         tokens = _tokens(prompts)
         self.register_buffer("text", _encode(clip, tokens))
-        self.register_buffer("told", _identity(clip, tokens))
+        self.register_buffer("told", _text_digest(clip, tokens))
         self.register_buffer("reading", torch.tensor([similarity == "cosine", temperature]))
         self.register_buffer("mean", torch.tensor(CLIP_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(CLIP_STD).view(3, 1, 1), persistent=False)
@@ -114,21 +121,21 @@ class RainPerception(nn.Module):
         return self
 
     @torch.no_grad()
-    def forward(self, x: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch prompts"]:
-        """NCHW RGB in [0, 1], whole images of any size -> scores that sum to 1."""
+    def forward(self, x: ImageBatch) -> Float[Tensor, "batch prompts"]:
+        """NCHW RGB in [0, 1], whole images of any size -> scores, which sum to 1 per image."""
         with torch.autocast(x.device.type, enabled=False), _without_tf32():
-            seen = self.visual((clip_square(x.float()) - self.mean) / self.std)
+            image = self.visual((clip_square(x.float()) - self.mean) / self.std)
             text = self.text
             if self.similarity == "cosine":
-                seen, text = F.normalize(seen, dim=-1), F.normalize(text, dim=-1)
-            return torch.softmax(self.temperature * seen @ text.T, dim=-1)
+                image, text = F.normalize(image, dim=-1), F.normalize(text, dim=-1)
+            return torch.softmax(self.temperature * image @ text.T, dim=-1)
 
 
 @contextlib.contextmanager
 def _without_tf32() -> Iterator[None]:
-    """cuDNN's convolutions with all bits of float32; by default it rounds to 10 of 23 on CUDA.
+    """Run cuDNN's convolutions in full float32; by default it rounds 23 bits to 10 on CUDA.
 
-    Matrix products are not rounded unless the process asks for it.
+    Matrix products are not rounded unless the process enables it.
     """
     allowed = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
@@ -138,8 +145,8 @@ def _without_tf32() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = allowed
 
 
-def clip_square(x: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 224 224"]:
-    """The shorter side to 224 px, bicubic, then the square in the middle; in [0, 1]."""
+def clip_square(x: ImageBatch) -> Float[Tensor, "batch 3 224 224"]:
+    """Resize the shorter side to 224 px, bicubic, and crop the central square; RGB in [0, 1]."""
     height, width = x.shape[-2:]
     shorter = min(height, width)
     size = (int(INPUT_PX * height / shorter), int(INPUT_PX * width / shorter))
@@ -154,22 +161,23 @@ def zero_shot_counts(
     images: Iterable[tuple[Float[Tensor, "_batch 3 _height _width"], Int64[Tensor, " _batch"]]],
     classes: int,
 ) -> Int64[Tensor, "classes prompts"]:
-    """How many images of each true class each prompt wins, as FCLIP-UNet's Table 1 counts.
+    """Count per true class how often each prompt has the highest score (FCLIP-UNet, Table 1).
 
-    `images` gives batches of whole images (NCHW RGB in [0, 1]) with their true class in
-    [0, classes). Row: the truth, column: the prompt with the highest score.
+    images: batches of whole images (NCHW RGB in [0, 1]) with their true class in [0, classes).
+
+    Rows of the result are true classes, columns are prompts.
     """
     prompts = perception.text.shape[0]
     counts = torch.zeros(classes * prompts, dtype=torch.int64)
     for batch, truth in images:
-        found = perception(batch).argmax(dim=-1).cpu()
-        counts += torch.bincount(truth.cpu() * prompts + found, minlength=classes * prompts)
+        best = perception(batch).argmax(dim=-1).cpu()
+        counts += torch.bincount(truth.cpu() * prompts + best, minlength=classes * prompts)
     return counts.view(classes, prompts)
 
 
-def _clip(dim: int, width: int, layers: int, text_width: int, text_layers: int) -> Any:
-    """open_clip's CLIP (without types), patches of 32 px, on the meta device: no values."""
-    from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg  # seconds to import
+def _build_clip(dim: int, width: int, layers: int, text_width: int, text_layers: int) -> Any:
+    """open_clip's CLIP with patches of 32 px, on the meta device: no values."""
+    from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg  # takes seconds to import
 
     head = min(64, width)
     vision = CLIPVisionCfg(
@@ -187,13 +195,13 @@ def _fill(clip: Any, weights: str, seed: int) -> None:
     else:
         tensors, path = read_clip("ViT-B-32", weights)
         load_strictly(clip, _without_sizes(tensors), path)
-    # no state dict holds the causal mask, so it is still empty
+    # the causal mask is in no state dict, so it is not filled yet
     mask = torch.full((clip.context_length, clip.context_length), -math.inf).triu_(1)
     clip.register_buffer("attn_mask", mask, persistent=False)
 
 
 def _without_sizes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """OpenAI's own state dict keeps three sizes as tensors."""
+    """Drop the three sizes that OpenAI's own state dict holds as tensors."""
     sizes = ("input_resolution", "context_length", "vocab_size")
     return {name: tensor for name, tensor in tensors.items() if name not in sizes}
 
@@ -209,8 +217,8 @@ def _encode(clip: Any, tokens: Int64[Tensor, "prompts length"]) -> Float[Tensor,
     return clip.eval().encode_text(tokens)
 
 
-def _identity(clip: Any, tokens: Int64[Tensor, "prompts length"]) -> UInt8[Tensor, " 32"]:
-    """sha256 of the text tower and of what it reads."""
+def _text_digest(clip: Any, tokens: Int64[Tensor, "prompts length"]) -> UInt8[Tensor, " 32"]:
+    """SHA-256 of the text tower and of its input, the tokens."""
     state = clip.state_dict()
     tower = {name: state[name] for name in state if not name.startswith("visual.")}
     return torch.frombuffer(bytearray(digest({**tower, "tokens": tokens})), dtype=torch.uint8)

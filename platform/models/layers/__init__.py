@@ -1,1 +1,1 @@
-"""The layers that the networks are made of."""
+"""The layers that the networks are built from."""

@@ -1,19 +1,21 @@
-"""The blocks that the decoder of FCLIP-UNet is made of: ConvNeXt and upsampling."""
+"""The blocks of FCLIP-UNet's decoder: ConvNeXt blocks and upsampling."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from derain.models.layers.cache_blocking import run_in_row_blocks
 from derain.models.layers.depthwise import DepthwiseConv2d
-from derain.models.layers.slabs import in_slabs
+from derain.models.shapes import FeatureMap
 
 
 class ConvNeXtBlock(nn.Module):
     """x + DropPath(gamma * MLP(LayerNorm(DepthwiseConv7x7(x)))), MLP = Linear, GELU, Linear.
 
-    gamma is one learnt number a channel that starts at `layer_scale`; the MLP is four times as
-    wide as x; LayerNorm is over channels, eps 1e-6. NCHW in and out, same shape.
+    gamma (layer scale) is learned, one number per channel, initialised to `layer_scale`. The
+    hidden layer of the MLP is four times as wide as x. LayerNorm is over channels, eps 1e-6. NCHW
+    in and out, same shape.
 
     Source: Liu et al., "A ConvNet for the 2020s", CVPR 2022, section 2 and figure 4.
     """
@@ -27,38 +29,34 @@ class ConvNeXtBlock(nn.Module):
         self.gamma = nn.Parameter(torch.full((channels,), layer_scale))
         self.drop_path = DropPath(drop_path)
 
-    def forward(
-        self, x: Float[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch channels height width"]:
+    def forward(self, x: FeatureMap) -> FeatureMap:
         """NCHW -> NCHW."""
-        y = in_slabs(self._mlp, self.depthwise(x), hidden=self.expand.out_features)
+        y = run_in_row_blocks(self._mlp, self.depthwise(x), hidden=self.expand.out_features)
         return x + self.drop_path(y)
 
-    def _mlp(
-        self, x: Float[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch channels height width"]:
-        """gamma * MLP(LayerNorm(.)); gamma goes into the weights, which are less than an image."""
+    def _mlp(self, x: FeatureMap) -> FeatureMap:
+        """gamma * MLP(LayerNorm(x)); gamma scales the weights, which are smaller than an image."""
         y = F.gelu(self.expand(self.norm(x.permute(0, 2, 3, 1))))
         weight, bias = self.gamma[:, None] * self.project.weight, self.gamma * self.project.bias
         return F.linear(y, weight, bias).permute(0, 3, 1, 2)
 
 
 class DropPath(nn.Module):
-    """Zero a whole residual branch for a share `rate` of the samples, in training only.
+    """Zero the residual branch of each sample with probability `rate`, in training only.
 
-    The branches that stay are divided by 1 - rate, so that the mean is kept.
+    The remaining branches are divided by 1 - rate, which keeps the mean.
     Source: Huang et al., "Deep Networks with Stochastic Depth", ECCV 2016.
+
+    Raises ValueError for a rate outside [0, 1).
     """
 
     def __init__(self, rate: float) -> None:
         super().__init__()
         if not 0.0 <= rate < 1.0:
-            raise ValueError(f"drop_path is a probability in [0, 1), got {rate}")
+            raise ValueError(f"drop_path must be a probability in [0, 1), got {rate}")
         self.rate = rate
 
-    def forward(
-        self, x: Float[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch channels height width"]:
+    def forward(self, x: FeatureMap) -> FeatureMap:
         """NCHW -> NCHW."""
         if not self.training or self.rate == 0.0:
             return x
@@ -66,20 +64,18 @@ class DropPath(nn.Module):
         return x * keep / (1.0 - self.rate)
 
 
-def upsample2(
-    x: Float[Tensor, "batch channels height width"],
-) -> Float[Tensor, "batch channels 2*height 2*width"]:
-    """Bilinear, twice as high and wide, align_corners=False (not stated in the paper)."""
+def upsample2(x: FeatureMap) -> Float[Tensor, "batch channels 2*height 2*width"]:
+    """Double height and width, bilinear, align_corners=False (not stated in the paper)."""
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 class UpDWBlock(nn.Module):
-    """Twice the size: with u = upsample2(x), y = Conv1x1(GELU(DepthwiseConv3x3(u))) + Conv1x1(u).
+    """Double height and width: y = Conv1x1(GELU(DepthwiseConv3x3(u))) + Conv1x1(u), u = up(x).
 
-    The second convolution goes before its upsampling, see `BilinearUp`.
+    up is `upsample2`. The second convolution is computed before the upsampling, see `BilinearUp`.
 
-    The paper names the block and says that it lowers the loss of upsampling; what is inside is
-    not stated in the paper. This is a reading of the name.
+    Stated in the paper (FCLIP-UNet): the name, and that the block reduces the loss from
+    upsampling. Not stated in the paper: what is inside; this is a reading of the name.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -89,7 +85,7 @@ class UpDWBlock(nn.Module):
         self.shortcut = nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(
-        self, x: Float[Tensor, "batch channels height width"]
+        self, x: Float[Tensor, "batch in_channels height width"]
     ) -> Float[Tensor, "batch out_channels 2*height 2*width"]:
         """NCHW -> NCHW."""
         y = self.pointwise(F.gelu(self.depthwise(upsample2(x))))
@@ -97,9 +93,10 @@ class UpDWBlock(nn.Module):
 
 
 class BilinearUp(nn.Module):
-    """Twice the size: bilinear and a 1x1 convolution, the ablation without UpDWBlock (Table 8).
+    """Double height and width: bilinear and a 1x1 convolution; Table 8's ablation of UpDWBlock.
 
-    The convolution goes first: both orders give the same result, this one a quarter of the work.
+    The convolution is computed first: either order gives the same result, this one with a quarter
+    of the multiply-adds.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -107,7 +104,7 @@ class BilinearUp(nn.Module):
         self.pointwise = nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(
-        self, x: Float[Tensor, "batch channels height width"]
+        self, x: Float[Tensor, "batch in_channels height width"]
     ) -> Float[Tensor, "batch out_channels 2*height 2*width"]:
         """NCHW -> NCHW."""
         return upsample2(self.pointwise(x))

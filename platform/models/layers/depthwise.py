@@ -1,35 +1,35 @@
-"""Depthwise convolution with a wide kernel, whose gradient takes no longer than it has to."""
+"""Depthwise convolution with a wide kernel and a fast gradient on the CPU."""
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 
+from derain.models.shapes import FeatureMap
+
 STRIP = 3
-"""Columns of a kernel whose gradient oneDNN has fast code for; wider ones take 20 times as long."""
+"""Kernel columns for which oneDNN's weight gradient is fast; wider ones take 20 times as long."""
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """nn.Conv2d with one filter a channel and as much padding as keeps the size.
+    """nn.Conv2d with one filter per channel, padded to keep height and width.
 
-    On a CPU the gradient of the weights is computed strip by strip of the kernel: 64 channels of
-    256 x 256 px with 7 x 7, two cores, 85 to 15 ms, where the forward pass takes 5. Elsewhere, and
-    where torch.compile or autocast decides what is computed, it is nn.Conv2d itself.
+    On a CPU the gradient of the weights is computed in strips of kernel columns: 15 ms instead of
+    85 for 64 channels of 256 x 256 px with 7 x 7 on two cores, where the forward pass takes 5.
+    On other devices, and under torch.compile or autocast, which choose their own operations, it is
+    nn.Conv2d itself.
     """
 
     def __init__(self, channels: int, kernel: int) -> None:
-        """Raises ValueError for an even kernel, which cannot keep the size."""
+        """Raises ValueError for an even kernel, which cannot keep height and width."""
         if kernel % 2 == 0:
-            raise ValueError(f"A kernel that keeps the size is odd, got {kernel}")
+            raise ValueError(f"The kernel must be odd to keep the image size, got {kernel}")
         super().__init__(channels, channels, kernel, padding=kernel // 2, groups=channels)
 
-    def forward(
-        self, x: Float[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch channels height width"]:
+    def forward(self, x: FeatureMap) -> FeatureMap:
         """NCHW -> NCHW."""
-        decided = torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu")
-        if decided or x.device.type != "cpu" or not torch.is_grad_enabled():
+        transformed = torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu")
+        if transformed or x.device.type != "cpu" or not torch.is_grad_enabled():
             return super().forward(x)
         return _Depthwise.apply(x, self.weight, self.bias)
 
@@ -43,20 +43,20 @@ class _Depthwise(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:  # type: ignore[no-untyped-def]
         x, weight = ctx.saved_tensors
-        of_x = None
-        if ctx.needs_input_grad[0]:  # the size stays, so it is a forward pass of the kernel turned
-            turned, pad = weight.flip(2, 3), weight.shape[-1] // 2
-            of_x = F.conv2d(grad, turned, padding=pad, groups=len(weight))
-        return of_x, _of_weight(x, weight, grad), grad.sum((0, 2, 3))
+        x_grad = None
+        if ctx.needs_input_grad[0]:  # same size, so it is a forward pass with the kernel flipped
+            flipped, pad = weight.flip(2, 3), weight.shape[-1] // 2
+            x_grad = F.conv2d(grad, flipped, padding=pad, groups=len(weight))
+        return x_grad, _weight_gradient(x, weight, grad), grad.sum((0, 2, 3))
 
 
-def _of_weight(x: Tensor, weight: Tensor, grad: Tensor) -> Tensor:
-    """The gradient of the weights: columns `start` and the next ones saw a shifted image."""
+def _weight_gradient(x: Tensor, weight: Tensor, grad: Tensor) -> Tensor:
+    """The gradient of the weights, in strips: columns from `start` on see a shifted image."""
     channels, _, height, width = weight.shape
     padded, strips = F.pad(x, (width // 2, width // 2)), []
     for start in range(0, width, STRIP):
         columns = min(STRIP, width - start)
-        seen = padded[..., start : start + x.shape[-1] + columns - 1]
+        shifted = padded[..., start : start + x.shape[-1] + columns - 1]
         shape, pad = (channels, 1, height, columns), (height // 2, 0)
-        strips.append(conv2d_weight(seen, shape, grad, padding=pad, groups=channels))
+        strips.append(conv2d_weight(shifted, shape, grad, padding=pad, groups=channels))
     return torch.cat(strips, dim=3)

@@ -1,4 +1,4 @@
-"""Where it rains: what a mask should be, and how far predicted ones are from it."""
+"""Rain masks: the layer that predicts them, their ground truth, and the loss between the two."""
 
 from collections.abc import Sequence
 
@@ -8,11 +8,15 @@ from torch.nn import functional as F
 
 from derain.models.shapes import ImageBatch
 
+RainMask = Float[Tensor, "batch 1 height width"]
+"""A number per pixel, NCHW: the probability of rain in [0, 1], or its logit."""
+
 
 class MaskHead(nn.Sequential):
-    """Features -> the logit of rain, NCHW, one channel: conv3x3, GELU, conv3x3.
+    """Features -> logits of rain, NCHW, one channel: conv3x3, GELU, conv3x3.
 
-    Not stated in the paper, which says that precise masks are predicted at several scales.
+    Not stated in the paper (CLIP-RPN), which says only that precise masks are predicted at several
+    scales.
     """
 
     def __init__(self, channels: int) -> None:
@@ -24,10 +28,8 @@ class MaskHead(nn.Sequential):
         )
 
 
-def rain_mask(
-    rainy: ImageBatch, clean: ImageBatch, threshold: float
-) -> Float[Tensor, "batch 1 height width"]:
-    """1 where any channel differs by more than `threshold` (of 1), else 0."""
+def rain_mask(rainy: ImageBatch, clean: ImageBatch, threshold: float) -> RainMask:
+    """The ground truth: 1 where any channel differs by more than `threshold` (of 1), else 0."""
     return ((rainy.float() - clean.float()).abs().amax(1, keepdim=True) > threshold).float()
 
 
@@ -37,15 +39,15 @@ def mask_loss(
     clean: ImageBatch,
     threshold: float,
 ) -> Float[Tensor, ""]:
-    """Sum over the scales of the binary cross-entropy of predicted rain, mean over the batch.
+    """Binary cross-entropy of the predicted masks, summed over scales, averaged over the batch.
 
-        G_1 = 1[max_c |rainy - clean| > threshold], G_s = its maximum over s x s pixels
+        G_1 = 1[max_c |rainy - clean| > threshold], G_s = max-pool of G_1 over s x s pixels
         L = sum_s mean -(w G_s log M_s + (1 - G_s) log(1 - M_s)), M_s = sigmoid(logits)
-        w = (pixels without rain / pixels with rain) of that image and scale, within 1 to 10
+        w = pixels without rain / pixels with rain, of that image and scale, clamped to [1, 10]
 
-    w belongs to an image, not to the batch, so the loss does not depend on which images share
-    a process. An image without rain has w = 10, which then weighs nothing. Not stated in the
-    paper: all of it.
+    w is computed per image, not per batch, so the loss does not depend on which images share a
+    process. For an image without rain, w is 10 and has no effect. Not stated in the paper
+    (CLIP-RPN): all of this.
     """
     target = rain_mask(rainy, clean, threshold)
     total = target.new_zeros(())

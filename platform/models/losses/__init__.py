@@ -1,1 +1,1 @@
-"""Losses and their dynamic schedules (DLS)."""
+"""Losses: pixel, SSIM, perceptual, contrastive, their sum, and CLIP-RPN's loss schedules (DLS)."""

@@ -1,4 +1,4 @@
-"""Losses between two images, pixel by pixel or window by window, without any network."""
+"""Pixel losses: between two images, per pixel or per window, without a network."""
 
 from collections.abc import Callable
 
@@ -15,11 +15,11 @@ PixelLoss = Callable[[Tensor, Tensor], Tensor]
 EDGE_WEIGHT = 0.05
 MSE_WEIGHT = 0.1
 PYRAMID = (0.05, 0.25, 0.4, 0.25, 0.05)
-"""Burt and Adelson's 5-tap filter, which MPRNet's edge loss smooths with."""
+"""Burt and Adelson's 5-tap filter, the smoothing of MPRNet's edge loss."""
 
 
 def charbonnier(output: ImageBatch, clean: ImageBatch, eps: float = 1e-3) -> Float[Tensor, ""]:
-    """mean sqrt(d^2 + eps^2), d = output - clean: L1 with a round tip (Charbonnier et al. 1994)."""
+    """mean sqrt(d^2 + eps^2), d = output - clean: smoothed L1 (Charbonnier et al., 1994)."""
     return torch.sqrt((output - clean).square() + eps**2).mean()
 
 
@@ -34,8 +34,11 @@ def charbonnier_edge(output: ImageBatch, clean: ImageBatch) -> Float[Tensor, ""]
 
 
 def laplacian(x: ImageBatch) -> ImageBatch:
-    """x minus its copy at half size, smoothed before and after: a level of Burt and Adelson's
-    pyramid. Edges are replicated, as in MPRNet's public code."""
+    """x minus its copy at half size, smoothed before and after: a level of a Laplacian pyramid.
+
+    Borders are replicated, as in MPRNet's public code.
+    Source: Burt & Adelson, "The Laplacian Pyramid as a Compact Image Code", 1983.
+    """
     smooth = _smoothed(x)
     sparse = torch.zeros_like(smooth)
     sparse[..., ::2, ::2] = 4 * smooth[..., ::2, ::2]
@@ -43,12 +46,12 @@ def laplacian(x: ImageBatch) -> ImageBatch:
 
 
 def dissimilarity(output: ImageBatch, clean: ImageBatch) -> Float[Tensor, ""]:
-    """1 - SSIM, which PReNet is trained on (as -SSIM)."""
+    """1 - SSIM, see `ssim`; PReNet's training loss is -SSIM."""
     return 1 - ssim(output, clean)
 
 
 def mse_ssim(output: ImageBatch, clean: ImageBatch) -> Float[Tensor, ""]:
-    """0.1 MSE + 1 - SSIM, as RDMC's public code weighs them; for its border see `ssim`."""
+    """0.1 MSE + 1 - SSIM, the weights of RDMC's public code; for the border see `ssim`."""
     return MSE_WEIGHT * F.mse_loss(output, clean) + dissimilarity(output, clean)
 
 
@@ -60,8 +63,8 @@ PIXEL_LOSSES: dict[str, PixelLoss] = {
     "ssim": dissimilarity,
     "mse_ssim": mse_ssim,
 }
-"""By their names in the config. NCHW RGB in [0, 1], twice -> a scalar; 0 at equal images (but for
-the eps of Charbonnier's)."""
+"""Pixel losses by their name in the config. Each takes two image batches, NCHW RGB in [0, 1], and
+returns a scalar, 0 for equal images (eps for Charbonnier losses)."""
 
 
 def _smoothed(x: ImageBatch) -> ImageBatch:

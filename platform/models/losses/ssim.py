@@ -1,4 +1,4 @@
-"""SSIM as something to train on: of RGB, on the device of the images, with a gradient."""
+"""SSIM for training: of RGB, on the device of the images, differentiable."""
 
 import torch
 from jaxtyping import Float
@@ -16,20 +16,20 @@ C2 = 0.03**2
 def ssim(output: ImageBatch, clean: ImageBatch) -> Float[Tensor, ""]:
     """Mean SSIM over pixels, channels and images, in [-1, 1]; 1 for equal images.
 
-    NCHW RGB in [0, 1], at least 11 px a side. Gaussian window of 11x11 and sigma 1.5, K = (0.01,
-    0.03), L = 1, whole windows only, in float32. PReNet trains on -SSIM, RDMC on 1 - SSIM; their
-    public code adds five pixels of zeros around the image, which are equal in both and raise it
-    at the border. It is not a metric: `derain.metrics` measures the luma of whole images under
+    NCHW RGB in [0, 1], at least 11 px per side. Gaussian window of 11x11 with sigma 1.5,
+    K = (0.01, 0.03), L = 1, complete windows only, in float32. PReNet trains on -SSIM, RDMC on
+    1 - SSIM; differs from their public code, which pads both images with five pixels of zeros and
+    so raises SSIM at the border. Not for reporting: `derain.evaluation` measures images under
     named protocols.
 
     Source: Wang et al., "Image Quality Assessment: From Error Visibility to Structural
     Similarity", 2004, equation 13.
 
-    Raises ValueError for images that are smaller than the window.
+    Raises ValueError for images smaller than the window.
     """
     if min(output.shape[-2:]) < WINDOW_PX:
         raise ValueError(
-            f"ssim expects at least {WINDOW_PX} px a side, got {tuple(output.shape[-2:])} "
+            f"ssim expects at least {WINDOW_PX} px per side, got {tuple(output.shape[-2:])} "
             "(height, width)"
         )
     with torch.autocast(output.device.type, enabled=False):
@@ -46,7 +46,7 @@ def ssim(output: ImageBatch, clean: ImageBatch) -> Float[Tensor, ""]:
 def _local_means(
     maps: Float[Tensor, "batch channels height width"],
 ) -> Float[Tensor, "batch channels inner_height inner_width"]:
-    """Gaussian-weighted means where the whole window lies inside, as two passes."""
+    """Gaussian-weighted means of complete windows, computed in two passes."""
     distance = torch.arange(WINDOW_PX, device=maps.device, dtype=maps.dtype) - WINDOW_PX // 2
     window = torch.exp(-distance.square() / (2 * SIGMA_PX**2))
     window = (window / window.sum()).expand(maps.shape[1], 1, 1, WINDOW_PX)

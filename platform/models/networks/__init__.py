@@ -1,1 +1,1 @@
-"""The seven networks, one file each."""
+"""The seven networks: one file each, plus CLIP-RPN's sub-network."""

@@ -1,10 +1,10 @@
-"""CLIP-RPN: CLIP tells what kind of rain an image has, and a sub-network for it removes it."""
+"""CLIP-RPN: CLIP recognises the kind of rain, and a sub-network for that kind removes it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -12,9 +12,9 @@ from derain.models.encoders.rain_perception import PROMPTS, RainPerception, Simi
 from derain.models.fingerprints import fingerprint
 from derain.models.layers.mgca import MGCAKind
 from derain.models.layers.rain_masks import mask_loss
-from derain.models.layers.routing import grouped, mixed
-from derain.models.layers.sizes import check_sides
+from derain.models.layers.routing import dispatch_to_experts, mix_experts
 from derain.models.networks.clip_rpn_expert import Block, Expert
+from derain.models.shapes import ImageBatch, check_image_size
 
 Routing = Literal["hard", "soft", "oracle", "single", "random"]
 ROUTINGS: tuple[str, ...] = Routing.__args__  # type: ignore[attr-defined]
@@ -24,26 +24,27 @@ class CLIPRPN(nn.Module):
     """Rainy image -> clean image, NCHW RGB, float32 in [0, 1], H and W multiples of 16.
 
         s      = perception(x)        scores of the prompts, see `RainPerception`
-        k      = argmax_i s_i         one route an image
-        output = expert_k(x)          see `Expert`; a batch goes by `grouped`
+        k      = argmax_i s_i         one route per image
+        output = expert_k(x)          see `Expert`; for batches, see `dispatch_to_experts`
 
     `routing`:
 
         hard    k as above; no gradient passes through it
-        soft    sum_i s_i expert_i(x), as many forwards as prompts
-        oracle  k is given as `route`, the number of the true density's prompt
-        single  one expert, whatever the prompts: the same size as what runs under "hard"
-        random  k is a checksum of the image's pixels: fixed for an image, blind to rain
+        soft    sum_i s_i expert_i(x), one forward pass per prompt
+        oracle  k is passed as `route`, the index of the prompt for the true density
+        single  one expert, whatever the prompts: the size of what runs per image under "hard"
+        random  k is a checksum of the image's pixels: fixed per image, independent of the rain
 
     Only "hard" and "soft" have a `perception`; the others need no CLIP weights.
 
-    A label depends on how wide streaks look to CLIP, and a crop is enlarged more than the whole
-    image. So in training `route` should be given: `perceive` of the whole image, once.
+    The route depends on how wide streaks look to CLIP, and a crop is enlarged more than the whole
+    image. In training, therefore, compute the route once from the whole image (`perceive`) and
+    pass it as `route`.
 
     Stated in the paper: routing by CLIP's matching, masks at several scales with MGCA, "DLS"
-    (see `schedules.py`). Second-hand: ViT-B/32 and the argmax. Not stated in the paper: prompts
-    and their number, the sub-networks, what masks are trained on, every size.
-    `docs/clip_rpn.md` sets what is stated beside what is inferred.
+    (see `LossSchedule`). From a second-hand summary: ViT-B/32 and the argmax. Not stated in the
+    paper: the prompts and their number, the sub-networks, the ground truth of the masks, all
+    sizes. `docs/explanation/clip_rpn.md` lists what is stated and what is inferred.
 
     Source: Guan & Yoshie, "CLIP-driven rain perception: Adaptive deraining with pattern-aware
     network routing and mask-guided cross-attention", arXiv 2506.01366.
@@ -55,10 +56,10 @@ class CLIPRPN(nn.Module):
     """Height and width of an image must be multiples of this."""
 
     frozen: tuple[str, ...] = ("perception",)
-    """Sub-modules that never change. Empty where `routing` needs no perception."""
+    """Sub-modules that never change. Empty if `routing` needs no perception."""
 
     auxiliary: dict[str, float]
-    """The network's own loss terms, which `forward(x, clean=clean)` returns, and their weights."""
+    """Weights of the network's own loss terms, which `forward(x, clean=clean)` returns."""
 
     def __init__(
         self,
@@ -86,20 +87,23 @@ class CLIPRPN(nn.Module):
         mask_weight: float = 0.1,
     ) -> None:
         """
-        encoder_*, prompts, similarity, temperature: see `RainPerception`; one expert a prompt.
+        encoder_*, prompts, similarity, temperature: see `RainPerception`; one expert per prompt.
         routing: see above.
         widths, depths, heads: channels, blocks and attention heads of an expert at H, H/2, ...;
-            depths count for the encoder and again for the decoder.
-        block: "transformer" (as Restormer's) or "naf" (as NAFNet's: faster, and ignores
-            heads and ffn_expansion outside MGCA).
+            encoder and decoder have the same depths.
+        block: "transformer" (as in Restormer) or "naf" (as in NAFNet: faster; heads and
+            ffn_expansion then apply to MGCA only).
+        ffn_expansion: hidden channels of the feed-forward layers, as a multiple of their input.
         mgca: "window", "channel" or "none" at scales 1, 1/2, ...; see `CrossAttention`.
-        mgca_window: pixels a side. mgca_bidirectional: background asks rain too.
-        mask_threshold: a pixel is rain where a channel differs by more, of 1; 0.02 to 0.05 suits
-            streaks, 30/255 drops. mask_weight: of `mask_loss`; 0 trains masks without it.
+        mgca_window: pixels per side of a window.
+        mgca_bidirectional: background attends to rain too.
+        mask_threshold: a pixel counts as rain if a channel differs by more than this, of 1; 0.02
+            to 0.05 suits streaks, 30/255 drops.
+        mask_weight: weight of `mask_loss`; 0 trains the masks without it.
         """
         super().__init__()
         if routing not in ROUTINGS:
-            raise ValueError(f"routing is one of {', '.join(ROUTINGS)}, got {routing!r}")
+            raise ValueError(f"routing must be one of {', '.join(ROUTINGS)}, got {routing!r}")
         self.routing = routing
         self.mask_threshold = mask_threshold
         self.auxiliary = {"mask": mask_weight} if mask_weight and set(mgca) - {"none"} else {}
@@ -132,23 +136,23 @@ class CLIPRPN(nn.Module):
             )
             for _ in range(1 if routing == "single" else len(prompts))
         )
-        if len(self.experts) > 1:  # here and not above `grouped`: it imports torch's compiler
-            self._grouped = torch.compiler.disable(grouped, recursive=False)
+        if len(self.experts) > 1:  # not a decorator, which would import torch's compiler always
+            self._dispatch = torch.compiler.disable(dispatch_to_experts, recursive=False)
 
     def forward(
         self,
-        x: Float[Tensor, "batch 3 height width"],
+        x: ImageBatch,
         route: Int64[Tensor, " batch"] | None = None,
-        clean: Float[Tensor, "batch 3 height width"] | None = None,
+        clean: ImageBatch | None = None,
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
-        """Rainy -> clean, NCHW RGB in [0, 1] (the output not clamped).
+        """Rainy -> clean, NCHW RGB, float32 in [0, 1] (the output is not clamped).
 
-        `route` holds the number of an expert for each image; None decides by `routing` on x
-        itself. With `clean` the terms named in `auxiliary` come back beside the image, scalars,
-        not weighted, each a mean over the batch.
+        `route` holds the index of an expert per image; None routes x itself according to
+        `routing`. With `clean`, returns (image, terms): the terms that `auxiliary` names, scalars,
+        unweighted, each a mean over the batch.
 
-        Raises ValueError unless height and width are multiples of `stride`, for a route that does
-        not exist, and with routing="oracle" for None.
+        Raises ValueError unless height and width are multiples of `stride`, for an invalid route,
+        and for route=None with routing="oracle".
         """
         image, *logits = self._restore(x, route)
         if clean is None:
@@ -157,13 +161,13 @@ class CLIPRPN(nn.Module):
             name: mask_loss(logits, x, clean, self.mask_threshold) for name in self.auxiliary
         }
 
-    def perceive(self, x: Float[Tensor, "batch 3 height width"]) -> Int64[Tensor, " batch"]:
-        """The route of whole images of any size, NCHW RGB in [0, 1]: what `route` should be.
+    def perceive(self, x: ImageBatch) -> Int64[Tensor, " batch"]:
+        """Return the route of whole images of any size, NCHW RGB in [0, 1].
 
-        A function of the image, the frozen perception and `routing` alone. Under "soft" it is
+        It depends on the image, the frozen perception and `routing` alone. Under "soft" it is
         the prompt with the highest score.
 
-        Raises ValueError with routing="oracle", which cannot see.
+        Raises ValueError with routing="oracle", whose routes come from the caller.
         """
         if self.perception is not None:
             return self.perception(x).argmax(dim=-1)
@@ -172,12 +176,15 @@ class CLIPRPN(nn.Module):
         if self.routing == "random":
             levels = (x * 255).round().to(torch.int64)
             return levels.sum((1, 2, 3)) % len(self.experts)
-        raise ValueError("routing=oracle needs a route for every image, got None")
+        raise ValueError("routing=oracle needs a route per image, got None")
 
     @property
     def route_key(self) -> str | None:
-        """All that `perceive` depends on beside the image, as a digest; None where `route` is not
-        to be given: one expert, a mixture of all, or routes from elsewhere."""
+        """A digest of everything but the image that `perceive` depends on.
+
+        None if training should not pass `perceive`'s result as `route`: with a single expert, a
+        mixture of all experts, or routes from the caller.
+        """
         if self.routing == "random":
             return f"random {len(self.experts)}"
         if self.perception is None or self.routing != "hard":
@@ -185,11 +192,9 @@ class CLIPRPN(nn.Module):
         return fingerprint(self.perception)
 
     def masks(
-        self,
-        x: Float[Tensor, "batch 3 height width"],
-        route: Int64[Tensor, " batch"] | None = None,
+        self, x: ImageBatch, route: Int64[Tensor, " batch"] | None = None
     ) -> tuple[Tensor, ...]:
-        """Probabilities of rain, NCHW with one channel, the finest scale first.
+        """Probabilities of rain in [0, 1], NCHW with one channel, finest scale first.
 
         Raises ValueError as `forward` does.
         """
@@ -197,22 +202,27 @@ class CLIPRPN(nn.Module):
         return tuple(torch.sigmoid(logit.float()) for logit in logits)
 
     def for_every_expert(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The weights of one expert (routing="single"), by name, as those of all experts here.
+        """Copy the weights of one expert (routing="single") to the names of all experts here.
 
-        The weights of several experts come back as they are.
+        `weights`: tensors by state-dict name. Weights of several experts are returned unchanged.
         """
-        one, *others = (f"experts.{k}." for k in range(len(self.experts)))
-        if not all(name.startswith(one) for name in weights):
+        prefixes = [f"experts.{k}." for k in range(len(self.experts))]
+        first = prefixes[0]
+        if not all(name.startswith(first) for name in weights):
             return dict(weights)
-        return {name.replace(one, to, 1): w for to in (one, *others) for name, w in weights.items()}
+        return {
+            name.replace(first, prefix, 1): weight
+            for prefix in prefixes
+            for name, weight in weights.items()
+        }
 
     def _restore(self, x: Tensor, route: Tensor | None) -> tuple[Tensor, ...]:
-        check_sides("CLIPRPN", x, self.stride)
+        check_image_size("CLIPRPN", x, self.stride)
         if self.routing == "soft" and route is None and self.perception is not None:
-            return mixed(self.experts, x, self.perception(x))
+            return mix_experts(self.experts, x, self.perception(x))
         route = self.perceive(x) if route is None else route
         if len(self.experts) == 1:
             return self.experts[0](x)
-        if torch.compiler.is_exporting():  # a graph has fixed shapes: all experts, one counts
-            return mixed(self.experts, x, F.one_hot(route, len(self.experts)).to(x.dtype))
-        return self._grouped(self.experts, x, route)
+        if torch.compiler.is_exporting():  # a graph has fixed shapes: all experts, one weighs 1
+            return mix_experts(self.experts, x, F.one_hot(route, len(self.experts)).to(x.dtype))
+        return self._dispatch(self.experts, x, route)

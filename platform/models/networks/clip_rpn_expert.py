@@ -1,4 +1,4 @@
-"""One sub-network of CLIP-RPN: a U-Net whose decoder predicts rain masks and attends by them."""
+"""A sub-network of CLIP-RPN: a U-Net whose decoder predicts rain masks and attends by them."""
 
 import itertools
 from collections.abc import Sequence
@@ -9,18 +9,23 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from derain.models.layers.mgca import MGCA, ChannelAttention, ChannelNorm, GatedFFN, MGCAKind
-from derain.models.layers.slabs import in_slabs
+from derain.models.layers.attention import ChannelAttention
+from derain.models.layers.cache_blocking import run_in_row_blocks
+from derain.models.layers.channel_norm import ChannelNorm
+from derain.models.layers.gated_ffn import GatedFFN, simple_gate
+from derain.models.layers.mgca import MGCA, MGCAKind
+from derain.models.layers.output import float32_output, start_near_zero
+from derain.models.shapes import FeatureMap, ImageBatch
 
 Block = Literal["transformer", "naf"]
-Features = Float[Tensor, "batch channels height width"]
 
 
 class TransformerBlock(nn.Module):
-    """y = x + Attention(LN(x)), y + FFN(LN(y)); attention between channels, linear in pixels.
+    """y = x + Attention(LN(x)), then y + FFN(LN(y)); see `ChannelAttention` and `GatedFFN`.
 
     Q, K and V come from a 1x1 and a depthwise 3x3 convolution.
-    Source: Zamir et al., Restormer, CVPR 2022.
+    Source: Zamir et al., Restormer, CVPR 2022, section 3. Differs from the paper in that all
+    convolutions have a bias.
     """
 
     def __init__(self, channels: int, heads: int, expansion: float) -> None:
@@ -33,26 +38,26 @@ class TransformerBlock(nn.Module):
         self.ffn_norm = ChannelNorm(channels)
         self.ffn = GatedFFN(channels, expansion)
 
-    def forward(self, x: Features) -> Features:
+    def forward(self, x: FeatureMap) -> FeatureMap:
         """NCHW -> NCHW."""
-        joined = in_slabs(self._projected, x, hidden=self.project.out_channels, reach=1)
-        q, k, v = joined.chunk(3, dim=1)
+        qkv = run_in_row_blocks(self._qkv, x, hidden=self.project.out_channels, reach=1)
+        q, k, v = qkv.chunk(3, dim=1)
         x = x + self.attention(q, k, v, self.out)
         return self.ffn(x, self.ffn_norm)
 
-    def _projected(self, x: Features) -> Float[Tensor, "batch 3*channels height width"]:
+    def _qkv(self, x: FeatureMap) -> Float[Tensor, "batch 3*channels height width"]:
         return self.depthwise(self.project(self.norm(x)))
 
 
 class NAFBlock(nn.Module):
-    """y = x + beta A(LN(x)), y + gamma B(LN(y)), without an activation function.
+    """y = x + beta A(LN(x)), then y + gamma B(LN(y)), without an activation function.
 
-        A  conv1x1(c mean-over-pixels-then-conv1x1(c)), c = G(depthwise3x3(conv1x1))
-        B  conv1x1(G(conv1x1)), G(a, b) = a b, halves of the channels
+        A(x) = conv1x1(c * conv1x1(mean of c over the pixels)), c = SG(depthwise3x3(conv1x1(x)))
+        B(y) = conv1x1(SG(conv1x1(y))), SG = `simple_gate`
 
-    beta and gamma are learnt, one number a channel, and start at 1 (at 0 in the source, which
-    trains for long); the eps of LN is 1e-5 (1e-6 there).
-    Source: Chen et al., "Simple Baselines for Image Restoration", ECCV 2022.
+    beta and gamma are learned, one number per channel. Differs from the paper: beta and gamma
+    start at 1 (0 in the paper, which trains for long); the eps of LN is 1e-5 (1e-6 there).
+    Source: Chen et al., "Simple Baselines for Image Restoration", ECCV 2022, section 3.
     """
 
     def __init__(self, channels: int, heads: int, expansion: float) -> None:  # noqa: ARG002
@@ -68,26 +73,26 @@ class NAFBlock(nn.Module):
         self.beta = nn.Parameter(torch.ones(channels, 1, 1))
         self.gamma = nn.Parameter(torch.ones(channels, 1, 1))
 
-    def forward(self, x: Features) -> Features:
+    def forward(self, x: FeatureMap) -> FeatureMap:
         """NCHW -> NCHW."""
-        y = _gate(self.depthwise(self.expand(self.norm(x))))
+        y = simple_gate(self.depthwise(self.expand(self.norm(x))))
         y = self.project(y * self.attend(y.mean((2, 3), keepdim=True)))
         x = x + self.beta * y
-        return x + self.gamma * self.ffn_project(_gate(self.ffn_expand(self.ffn_norm(x))))
+        return x + self.gamma * self.ffn_project(simple_gate(self.ffn_expand(self.ffn_norm(x))))
 
 
 BLOCKS: dict[str, type[nn.Module]] = {"transformer": TransformerBlock, "naf": NAFBlock}
 
 
 class Expert(nn.Module):
-    """Rainy image -> clean image and rain masks, NCHW RGB in [0, 1].
+    """Rainy image -> clean image and rain masks; images NCHW RGB, float32 in [0, 1].
 
-        encoder   conv3x3, then at H, H/2, H/4, ... blocks; down: conv3x3, pixel unshuffle
+        encoder   conv3x3, then blocks at H, H/2, H/4, ...; down: conv3x3, pixel unshuffle
         decoder   up: conv3x3, pixel shuffle; conv1x1([up, skip]); blocks; MGCA at the finest
                   len(mgca) scales
-        output    x + conv3x3
+        output    x + conv3x3(features)
 
-    Not stated in the paper: all of it but MGCA and its masks.
+    Not stated in the paper: everything except MGCA and its masks.
 
     Raises ValueError for options that do not fit together.
     """
@@ -135,13 +140,10 @@ class Expert(nn.Module):
             DecoderLevel(widths[level + 1], widths[level], blocks(level), attention(level))
             for level in reversed(levels[:-1])
         )
-        self.out = nn.Conv2d(widths[0], 3, 3, padding=1)
-        with torch.no_grad():  # near the identity, and every layer still gets gradient
-            for parameter in self.out.parameters():
-                parameter.mul_(0.01)
+        self.out = start_near_zero(nn.Conv2d(widths[0], 3, 3, padding=1))
 
-    def forward(self, x: Float[Tensor, "batch 3 height width"]) -> tuple[Tensor, ...]:
-        """The image (not clamped), then the logits of rain, the finest scale first."""
+    def forward(self, x: ImageBatch) -> tuple[Tensor, ...]:
+        """Return the image (not clamped), then the logits of rain, finest scale first."""
         y = self.encoder[0](self.embed(x))
         skips = []
         for down, blocks in zip(self.downs, self.encoder[1:], strict=True):
@@ -149,28 +151,26 @@ class Expert(nn.Module):
             y = blocks(down(y))
         logits: list[Tensor] = []
         for level in self.decoder:
-            y, found = level(y, skips.pop())
-            if found is not None:
-                logits.insert(0, found)
-        # Under autocast too the image itself is float32: bfloat16 near 1 steps by 1/256.
-        with torch.autocast(x.device.type, enabled=False):
-            return (x + self.out(y.float()), *logits)
+            y, level_logits = level(y, skips.pop())
+            if level_logits is not None:
+                logits.insert(0, level_logits)
+        return (x + float32_output(self.out, y), *logits)
 
 
 class Down(nn.Module):
-    """Half the size: conv3x3 to a quarter of the channels, pixel unshuffle."""
+    """Halve height and width: conv3x3 to out_channels / 4, then pixel unshuffle."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels // 4, 3, padding=1)
 
-    def forward(self, x: Features) -> Float[Tensor, "batch out_channels height/2 width/2"]:
+    def forward(self, x: FeatureMap) -> Float[Tensor, "batch out_channels height/2 width/2"]:
         """NCHW -> NCHW."""
         return F.pixel_unshuffle(self.conv(x), 2)
 
 
 class DecoderLevel(nn.Module):
-    """MGCA(blocks(conv1x1([up(y), skip]))); without MGCA there are no logits."""
+    """MGCA(blocks(conv1x1([up(y), skip]))), up = conv3x3 and pixel shuffle."""
 
     def __init__(
         self, in_channels: int, channels: int, blocks: nn.Module, mgca: MGCA | None
@@ -182,9 +182,9 @@ class DecoderLevel(nn.Module):
         self.mgca = mgca
 
     def forward(
-        self, y: Features, skip: Float[Tensor, "batch _channels 2*height 2*width"]
+        self, y: FeatureMap, skip: Float[Tensor, "batch _channels 2*height 2*width"]
     ) -> tuple[Tensor, Tensor | None]:
-        """NCHW; features of the skip's shape, and logits of rain or None."""
+        """NCHW -> features of the skip's shape, and logits of rain (None without MGCA)."""
         y = F.pixel_shuffle(self.up(y), 2)
         y = self.blocks(self.fuse(torch.cat((y, skip.to(y.dtype)), dim=1)))
         return self.mgca(y) if self.mgca is not None else (y, None)
@@ -197,25 +197,21 @@ def check_options(
     block: str,
     mgca: Sequence[str],
 ) -> None:
-    """Raise ValueError, with the option's name, for options that do not fit together."""
+    """Raise ValueError, naming the options, if options do not fit together."""
     if not 2 <= len(widths) <= 5 or not len(widths) == len(depths) == len(heads):
         raise ValueError(
-            "widths, depths and heads have one number a level, two to five levels; "
+            "widths, depths and heads must have the same length, two to five levels; "
             f"got {tuple(widths)}, {tuple(depths)}, {tuple(heads)}"
         )
     if any(width % 4 or width % count for width, count in zip(widths, heads, strict=True)):
         raise ValueError(
-            f"4 and heads divide widths level by level, got {tuple(widths)}, {tuple(heads)}"
+            "widths must be multiples of 4 and of heads, level by level; "
+            f"got {tuple(widths)}, {tuple(heads)}"
         )
     if block not in BLOCKS:
-        raise ValueError(f"block is one of {', '.join(BLOCKS)}, got {block!r}")
+        raise ValueError(f"block must be one of {', '.join(BLOCKS)}, got {block!r}")
     if len(mgca) >= len(widths) or not set(mgca) <= {"window", "channel", "none"}:
         raise ValueError(
-            "mgca has window, channel or none for scales 1, 1/2, ..., fewer than levels; "
+            "mgca must list window, channel or none for scales 1, 1/2, ..., fewer than levels; "
             f"got {tuple(mgca)} for {len(widths)} levels"
         )
-
-
-def _gate(x: Tensor) -> Tensor:
-    a, b = x.chunk(2, dim=1)
-    return a * b

@@ -1,35 +1,33 @@
-"""MPRNet: three stages, on four parts of the image, on two, and on the whole."""
+"""MPRNet: three stages, which work on quarters, halves and the whole of the image."""
 
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
-from derain.models.layers.sizes import check_sides
+from derain.models.layers.output import float32_output
 from derain.models.losses.pixel import charbonnier_edge
-
-Features = Float[Tensor, "batch channels height width"]
+from derain.models.shapes import FeatureMap, ImageBatch, check_image_size
 
 
 class MPRNet(nn.Module):
-    """Rainy image -> clean image, NCHW RGB in [0, 1].
+    """Rainy image -> clean image, NCHW RGB, float32 in [0, 1].
 
-    Stage 1 encodes the four quarters of the image apart and decodes its upper and lower halves;
-    stage 2 encodes the halves and decodes the whole; stage 3 stays at full resolution. Encoder and
-    decoder are U-Nets of channel attention blocks. Between two stages a supervised attention
-    module makes an image and passes on what it attends to, and features go from one stage's
-    U-Net into the next one's encoder (cross-stage feature fusion).
+    Stage 1 encodes the four quarters of the image separately and decodes its upper and lower
+    halves; stage 2 encodes the halves and decodes the whole; stage 3 stays at full resolution.
+    Encoder and decoder form U-Nets of channel attention blocks. Between two stages, a supervised
+    attention module predicts an image and passes on the attended features, and features of one
+    stage's U-Net enter the next stage's encoder (cross-stage feature fusion).
 
-    With the defaults the published network for deraining: 3,637,249 parameters (published as
-    3.64 M). Names in the state dict are those of the published weights; one PReLU is shared by all
-    blocks and appears under many of them. Published training compares the images of all three
-    stages (`stages`) with the clean one, by Charbonnier and edge losses: `auxiliary` has those of
-    the first two, and loss.pixel=charbonnier_edge is that of the last.
+    With the defaults this is the network published for deraining: 3,637,249 parameters (published
+    as 3.64 M). State-dict names are those of the published weights; a single PReLU is shared by
+    all blocks and appears under many names. Published training compares the images of all three
+    stages (`stages`) with the clean image, by Charbonnier and edge losses: `auxiliary` covers the
+    first two stages, loss.pixel=charbonnier_edge the last.
 
     Source: Zamir et al., "Multi-Stage Progressive Image Restoration", CVPR 2021, section 3.
 
-    Raises ValueError where the channels are fewer than `reduction`.
+    Raises ValueError if `width` is smaller than `reduction`.
     """
 
     stride = 8
@@ -38,11 +36,7 @@ class MPRNet(nn.Module):
     frozen: tuple[str, ...] = ()
 
     auxiliary: dict[str, float]
-    """The loss of the earlier stages, which `forward(x, clean=clean)` returns, and its weight."""
-
-    shallow_feat1: nn.Module
-    shallow_feat2: nn.Module
-    shallow_feat3: nn.Module
+    """Weight of "stages", the loss on stages 1 and 2 that `forward(x, clean=clean)` returns."""
 
     def __init__(
         self,
@@ -56,22 +50,21 @@ class MPRNet(nn.Module):
     ) -> None:
         """
         width: channels at full resolution.
-        unet_growth: channels that each lower level of the U-Nets has more.
-        full_growth: channels that stage 3 has more.
+        unet_growth: channels that each level of the U-Nets adds to the level above.
+        full_growth: channels that stage 3 adds to `width`.
         blocks: channel attention blocks in each of the three groups of stage 3.
-        reduction: how much narrower the attention is inside.
-        stage_weight: of the losses of stages 1 and 2; 0 trains on the last image alone.
+        reduction: channels of a block over the hidden channels of its attention.
+        stage_weight: weight of the losses of stages 1 and 2; 0 trains on the last image alone.
         """
         super().__init__()
         if reduction < 1 or width < reduction:
-            raise ValueError(f"width is at least reduction, got {width=} and {reduction=}")
+            raise ValueError(f"width must be at least reduction, got {width=}, {reduction=}")
         self.auxiliary = {"stages": stage_weight} if stage_weight else {}
-        shared = nn.PReLU()
-        block = _BlockFactory(reduction, shared)
+        block = _BlockFactory(reduction, nn.PReLU())
         full = width + full_growth
-        for stage in (1, 2, 3):
-            first = nn.Sequential(_conv3(3, width), block(width))
-            self.add_module(f"shallow_feat{stage}", first)
+        self.shallow_feat1 = nn.Sequential(_conv3(3, width), block(width))
+        self.shallow_feat2 = nn.Sequential(_conv3(3, width), block(width))
+        self.shallow_feat3 = nn.Sequential(_conv3(3, width), block(width))
         self.stage1_encoder = Encoder(width, unet_growth, block, fused=False)
         self.stage1_decoder = Decoder(width, unet_growth, block)
         self.stage2_encoder = Encoder(width, unet_growth, block, fused=True)
@@ -84,12 +77,12 @@ class MPRNet(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "batch 3 height width"],
-        clean: Float[Tensor, "batch 3 height width"] | None = None,
+        x: ImageBatch,
+        clean: ImageBatch | None = None,
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
-        """Rainy -> clean, NCHW RGB in [0, 1] (the output not clamped): the image of stage 3.
+        """Rainy -> clean, NCHW RGB, float32 in [0, 1] (not clamped): the image of stage 3.
 
-        With `clean` the loss "stages", the sum over stages 1 and 2, comes back beside it.
+        With `clean`, returns (image, {"stages": loss}), the loss summed over stages 1 and 2.
 
         Raises ValueError unless height and width are multiples of `stride`.
         """
@@ -99,13 +92,13 @@ class MPRNet(nn.Module):
         losses = [charbonnier_edge(stage.float(), clean) for stage in earlier]
         return image, {name: torch.stack(losses).sum() for name in self.auxiliary}
 
-    def stages(self, x: Float[Tensor, "batch 3 height width"]) -> tuple[Tensor, Tensor, Tensor]:
-        """The images of stages 1, 2 and 3, each NCHW RGB of the size of `x`, not clamped.
+    def stages(self, x: ImageBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """The images of stages 1, 2 and 3, each NCHW RGB of the shape of `x`, not clamped.
 
         Raises ValueError unless height and width are multiples of `stride`.
         """
-        check_sides("MPRNet", x, self.stride)
-        # Parts of an image are treated alike and apart: they go through as one larger batch.
+        check_image_size("MPRNet", x, self.stride)
+        # Parts of an image get the same treatment, independently: process them as one larger batch.
         halves = _split(x, dim=2)
         quarters = _split(halves, dim=3)
         encoded = self.stage1_encoder(self.shallow_feat1(quarters))
@@ -121,9 +114,7 @@ class MPRNet(nn.Module):
 
         features = self.concat23(torch.cat((self.shallow_feat3(x), attended), dim=1))
         features = self.stage3_orsnet(features, encoded, decoded)
-        # Under autocast too the image itself is float32: bfloat16 near 1 steps by 1/256.
-        with torch.autocast(x.device.type, enabled=False):
-            image3 = x + self.tail(features.float())
+        image3 = x + float32_output(self.tail, features)
         return _join(image1, dim=2), image2, image3
 
 
@@ -135,7 +126,7 @@ class ChannelAttentionBlock(nn.Module):
         self.CA = _ChannelAttention(channels, reduction)
         self.body = nn.Sequential(_conv3(channels, channels), act, _conv3(channels, channels))
 
-    def forward(self, x: Features) -> Features:
+    def forward(self, x: FeatureMap) -> FeatureMap:
         """NCHW -> NCHW."""
         return x + self.CA(self.body(x))
 
@@ -151,12 +142,12 @@ class _ChannelAttention(nn.Module):
             nn.Sigmoid(),
         )
 
-    def forward(self, x: Features) -> Features:
+    def forward(self, x: FeatureMap) -> FeatureMap:
         return x * self.conv_du(x.mean((2, 3), keepdim=True))
 
 
 class _BlockFactory:
-    """Makes channel attention blocks that share one PReLU."""
+    """Creates channel attention blocks that share one PReLU."""
 
     def __init__(self, reduction: int, act: nn.Module) -> None:
         self._reduction = reduction
@@ -170,7 +161,7 @@ class _BlockFactory:
 
 
 class Encoder(nn.Module):
-    """Three levels of two blocks; with `fused`, plus features of the stage before at each."""
+    """Three levels of two blocks; with `fused`, each level adds features of the stage before."""
 
     def __init__(self, width: int, growth: int, block: _BlockFactory, *, fused: bool) -> None:
         super().__init__()
@@ -184,10 +175,12 @@ class Encoder(nn.Module):
             self.add_module(f"csff_dec{level}", _conv1(channels, channels))
 
     def forward(
-        self, x: Features, encoded: Sequence[Tensor] = (), decoded: Sequence[Tensor] = ()
+        self, x: FeatureMap, encoded: Sequence[Tensor] = (), decoded: Sequence[Tensor] = ()
     ) -> list[Tensor]:
-        """NCHW -> features at H, H/2, H/4; `encoded` and `decoded` are the same of another stage
-        and are needed with `fused`."""
+        """NCHW -> features at H, H/2, H/4.
+
+        `encoded` and `decoded` are the features of the stage before, required with `fused`.
+        """
         levels = []
         for level in (1, 2, 3):
             y = self.get_submodule(f"encoder_level{level}")(x)
@@ -201,22 +194,18 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Upwards from H/4: two blocks a level, skips through one block each."""
-
-    decoder_level1: nn.Module
-    decoder_level2: nn.Module
-    decoder_level3: nn.Module
+    """From H/4 up to H: two blocks per level; each skip connection has a block of its own."""
 
     def __init__(self, width: int, growth: int, block: _BlockFactory) -> None:
         super().__init__()
-        for level in (1, 2, 3):
-            channels = width + (level - 1) * growth
-            self.add_module(f"decoder_level{level}", block.pair(channels))
+        self.decoder_level1 = block.pair(width)
+        self.decoder_level2 = block.pair(width + growth)
+        self.decoder_level3 = block.pair(width + 2 * growth)
         self.skip_attn1, self.skip_attn2 = block(width), block(width + growth)
         self.up21, self.up32 = _Up(width, growth), _Up(width + growth, growth)
 
     def forward(self, encoded: Sequence[Tensor]) -> list[Tensor]:
-        """Features at H, H/2, H/4 -> as many, of the same shapes."""
+        """Features at H, H/2, H/4 -> features of the same shapes."""
         e1, e2, e3 = encoded
         d3 = self.decoder_level3(e3)
         d2 = self.decoder_level2(self.up32(d3) + self.skip_attn2(e2))
@@ -240,8 +229,10 @@ class FullResolution(nn.Module):
             self.add_module(f"up_{side}1", _Up(width, growth))
             self.add_module(f"up_{side}2", twice)
 
-    def forward(self, x: Features, encoded: Sequence[Tensor], decoded: Sequence[Tensor]) -> Tensor:
-        """NCHW, and stage 2's features at H, H/2, H/4 -> the shape of `x`."""
+    def forward(
+        self, x: FeatureMap, encoded: Sequence[Tensor], decoded: Sequence[Tensor]
+    ) -> FeatureMap:
+        """NCHW, with stage 2's features at H, H/2, H/4 -> the shape of `x`."""
         for number in (1, 2, 3):
             x = self.get_submodule(f"orb{number}")(x)
             for side, features in (("enc", encoded), ("dec", decoded)):
@@ -260,12 +251,12 @@ class _Group(nn.Module):
         blocks = (block(channels) for _ in range(count))
         self.body = nn.Sequential(*blocks, _conv3(channels, channels))
 
-    def forward(self, x: Features) -> Features:
+    def forward(self, x: FeatureMap) -> FeatureMap:
         return x + self.body(x)
 
 
 class SupervisedAttention(nn.Module):
-    """image = p + conv2(x); features = x + conv1(x) * sigmoid(conv3(image))."""
+    """image = rainy + conv2(x); features = x + conv1(x) * sigmoid(conv3(image)). All 1x1."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -273,32 +264,29 @@ class SupervisedAttention(nn.Module):
         self.conv2 = _conv1(channels, 3)
         self.conv3 = _conv1(3, channels)
 
-    def forward(
-        self, x: Features, image: Float[Tensor, "batch 3 height width"]
-    ) -> tuple[Tensor, Tensor]:
-        """Features and the rainy image, NCHW -> (features, image without rain)."""
-        with torch.autocast(x.device.type, enabled=False):
-            clean = image + self.conv2(x.float())
-        return x + self.conv1(x) * self.conv3(clean).sigmoid(), clean
+    def forward(self, x: FeatureMap, rainy: ImageBatch) -> tuple[FeatureMap, ImageBatch]:
+        """Features and the rainy image, NCHW -> (features, image with the rain removed)."""
+        image = rainy + float32_output(self.conv2, x)
+        return x + self.conv1(x) * self.conv3(image).sigmoid(), image
 
 
 class _Down(nn.Module):
-    """Half the size, `growth` more channels."""
+    """Halve height and width, add `growth` channels."""
 
     def __init__(self, channels: int, growth: int) -> None:
         super().__init__()
         half = nn.Upsample(scale_factor=0.5, mode="bilinear", align_corners=False)
         self.down = nn.Sequential(half, _conv1(channels, channels + growth))
 
-    def forward(self, x: Features) -> Tensor:
+    def forward(self, x: FeatureMap) -> Tensor:
         return self.down(x)
 
 
 class _Up(nn.Module):
-    """Twice the size, `growth` fewer channels.
+    """Double height and width, remove `growth` channels.
 
-    The convolution goes first: both orders give the same result, this one a quarter of the work.
-    Its number in the published names is 1, the bilinear interpolation's 0.
+    The convolution is computed first: either order gives the same result, this one with a quarter
+    of the multiply-adds. In the published names it is number 1 and the interpolation number 0.
     """
 
     def __init__(self, channels: int, growth: int) -> None:
@@ -306,14 +294,15 @@ class _Up(nn.Module):
         double = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
         self.up = nn.Sequential(double, _conv1(channels + growth, channels))
 
-    def forward(self, x: Features) -> Tensor:
+    def forward(self, x: FeatureMap) -> Tensor:
         return self.up[0](self.up[1](x))
 
 
 def _split(x: Tensor, dim: int) -> Tensor:
-    """Both halves of every image, the second ones behind the first ones in the batch.
+    """Both halves of each image as a larger batch: all first halves, then all second halves.
 
-    Not by `chunk`: where sides are free, ONNX gets a split of unknown parts from it and fails.
+    Not by `chunk`: with dynamic image sizes the ONNX export turns that into a split of unknown
+    sizes and fails.
     """
     return torch.cat(x.unflatten(dim, (2, -1)).unbind(dim), dim=0)
 

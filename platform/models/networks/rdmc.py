@@ -1,4 +1,4 @@
-"""RDMC: a dynamic multi-scale network that is applied several times to its own output."""
+"""RDMC: a dynamic multi-scale network, applied recursively to its own output."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -8,56 +8,57 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from derain.models.layers.sizes import check_sides
+from derain.models.layers.output import float32_output, start_near_zero
+from derain.models.shapes import FeatureMap, ImageBatch, check_image_size
 
 Gate = Literal["learned", "dynamic"]
 Norm = Literal["batch", "group", "none"]
 Up = Literal["mixed", "bilinear"]
 
 GROUP_CHANNELS = 8
-"""Channels that share their statistics with norm="group", where they divide the width."""
+"""Channels per group with norm="group"; a width that is not a multiple of it is one group."""
 BILINEAR = (0.0, 0.0, 0.25, 0.75, 0.75, 0.25, 0.0, 0.0)
 BICUBIC = tuple(n / 256 for n in (-9, -27, 67.0, 225, 225, 67.0, -27, -9))
-"""What a pixel gives to the eight nearest pixels of a row that is twice as long."""
-FIRST_ALPHA = 0.01
-"""Where every path starts: weak, but not zero, which would keep the gradient from its weights."""
+"""Contributions of a pixel to the eight nearest pixels of a row that is twice as long."""
+INITIAL_ALPHA = 0.01
+"""Initial weight of a path: small, but not 0, which would block the gradient of its weights."""
 
 
 class RDMC(nn.Module):
-    """Rainy image -> clean image, NCHW RGB in [0, 1].
+    """Rainy image -> clean image, NCHW RGB, float32 in [0, 1].
 
-    With O the rainy image, x_0 = O and U one network, for k = 1..recursions:
+    With O the rainy image, x_0 = O and the same network U for k = 1..recursions:
 
         x_k = O + U([O, x_{k-1}])
 
-    U has a stream of encoders for every dilation d, with L levels of widths w_0..w_{L-1} and a
-    2x2 max-pool between them; E_i are the features of level i of all streams, concatenated:
+    U has a stream of encoders per dilation d, with L levels of widths w_0..w_{L-1} and a 2x2
+    max-pool between levels; E_i is the concatenation of the level-i features of all streams:
 
         e_i^d = block_d(pool(e_{i-1}^d)),   block_d = conv3x3, norm, relu, conv3x3 dilated by d,
                                                       norm, relu
         D_i   = block_1([E_i, up(D_{i+1})]) + sum over paths p that end here of a_p R_p(source_p)
         U     = conv1x1(D_0) + a R(E_0)
 
-    for i = L-2..0, from D_{L-1} = E_{L-1}; D_i has half the channels of E_i. up is b bilinear +
-    (1 - b) bicubic, twice the size, b learned and shared by all levels.
+    for i = L-2..0, starting with D_{L-1} = E_{L-1}; D_i has half the channels of E_i. up doubles
+    height and width: b bilinear + (1 - b) bicubic, b learned and shared by all levels.
 
-    Paths carry features across levels (cross-level recruitment). In the paper's counting enc0 is
-    the input of U, enc{i+1} = E_i, dec{i+1} = D_i and dec0 the output of U:
+    Paths carry features across levels (cross-level recruitment). In the paper's numbering, enc0 is
+    the input of U, enc{i+1} = E_i, dec{i+1} = D_i and dec0 is the output of U:
 
         enc{i}_dec{i+1}   from shallow to deep: strided conv3x3 (conv1x1 from the input)
         enc{i+1}_dec{i}   from deep to shallow: bilinear x2, block_1 (block_1 alone for dec0)
 
     The weight a_p of a path is a learned number with gate="learned". With gate="dynamic" it is
-    sigmoid(MLP(mean over pixels of [source, target])), another one for every image.
+    sigmoid(MLP(mean over pixels of [source, target])), computed per image.
 
-    With the defaults, the structure of the public code of DRNet, the journal version: 19.810 M
-    parameters, 15.884 M with paths=(). Differs from that code: a_p and b are trained with the
-    other parameters and saved (there they are plain tensors, random when it is tested, and all
-    paths are off until a search switches some on); whatever is upsampled has align_corners=False
-    (there True: with it, and the same weights, the outputs are equal); the last convolution starts
-    at a hundredth of its usual weights; norm, up and gate="dynamic" are ours, the latter because
-    the paper calls the recruitment dynamic. `docs/rdmc.md` sets what is known beside what is
-    inferred.
+    With the defaults, the structure is that of the public code of DRNet, the journal version:
+    19.810 M parameters, 15.884 M with paths=(). Differs from that code: a_p and b are trained with
+    the other parameters and saved (there they are plain tensors, random at test time, and all
+    paths are off until a search switches some on); upsampling uses align_corners=False (there
+    True; with that and the same weights, the outputs are equal); the last convolution starts with
+    its usual weights divided by 100; norm, up and gate="dynamic" are our additions, the last
+    because the paper calls the recruitment dynamic.
+    `docs/explanation/rdmc.md` lists what is known and what is inferred.
 
     Source: Jiang et al., "RDMC", arXiv 2305.18092; "DRNet: Learning a dynamic recursion network
     for chaotic rain streak removal", Pattern Recognition 158 (2025) 111004.
@@ -66,7 +67,7 @@ class RDMC(nn.Module):
     """
 
     stride = 16
-    """Height and width of an image must be multiples of this; 2^(levels - 1) for other widths."""
+    """Height and width of an image must be multiples of this: 2^(levels - 1), 16 by default."""
 
     frozen: tuple[str, ...] = ()
 
@@ -82,15 +83,15 @@ class RDMC(nn.Module):
         up: Up = "mixed",
     ) -> None:
         """
-        recursions: how often U is applied; the parameters stay the same, time and memory grow.
-        widths: channels of one stream at H, H/2, H/4, ...; as many levels as numbers.
-        dilations: one stream of encoders each.
-        paths: names as above, "all", or none at all.
-        gate: how strongly a path counts, see above.
-        norm: "batch"; "group" (GroupNorm) and "none" make an image independent of its batch.
-            "batch" takes more than one pixel at the coarsest level of a training batch, so more
-            than one crop of 16 px; PyTorch refuses it else.
-        up: "mixed" as above; "bilinear" alone saves a sixth of a training step on a CPU.
+        recursions: how many times U is applied; its parameters are shared, time and memory grow.
+        widths: channels of a stream at H, H/2, H/4, ..., one number per level.
+        dilations: one number per stream of encoders.
+        paths: names as above, "all", or () for no paths.
+        gate: "learned" or "dynamic" weights of the paths, see above.
+        norm: "batch", or "group" (GroupNorm) or "none" to make an image independent of its batch.
+            In training, "batch" needs more than one pixel at the coarsest level, that is more
+            than one crop of 16 px; PyTorch raises an error otherwise.
+        up: "mixed" as above; "bilinear" saves a sixth of a training step on a CPU.
         """
         super().__init__()
         _check_options(recursions, widths, dilations, gate, norm, up)
@@ -105,95 +106,89 @@ class RDMC(nn.Module):
             _block(skip + deeper, out, 1, norm, bias=True)
             for skip, deeper, out in zip(joined[:-1], below, decoded, strict=True)
         )
-        self.out = _shrunk(nn.Conv2d(decoded[0], 3, 1))
+        self.out = start_near_zero(nn.Conv2d(decoded[0], 3, 1))
         self.paths = _paths(paths, joined, decoded, gate, norm)
 
-    def forward(
-        self, x: Float[Tensor, "batch 3 height width"]
-    ) -> Float[Tensor, "batch 3 height width"]:
-        """Rainy -> clean, NCHW RGB in [0, 1] (the output not clamped).
+    def forward(self, x: ImageBatch) -> ImageBatch:
+        """Rainy -> clean, NCHW RGB, float32 in [0, 1] (the output is not clamped).
 
         Raises ValueError unless height and width are multiples of `stride`.
         """
-        check_sides("RDMC", x, self.stride)
+        check_image_size("RDMC", x, self.stride)
         output = x
         for _ in range(self.recursions):
             output = x + self._residue(torch.cat((x, output), dim=1))
         return output
 
-    def _residue(
-        self, images: Float[Tensor, "batch 6 height width"]
-    ) -> Float[Tensor, "batch 3 height width"]:
-        """U: the rainy image and the last output -> what to add to the rainy image."""
+    def _residue(self, images: Float[Tensor, "batch 6 height width"]) -> ImageBatch:
+        """U: the rainy image and the last output -> the residue to add to the rainy image."""
         features = self._encode(images)
         y = features[-1]
         for level in range(len(self.decoders) - 1, -1, -1):
             y = self.decoders[level](torch.cat((features[level], self.up(y)), dim=1))
             y = self._recruit(level + 1, y, [images, *features])
-        # Under autocast too the image itself is float32: bfloat16 near 1 steps by 1/256.
-        with torch.autocast(y.device.type, enabled=False):
-            y = self.out(y.float())
+        y = float32_output(self.out, y)
         return self._recruit(0, y, [images, *features])
 
     def _encode(self, images: Float[Tensor, "batch 6 height width"]) -> list[Tensor]:
         """E_0, E_1, ...: the features of all streams, level by level."""
         by_stream = []
-        streams: Any = self.streams  # lists of blocks, which nn.ModuleList does not say
+        streams: Any = self.streams  # an nn.ModuleList does not type its items: lists of blocks
         for stream in streams:
-            y, found = images, []
+            y, levels = images, []
             for level, block in enumerate(stream):
                 y = block(F.max_pool2d(y, 2) if level else y)
-                found.append(y)
-            by_stream.append(found)
+                levels.append(y)
+            by_stream.append(levels)
         return [torch.cat(level, dim=1) for level in zip(*by_stream, strict=True)]
 
-    def _recruit(
-        self, number: int, y: Float[Tensor, "batch channels height width"], sources: list[Tensor]
-    ) -> Float[Tensor, "batch channels height width"]:
-        """y of dec{number} plus what the paths that end there bring."""
-        brought = [
+    def _recruit(self, end: int, y: FeatureMap, sources: list[Tensor]) -> FeatureMap:
+        """Add to y, the features of dec{end}, the outputs of the paths that end there."""
+        names = {start: f"enc{start}_dec{end}" for start in (end - 1, end + 1)}
+        outputs = [
             self.paths[name](sources[start], y)
-            for start in (number - 1, number + 1)
-            if (name := f"enc{start}_dec{number}") in self.paths
+            for start, name in names.items()
+            if name in self.paths
         ]
-        for more in brought:
-            y = y + more
+        for output in outputs:
+            y = y + output
         return y
 
 
 class Path(nn.Module):
-    """a R(source): features of another level, in size and channels of the target, weighted.
+    """a R(source): features of another level, brought to the shape of the target and weighted.
 
-    a is a learned number (gate="learned") or, with gate="dynamic", sigmoid(W2 relu(W1 s)) for
-    every image, s the means over the pixels of source and target.
+    R is `operator`. a is a learned number with gate="learned"; with gate="dynamic" it is
+    sigmoid(W2 relu(W1 s)) per image, s the means of source and target over their pixels.
     """
 
     def __init__(self, operator: nn.Module, source: int, target: int, gate: Gate) -> None:
         super().__init__()
         self.operator = operator
-        if gate == "learned":
-            self.alpha = nn.Parameter(torch.tensor(FIRST_ALPHA))
-        else:
-            self.gate = _gate(source + target)
+        learned = gate == "learned"
+        self.alpha = nn.Parameter(torch.tensor(INITIAL_ALPHA)) if learned else None
+        self.gate = None if learned else _gate(source + target)
 
     def forward(
         self,
         source: Float[Tensor, "batch source_channels source_height source_width"],
-        target: Float[Tensor, "batch channels height width"],
-    ) -> Float[Tensor, "batch channels height width"]:
-        """NCHW; what comes back is to be added to `target`."""
-        found = self.operator(source)
-        if hasattr(self, "alpha"):
-            return self.alpha * found
+        target: FeatureMap,
+    ) -> FeatureMap:
+        """NCHW -> NCHW, the addition to `target`."""
+        features = self.operator(source)
+        if self.alpha is not None:
+            return self.alpha * features
+        assert self.gate is not None
         means = torch.cat((source.mean((2, 3)), target.mean((2, 3))), dim=1)
-        return self.gate(means)[:, :, None, None] * found
+        return self.gate(means)[:, :, None, None] * features
 
 
 class MixedUp(nn.Module):
-    """b bilinear(x) + (1 - b) bicubic(x), twice as high and wide; b = softmax of two logits.
+    """b bilinear(x) + (1 - b) bicubic(x), doubling height and width; [b, 1 - b] = softmax(logits).
 
-    Both are the same transposed convolution with other weights, and so is their mix: one pass over
-    the image, eight times as fast on a CPU as `F.interpolate` twice (96 channels, 128x128).
+    Both interpolations are the same transposed convolution with different weights, and so is their
+    mixture: a single pass over the image, eight times as fast on a CPU as two calls of
+    `F.interpolate` (96 channels, 128x128).
     """
 
     kernels: Tensor
@@ -204,9 +199,7 @@ class MixedUp(nn.Module):
         rows = torch.tensor((BILINEAR, BICUBIC))
         self.register_buffer("kernels", torch.einsum("ka,kb->kab", rows, rows), persistent=False)
 
-    def forward(
-        self, x: Float[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch channels 2*height 2*width"]:
+    def forward(self, x: FeatureMap) -> Float[Tensor, "batch channels 2*height 2*width"]:
         """NCHW -> NCHW, align_corners=False."""
         kernel = torch.einsum("k,kab->ab", self.logits.softmax(0), self.kernels)
         channels = x.shape[1]
@@ -222,24 +215,24 @@ def _paths(
     gate: Gate,
     norm: Norm,
 ) -> nn.ModuleDict:
-    """The chosen paths by name. `joined` and `decoded`: channels of E_i and of D_i."""
+    """The chosen paths by name; `joined` and `decoded` are the channels of E_i and of D_i."""
     sources, targets = (6, *joined), (3, *decoded)
     levels = range(len(decoded))
     ends = [(i, i + 1) for i in levels] + [(i + 1, i) for i in levels]
     known = {f"enc{start}_dec{end}": (start, end) for start, end in ends}
     names = list(known) if chosen == "all" else list(chosen)
     if (isinstance(chosen, str) and chosen != "all") or set(names) - set(known):
-        raise ValueError(f"paths is all, or some of {', '.join(known)}; got {chosen!r}")
-    found = nn.ModuleDict()
+        raise ValueError(f"paths must be all, or some of {', '.join(known)}; got {chosen!r}")
+    paths = nn.ModuleDict()
     for name in names:
         start, end = known[name]
         source, target = sources[start], targets[end]
-        found[name] = Path(_operator(start, end, source, target, norm), source, target, gate)
-    return found
+        paths[name] = Path(_operator(start, end, source, target, norm), source, target, gate)
+    return paths
 
 
 def _operator(start: int, end: int, source: int, target: int, norm: Norm) -> nn.Module:
-    """R: to the size and the channels of the target."""
+    """R of a path: converts its source to the size and channels of its target."""
     if end > start:
         kernel, stride = (3, 2) if start else (1, 1)
         conv = nn.Conv2d(
@@ -250,14 +243,6 @@ def _operator(start: int, end: int, source: int, target: int, norm: Norm) -> nn.
     if end == 0:
         return block
     return nn.Sequential(_bilinear(), block)
-
-
-def _shrunk(conv: nn.Conv2d) -> nn.Conv2d:
-    """A hundredth of the usual weights: every recursion starts near the rainy image."""
-    with torch.no_grad():
-        for parameter in conv.parameters():
-            parameter.mul_(0.01)
-    return conv
 
 
 def _bilinear() -> nn.Upsample:
@@ -272,7 +257,7 @@ def _gate(channels: int) -> nn.Sequential:
 
 
 def _encoders(widths: Sequence[int], dilation: int, norm: Norm) -> nn.ModuleList:
-    """One block a level; the first takes the rainy image and the last output."""
+    """One block per level; the first takes the rainy image and the last output, 6 channels."""
     inputs = (6, *widths[:-1])
     return nn.ModuleList(
         _block(channels, width, dilation, norm, bias=norm == "none")
@@ -283,7 +268,7 @@ def _encoders(widths: Sequence[int], dilation: int, norm: Norm) -> nn.ModuleList
 def _block(
     in_channels: int, out_channels: int, dilation: int, norm: Norm, bias: bool
 ) -> nn.Sequential:
-    """Two 3x3 convolutions; `bias` is that of the second, which is the dilated one."""
+    """Two 3x3 convolutions, each with norm and ReLU; `dilation` and `bias` apply to the second."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 3, padding=1),
         _norm(norm, out_channels),
@@ -312,14 +297,14 @@ def _check_options(
     up: str,
 ) -> None:
     if recursions < 1:
-        raise ValueError(f"recursions is at least 1, got {recursions}")
+        raise ValueError(f"recursions must be at least 1, got {recursions}")
     if len(widths) < 2 or min(widths) < 1:
-        raise ValueError(f"widths has at least two levels of at least 1, got {tuple(widths)}")
+        raise ValueError(f"widths must be at least two positive numbers, got {tuple(widths)}")
     if not dilations or min(dilations) < 1:
-        raise ValueError(f"dilations has at least one number from 1 on, got {tuple(dilations)}")
+        raise ValueError(f"dilations must be at least one positive number, got {tuple(dilations)}")
     if gate not in ("learned", "dynamic"):
-        raise ValueError(f"gate is learned or dynamic, got {gate!r}")
+        raise ValueError(f"gate must be learned or dynamic, got {gate!r}")
     if norm not in ("batch", "group", "none"):
-        raise ValueError(f"norm is batch, group or none, got {norm!r}")
+        raise ValueError(f"norm must be batch, group or none, got {norm!r}")
     if up not in ("mixed", "bilinear"):
-        raise ValueError(f"up is mixed or bilinear, got {up!r}")
+        raise ValueError(f"up must be mixed or bilinear, got {up!r}")

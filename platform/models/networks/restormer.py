@@ -1,33 +1,34 @@
-"""Restormer: a U-Net of transformer blocks that attend across channels instead of pixels."""
+"""Restormer: a U-Net of transformer blocks whose attention is across channels, not pixels."""
 
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from derain.models.layers.channel_norm import ChannelNorm
 from derain.models.layers.gated_ffn import gated_ffn
-from derain.models.layers.sizes import check_sides
+from derain.models.layers.output import float32_output
+from derain.models.shapes import FeatureMap, ImageBatch, check_image_size
 
 
 class Restormer(nn.Module):
-    """Rainy image -> clean image, NCHW RGB in [0, 1].
+    """Rainy image -> clean image, NCHW RGB, float32 in [0, 1].
 
         output = x + conv3x3(refinement(decoder(encoder(conv3x3(x)))))
 
-    Four levels of width c, 2c, 4c, 8c at H, H/2, H/4, H/8, of transformer blocks with a skip
-    between encoder and decoder; the decoder's highest level keeps 2c channels. Attention is over
-    channels, so memory is linear in the number of pixels.
+    Four levels of transformer blocks, c, 2c, 4c and 8c channels wide at H, H/2, H/4 and H/8, with
+    skip connections from encoder to decoder; the decoder's top level keeps 2c channels. Attention
+    is across channels, so memory is linear in the number of pixels.
 
-    With the defaults the published network for deraining: 26,126,644 parameters (published as
-    26.13 M). Names in the state dict are those of the published weights. The variant whose
-    LayerNorm has no bias (published for denoising) is not here.
+    With the defaults this is the network published for deraining: 26,126,644 parameters (published
+    as 26.13 M). State-dict names are those of the published weights. Not implemented: the variant
+    whose LayerNorm has no bias (published for denoising).
 
     Source: Zamir et al., "Restormer: Efficient Transformer for High-Resolution Image Restoration",
     CVPR 2022, section 3.
 
-    Raises ValueError where the numbers of levels or heads do not fit.
+    Raises ValueError if the numbers of levels or heads do not fit.
     """
 
     stride = 8
@@ -45,11 +46,11 @@ class Restormer(nn.Module):
         expansion: float = 2.66,
     ) -> None:
         """
-        width: channels c at full resolution.
-        blocks, heads: transformer blocks and attention heads at H, H/2, H/4, H/8; the decoder has
-            as many as the encoder.
-        refinement_blocks: after the decoder, at full resolution.
-        expansion: hidden channels of the feed-forward part over its channels.
+        width: c, the channels at full resolution.
+        blocks, heads: transformer blocks and attention heads at H, H/2, H/4, H/8, the same for
+            encoder and decoder.
+        refinement_blocks: transformer blocks after the decoder, at full resolution.
+        expansion: hidden channels of the feed-forward layers, as a multiple of their input.
         """
         super().__init__()
         _check_options(width, blocks, heads)
@@ -68,28 +69,24 @@ class Restormer(nn.Module):
         self.refinement = _blocks(c2, heads[0], refinement_blocks, expansion)
         self.output = nn.Conv2d(c2, 3, 3, padding=1, bias=False)
 
-    def forward(
-        self, x: Float[Tensor, "batch 3 height width"]
-    ) -> Float[Tensor, "batch 3 height width"]:
-        """Rainy -> clean, NCHW RGB in [0, 1] (the output not clamped).
+    def forward(self, x: ImageBatch) -> ImageBatch:
+        """Rainy -> clean, NCHW RGB, float32 in [0, 1] (the output is not clamped).
 
         Raises ValueError unless height and width are multiples of `stride`.
         """
-        check_sides("Restormer", x, self.stride)
+        check_image_size("Restormer", x, self.stride)
         e1 = self.encoder_level1(self.patch_embed(x))
         e2 = self.encoder_level2(self.down1_2(e1))
         e3 = self.encoder_level3(self.down2_3(e2))
         y = self.latent(self.down3_4(e3))
-        y = self.decoder_level3(self.reduce_chan_level3(_joined(self.up4_3(y), e3)))
-        y = self.decoder_level2(self.reduce_chan_level2(_joined(self.up3_2(y), e2)))
-        y = self.refinement(self.decoder_level1(_joined(self.up2_1(y), e1)))
-        # Under autocast too the image itself is float32: bfloat16 near 1 steps by 1/256.
-        with torch.autocast(x.device.type, enabled=False):
-            return x + self.output(y.float())
+        y = self.decoder_level3(self.reduce_chan_level3(_concatenated(self.up4_3(y), e3)))
+        y = self.decoder_level2(self.reduce_chan_level2(_concatenated(self.up3_2(y), e2)))
+        y = self.refinement(self.decoder_level1(_concatenated(self.up2_1(y), e1)))
+        return x + float32_output(self.output, y)
 
 
 class TransformerBlock(nn.Module):
-    """y = x + MDTA(LN(x)); z = y + GDFN(LN(y)). NCHW in and out, same shape."""
+    """y = x + MDTA(LN(x)), z = y + GDFN(LN(y)); see `Attention` and `FeedForward`."""
 
     def __init__(self, channels: int, heads: int, expansion: float) -> None:
         super().__init__()
@@ -98,21 +95,19 @@ class TransformerBlock(nn.Module):
         self.norm2 = LayerNorm(channels)
         self.ffn = FeedForward(channels, expansion)
 
-    def forward(
-        self, x: Float[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch channels height width"]:
+    def forward(self, x: FeatureMap) -> FeatureMap:
         """NCHW -> NCHW."""
         x = x + self.attn(self.norm1(x))
         return self.ffn(x, self.norm2)
 
 
 class Attention(nn.Module):
-    """MDTA, multi-head attention across channels: with q, k, v = depthwise3x3(conv1x1(x)),
+    """Multi-head attention across channels (MDTA): with q, k, v = depthwise3x3(conv1x1(x)),
 
         A = softmax(t q' k'^T),   output = conv1x1(A v)
 
-    q', k' (channels of a head x pixels) have unit length over the pixels; t is learned, one number
-    a head. Equation 1 of the paper.
+    q' and k' (channels of a head x pixels) are q and k scaled to length 1 over the pixels; t is a
+    learned temperature per head. Equation 1 of the paper.
     """
 
     def __init__(self, channels: int, heads: int) -> None:
@@ -125,21 +120,19 @@ class Attention(nn.Module):
         )
         self.project_out = nn.Conv2d(channels, channels, 1, bias=False)
 
-    def forward(
-        self, x: Float[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch channels height width"]:
+    def forward(self, x: FeatureMap) -> FeatureMap:
         """NCHW -> NCHW."""
         batch, channels, height, width = x.shape
         size = (batch, self.heads, channels // self.heads, height * width)
         q, k, v = (part.reshape(size) for part in self.qkv_dwconv(self.qkv(x)).chunk(3, dim=1))
-        # float32: squares summed over all pixels lose digits in bfloat16
+        # float32: bfloat16 would lose digits when squares are summed over all pixels
         q, k = F.normalize(q.float(), dim=-1), F.normalize(k.float(), dim=-1)
         attention = (q @ k.transpose(-2, -1) * self.temperature).softmax(dim=-1)
         return self.project_out((attention.to(v.dtype) @ v).reshape(x.shape))
 
 
 class FeedForward(nn.Module):
-    """x + GDFN(norm(x)), see `gated_ffn`. Equation 2 of the paper."""
+    """x + GDFN(norm(x)), a gated feed-forward layer; see `gated_ffn`. Equation 2 of the paper."""
 
     def __init__(self, channels: int, expansion: float) -> None:
         super().__init__()
@@ -148,25 +141,21 @@ class FeedForward(nn.Module):
         self.dwconv = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden, bias=False)
         self.project_out = nn.Conv2d(hidden, channels, 1, bias=False)
 
-    def forward(
-        self, x: Float[Tensor, "batch channels height width"], norm: nn.Module
-    ) -> Float[Tensor, "batch channels height width"]:
+    def forward(self, x: FeatureMap, norm: nn.Module) -> FeatureMap:
         """NCHW -> NCHW."""
         return gated_ffn(x, norm, self.project_in, self.dwconv, self.project_out)
 
 
 class LayerNorm(nn.Module):
-    """LayerNorm over the channels of every pixel, eps 1e-5."""
+    """`ChannelNorm` with eps 1e-5, under the name `body` that the published weights use."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.body = nn.LayerNorm(channels)
+        self.body = ChannelNorm(channels)
 
-    def forward(
-        self, x: Float[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch channels height width"]:
-        """NCHW -> NCHW; a permuted view suffices where the memory format is channels_last."""
-        return self.body(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    def forward(self, x: FeatureMap) -> FeatureMap:
+        """NCHW -> NCHW."""
+        return self.body(x)
 
 
 class _Embedding(nn.Module):
@@ -179,7 +168,7 @@ class _Embedding(nn.Module):
 
 
 class _Down(nn.Module):
-    """Half the size, twice the channels."""
+    """Halve height and width, double the channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -191,7 +180,7 @@ class _Down(nn.Module):
 
 
 class _Up(nn.Module):
-    """Twice the size, half the channels."""
+    """Double height and width, halve the channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -206,18 +195,19 @@ def _blocks(channels: int, heads: int, count: int, expansion: float) -> nn.Seque
     return nn.Sequential(*(TransformerBlock(channels, heads, expansion) for _ in range(count)))
 
 
-def _joined(y: Tensor, skip: Tensor) -> Tensor:
+def _concatenated(y: Tensor, skip: Tensor) -> Tensor:
     return torch.cat((y, skip.to(y.dtype)), dim=1)
 
 
 def _check_options(width: int, blocks: Sequence[int], heads: Sequence[int]) -> None:
     if len(blocks) != 4 or len(heads) != 4:
         raise ValueError(
-            f"blocks and heads have one number a level, four; got {tuple(blocks)}, {tuple(heads)}"
+            "blocks and heads must have four numbers each, one per level; "
+            f"got {tuple(blocks)}, {tuple(heads)}"
         )
-    # The highest level of the decoder has twice the width and the same heads.
+    # The top level of the decoder has twice the width and the same number of heads.
     if width % 2 or any(width * 2**level % count for level, count in enumerate(heads)):
         raise ValueError(
-            f"width is even and each level's channels are a multiple of its heads; got {width} "
-            f"and {tuple(heads)}"
+            "width must be even, and each level's channels a multiple of its heads; "
+            f"got {width} and {tuple(heads)}"
         )

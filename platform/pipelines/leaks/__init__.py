@@ -1,1 +1,1 @@
-"""`derainctl leaks`: clean images that are in two datasets, and the report on them."""
+"""`derainctl leaks`: clean images that two datasets share, and a report on them."""

@@ -1,24 +1,27 @@
 """The report of `leaks`: the images side by side, for a person to judge.
 
 <folder>/leaks.json   what `--json` prints; `prepare --without` reads it
-<folder>/report.md    with the images beside it
-<folder>/report.html  the same, to be opened in a browser
-<folder>/images/    training image left, test image right
+<folder>/report.md    the matches, with their images
+<folder>/report.html  the same, for a browser
+<folder>/images/      training image left, test image right
 """
 
 import html
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from derain.data.prepared.manifest import open_prepared
-from derain.errors import OccupiedError
-from derain.pipelines.leaks.verb import Leaks, Match, as_json, clean_images, read
+from derain.data.prepared.manifest import Prepared, open_prepared
+from derain.errors import DataError, OccupiedError
+from derain.pipelines.leaks.clean_images import CleanImage, clean_images, read_pixels
+from derain.pipelines.leaks.compare import Leaks, Match
 from derain.storage.output_paths import check_folder
 
 SHOWN = 200
-"""Matches with images; the ones that differ most come first, for they are the ones to judge."""
+"""Maximum number of matches with images; those that differ most come first, as they need a look."""
 HEIGHT_PX = 200
 
 _STYLE = (
@@ -28,17 +31,18 @@ _STYLE = (
 
 
 def refuse_occupied(folder: Path) -> None:
-    """Raise OccupiedError for what is not a new or an empty folder."""
+    """Raise OccupiedError unless the folder is new or empty."""
     check_folder(folder)
     if folder.exists() and any(folder.iterdir()):
         raise OccupiedError(f"{folder}: not an empty folder. Choose a new one for the report.")
 
 
 def write_report(found: Leaks, folder: Path) -> None:
-    """Write it into a folder that is new or empty. Raises OccupiedError for another one."""
+    """Write the report. Raises OccupiedError unless the folder is new or empty."""
     refuse_occupied(folder)
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    (folder / "leaks.json").write_text(as_json(found), encoding="utf-8")
+    document = json.dumps(asdict(found), indent=2) + "\n"
+    (folder / "leaks.json").write_text(document, encoding="utf-8")
     shown = sorted(found.matches, key=lambda match: -match.distance)[:SHOWN]
     files = _write_images(found, shown, folder)
     captions = [_caption(match) for match in shown]
@@ -47,8 +51,22 @@ def write_report(found: Leaks, folder: Path) -> None:
     (folder / "report.html").write_text(_html(lines, captions, files), encoding="utf-8")
 
 
+def read_leaked(path: Path) -> dict[str, str]:
+    """The leaked images that a leaks.json names: SHA-256 by file name in the training set's source.
+
+    Raises DataError for a file that is not the output of `derainctl leaks --json`.
+    """
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        return {match["train_clean"]: match["train_clean_sha256"] for match in tree["matches"]}
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).") from None
+    except (ValueError, KeyError, TypeError):
+        raise DataError(f"{path}: not the output of `derainctl leaks --json`.") from None
+
+
 def summary(found: Leaks) -> list[str]:
-    """What was found, in a few lines."""
+    """The result in a few lines."""
     lines = [
         f"train {found.train}: {found.train_pairs} pairs, {found.train_pictures} clean images",
         f"test {found.test}: {found.test_pairs} pairs, {found.test_pictures} clean images",
@@ -64,18 +82,22 @@ def summary(found: Leaks) -> list[str]:
 
 
 def _write_images(found: Leaks, shown: list[Match], folder: Path) -> list[str]:
-    sides = []
-    for name in (found.train, found.test):
-        prepared = open_prepared(name)
-        sides.append((prepared, {image.key: image for image in clean_images(prepared)}))
-    (train, ours), (test, theirs) = sides
+    """Write one image per match; returns their names below the folder."""
+    train, train_images = _images_by_key(found.train)
+    test, test_images = _images_by_key(found.test)
     files = []
     for number, match in enumerate(shown):
         name = f"images/{number:04d}.jpg"
-        pair = read(train, ours[match.train]), read(test, theirs[match.test])
-        _side_by_side(*pair).save(folder / name, quality=85)
+        left = read_pixels(train, train_images[match.train])
+        right = read_pixels(test, test_images[match.test])
+        _side_by_side(left, right).save(folder / name, quality=85)
         files.append(name)
     return files
+
+
+def _images_by_key(folder: str) -> tuple[Prepared, dict[str, CleanImage]]:
+    prepared = open_prepared(folder)
+    return prepared, {image.key: image for image in clean_images(prepared)}
 
 
 def _side_by_side(left: np.ndarray, right: np.ndarray) -> Image.Image:
@@ -88,7 +110,7 @@ def _side_by_side(left: np.ndarray, right: np.ndarray) -> Image.Image:
 
 
 def _caption(match: Match) -> str:
-    same = "the same pixels" if match.exact else f"{match.distance} bits differ"
+    same = "equal pixels" if match.exact else f"{match.distance} bits differ"
     return f"{match.train_clean} | {match.test_clean}: {same}"
 
 

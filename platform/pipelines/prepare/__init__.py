@@ -1,1 +1,1 @@
-"""`derainctl prepare`: a published dataset into shards, index and manifest."""
+"""`derainctl prepare`: a dataset as published -> shards, index and manifest."""

@@ -1,1 +1,1 @@
-"""`derainctl train`: one run under Ray Train, resumed after a crash or kill."""
+"""`derainctl train`: one run under Ray Train, which can resume after a crash or kill."""

@@ -1,4 +1,4 @@
-"""Validation while a run trains: the ranks share the held-out images."""
+"""Validation during training: the held-out images are divided among the ranks."""
 
 from statistics import fmean
 
@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from derain.config import Config
-from derain.data.loading.loader import open_all
+from derain.data.loading.loader import open_all_pixels
 from derain.data.prepared.manifest import open_prepared
 from derain.evaluation.protocols import quantised, score
 from derain.evaluation.scoring import METRICS
@@ -16,17 +16,17 @@ from derain.training.process.distributed import Rank
 
 
 class Validation:
-    """Scores a network on `data.eval` under `eval.protocol`, as the end of the run does."""
+    """Scores a network on `data.eval` under `eval.protocol`, as at the end of the run."""
 
     def __init__(self, config: Config, rank: Rank) -> None:
         self._protocol = config.eval.protocol
         self._device = pick_device(config.train)
         self._rank = rank
         datasets = [open_prepared(folder) for folder in config.data.eval]
-        self._pixels = open_all(datasets, config.data)
+        self._pixels = open_all_pixels(datasets, config.data)
 
     def __call__(self, network: nn.Module) -> dict[str, float]:
-        """The mean of the datasets' means; all ranks must call it and get the same."""
+        """The mean of the datasets' means; all ranks must call it, all get the same."""
         predictor = Predictor(network, self._device)
         means = [self._mean(predictor, number) for number in range(len(self._pixels))]
         return {name: fmean(mean[name] for mean in means) for name in METRICS}
@@ -34,7 +34,7 @@ class Validation:
     def _mean(self, predictor: Predictor, dataset: int) -> dict[str, float]:
         pixels = self._pixels[dataset]
         sums = torch.zeros(len(METRICS), dtype=torch.float64)
-        # Every rank predicts equally often, as the weights may be gathered for each image.
+        # All ranks predict equally often: sharded weights are gathered for each image.
         for turn in range(-(-len(pixels) // self._rank.world)):
             image = turn * self._rank.world + self._rank.number
             rain, clean = pixels[image % len(pixels)]
@@ -42,5 +42,5 @@ class Validation:
             scores = score(derained, clean, self._protocol)
             if image < len(pixels):
                 sums += sums.new_tensor([getattr(scores, name) for name in METRICS])
-        total = self._rank.total(sums.to(self._device)) / len(pixels)
+        total = self._rank.sum(sums.to(self._device)) / len(pixels)
         return dict(zip(METRICS, total.tolist(), strict=True))

@@ -1,1 +1,1 @@
-"""One process of a run: its device, its rank, why it may stop, whether it hangs."""
+"""One process of a run: its device, its rank, requests to stop, and its watchdog."""

@@ -1,11 +1,11 @@
 """The processes that train one network together, and how the network is spread over them.
 
-The process group, where there is one, has been made by the caller.
+With several ranks, the caller has created the process group.
 
-`ddp`: every rank holds the whole network and averages its gradients with the others. `fsdp2`: a
-rank holds a part of every weight, gradient and optimiser state; the weights are gathered for a step
-and let go after it, so the network at rest is split over the ranks (torch's `fully_shard` of the
-whole network as one group).
+`ddp`: every rank holds the whole network and averages its gradients with the other ranks. `fsdp2`:
+every rank holds a part of each weight, gradient and optimiser state. The weights are gathered for
+a step and resharded after it, so between steps the network is split over the ranks (torch's
+`fully_shard` of the whole network as one group).
 """
 
 import contextlib
@@ -27,37 +27,41 @@ Kind = Literal["ddp", "fsdp2"]
 
 @dataclass(frozen=True)
 class Rank:
-    """This process among those that train together."""
+    """The rank of this process, and the world size."""
 
     number: int = 0
     world: int = 1
 
     @property
     def leads(self) -> bool:
-        """Rank 0 reports and writes the checkpoints."""
+        """Whether this is rank 0, which reports and writes the checkpoints."""
         return self.number == 0
 
     def barrier(self) -> None:
-        """Wait until all ranks are here."""
+        """Wait until all ranks have reached this call."""
         if self.world > 1:
             dist.barrier()
 
-    def total(self, values: Tensor) -> Tensor:
-        """The sum of every rank's values, the same on each of them."""
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum of all ranks' values, the same on each rank; `values` is overwritten with it."""
         if self.world > 1:
             dist.all_reduce(values)
         return values
 
-    def send(self, values: Tensor) -> "Underway":
-        """Values on their way to be summed over the ranks; nobody waits here."""
-        return Underway(values, dist.all_reduce(values, async_op=True) if self.world > 1 else None)
+    def start_sum(self, values: Tensor) -> "PendingSum":
+        """Start summing values over the ranks, without waiting for the result."""
+        return PendingSum(
+            values, dist.all_reduce(values, async_op=True) if self.world > 1 else None
+        )
 
-    def follow_the_first(self, tensors: Iterable[Tensor]) -> None:
-        """Give every rank the values of rank 0, in their place."""
-        for tensor in tensors if self.world > 1 else ():
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite the tensors of every rank with those of rank 0."""
+        if self.world == 1:
+            return
+        for tensor in tensors:
             dist.broadcast(tensor, 0)
 
-    def least(self, value: int, device: torch.device) -> int:
+    def minimum(self, value: int, device: torch.device) -> int:
         """The smallest value of any rank."""
         values = torch.tensor([value], device=device)
         if self.world > 1:
@@ -67,11 +71,40 @@ class Rank:
     def all_equal(self, text: str, device: torch.device) -> bool:
         """Whether every rank has the same text."""
         value = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
-        return self.least(value, device) == -self.least(-value, device)
+        return self.minimum(value, device) == -self.minimum(-value, device)
+
+
+class PendingSum:
+    """Values that are being summed over the ranks and copied from the device, while the next step
+    runs."""
+
+    def __init__(self, values: Tensor, work: dist.Work | None = None) -> None:
+        """`work` is the running all-reduce of `values`, if there are several ranks."""
+        self._values = values
+        self._work = work
+        self._copied: torch.cuda.Event | None = None
+        if values.is_cuda:
+            self._wait()  # makes the GPU's stream wait, not this process
+            self._values = torch.empty_like(values, device="cpu", pin_memory=True)
+            self._values.copy_(values, non_blocking=True)
+            self._copied = torch.cuda.Event()
+            self._copied.record()
+
+    def tolist(self) -> list[float]:
+        """The sums; waits for them if necessary."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        else:
+            self._wait()
+        return self._values.tolist()
+
+    def _wait(self) -> None:
+        if self._work is not None:
+            self._work.wait()
 
 
 def wrap(network: nn.Module, kind: Kind, device: torch.device, rank: Rank) -> nn.Module:
-    """The network as the ranks train it together; alone it is the network itself.
+    """The network wrapped for training on all ranks; with one rank, the network itself.
 
     With `fsdp2` the network's own trained parameters become DTensors; frozen ones stay whole.
     """
@@ -89,14 +122,15 @@ def wrap(network: nn.Module, kind: Kind, device: torch.device, rank: Rank) -> nn
 
 
 @contextlib.contextmanager
-def exchanging(network: nn.Module, wanted: bool) -> Iterator[None]:
-    """A backward pass that exchanges gradients with the other ranks, or keeps them for the next."""
+def gradient_sync(network: nn.Module, enabled: bool) -> Iterator[None]:
+    """Whether a backward pass in this block exchanges gradients with the other ranks, or only
+    accumulates them for a later one."""
     if isinstance(network, FSDPModule):
-        # Gathered once, given back once: ranks with unequal numbers of micro-batches stay in step.
-        network.set_requires_gradient_sync(wanted)
-        network.set_reshard_after_backward(wanted)
+        # Gather and reshard once per step: the ranks may have unequal numbers of micro-batches.
+        network.set_requires_gradient_sync(enabled)
+        network.set_reshard_after_backward(enabled)
         yield
-    elif isinstance(network, DistributedDataParallel) and not wanted:
+    elif isinstance(network, DistributedDataParallel) and not enabled:
         with network.no_sync():
             yield
     else:
@@ -104,55 +138,30 @@ def exchanging(network: nn.Module, wanted: bool) -> Iterator[None]:
 
 
 def reshard(network: nn.Module) -> None:
-    """Drop what was gathered of a network that is spread, whose parts have been written to.
+    """Drop the gathered weights of an FSDP2 network whose own parts have been overwritten.
 
-    `fully_shard` keeps it after a forward pass without a backward one, as in a validation.
+    `fully_shard` keeps them after a forward pass without a backward pass, as in a validation.
     """
     if isinstance(network, FSDPModule):
         network.reshard()
 
 
-class Underway:
-    """Values on their way from the other ranks and from the device, while the next step runs."""
-
-    def __init__(self, values: Tensor, work: dist.Work | None = None) -> None:
-        """`work` is what the other ranks have a part in."""
-        self._values = values
-        self._work = work
-        self._arrived: torch.cuda.Event | None = None
-        if values.is_cuda:
-            self._wait()  # that is the GPU's stream, this process goes on
-            self._values = torch.empty_like(values, device="cpu", pin_memory=True)
-            self._values.copy_(values, non_blocking=True)
-            self._arrived = torch.cuda.Event()
-            self._arrived.record()
-
-    def tolist(self) -> list[float]:
-        """The values, once they are here."""
-        if self._arrived is not None:
-            self._arrived.synchronize()
-        else:
-            self._wait()
-        return self._values.tolist()
-
-    def _wait(self) -> None:
-        if self._work is not None:
-            self._work.wait()
-
-
-def whole(tensor: Tensor) -> Tensor:
-    """The whole of a tensor, on every rank; all ranks must ask for it."""
+def full_tensor(tensor: Tensor) -> Tensor:
+    """The whole tensor, on every rank; all ranks must call this."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def own(tensors: Iterable[Tensor]) -> list[Tensor]:
-    """What this rank holds of tensors; writing there writes to them."""
+def local_tensors(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """This rank's parts of the tensors; they share memory with them."""
     return [item.to_local() if isinstance(item, DTensor) else item for item in tensors]
 
 
-def like(full: Tensor, reference: Tensor) -> Tensor:
-    """A whole tensor, spread over the ranks and laid out in memory as another one is: the
-    optimiser's fused step goes through weights and its own numbers side by side."""
+def distributed_like(full: Tensor, reference: Tensor) -> Tensor:
+    """A whole tensor, spread over the ranks and laid out in memory as `reference` is.
+
+    The layout matters: the optimiser's fused step walks through the memory of weights and moments
+    side by side, whatever their strides.
+    """
     if isinstance(reference, DTensor):
         whole = full.to(reference.device).contiguous()
         return distribute_tensor(whole, reference.device_mesh, reference.placements)

@@ -1,1 +1,1 @@
-"""What a sweep found: ranking, paired differences, tables, plots, the HTML page."""
+"""The report of a sweep: ranking, paired differences, tables, plots, Markdown and HTML."""

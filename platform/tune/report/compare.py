@@ -1,7 +1,7 @@
-"""Points of a sweep against each other: mean and spread over seeds, paired differences, cost.
+"""Compares the points of a sweep: mean and spread over seeds, paired differences, costs.
 
-All trials of one repeat have the same seed and see the same batches in the same order, so what
-differs between two points is measured seed by seed, which takes out what the seed alone does.
+All trials of one repeat have the same seed and see the same batches in the same order. Differences
+between two points are therefore taken seed by seed, which removes the effect of the seed itself.
 """
 
 import statistics
@@ -14,7 +14,7 @@ from scipy import stats
 CONFIDENCE = 0.95
 
 Row = Mapping[str, Any]
-"""A finished trial as `derainctl sweep --json` lists it."""
+"""A trial or a point as `derainctl sweep --json` lists it."""
 
 
 @dataclass(frozen=True)
@@ -26,86 +26,92 @@ class Difference:
     high: float
 
     @property
-    def told_apart(self) -> bool:
-        """False where the interval holds 0: these repeats cannot tell which one is better."""
+    def significant(self) -> bool:
+        """Whether the interval excludes 0."""
         return not self.low <= 0 <= self.high
 
 
 def ranked(rows: Sequence[Row], metric: str, limits: Mapping[Any, float]) -> list[Row]:
-    """Finished trials, best first: by the mean of their point, then by their own figure.
+    """Finished trials, best first: by the mean of their point, then by their own metric.
 
-    Trials over a limit, and points of which a repeat is missing, come after all others.
+    Trials over a limit, and points with a missing repeat, come after all others.
     """
     points = _by_point(rows)
     most = max(map(len, points.values()), default=0)
 
-    def place(row: Row) -> tuple[bool, bool, float, float]:
+    def rank(row: Row) -> tuple[bool, bool, float, float]:
         repeats = points[row["point"]]
-        mean = statistics.fmean(each["metrics"][metric] for each in repeats)
+        mean = statistics.fmean(repeat["metrics"][metric] for repeat in repeats)
         return within(row, limits), len(repeats) == most, mean, row["metrics"][metric]
 
-    return sorted(rows, key=place, reverse=True)
+    return sorted(rows, key=rank, reverse=True)
 
 
 def within(row: Row, limits: Mapping[Any, float]) -> bool:
-    """Whether a trial costs no more than the limits allow."""
+    """Whether a trial is within all limits on its costs."""
     return all(row["costs"][cost] <= limit for cost, limit in limits.items())
 
 
 def standings(ranking: Sequence[Row], metric: str) -> list[dict[str, Any]]:
     """The points in the order of the ranking: mean, standard deviation, difference to the best.
 
-    `sd` is None for a single repeat, and so is `difference` where fewer than two seeds are shared.
+    `sd` is None for a single repeat. `difference` and `told_apart` (whether the difference is
+    significant) are None for the best point, and if fewer than two seeds are shared with it.
     """
     points = _by_point(ranking)
-    first = next(iter(points.values()), [])
-    found = []
+    best = next(iter(points.values()), [])
+    standing = []
     for name, rows in points.items():
-        figures = [row["metrics"][metric] for row in rows]
-        difference = None if rows is first else paired(first, rows, metric)
-        found.append(
+        values = [row["metrics"][metric] for row in rows]
+        difference = None if rows is best else paired(best, rows, metric)
+        standing.append(
             {
                 "point": name,
                 "params": rows[0]["params"],
                 "repeats": len(rows),
-                "mean": statistics.fmean(figures),
-                "sd": statistics.stdev(figures) if len(figures) > 1 else None,
+                "mean": statistics.fmean(values),
+                "sd": statistics.stdev(values) if len(values) > 1 else None,
                 "difference": difference and asdict(difference),
-                "told_apart": difference and difference.told_apart,
+                "told_apart": difference and difference.significant,
             }
         )
-    return found
+    return standing
 
 
 def paired(best: Sequence[Row], other: Sequence[Row], metric: str) -> Difference | None:
-    """`best` minus `other` over the seeds that both have; None for fewer than two.
+    """`best` minus `other` over their shared seeds, with Student's interval of a paired t-test.
 
-    The interval is Student's, of the differences: with n seeds, mean +- t(n - 1) sd / sqrt(n).
+    None for fewer than two shared seeds.
     """
-    theirs = {row["seed"]: row["metrics"][metric] for row in other}
-    pairs = [row["metrics"][metric] - theirs[row["seed"]] for row in best if row["seed"] in theirs]
-    if len(pairs) < 2:
+    other_values = {row["seed"]: row["metrics"][metric] for row in other}
+    shared = [row for row in best if row["seed"] in other_values]
+    differences = [row["metrics"][metric] - other_values[row["seed"]] for row in shared]
+    if len(differences) < 2:
         return None
-    mean, error = statistics.fmean(pairs), statistics.stdev(pairs) / len(pairs) ** 0.5
-    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(pairs) - 1)) * error
-    return Difference(mean, mean - reach, mean + reach)
+    mean = statistics.fmean(differences)
+    error = statistics.stdev(differences) / len(differences) ** 0.5
+    if error == 0:  # scipy returns NaN for a scale of 0
+        return Difference(mean, mean, mean)
+    low, high = stats.t.interval(CONFIDENCE, len(differences) - 1, loc=mean, scale=error)
+    return Difference(mean, float(low), float(high))
 
 
-def front(
+def pareto_front(
     rows: Sequence[Row], metric: str, costs: Sequence[str], limits: Mapping[Any, float]
 ) -> list[str]:
-    """Names of the trials within the limits that no other such beats in metric and all costs."""
-    figures = {
+    """Names of the trials within the limits that no other dominates in metric and all costs."""
+    objectives = {
         row["name"]: (row["metrics"][metric], *(-row["costs"][cost] for cost in costs))
         for row in rows
         if within(row, limits)
     }
-    return [name for name, own in figures.items() if not _beaten(own, figures.values())]
+    everyone = list(objectives.values())
+    return [name for name, values in objectives.items() if not _is_dominated(values, everyone)]
 
 
-def _beaten(own: tuple[float, ...], others: Any) -> bool:
+def _is_dominated(values: tuple[float, ...], others: Sequence[tuple[float, ...]]) -> bool:
     return any(
-        other != own and all(theirs >= ours for theirs, ours in zip(other, own, strict=True))
+        other != values and all(theirs >= own for theirs, own in zip(other, values, strict=True))
         for other in others
     )
 

@@ -1,4 +1,4 @@
-"""The images of a sweep's report: learning curves, parallel coordinates, importance."""
+"""The plots of a sweep's report: learning curves and parallel coordinates."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,29 +12,28 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from derain.config.sweep import Dimension
-from derain.pipelines.train.progress import read_metrics
-from derain.tune.report.parameters import groups, places, stretched
+from derain.pipelines.train.metrics_file import read_metrics
+from derain.tune.report.axes import place_values, to_unit_range
+from derain.tune.report.compare import Row
 
 _LINES = ("-", "--", ":", "-.")
-_PAPER = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1}
-
-Row = Mapping[str, Any]
+_LABEL_BOX = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1}
 
 
 def draw_curves(trials: Sequence[Row], metric: str, path: Path) -> None:
-    """Training loss of every trial and, where the runs were validated meanwhile, the metric."""
-    figures = {row["name"]: read_metrics(Path(row["folder"])) for row in trials}
-    validated = any(metric in values for steps in figures.values() for values in steps.values())
+    """Training loss of every trial and, if the runs were validated while training, the metric."""
+    steps_of = {row["name"]: read_metrics(Path(row["folder"])) for row in trials}
+    validated = any(metric in values for steps in steps_of.values() for values in steps.values())
     panels = 2 if validated else 1
     figure, axes = plt.subplots(
         1, panels, figsize=(8 * panels, 4.5), dpi=120, layout="constrained", squeeze=False
     )
     loss, *rest = axes[0]
-    for number, (name, steps) in enumerate(figures.items()):
-        look = {"label": name, **style(number)}
-        _draw(loss, *_series(steps, "loss"), smooth=True, **look)
+    for number, (name, steps) in enumerate(steps_of.items()):
+        style = {"label": name, **curve_style(number)}
+        _draw_curve(loss, *_series(steps, "loss"), smooth=True, **style)
         for panel in rest:
-            _draw(panel, *_series(steps, metric), smooth=False, **look)
+            _draw_curve(panel, *_series(steps, metric), smooth=False, **style)
     loss.set(xlabel="step", ylabel="training loss, mean over a tenth of the run", yscale="log")
     for panel in rest:
         panel.set(xlabel="step", ylabel=f"{metric} on data.eval")
@@ -45,30 +44,32 @@ def draw_curves(trials: Sequence[Row], metric: str, path: Path) -> None:
     plt.close(figure)
 
 
-def style(number: int) -> dict[str, Any]:
-    """Colour and kind of a curve: no two of forty are alike."""
+def curve_style(number: int) -> dict[str, Any]:
+    """Colour and line style of a curve; the first forty are all different."""
     return {"color": f"C{number % 10}", "linestyle": _LINES[number // 10 % len(_LINES)]}
 
 
 def draw_parallel(
     trials: Sequence[Row], metric: str, space: Mapping[str, Dimension], path: Path
 ) -> None:
-    """A line a trial across its parameters to its figure, brighter where that is better.
+    """One line per trial across its parameters to its metric, brighter if that is better.
 
-    Lines of trials that were stopped before their last step are dashed.
+    Lines of trials that were stopped early are dashed.
     """
     keys = list(trials[0]["params"])
     figure, axes = plt.subplots(figsize=(2.5 + 2.2 * len(keys), 4.5), dpi=120, layout="constrained")
-    parameters = [places([row["params"][key] for row in trials], space[key]) for key in keys]
+    placed = [place_values([row["params"][key] for row in trials], space[key]) for key in keys]
     scores = np.array([row["metrics"][metric] for row in trials])
-    heights = np.stack([*(heights for heights, _ in parameters), stretched(scores)])
+    metric_heights = to_unit_range(scores)
+    heights = np.stack([*(heights for heights, _ in placed), metric_heights])
     for row, line in zip(trials, heights.T, strict=True):
-        kind = "--" if row["status"] == "stopped" else "-"
-        shade = plt.get_cmap("viridis")(0.95 * line[-1])
-        axes.plot(line, kind, color=shade, lw=1.4, alpha=0.85)
-    for at, (_, ticks) in enumerate(parameters):
-        _draw_axis(axes, at, ticks)
-    _draw_axis(axes, len(keys), {f"{v:.3f}": _within(v, scores) for v in _ends(scores)})
+        linestyle = "--" if row["status"] == "stopped" else "-"
+        colour = plt.get_cmap("viridis")(0.95 * line[-1])
+        axes.plot(line, linestyle, color=colour, lw=1.4, alpha=0.85)
+    for x, (_, ticks) in enumerate(placed):
+        _draw_axis(axes, x, ticks)
+    ends = (scores.argmin(), scores.argmax())
+    _draw_axis(axes, len(keys), {f"{scores[i]:.3f}": metric_heights[i] for i in ends})
     axes.set_xticks(range(len(keys) + 1), [*keys, metric])
     axes.set(ylim=(-0.05, 1.05), xlim=(-0.3, len(keys) + 0.5), yticks=[])
     for side in ("left", "right", "top", "bottom"):
@@ -77,51 +78,22 @@ def draw_parallel(
     plt.close(figure)
 
 
-def importance(ranking: Sequence[Row], metric: str) -> dict[str, float]:
-    """Share of the metric's variance that each parameter alone explains, largest first.
-
-    The correlation ratio of a one-way analysis of variance, in 0..1; interactions count for none.
-    By chance alone k groups of n trials explain (k - 1) / (n - 1).
-    Left out are parameters that say nothing: one value in all trials, or another one in each.
-    """
-    scores = np.array([row["metrics"][metric] for row in ranking])
-    total = ((scores - scores.mean()) ** 2).sum()
-    found = {}
-    for key in ranking[0]["params"]:
-        parts = groups([row["params"][key] for row in ranking])
-        if total > 0 and 1 < len(set(parts)) < len(scores):
-            found[key] = float(_between(scores, parts) / total)
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
-
-
-def _draw(axes: Axes, steps: np.ndarray, values: np.ndarray, *, smooth: bool, **look: Any) -> None:
+def _draw_curve(
+    axes: Axes, steps: np.ndarray, values: np.ndarray, *, smooth: bool, **style: Any
+) -> None:
     window = max(1, len(values) // 10) if smooth else 1
     mean = np.convolve(values, np.ones(window) / window, mode="valid") if len(values) else values
-    axes.plot(steps[window - 1 :], mean, lw=1.2, **look)
+    axes.plot(steps[window - 1 :], mean, lw=1.2, **style)
 
 
 def _series(steps: Mapping[int, Row], key: str) -> tuple[np.ndarray, np.ndarray]:
-    kept = sorted(step for step, values in steps.items() if key in values)
-    return np.array(kept), np.array([steps[step][key] for step in kept])
+    """The steps at which a key was logged, and its values there."""
+    logged = sorted(step for step, values in steps.items() if key in values)
+    return np.array(logged), np.array([steps[step][key] for step in logged])
 
 
-def _draw_axis(axes: Axes, at: int, ticks: Mapping[str, float]) -> None:
-    axes.axvline(at, color="#888", lw=0.8)
+def _draw_axis(axes: Axes, x: float, ticks: Mapping[str, float]) -> None:
+    axes.axvline(x, color="#888", lw=0.8)
     for label, height in ticks.items():
         short = label if len(label) <= 24 else f"{label[:22]}…"
-        axes.text(at + 0.03, height, short, fontsize=8, va="center", bbox=_PAPER)
-
-
-def _ends(scores: np.ndarray) -> list[float]:
-    return sorted({float(scores.min()), float(scores.max())})
-
-
-def _within(value: float, scores: np.ndarray) -> float:
-    span = float(scores.max() - scores.min())
-    return (value - float(scores.min())) / span if span else 0.5
-
-
-def _between(scores: np.ndarray, parts: Sequence[str]) -> float:
-    names = np.array(parts)
-    members = [scores[names == name] for name in dict.fromkeys(parts)]
-    return float(sum(len(each) * (each.mean() - scores.mean()) ** 2 for each in members))
+        axes.text(x + 0.03, height, short, fontsize=8, va="center", bbox=_LABEL_BOX)

@@ -1,28 +1,29 @@
-"""The report of a sweep: ranking beside the published table, curves, importance, gallery.
+"""Writes the report of a sweep: ranking, published values, curves, importance, gallery.
 
-<sweep>/report/report.md     with the images beside it
-<sweep>/report/report.html   the same, images included
-<sweep>/report/trials.csv    every trial, failed ones too, one row each
+<sweep>/report/report.md     links to the images next to it
+<sweep>/report/report.html   the same, with the images embedded
+<sweep>/report/trials.csv    one row per trial, including failed ones
 <sweep>/report/points.csv    with repeats: mean, spread and paired difference of each point
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
 
 from derain.config import Config
 from derain.data.images.decode import encode_png
-from derain.data.loading.loader import open_all
+from derain.data.loading.loader import open_all_pixels
 from derain.data.prepared.manifest import open_prepared
 from derain.evaluation.gallery import gallery
 from derain.inference.predictor import Predictor
 from derain.training import checkpoint
 from derain.training.factory import restore_network
 from derain.tune.report import compare, plots, tables
-from derain.tune.report.page import Page, Plot
+from derain.tune.report.compare import Row
+from derain.tune.report.importance import importance
+from derain.tune.report.render import Page, Plot, Table
 
 FOLDER = "report"
 MARKDOWN = f"{FOLDER}/report.md"
@@ -32,18 +33,17 @@ POINTS = f"{FOLDER}/points.csv"
 GALLERY_IMAGES = 4
 
 CURVES = Plot("curves.png", "Learning curves")
-PARALLEL = Plot("parallel.png", "Parameters and figure of each trial, bright is better")
-STOPPED_TOO = Plot(PARALLEL.file, f"{PARALLEL.title}; dashed trials were stopped early")
+PARALLEL = Plot("parallel.png", "Parameters and metric of each trial; brighter is better")
+PARALLEL_WITH_STOPPED = Plot(PARALLEL.file, f"{PARALLEL.title}; dashed: stopped early")
 GALLERY = Plot("gallery.png", "Rainy, worst trial, best trial, clean")
-GALLERY_OF_ONE = Plot(GALLERY.file, "Rainy, the one trial that finished, clean")
-
-Row = Mapping[str, Any]
+GALLERY_OF_ONE = Plot(GALLERY.file, "Rainy, the only trial that finished, clean")
 
 
 def write(config: Config, ranking: Sequence[Row], result: Row, grid: np.ndarray) -> None:
-    """Write the report of a sweep into its folder; `ranking` has the best trial first.
+    """Write the report of a sweep into its folder.
 
-    `grid` is what `compared` made: uint8 HWC RGB.
+    `ranking`: finished trials, best first. `result`: what `sweep --json` prints. `grid`: the image
+    of `draw_gallery`, uint8 HWC RGB.
     """
     folder = config.folder / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,30 +64,30 @@ def write(config: Config, ranking: Sequence[Row], result: Row, grid: np.ndarray)
         tables.write_points(result["points"], config.folder / POINTS)
 
 
-def compared(config: Config, ranking: Sequence[Row]) -> np.ndarray:
-    """A gallery of the worst trial against the best on the same held-out images."""
-    ends = [ranking[-1], ranking[0]] if len(ranking) > 1 else [ranking[0]]
+def draw_gallery(config: Config, ranking: Sequence[Row]) -> np.ndarray:
+    """Outputs of the worst and best trial on the same validation images: uint8 HWC RGB."""
+    trials = [ranking[-1], ranking[0]] if len(ranking) > 1 else [ranking[0]]
     networks = [
         Predictor(restore_network(checkpoint.load(trial["checkpoint"]), trust=True), "cpu").derain
-        for trial in ends
+        for trial in trials
     ]
-    pixels = open_all([open_prepared(config.data.eval[0])], config.data)
+    pixels = open_all_pixels([open_prepared(config.data.eval[0])], config.data)
     return gallery(networks, pixels[0], GALLERY_IMAGES)
 
 
 def summary(report: str | Path) -> str:
-    """What a written report says before its first image, for a terminal."""
+    """The text of a written report up to its first image, for a terminal."""
     text = Path(report).read_text(encoding="utf-8")
     return f"{text.partition('![')[0].rstrip()}\n\nReport: {report}"
 
 
 def _tables(
     config: Config, ranking: Sequence[Row], stopped: Sequence[Row], points: Sequence[Row]
-) -> dict[str, tables.Table]:
+) -> dict[str, Table]:
     trials = tables.trial_table(config, ranking, stopped)
     if not _repeated(config):
         return {"Trials": trials}
-    return {"Points over seeds": tables.point_table(config, points), "Trials": trials}
+    return {"Points (mean over seeds)": tables.point_table(config, points), "Trials": trials}
 
 
 def _repeated(config: Config) -> bool:
@@ -96,31 +96,31 @@ def _repeated(config: Config) -> bool:
 
 
 def _stopped(config: Config, trials: Sequence[Row]) -> list[Row]:
-    """The trials that were stopped before their last step, those that came farthest first."""
+    """The trials that were stopped before their last step, the longest first."""
     assert config.sweep is not None
     metric = config.sweep.metric
-    found = [trial for trial in trials if trial["status"] == "stopped"]
-    return sorted(found, key=lambda trial: (trial["steps"], trial["metrics"][metric]), reverse=True)
+    stopped = [trial for trial in trials if trial["status"] == "stopped"]
+    return sorted(
+        stopped, key=lambda trial: (trial["steps"], trial["metrics"][metric]), reverse=True
+    )
 
 
 def _lines(
     config: Config, ranking: Sequence[Row], stopped: Sequence[Row], result: Row
 ) -> Iterator[str]:
-    """What there is to say beside the tables."""
+    """The notes below the tables."""
     assert config.sweep is not None
     yield _setting(config, ranking, stopped)
     if stopped:
         yield (
-            f"Stopped early: {len(stopped)} of {len(result['trials'])} trials, below those that "
-            "finished; the figures are of the step where each stopped."
+            f"Stopped early: {len(stopped)} of {len(result['trials'])} trials, listed below those "
+            "that finished, with their metrics at the step where each stopped."
         )
     if config.sweep.reference:
-        yield f"Published: {config.sweep.reference.source}."
+        yield f"Published values: {config.sweep.reference.source}."
         reason = _incomparable(config)
         if reason:
-            yield (
-                f"Not comparable: {reason}; the published figures stand here as a reference only."
-            )
+            yield f"Not comparable: {reason}. The published values are shown for reference only."
     yield from _findings(config, ranking, result)
     for trial in result["trials"]:
         if trial["status"] == "failed":
@@ -134,60 +134,63 @@ def _lines(
 
 
 def _incomparable(config: Config) -> str | None:
-    """Why the published figures are of something else, where the config tells."""
+    """Why the results cannot be compared with the published values; None if nothing says so."""
     if config.profile != "paper":
         profile = config.profile or "none"
-        return f"profile {profile} trains another size of network on other images"
+        return f"profile {profile} uses a network of another size and other images"
     if getattr(config.model, "encoder_weights", None) == "random":
         return "the encoder has random weights"
     return None
 
 
 def _setting(config: Config, ranking: Sequence[Row], stopped: Sequence[Row]) -> str:
+    """The scores of the input, the protocol, and the training of each trial."""
     assert config.sweep is not None
-    given, last = ranking[0]["input"], config.seed + config.sweep.repeats - 1
-    early = any(trial["steps"] != config.train.steps for trial in (*ranking, *stopped))
-    seeds = f"seeds {config.seed} to {last}" if _repeated(config) else f"seed {config.seed}"
+    train, rainy = config.train, ranking[0]["input"]
+    last_seed = config.seed + config.sweep.repeats - 1
+    seeds = f"seeds {config.seed} to {last_seed}" if _repeated(config) else f"seed {config.seed}"
+    early = any(trial["steps"] != train.steps for trial in (*ranking, *stopped))
+    steps = f"up to {train.steps}" if early else f"{train.steps}"
     return (
-        f"Rainy input: {given['psnr_y']:.3f} dB PSNR-Y, {given['ssim_y']:.4f} SSIM-Y. "
-        f"Protocol: {config.eval.protocol}. Each trial: {'up to ' * early}{config.train.steps} "
-        f"steps of {config.train.batch_size} crops of {config.train.crop_px} px, {seeds}."
+        f"Rainy input: {rainy['psnr_y']:.3f} dB PSNR-Y, {rainy['ssim_y']:.4f} SSIM-Y. "
+        f"Protocol: {config.eval.protocol}. Each trial: {steps} steps of {train.batch_size} crops "
+        f"of {train.crop_px} px, {seeds}."
     )
 
 
 def _findings(config: Config, ranking: Sequence[Row], result: Row) -> Iterator[str]:
-    """Limits, front, and the importance of each parameter."""
+    """Trials over a limit, the Pareto front, and the importance of each parameter."""
     assert config.sweep is not None
     metric, limits, costs = config.sweep.metric, config.sweep.limits, config.sweep.costs
     over = [trial["name"] for trial in ranking if not compare.within(trial, limits)]
     if over:
-        yield f"Over sweep.limits, behind all others: {', '.join(over)}."
+        yield f"Over sweep.limits, ranked last: {', '.join(over)}."
     if costs:
         front = ", ".join(result["front"])
-        yield f"No trial beats these in {metric} and in {', '.join(costs)}: {front}."
+        yield f"Pareto front of {metric} and {', '.join(costs)}: {front}."
     points = [
         {"params": point["params"], "metrics": {metric: point["mean"]}}
         for point in result["points"]
     ]
-    shares = plots.importance(points, metric)
+    shares = importance(points, metric)
     if shares:
-        named = ", ".join(f"{key} {share:.0%}" for key, share in shares.items())
-        yield f"Variance of {metric} that a parameter alone explains: {named}."
+        listed = ", ".join(f"{key} {share:.0%}" for key, share in shares.items())
+        yield f"Variance of {metric} explained by each parameter alone: {listed}."
 
 
 def _draw(
     config: Config, ranking: Sequence[Row], stopped: Sequence[Row], folder: Path
 ) -> tuple[Plot, ...]:
-    """Draw what there is to see of the trials; returns the report's images in their order."""
+    """Draw the plots; returns the images of the report, the gallery included, in their order."""
     assert config.sweep is not None
     metric, space = config.sweep.metric, config.sweep.space
     trials = [*ranking, *stopped]
     plots.draw_curves(trials, metric, folder / CURVES.file)
-    shown = GALLERY if len(ranking) > 1 else GALLERY_OF_ONE
+    gallery_plot = GALLERY if len(ranking) > 1 else GALLERY_OF_ONE
     if len(space) == 1:
-        return CURVES, shown
+        return CURVES, gallery_plot
     plots.draw_parallel(trials, metric, space, folder / PARALLEL.file)
-    return CURVES, STOPPED_TOO if stopped else PARALLEL, shown
+    return CURVES, PARALLEL_WITH_STOPPED if stopped else PARALLEL, gallery_plot
 
 
 def _space(config: Config) -> str:

@@ -1,30 +1,28 @@
-"""The tables of a sweep's report: points over seeds, trials, and both as CSV."""
+"""The tables of a sweep's report: points (means over seeds) and trials, each also as CSV."""
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from derain.config import Config
-from derain.tune.report.parameters import label
+from derain.tune.report.axes import label
+from derain.tune.report.compare import Row
+from derain.tune.report.render import Table
 
-CANNOT_TELL = "cannot be told apart"
+NOT_SIGNIFICANT = "not significantly different (95 %)"
 
 _METRICS = {"psnr_y": ("PSNR-Y (dB)", 3), "ssim_y": ("SSIM-Y", 4)}
-"""A metric's name in a table's header, and its digits."""
-
-Row = Mapping[str, Any]
-Table = list[list[str]]
-"""Rows of cells, header first."""
+"""A metric's name in the header of a table, and its number of digits."""
 
 
 def point_table(config: Config, points: Sequence[Row]) -> Table:
-    """What `compare.standings` found: mean over the seeds, and the best point less each other."""
+    """The points of `compare.standings`: mean over seeds, and the best point minus each other."""
     assert config.sweep is not None
     metric = config.sweep.metric
     title, digits = _METRICS[metric]
-    table = [["point", "seeds", f"{title}, mean ± sd", "best less this [95 %]", ""]]
+    table = [["point", "seeds", f"{title}, mean ± sd", "best minus this [95 % CI]", ""]]
     if config.sweep.reference:
         table[0] += _published_head(metric)
     for number, point in enumerate(points):
@@ -38,9 +36,9 @@ def point_table(config: Config, points: Sequence[Row]) -> Table:
 
 
 def trial_table(config: Config, ranking: Sequence[Row], stopped: Sequence[Row] = ()) -> Table:
-    """The ranking beside the published figures; then the trials that were stopped on the way.
+    """The ranked trials, then those stopped early, with the published values if there are any.
 
-    The step where a trial ended is told where that is not the last one for all.
+    A column of steps is added unless all trials reached the last one.
     """
     assert config.sweep is not None
     drawn = [key for key, values in config.sweep.space.items() if values.grid is None]
@@ -52,18 +50,18 @@ def trial_table(config: Config, ranking: Sequence[Row], stopped: Sequence[Row] =
         values = [_drawn(config, key, trial["params"].get(key)) for key in drawn]
         row = [trial["name"], *values, *_measured(trial)]
         row += [f"{trial['costs'][cost]:,.0f}" if "costs" in trial else "" for cost in costs]
-        if reference:  # of whole trainings
-            of = "" if trial["status"] == "stopped" else trial["point"]
-            row += _published(config, of, trial["metrics"])
+        if reference:  # its values are for complete runs
+            point = "" if trial["status"] == "stopped" else trial["point"]
+            row += _published(config, point, trial["metrics"])
         table.append(row)
     if any(trial["steps"] != config.train.steps for trial in (*ranking, *stopped)):
-        ends = ["steps", *(f"{trial['steps']:,}" for trial in (*ranking, *stopped))]
-        table = [[name, end, *rest] for (name, *rest), end in zip(table, ends, strict=True)]
+        steps = ["steps", *(f"{trial['steps']:,}" for trial in (*ranking, *stopped))]
+        table = [[name, count, *rest] for (name, *rest), count in zip(table, steps, strict=True)]
     return table
 
 
 def write_trials(trials: Sequence[Row], path: Path) -> None:
-    """One row a trial: its values, seed, figures, costs and error."""
+    """One row per trial: values, seed, metrics, costs and error."""
     params = list(dict.fromkeys(key for trial in trials for key in trial["params"]))
     metrics = list(next(t["metrics"] for t in trials if t["metrics"] is not None))
     costs = list(dict.fromkeys(cost for trial in trials for cost in trial.get("costs", ())))
@@ -71,12 +69,12 @@ def write_trials(trials: Sequence[Row], path: Path) -> None:
     head += [*(f"input_{m}" for m in metrics), *(f"cost_{cost}" for cost in costs)]
     rows = [[*head, "seconds", "error"]]
     for trial in trials:
-        given, measured, paid = (trial.get(k) or {} for k in ("input", "metrics", "costs"))
+        inputs, measured, paid = (trial.get(key) or {} for key in ("input", "metrics", "costs"))
         rows.append(
             [trial["name"], trial["point"], trial["status"], trial["seed"], trial.get("steps")]
             + [_plain(trial["params"].get(key)) for key in params]
             + [measured.get(name) for name in metrics]
-            + [given.get(name) for name in metrics]
+            + [inputs.get(name) for name in metrics]
             + [paid.get(name) for name in costs]
             + [trial["seconds"], trial.get("error")]
         )
@@ -84,30 +82,31 @@ def write_trials(trials: Sequence[Row], path: Path) -> None:
 
 
 def write_points(points: Sequence[Row], path: Path) -> None:
-    """One row a point: mean, spread and its paired difference to the best."""
+    """One row per point: mean, spread and paired difference to the best."""
     rows: list[list[Any]] = [
         ["point", "repeats", "mean", "sd", "difference", "low", "high", "told_apart"]
     ]
     for point in points:
-        ends = point["difference"] or {}
+        difference = point["difference"] or {}
         rows.append(
             [point[key] for key in ("point", "repeats", "mean", "sd")]
-            + [ends.get(key) for key in ("mean", "low", "high")]
+            + [difference.get(key) for key in ("mean", "low", "high")]
             + [point["told_apart"]]
         )
     _write(rows, path)
 
 
 def _difference(point: Row, digits: int) -> list[str]:
-    found = point["difference"]
-    if found is None:
+    """The best point minus this one with its interval, and whether that is significant."""
+    difference = point["difference"]
+    if difference is None:
         return ["", "fewer than two shared seeds"]
-    mean, low, high = (f"{found[key]:+.{digits}f}" for key in ("mean", "low", "high"))
-    return [f"{mean} [{low}, {high}]", "" if point["told_apart"] else CANNOT_TELL]
+    mean, low, high = (f"{difference[key]:+.{digits}f}" for key in ("mean", "low", "high"))
+    return [f"{mean} [{low}, {high}]", "" if point["told_apart"] else NOT_SIGNIFICANT]
 
 
 def _measured(trial: Row) -> list[str]:
-    """Figures, gain and minutes; a stopped trial has neither gain nor minutes."""
+    """PSNR, SSIM, gain and minutes; a stopped trial has neither gain nor minutes."""
     psnr, ssim = (trial["metrics"][name] for name in ("psnr_y", "ssim_y"))
     gain = f"{psnr - trial['input']['psnr_y']:+.3f}" if trial["input"] else ""
     minutes = "" if trial["seconds"] is None else f"{trial['seconds'] / 60:.1f}"
@@ -115,7 +114,7 @@ def _measured(trial: Row) -> list[str]:
 
 
 def _drawn(config: Config, key: str, value: Any) -> str:
-    """A drawn value; nothing where its condition did not hold."""
+    """A drawn value; empty if its condition did not hold."""
     assert config.sweep is not None
     return "" if value is None else label(value, config.sweep.space[key])
 
@@ -127,7 +126,10 @@ def _published_head(metric: str) -> list[str]:
 
 
 def _published(config: Config, point: str, measured: Row) -> list[str]:
-    """The published PSNR of a point, ours less that, and the published SSIM."""
+    """Published PSNR of a point, difference of ours to it, published SSIM.
+
+    If `measured` has no PSNR: published SSIM, and the difference of ours to it.
+    """
     assert config.sweep is not None
     assert config.sweep.reference is not None
     psnr = config.sweep.reference.psnr_y.get(point)
@@ -140,7 +142,7 @@ def _published(config: Config, point: str, measured: Row) -> list[str]:
 
 
 def _plain(value: Any) -> Any:
-    """Text as it is, nothing for None, lists and mappings as JSON."""
+    """A CSV cell: text as it is, None as an empty cell, everything else as JSON."""
     return value if value is None or isinstance(value, str) else json.dumps(value)
 
 

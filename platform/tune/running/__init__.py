@@ -1,1 +1,1 @@
-"""A sweep while it runs: the queue of trials, cohorts, and the workers that train them."""
+"""A sweep while it runs: the queue of segments, cohorts, Ray Tune, and the worker processes."""

@@ -1,4 +1,4 @@
-"""Which trials of a sweep may train side by side in one process, and how many."""
+"""Which trials of a sweep may train side by side in one process (a cohort), and how many."""
 
 import math
 from collections.abc import Hashable
@@ -27,18 +27,19 @@ MAY_DIFFER = frozenset(
         "train.ema_decay",
     }
 )
-"""Keys that change neither the batches nor what is frozen; the loss may differ as a whole."""
+"""Keys that affect neither the batches nor the frozen parts; the whole loss may differ too."""
 
 LARGEST = 4
-"""Members of a cohort under `auto`: four have three quarters of what any number would save, and
-their first results come after four trials' time."""
+"""Most members of a cohort under `auto`. Four get three quarters of the largest possible saving;
+no result of a cohort arrives before the time of all its trials has passed."""
 
 
-def common_ground(config: Config) -> Hashable:
-    """Equal for trials that may train in one cohort.
+def cohort_key(config: Config) -> Hashable:
+    """A value that is equal for trials that may train in one cohort.
 
-    It is every key that is not in `MAY_DIFFER`, so a key that is new here keeps trials apart. The
-    seed counts as far as the batches go: with `data.seed`, trials of several seeds are alike.
+    It holds every key that is not in `MAY_DIFFER`, so a new config key separates trials until it is
+    listed there. Of the seeds only that of the data counts: with `data.seed` set, trials with
+    different seeds may share a cohort.
     """
     tree = config.model_dump(mode="json", exclude={"loss", "seed", "sweep", "register_"})
     leaves = {key: value for key, value in flattened(tree).items() if key not in MAY_DIFFER}
@@ -47,29 +48,28 @@ def common_ground(config: Config) -> Hashable:
 
 
 def size_of(config: Config, trials: int, at_once: int) -> int:
-    """Members of a cohort in a sweep of so many trials, `at_once` processes working on them.
+    """Members per cohort in a sweep of `trials` trials on `at_once` processes; 1: no cohorts.
 
-    `auto` gives every process its share in as few rounds as `LARGEST` allows: two cores train two
-    cohorts of two faster than one of four, since a step is too small to share among cores. TPE and
-    PBT hand out single trials, seconds are to be those of one trial, and a compiled network has its
-    encoder inside.
+    `auto` gives every process an equal share in as few rounds as `LARGEST` allows: two cores train
+    two cohorts of two faster than one of four, since a step is too small to be split among cores.
+    It is 1 for TPE and PBT, which start single trials; if seconds are a cost, which must be those
+    of one trial; and for a compiled network, whose encoder cannot be shared.
     """
     assert config.sweep is not None
     sweep, train = config.sweep, config.train
-    wanted = sweep.cohort
     one_by_one = sweep.search in ("tpe", "pbt") or "seconds" in {*sweep.costs, *sweep.limits}
-    if wanted == "off" or one_by_one or train.num_workers != 1 or train.compile:
+    if sweep.cohort == "off" or one_by_one or train.num_workers != 1 or train.compile:
         return 1
-    if isinstance(wanted, int):
-        return wanted
-    if not has_something_to_share(config):
+    if isinstance(sweep.cohort, int):
+        return sweep.cohort
+    if not has_frozen_part(config):
         return 1
     rounds = math.ceil(trials / (LARGEST * at_once))
     return math.ceil(trials / (rounds * at_once))
 
 
-def has_something_to_share(config: Config) -> bool:
-    """Whether a step asks something frozen about the rainy or the clean image."""
+def has_frozen_part(config: Config) -> bool:
+    """Whether a step runs a frozen network on the rainy or clean image, which trials can share."""
     model, loss = config.model, config.loss
     features = {loss.perceptual if loss.lambda_p else "none"}
     features |= {loss.contrastive if loss.lambda_c else "none"}

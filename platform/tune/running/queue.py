@@ -1,34 +1,34 @@
-"""Segments in the order that they are to be run, and how a journal brings back what was run.
+"""The queue of segments to run, and how it is restored from a journal.
 
-What a journal says has started was started, whatever the search would do now: a sweep that has more
-samples since, or that runs a failed trial again, might have chosen others.
+Restoring starts exactly the segments that the journal says were started, even if the search would
+choose others now, because samples were added or a failed trial is run again.
 """
 
 import itertools
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Any
 
 from derain.config import Config
 from derain.tune.journal import Event
-from derain.tune.running.cohorts import common_ground
+from derain.tune.running.cohorts import cohort_key
 from derain.tune.search.algorithms import algorithm_of
-from derain.tune.search.segments import Outcome, SearchAlgorithm, Segment
+from derain.tune.search.base import Outcome, SearchAlgorithm, Segment
 
 
 class Queue:
-    """Segments of a search in the order that they are to be run, those that come again first."""
+    """The segments of a search in the order in which to run them; retries come first."""
 
     def __init__(self, search: SearchAlgorithm) -> None:
         self._search = search
-        self._again: deque[Segment] = deque()
+        self._retries: deque[Segment] = deque()
         self.running: dict[str, Segment] = {}
 
     def take(self, key: str | None = None) -> Segment | None:
-        """The next segment, or the one of that key; None where there is none now."""
+        """Start the next segment, or the one with this key; None if none can be started now."""
         ready = self._search.ready
-        if key is None and self._again:
-            segment = self._again.popleft()
+        if key is None and self._retries:
+            segment = self._retries.popleft()
         elif key is not None or ready:
             segment = self._search.start(key or next(iter(ready)))
         else:
@@ -37,91 +37,90 @@ class Queue:
         return segment
 
     def take_cohort(self, size: int) -> list[Segment]:
-        """The next segment and those that may train beside it, up to `size`; none where none is.
+        """Start the next segment and up to `size` - 1 others that may train in the same process.
 
-        One that comes again comes alone: it may have failed for the company that it had.
+        Empty if none can be started now. A retry runs alone: another member of its cohort may have
+        caused the failure.
         """
-        again = bool(self._again)
+        is_retry = bool(self._retries)
         first = self.take()
-        if first is None or again or size == 1 or not _may_join(first):
-            return [first] if first else []
-        ground = common_ground(first.trials[0].config)
-        alike = (
+        if first is None:
+            return []
+        if is_retry or size == 1 or not _may_join(first):
+            return [first]
+        shared = cohort_key(first.trials[0].config)
+        candidates = (
             key
             for key, segment in self._search.ready.items()
             if _may_join(segment)
             and segment.until == first.until
-            and common_ground(segment.trials[0].config) == ground
+            and cohort_key(segment.trials[0].config) == shared
         )
-        beside = [self.take(key) for key in list(itertools.islice(alike, size - 1))]
-        return [first, *(segment for segment in beside if segment)]
+        others = [self.take(key) for key in list(itertools.islice(candidates, size - 1))]
+        return [first, *(segment for segment in others if segment)]
 
-    def give_back(self, key: str) -> None:
-        """Run a segment that was taken again, before any new one."""
-        self._again.append(self.running.pop(key))
+    def retry(self, key: str) -> None:
+        """Run a started segment again, before any new one."""
+        self._retries.append(self.running.pop(key))
 
-    def give_all_back(self) -> None:
-        """Run what was taken before what is ready, in the order in which it was taken."""
+    def restart_all(self) -> None:
+        """Put the started segments back, before the ready ones, in the order of their start."""
         self._search.ready = {**self.running, **self._search.ready}
         self.running = {}
 
     def done(self, key: str, outcomes: Sequence[Outcome]) -> None:
-        """Tell the search what came of a segment."""
+        """Tell the search the final outcomes of a started segment."""
         self._search.tell(self.running.pop(key), outcomes)
 
     @property
     def finished(self) -> bool:
-        """Whether nothing runs and nothing is left to run."""
-        return not (self.running or self._again or self._search.ready)
+        """Whether nothing is running and nothing is left to run."""
+        return not (self.running or self._retries or self._search.ready)
 
 
-def restored(config: Config, events: Sequence[Event]) -> Queue:
-    """The queue of a sweep whose journal has a plan, brought to where the journal ends.
+def restore_queue(config: Config, events: Sequence[Event]) -> Queue:
+    """The queue of a sweep at the point where its journal, which has a plan, ends.
 
-    What has ended is told to the search in its order, except what failed and may be run again now.
-    What was started and has not ended is run before anything new.
+    Outcomes are passed to the search in the order of the journal, except failures that are retried
+    now. What was started and has not ended runs before anything new.
     """
-    (planned,) = (event for event in events if event["event"] == "plan")
-    queue = Queue(algorithm_of(config, ahead=planned["ahead"], known=_known(events)))
-    ends, again = _ends(events), repeatable(config, events)
+    (plan,) = (event for event in events if event["event"] == "plan")
+    queue = Queue(algorithm_of(config, ahead=plan["ahead"], known=_started_points(events)))
+    ends, to_retry = _ends(events), retryable(config, events)
     for event in events:
-        key = event.get("key", "")  # a segment's, where the event is of one
+        key = event.get("key", "")  # only events about a segment have one
         if event["event"] == "started" and key not in queue.running:
             queue.take(key)
-        elif event is ends.get(key) and key not in again:
+        elif event is ends.get(key) and key not in to_retry:
             queue.done(key, [Outcome(**outcome) for outcome in event["outcomes"]])
-    queue.give_all_back()
+    queue.restart_all()
     return queue
 
 
-def repeatable(config: Config, events: Sequence[Event]) -> set[str]:
-    """Segments that failed for good in a way that may pass, where more retries are allowed now.
+def retryable(config: Config, events: Sequence[Event]) -> set[str]:
+    """Keys of segments that failed, could succeed if run again, and have retries left.
 
-    None in a population, whose later generations were made without the member that failed.
+    Empty for PBT, whose later generations were created without the member that failed.
     """
     assert config.sweep is not None
     if config.sweep.search == "pbt":
         return set()
-    tries = attempts(events)
+    retries = count_retries(events)
     return {
         key
         for key, end in _ends(events).items()
-        if tries.get(key, 0) < config.sweep.retries
+        if retries.get(key, 0) < config.sweep.retries
         and any(outcome["may_pass"] for outcome in end["outcomes"])
     }
 
 
-def attempts(events: Sequence[Event]) -> dict[str, int]:
-    """How often each segment has been run again."""
-    found: dict[str, int] = {}
-    for event in events:
-        if event["event"] == "retried":
-            found[event["key"]] = found.get(event["key"], 0) + 1
-    return found
+def count_retries(events: Sequence[Event]) -> dict[str, int]:
+    """How often each segment has been retried, by key."""
+    return Counter(event["key"] for event in events if event["event"] == "retried")
 
 
-def described(segment: Segment) -> dict[str, Any]:
-    """A segment for the journal."""
+def to_journal(segment: Segment) -> dict[str, Any]:
+    """A segment as a "started" event of the journal has it."""
     return {
         "key": segment.key,
         "trials": [
@@ -134,13 +133,13 @@ def described(segment: Segment) -> dict[str, Any]:
 
 
 def _ends(events: Sequence[Event]) -> dict[str, Event]:
-    """The end of every segment that has not been started again since."""
+    """The "ended" event of every segment that has not been started again since, by key."""
     last = {event["key"]: event for event in events if event["event"] in ("started", "ended")}
     return {key: event for key, event in last.items() if event["event"] == "ended"}
 
 
-def _known(events: Sequence[Event]) -> dict[str, dict[str, Any]]:
-    """The values of every point that has been started, the newest where they change."""
+def _started_points(events: Sequence[Event]) -> dict[str, dict[str, Any]]:
+    """The values of every point that was started, by name; the newest if they changed."""
     return {
         trial["point"]: trial["params"]
         for event in events
@@ -150,4 +149,5 @@ def _known(events: Sequence[Event]) -> dict[str, dict[str, Any]]:
 
 
 def _may_join(segment: Segment) -> bool:
+    """Whether a segment may be a member of a cohort."""
     return len(segment.trials) == 1 and segment.copies is None

@@ -1,1 +1,1 @@
-"""Which trial comes next: grid and random lists, TPE, ASHA, population-based training."""
+"""The search algorithms of a sweep; `algorithms.py` lists them, `base.py` is their interface."""

@@ -1,13 +1,28 @@
-"""The search algorithms by the name that `sweep.search` gives them: add yours here."""
+"""The search algorithms by the name that `sweep.search` gives them.
+
+To add one:
+1. Subclass `SearchAlgorithm` (`base.py`) in a module of its own in this folder. It fills `ready` in
+   `__init__` and adds to it in `tell`. Trials come from `space.plan`, or from `space.trials_of` if
+   their values depend on results. Take all randomness from (config.seed, a counter), and keep no
+   state that replaying the journal would not restore.
+2. Add its name to `SweepConfig.search` in `config/sweep.py`, with a section for its options if it
+   has any, and return it from `algorithm_of` below.
+3. Where algorithms differ, the code compares `sweep.search`: whether trials may share a process
+   (`running/cohorts.py`), whether a failed trial may be run again (`running/queue.py`), how the
+   space may grow (`resume.py`), what a dry run can show (`dry_run.py`), the number of steps
+   (`estimate.py`). The default in all of these is what `grid` does.
+4. Add it to `tests/tune/search/test_search.py`, which runs it without training, and to `SEARCHES`
+   in `tests/tune/test_sweep.py`, which runs it under Ray.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
 from derain.config import Config
-from derain.tune.search.asha import Halving
-from derain.tune.search.grid_random import Listed
-from derain.tune.search.pbt import Population
-from derain.tune.search.segments import SearchAlgorithm
+from derain.tune.search.asha import ASHA
+from derain.tune.search.base import SearchAlgorithm
+from derain.tune.search.grid_random import GridOrRandom
+from derain.tune.search.pbt import PBT
 
 
 def algorithm_of(
@@ -15,16 +30,16 @@ def algorithm_of(
 ) -> SearchAlgorithm:
     """The algorithm that the config names.
 
-    `ahead` is how many points TPE may be ahead of the results that it knows; `known` the values of
-    the points that a journal has already.
+    `ahead`: by how many points TPE may run ahead of its results. `known`: the values of points that
+    a journal already holds, by point name.
     """
     assert config.sweep is not None
     if config.sweep.search == "tpe":
-        from derain.tune.search.tpe import Suggested  # Optuna, a second to import
+        from derain.tune.search.tpe import TPE  # imports Optuna, which takes a second
 
-        return Suggested(config, ahead=ahead, known=known)
+        return TPE(config, ahead=ahead, known=known)
     if config.sweep.search == "asha":
-        return Halving(config)
+        return ASHA(config)
     if config.sweep.search == "pbt":
-        return Population(config)
-    return Listed(config)
+        return PBT(config)
+    return GridOrRandom(config)

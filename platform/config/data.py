@@ -1,0 +1,69 @@
+"""The section `data`: prepared datasets, and how training reads them."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from derain.config.section import LocalFolder, Prepared, Section, Seed
+
+
+class SyntheticConfig(Section):
+    """Rain rendered on photographs, for runs without a dataset."""
+
+    train_pairs: int = Field(gt=0)
+    """Number of training pairs."""
+    eval_pairs: int = Field(gt=0)
+    """Number of held-out pairs, for validation."""
+    density: Literal["light", "moderate", "heavy", "mixed"] = "mixed"
+    """How heavy the rain is."""
+    seed: Seed = 0
+    """Seed of crops and rain: equal seeds give equal images."""
+    size_px: int = Field(256, ge=32)
+    """Side of the square images, in pixels."""
+    clean: LocalFolder | None = None
+    """Folder of clean photographs; null: the bundled ones."""
+
+
+class DataConfig(Section):
+    """The images: prepared datasets, and how training reads them."""
+
+    train: Prepared = ()
+    """Prepared datasets for training: one path or several."""
+    mix: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    """Weight of each training dataset in an epoch; null: every sample once. An epoch is as long as
+    all datasets together; each dataset is cycled through at its own rate."""
+    shuffle: bool = True
+    """False keeps the order of the prepared datasets, to follow a run image by image."""
+    stratify: str | None = None
+    """A label of the samples, such as `density`: each batch has all values in proportion. Null: no
+    stratification."""
+    augment: Literal["none", "flip", "dihedral"] = "dihedral"
+    """Flip left and right, or apply any of the 8 symmetries of the square. Rain that falls sideways
+    is hard to learn in few steps, so `flip` suits short runs."""
+    seed: Seed | None = None
+    """Seed of order, crops and flips; null: the run's `seed`. With a seed of its own, runs with
+    different seeds get the same batches and can train in one cohort."""
+    eval: Prepared = ()
+    """Held-out prepared datasets, for validation: one path or several."""
+    synthetic: SyntheticConfig | None = None
+    """Rendered and prepared if `train` and `eval` are empty."""
+    cache_dir: LocalFolder | None = None
+    """Folder of decoded pixels; null: DERAIN_CACHE_DIR if set, else the user's cache folder."""
+    cache_gib: float = Field(50.0, ge=0)
+    """Maximum size of the cache folder, in GiB; 0: no cache, images are decoded from the shards
+    each time."""
+    loader_processes: int = Field(0, ge=0)
+    """Processes per worker that prepare batches ahead of time; 0: prepare them between steps. The
+    batches are the same. Worthwhile on a GPU, and if the images are not in the cache."""
+
+    @model_validator(mode="after")
+    def _datasets_complete(self) -> "DataConfig":
+        if self.mix is not None and len(self.mix) != len(self.train):
+            raise ValueError(
+                f"mix has {len(self.mix)} weights, expected one for each of the "
+                f"{len(self.train)} datasets in train"
+            )
+        if bool(self.train) != bool(self.eval):
+            missing = "eval" if self.train else "train"
+            raise ValueError(f"data.{missing} is missing: give data.train and data.eval together")
+        return self

@@ -1,0 +1,106 @@
+"""index.parquet: one row per pair, with the offset and sha256 of each member of its shard."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from derain.errors import DataError
+from derain.storage.atomic import new_file
+
+INDEX = "index.parquet"
+ROW_GROUP = 10_000
+"""Minimum number of rows in a row group, except the last."""
+
+INDEX_SCHEMA = pa.schema(
+    [("key", pa.string()), ("shard", pa.string())]
+    + [
+        (f"{side}_{name}", kind)
+        for side in ("rain", "clean")
+        for name, kind in (
+            ("member", pa.string()),
+            ("offset", pa.int64()),
+            ("length", pa.int64()),
+            ("sha256", pa.string()),
+            ("source", pa.string()),
+        )
+    ]
+    + [
+        ("json_offset", pa.int64()),
+        ("json_length", pa.int64()),
+        ("json_sha256", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("labels", pa.string()),
+    ]
+)
+
+
+def read_index(data: bytes, name: str) -> pa.Table:
+    """The rows of an index file. Raises DataError that names it when it cannot be read."""
+    try:
+        return pq.read_table(pa.BufferReader(data), schema=INDEX_SCHEMA)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{name}: cannot be read ({error}).") from None
+
+
+def rows_sha256(rows: pa.Table) -> str:
+    """SHA-256 of index rows, independent of how they are stored and chunked."""
+    digest = hashlib.sha256()
+    for column in rows.select(INDEX_SCHEMA.names).columns:
+        for part in _plain_bytes(column):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def _plain_bytes(column: pa.ChunkedArray) -> Iterator[bytes | memoryview]:
+    """The content of a column: which rows have a value, then the numbers, or lengths and texts."""
+    array = pa.concat_arrays(column.chunks) if column.num_chunks != 1 else column.chunk(0)
+    yield np.packbits(array.is_valid().to_numpy(zero_copy_only=False)).tobytes()
+    if not pa.types.is_string(array.type):
+        yield array.fill_null(0).to_numpy().astype("<i8").tobytes()
+        return
+    array = array.fill_null("")
+    yield pc.binary_length(array).to_numpy().astype("<i4").tobytes()
+    _, offsets, text = array.buffers()
+    ends = np.frombuffer(offsets, np.int32)[array.offset : array.offset + len(array) + 1]
+    if text is not None and len(array):
+        yield memoryview(text)[ends[0] : ends[-1]]
+
+
+def index_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Rows as an Arrow table of INDEX_SCHEMA."""
+    return pa.Table.from_pylist(list(rows), schema=INDEX_SCHEMA)
+
+
+def write_index(path: Path, tables: Iterable[pa.Table]) -> str:
+    """Write tables of index rows to one file, in order; returns its sha256.
+
+    At most one row group is held in memory, whatever the number of rows.
+    """
+    with new_file(path) as file:
+        with pq.ParquetWriter(file, INDEX_SCHEMA, compression="zstd") as writer:
+            for group in _row_groups(tables):
+                writer.write_table(group, row_group_size=len(group))
+        file.flush()
+        file.seek(0)
+        digest = hashlib.sha256()
+        while block := file.read(2**20):
+            digest.update(block)
+        return digest.hexdigest()
+
+
+def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    group: list[pa.Table] = []
+    for table in tables:
+        group.append(table)
+        if sum(map(len, group)) >= ROW_GROUP:
+            yield pa.concat_tables(group)
+            group = []
+    if group:
+        yield pa.concat_tables(group)

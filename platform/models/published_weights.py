@@ -1,0 +1,74 @@
+"""Weights published by the authors of a network, recognised by the SHA-256 of their tensors."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from derain.models import build
+from derain.models.weights import load_strictly, read_state_dict
+
+
+@dataclass(frozen=True)
+class PublishedWeights:
+    """A weights file published by its authors."""
+
+    network: str
+    """The name that `derain.models.build` takes, along with `options`."""
+    trained_on: str
+    source: str
+    """Repository, and the path in it."""
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
+_PRENET = "csdwren/PReNet, logs/"
+
+PUBLISHED: dict[str, PublishedWeights] = {
+    "9667d2f1e3aed949f3c813b07735e5a7f1bd3a455556b2820c2bba51b31747bb": PublishedWeights(
+        "prenet", "RainTrainL (200 pairs)", _PRENET + "Rain100L, PReNet"
+    ),
+    "df9a35c3e1c134a355d2143e7741c0b28bccfa13d33233c31019c32f86d4604b": PublishedWeights(
+        "prenet", "RainTrainH (1,254 pairs)", _PRENET + "Rain100H, PReNet"
+    ),
+    "72c9b10cb70d59958de97fe6afd63710ac2fea3fe31d4caf8da715e1164b761d": PublishedWeights(
+        "prenet", "RainTrainL (200 pairs)", _PRENET + "Rain100L, PReNet_r", {"shared_blocks": True}
+    ),
+}
+"""By `tensors_sha256`, which is the same for a .pth file and its conversion to .safetensors."""
+
+
+def load_published(path: str | Path) -> tuple[nn.Module, PublishedWeights]:
+    """Build the network of a published file (.safetensors, .pt or .pth) and load its weights.
+
+    Returns the network and the entry of `PUBLISHED`. No code from the file is executed. For weights
+    that are not in `PUBLISHED`, use `load_strictly(build(name, **options), read_state_dict(path),
+    path)`.
+
+    Raises FileNotFoundError if the file does not exist, ValueError if it is not a state dict or
+    not one of the published files.
+    """
+    tensors = read_state_dict(path)
+    digest = tensors_sha256(tensors)
+    if digest not in PUBLISHED:
+        known = "; ".join(f"{item.source} ({item.trained_on})" for item in PUBLISHED.values())
+        raise ValueError(
+            f"{path} does not contain published weights that are known here ({known}): the "
+            f"SHA-256 of its tensors is {digest}. Load other weights with derain.models.build and "
+            "derain.models.weights.load_strictly."
+        )
+    published = PUBLISHED[digest]
+    network = build(published.network, **published.options)
+    load_strictly(network, tensors, path)
+    return network, published
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 (hex) of the names, shapes and float32 values of tensors, sorted by name."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        values = tensors[name].detach().cpu().float().contiguous().numpy()
+        digest.update(f"{name} {values.shape}\n".encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,91 @@
+"""The clean images of a prepared dataset, each once, and their hashes."""
+
+import hashlib
+import logging
+import os
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from derain.data.images.decode import decode_image
+from derain.data.images.hashes import ImageHash, hash_image
+from derain.data.prepared.manifest import Prepared
+from derain.errors import DataError
+from derain.storage import files
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CleanImage:
+    """A clean image of a prepared dataset, however many pairs it belongs to."""
+
+    key: str
+    """Key of its first pair."""
+    source: str
+    """Its file name in the source."""
+    samples: int
+    """How many pairs it belongs to."""
+    shard: str
+    offset: int
+    length: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class HashedDataset:
+    """The clean images of a prepared dataset and their hashes, in index order."""
+
+    prepared: Prepared
+    images: list[CleanImage]
+    hashes: list[ImageHash]
+
+    @property
+    def perceptual(self) -> np.ndarray:
+        """(images, words) uint64."""
+        return np.stack([item.perceptual for item in self.hashes])
+
+
+def hash_dataset(prepared: Prepared) -> HashedDataset:
+    """Hash every clean image once, on all cores.
+
+    Raises DataError if an image is damaged or a pair has no clean image.
+    """
+    prepared.require_clean()
+    images = clean_images(prepared)
+    log.info("leaks: hashing %d clean images of %s", len(images), prepared.folder)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside the GIL
+        hashes = list(pool.map(lambda image: hash_image(read_pixels(prepared, image)), images))
+    return HashedDataset(prepared, images, hashes)
+
+
+def clean_images(prepared: Prepared) -> list[CleanImage]:
+    """Every clean image once, in index order."""
+    rows: Sequence[dict[str, Any]] = prepared.index.to_pylist()
+    samples = Counter(row["clean_source"] for row in rows)
+    images: dict[str, CleanImage] = {}
+    for row in rows:
+        if row["clean_source"] not in images:
+            images[row["clean_source"]] = CleanImage(
+                key=row["key"],
+                source=row["clean_source"],
+                samples=samples[row["clean_source"]],
+                shard=row["shard"],
+                offset=row["clean_offset"],
+                length=row["clean_length"],
+                sha256=row["clean_sha256"],
+            )
+    return list(images.values())
+
+
+def read_pixels(prepared: Prepared, image: CleanImage) -> np.ndarray:
+    """The pixels of a clean image: uint8, HWC, RGB. Raises DataError if it is damaged."""
+    name = f"{prepared.folder / image.shard}: clean image of {image.key}"
+    data = files.read_range(prepared.folder / image.shard, image.offset, image.length)
+    if hashlib.sha256(data).hexdigest() != image.sha256:
+        raise DataError(f"{name}: damaged. Prepare the dataset again.")
+    return decode_image(data, name)

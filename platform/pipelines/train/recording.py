@@ -1,0 +1,62 @@
+"""Where and how a run is recorded in MLflow."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from derain.config import Config
+from derain.data.prepared.manifest import open_prepared
+from derain.pipelines.train.run_folder import IDENTITY, read_json, write_json
+from derain.tracking import store
+from derain.tracking.outbox import OUTBOX_FOLDER
+from derain.tracking.runs import RunLog
+from derain.training import checkpoint
+
+
+@dataclass(frozen=True)
+class TrackingTarget:
+    """Where a run is recorded: the MLflow store, and for a trial its parent run."""
+
+    uri: str
+    parent_run_id: str | None = None
+
+
+def find_target(config: Config) -> TrackingTarget:
+    """Where a run is recorded.
+
+    Raises StorageError if the store is unavailable, unless the run already has its MLflow run: then
+    it continues, and its records are sent later.
+    """
+    known = (config.folder / IDENTITY).is_file()
+    return TrackingTarget(store.tracking_uri() if known else store.prepare_store())
+
+
+@contextlib.contextmanager
+def recorded(config: Config, target: TrackingTarget) -> Iterator[RunLog]:
+    """The MLflow run of this run: a new one, or for a resumed run the one that it has."""
+    note = config.folder / IDENTITY
+    run_id = read_json(note)["run_id"] if note.is_file() else None
+    with RunLog(
+        config.name,
+        uri=target.uri,
+        parent_run_id=target.parent_run_id,
+        run_id=run_id,
+        outbox=config.folder / OUTBOX_FOLDER,
+    ) as record:
+        if run_id is None:
+            write_json(note, {"run_id": record.run_id})
+            record_inputs(config, record)
+        yield record
+
+
+def record_inputs(config: Config, record: RunLog) -> None:
+    """Record the inputs of a run or a sweep: its resolved config, and its datasets by digest."""
+    record.params(config.model_dump(mode="json", exclude={"sweep"}))
+    record.text(checkpoint.CONFIG, config.to_yaml())
+    for context, folders in (("train", config.data.train), ("eval", config.data.eval)):
+        for folder in folders:
+            manifest = open_prepared(folder).manifest
+            record.dataset(
+                manifest.sha256(), Path(folder).name, folder, context=context, pairs=manifest.pairs
+            )

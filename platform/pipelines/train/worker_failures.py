@@ -1,0 +1,93 @@
+"""What can go wrong with the workers of a run under Ray Train, and what happens then.
+
+a worker or its node dies      Ray Train restarts all workers, at most `train.max_failures` times;
+                               they resume from the newest checkpoint
+a node is to be preempted      Ray warns the workers, which save a checkpoint at once
+SIGTERM to the driver          all workers save and stop, exit code 143 (see `sigterm.py`)
+a worker hangs                 it ends itself (see `watchdog.py`) and counts as dead
+an expected error              ends the run: after a restart it would be raised again
+"""
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import ray.train
+
+from derain import errors
+from derain.config.training import TrainConfig
+from derain.errors import DerainError, StoppedError
+from derain.training.process import interrupt
+
+log = logging.getLogger(__name__)
+
+FAILURE = "failure.json"
+"""A file in the run's folder with the expected error that ended a worker."""
+HEALTH_CHECK_TIMEOUT = "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"
+"""Ray Train's own limit, for a worker process that does not respond at all."""
+
+
+def failure_config(train: TrainConfig) -> ray.train.FailureConfig:
+    """How many failures are allowed; preemptions that Ray recognises do not count."""
+    os.environ[HEALTH_CHECK_TIMEOUT] = str(train.hang_timeout_s)
+    return ray.train.FailureConfig(max_failures=train.max_failures)
+
+
+def is_preemption_near() -> bool:
+    """Whether Ray has announced the preemption of a node; all workers must call it together."""
+    return ray.train.get_preemption_info() is not None
+
+
+@contextlib.contextmanager
+def noting_expected_errors(run: Path, world: int) -> Iterator[None]:
+    """Around a worker's part: note an expected error in the run's folder, which ends the run.
+
+    A single worker then ends as if it had succeeded. One of several raises the error, so that Ray
+    ends the others; the workers that Ray starts in their place find the note and end.
+    """
+    try:
+        yield
+    except StoppedError:
+        return
+    except DerainError as error:
+        note = {"kind": type(error).__name__, "message": str(error)}
+        (run / FAILURE).write_text(json.dumps(note), encoding="utf-8")
+        if world > 1:
+            raise
+
+
+def is_noted(run: Path) -> bool:
+    """Whether an expected error has ended the run."""
+    return (run / FAILURE).exists()
+
+
+def forget(run: Path) -> None:
+    """Remove the note of an earlier command."""
+    (run / FAILURE).unlink(missing_ok=True)
+
+
+def raise_noted(run: Path, name: str) -> None:
+    """Raise the expected error that ended the run, or StoppedError if it was asked to stop."""
+    for stacks in run.glob("stacks-rank*.txt"):
+        if stacks.stat().st_size:
+            log.error("A worker hung and was ended; this file shows where it hung: %s", stacks)
+    if is_noted(run):
+        note = json.loads((run / FAILURE).read_text(encoding="utf-8"))
+        raise getattr(errors, note["kind"])(note["message"])
+    if interrupt.stop_requested(run):
+        raise StoppedError(f"{name}: stopped as requested. Continue with --resume {name}.")
+
+
+def expected_error(error: BaseException) -> DerainError | None:
+    """The DerainError among the causes of an error that Ray raised; None for any other error."""
+    failures = list((getattr(error, "worker_failures", None) or {}).values())
+    for cause in (*failures, getattr(error, "cause", None), error.__cause__):
+        if isinstance(cause, DerainError):
+            return cause
+        expected = expected_error(cause) if cause else None
+        if expected:
+            return expected
+    return None

@@ -1,0 +1,95 @@
+"""A run on Ray Train's workers: what they need, how they start, what each of them does."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import asdict
+from typing import Any
+
+import ray.train
+from ray.train.torch import TorchTrainer
+
+from derain import cluster
+from derain.config import Config
+from derain.errors import DerainError, UsageError
+from derain.pipelines.train import worker_failures
+from derain.pipelines.train.recording import TrackingTarget
+from derain.pipelines.train.run import run_in_this_process
+from derain.training.process.distributed import Rank
+
+
+def uses_gpu(config: Config) -> bool:
+    """True if each of the run's workers needs a GPU; with `auto` if the cluster has any."""
+    return config.train.device == "cuda" or (config.train.device == "auto" and cluster.gpus() > 0)
+
+
+def check_resources(config: Config) -> None:
+    """Raise UsageError if Ray would wait forever for the cores or GPUs of the workers."""
+    gpu, workers = uses_gpu(config), config.train.min_workers
+    if not cluster.can_start(workers, gpu=gpu):
+        kind, available = ("GPUs", cluster.gpus()) if gpu else ("CPU cores", cluster.cpus())
+        raise UsageError(
+            f"train.num_workers={workers} needs {workers} {kind}, but Ray has {available} here. "
+            "Set RAY_ADDRESS to a cluster, or give --set train.num_workers=... or train.device=cpu."
+        )
+
+
+def run_under_ray_train(config: Config, target: TrackingTarget, until: int | None = None) -> None:
+    """Train on `train.num_workers` workers of the connected Ray, each as `run_in_this_process`.
+
+    Raises the expected error that ended the run; DerainError for any other failure.
+    """
+    trainer = TorchTrainer(
+        _work,
+        train_loop_config={
+            "config": config.model_dump(mode="json"),
+            "target": asdict(target),
+            "until": until,
+        },
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=config.train.num_workers, use_gpu=uses_gpu(config)
+        ),
+        run_config=ray.train.RunConfig(
+            name="train",
+            storage_path=str(config.folder / "ray"),
+            failure_config=worker_failures.failure_config(config.train),
+        ),
+    )
+    worker_failures.forget(config.folder)
+    try:
+        _call_in_thread(trainer.fit)
+    except ray.train.TrainingFailedError as error:
+        worker_failures.raise_noted(config.folder, config.name)
+        raise DerainError(f"Training failed: {error}") from error
+    worker_failures.raise_noted(config.folder, config.name)
+
+
+def _call_in_thread(fit: Callable[[], object]) -> None:
+    """Call `fit` outside the main thread, in which Ray Train would catch Ctrl-C and exit with 1."""
+    done: Future[object] = Future()
+
+    def call() -> None:
+        try:
+            done.set_result(fit())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=call, daemon=True).start()
+    done.result()
+
+
+def _work(payload: dict[str, Any]) -> None:
+    """What Ray Train runs in every worker process."""
+    context = ray.train.get_context()
+    rank = Rank(context.get_world_rank(), context.get_world_size())
+    config = Config.model_validate(payload["config"])
+    if worker_failures.is_noted(config.folder):
+        return
+    with worker_failures.noting_expected_errors(config.folder, rank.world):
+        run_in_this_process(
+            config,
+            TrackingTarget(**payload["target"]),
+            rank,
+            payload["until"],
+            worker_failures.is_preemption_near,
+        )

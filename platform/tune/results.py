@@ -1,0 +1,118 @@
+"""The results of a sweep: ranks its trials, registers the best, writes the report."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from derain.config import Config
+from derain.errors import DerainError
+from derain.pipelines.register import register
+from derain.pipelines.train.run_folder import IDENTITY, read_json
+from derain.tracking.runs import RunLog
+from derain.tune import space
+from derain.tune.journal import Event, Journal
+from derain.tune.report import compare, report
+
+SWEEP = "sweep.json"
+"""What `derainctl sweep --json` prints; written into the folder of a sweep when it has finished."""
+
+
+def finish_sweep(config: Config, journal: Journal, record: RunLog) -> dict[str, Any]:
+    """Rank the trials, register the best and write the report.
+
+    Returns what `derainctl sweep --json` prints. Raises DerainError, and registers nothing, if no
+    trial has finished or none is within the limits.
+    """
+    assert config.sweep is not None
+    metric, limits, costs = config.sweep.metric, config.sweep.limits, config.sweep.costs
+    rows = trial_rows(config, journal.events)
+    finished = [row for row in rows if row["status"] == "finished"]
+    if not finished:
+        errors = [row["error"] for row in rows if row["status"] == "failed"]
+        raise DerainError(f"{config.name}: no trial finished. The first error: {errors[0]}")
+    ranking = compare.ranked(finished, metric, limits)
+    best = ranking[0]
+    if not compare.within(best, limits):
+        raise DerainError(
+            f"{config.name}: no trial is within sweep.limits ({limits}). "
+            "Extend the space and resume, or start a new sweep with other limits."
+        )
+    result = {
+        "name": config.name,
+        "profile": config.profile,
+        "trials": rows,
+        "best": best["name"],
+        "points": compare.standings(ranking, metric),
+        "front": compare.pareto_front(ranking, metric, costs, limits),
+        "registered": _register(config, best, journal),
+        "report": str(config.folder / report.MARKDOWN),
+        "mlflow_run_id": record.run_id,
+        "folder": str(config.folder),
+    }
+    report.write(config, ranking, result, report.draw_gallery(config, ranking))
+    record.folder(config.folder / report.FOLDER, report.FOLDER)
+    record.metrics(0, {f"best_{name}": value for name, value in best["metrics"].items()})
+    return result
+
+
+def trial_rows(config: Config, events: Sequence[Event]) -> list[dict[str, Any]]:
+    """Every trial that was started, in the order of the plan, with its latest outcome."""
+    started = {
+        trial["name"]: trial for e in events if e["event"] == "started" for trial in e["trials"]
+    }
+    outcomes = {
+        outcome["trial"]: outcome
+        for event in events
+        if event["event"] == "ended"
+        for outcome in event["outcomes"]
+    }
+    return [
+        _row(config, trial, started[trial.name], outcomes.get(trial.name))
+        for trial in space.plan(config)
+        if trial.name in started
+    ]
+
+
+def _row(
+    config: Config, trial: space.Trial, started: Event, outcome: Event | None
+) -> dict[str, Any]:
+    """A trial as `derainctl sweep --json` lists it; a parameter it does not have is null."""
+    assert config.sweep is not None
+    folder = config.folder / trial.name
+    row: dict[str, Any] = {
+        "name": trial.name,
+        "point": trial.point,
+        "params": {key: started["params"].get(key) for key in config.sweep.space},
+        "seed": trial.config.seed,
+        "folder": str(folder),
+    }
+    empty = {"metrics": None, "input": None, "seconds": None, "mlflow_run_id": None}
+    if outcome is None or outcome["status"] == "failed":
+        error = outcome["error"] if outcome else "did not end"
+        return {**row, **empty, "status": "failed", "error": error}
+    if outcome["status"] == "paused":
+        measured = {"metrics": outcome["metrics"], "mlflow_run_id": _run_id(folder)}
+        return {**row, **empty, **measured, "status": "stopped", "steps": outcome["step"]}
+    result = outcome["result"]
+    keys = ("metrics", "input", "seconds", "mlflow_run_id", "loss", "weights_sha256", "steps")
+    saved = folder / "checkpoints" / Path(result["checkpoint"]).name
+    finished = {"status": "finished", "costs": outcome["costs"], "checkpoint": str(saved)}
+    return {**row, **finished, **{key: result[key] for key in keys}}
+
+
+def _run_id(folder: Path) -> str | None:
+    identity = folder / IDENTITY
+    return read_json(identity)["run_id"] if identity.is_file() else None
+
+
+def _register(config: Config, best: Mapping[str, Any], journal: Journal) -> dict[str, Any] | None:
+    """Register the best trial, unless the journal says that it already is."""
+    if config.register_ is None:
+        return None
+    for event in journal.events:
+        if event["event"] == "registered" and event["trial"] == best["name"]:
+            return event["as"]
+    version = register(best["checkpoint"], config.register_.name)
+    registered = {"name": version.name, "version": version.version, "alias": version.alias}
+    journal.write("registered", **{"trial": best["name"], "as": registered})
+    return registered

@@ -1,0 +1,202 @@
+"""Trains segments of trials in a worker process, which is kept from trial to trial.
+
+What is slow in a new process (importing torch and open_clip, the CUDA context) happens once per
+worker. Nothing else is carried over: threads, random state, network and MLflow run are created anew
+for every segment, so a trial ends with the same bits in a kept process as in one of its own.
+"""
+
+import gc
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import ray.tune
+import torch
+
+from derain.config import Config
+from derain.errors import DerainError, OccupiedError, StoppedError
+from derain.models.cost import cost
+from derain.pipelines.train.metrics_file import read_metrics
+from derain.pipelines.train.recording import TrackingTarget
+from derain.pipelines.train.run import run_cohort_in_this_process, run_in_this_process
+from derain.pipelines.train.run_folder import IDENTITY, PAUSED, RESULT, read_json
+from derain.pipelines.train.workers import run_under_ray_train
+from derain.tracking.outbox import OUTBOX_FOLDER
+from derain.tracking.runs import RunLog
+from derain.training import checkpoint
+from derain.training.factory import build_network, without_pretrained
+from derain.training.process.distributed import Rank
+from derain.tune.search.base import Outcome
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Work:
+    """Segments that end at the same step, as they are sent to a worker: plain values only."""
+
+    names: Sequence[str]
+    configs: Sequence[Mapping[str, Any]]
+    until: int
+    target: Mapping[str, Any]
+    copies: tuple[str, int] | None = None
+    """Another trial's folder and the step of the checkpoint to continue from."""
+    values: Mapping[str, Any] | None = None
+    """Values of the search space to record as metrics, as they change while the trial trains."""
+    costs: Sequence[str] = ()
+
+
+class Worker(ray.tune.Trainable):
+    """A process that Ray Tune keeps; every cohort is a Ray Tune trial of one iteration."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Take the first work."""
+        self._work = config["work"]
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next work; True keeps the process."""
+        self._work = new_config["work"]
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Do the work; an unexpected error ends the process too."""
+        outcomes = perform(Work(**self._work))
+        return {"outcomes": [asdict(outcome) for outcome in outcomes], "done": True}
+
+
+def perform(work: Work) -> list[Outcome]:
+    """Train the trials of some segments; returns the outcome of each."""
+    configs = [Config.model_validate(dict(tree)) for tree in work.configs]
+    target = TrackingTarget(**work.target)
+    if work.copies is not None:
+        _copy(configs[0].folder, *work.copies)
+    remaining = [config for config in configs if _read_result(config, work.until) is None]
+    for config in configs:
+        if config not in remaining:
+            _end_record(config, target)
+    errors = _train(remaining, target, work.until) if remaining else {}
+    outcomes = [
+        _outcome(name, config, work, errors.get(config.name))
+        for name, config in zip(work.names, configs, strict=True)
+    ]
+    if work.values:
+        _record_values(configs[0], target, work)
+    _free_gpu_memory()
+    return outcomes
+
+
+def _train(configs: Sequence[Config], target: TrackingTarget, until: int) -> dict[str, Exception]:
+    """Train to a step; returns the expected errors by the name of the run."""
+    if len(configs) > 1:
+        return run_cohort_in_this_process(configs, target, until)
+    (config,) = configs
+    try:
+        if config.train.max_workers > 1:
+            run_under_ray_train(config, target, until)
+        else:
+            run_in_this_process(config, target, Rank(), until)
+    except DerainError as error:
+        return {config.name: error}
+    return {}
+
+
+def _read_result(config: Config, until: int) -> dict[str, Any] | None:
+    """What a trial wrote at the end of its segment; None if it is not there yet.
+
+    It may be there before the segment starts, if a driver died before it received the outcome. A
+    run that has finished, at its last step or because its patience ended, has a RESULT.
+    """
+    if (config.folder / RESULT).is_file():
+        return read_json(config.folder / RESULT)
+    paused = config.folder / PAUSED
+    written = read_json(paused) if paused.is_file() else {}
+    return written if written.get("step") == until else None
+
+
+def _outcome(name: str, config: Config, work: Work, error: Exception | None) -> Outcome:
+    written = _read_result(config, work.until)
+    if error is not None or written is None:
+        step = max(read_metrics(config.folder), default=0)
+        return Outcome(name, "failed", step, error=str(error), may_pass=_may_pass(error))
+    finished, metrics = "steps" in written, written["metrics"]
+    step = written["steps"] if finished else written["step"]
+    not_finite = [key for key, value in metrics.items() if not math.isfinite(value)]
+    if not_finite:
+        reason = f"{not_finite[0]} is {metrics[not_finite[0]]}: the weights are not usable."
+        return Outcome(name, "failed", step, error=reason)
+    if not finished:
+        return Outcome(name, "paused", step, metrics)
+    costs = _costs(config, work.costs)
+    return Outcome(name, "finished", step, metrics, result=written, costs=costs)
+
+
+def _may_pass(error: Exception | None) -> bool:
+    """Whether a failed trial could succeed if it is run again.
+
+    It could after an error that is not ours or has another error as its cause, such as a lost
+    worker of Ray Train; after a request to stop; and if the folder was in use, as a killed process
+    may write to it for a moment longer.
+    """
+    if not isinstance(error, DerainError) or isinstance(error, OccupiedError | StoppedError):
+        return True
+    return error.__cause__ is not None
+
+
+def _costs(config: Config, names: Sequence[str]) -> dict[str, float]:
+    costs: dict[str, float] = {}
+    if "seconds" in names:
+        metrics = read_metrics(config.folder)
+        last = max(metrics)  # below train.steps if the run's patience ended
+        costs["seconds"] = last / metrics[last]["steps_per_s"]
+    if {"parameters", "flops"} & set(names):
+        counted = cost(build_network(without_pretrained(config)))
+        costs |= {"parameters": counted.trained_parameters, "flops": 2 * counted.macs}
+    return {name: costs[name] for name in names}
+
+
+def _copy(folder: Path, other: str, step: int) -> None:
+    """Copy another run's checkpoint, unless this run has already continued from it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with checkpoint.write_lock(folder):
+        own = checkpoint.newest(folder)
+        if own is None or own.state.step <= step:
+            checkpoint.copy(Path(other), folder, step)
+
+
+def _end_record(config: Config, target: TrackingTarget) -> None:
+    """Send MLflow the rest of a run whose process died after it had written its result."""
+    run_id = read_json(config.folder / IDENTITY)["run_id"]
+    outbox = config.folder / OUTBOX_FOLDER
+    with RunLog(config.name, uri=target.uri, run_id=run_id, outbox=outbox) as record:
+        if not (config.folder / RESULT).is_file():
+            record.pause()
+
+
+def _record_values(config: Config, target: TrackingTarget, work: Work) -> None:
+    """Log the values of this segment to the trial's MLflow run, as metrics."""
+    run_id = read_json(config.folder / IDENTITY)["run_id"]
+    with RunLog(config.name, uri=target.uri, run_id=run_id) as record:
+        record.metrics(work.until, {f"value.{k}": v for k, v in _numbers(work.values or {})})
+        if not (config.folder / RESULT).is_file():
+            record.pause()
+
+
+def _numbers(values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """The numbers among nested values, by dotted key; other values are only in the journal."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _numbers({f"{key}.{inner}": item for inner, item in value.items()})
+        elif isinstance(value, list | tuple):
+            yield from _numbers({f"{key}.{index}": item for index, item in enumerate(value)})
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield key, float(value)
+
+
+def _free_gpu_memory() -> None:
+    """Return cached GPU memory, so that other trials on the same GPU can use it."""
+    if torch.cuda.is_available():
+        gc.collect()
+        torch.cuda.empty_cache()
