@@ -1,4 +1,4 @@
-# Every target sets up what it needs. PYTHON may name another interpreter (3.11 to 3.13).
+# Every target installs what it needs. PYTHON selects the interpreter (3.11 to 3.13).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,13 +19,13 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest
 
-# Long proofs of reliability; docs/reliability.md has their figures. Some need root.
+# Long reliability tests; docs/measurements/reliability.md has their results. Some need root.
 soak: setup
 	$(BIN)/python -m tests.soak.prepare_kills
 	$(BIN)/python -m pytest tests/soak/prepare_remote.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s tests/soak/soak_*.py
 
-# Ratios against peers, which only this target installs.
+# Benchmarks against peers, which only this target installs.
 bench: $(VENV)/peers
 	$(BIN)/python -m benchmarks
 

@@ -1,7 +1,7 @@
-"""What others do: a torch DataLoader over PNG files, LitData and MosaicML Streaming on raw pixels.
+"""The peers' loaders: torch's DataLoader over PNG files, LitData and MosaicML Streaming on pixels.
 
-Each gives batches of crops of both images as uint8 tensors, from a dataset whose crop and
-symmetry are the same work as ours: the pixels are cut first, and only what was cut is turned.
+Each yields batches of crops of both images as uint8 tensors. Their datasets crop and augment as
+ours does: crop first, then flip or rotate only the crop.
 """
 
 import itertools
@@ -17,10 +17,10 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.common import installed
-from derain.data.loading.augment import SYMMETRIES, write_turned
+from derain.data.loading.augment import SYMMETRIES, write_transformed
 
 APART = Path(__file__).parents[1] / "build/peers"
-"""Where `make bench` puts the peers that want other versions than this package (apart.txt)."""
+"""Where `make bench` puts peers that need other versions than this package (apart.txt)."""
 sys.path.insert(0, str(APART))
 
 Files = Sequence[tuple[Path, Path]]
@@ -28,10 +28,10 @@ Files = Sequence[tuple[Path, Path]]
 Read = Callable[[Path], np.ndarray]
 Cut = Callable[[torch.Tensor], torch.Tensor]
 Batches = Callable[[], Iterator[torch.Tensor]]
-"""An epoch's batches, uint8 (pairs, 2, crop_px, crop_px, 3)."""
+"""Starts an epoch; its batches are uint8 (pairs, 2, crop_px, crop_px, 3)."""
 
 CHUNK_BYTES = 64 * 2**20
-"""LitData's and Streaming's own default size of a chunk."""
+"""Size of a chunk, the default of both LitData and Streaming."""
 
 
 def with_pil(path: Path) -> np.ndarray:
@@ -41,14 +41,14 @@ def with_pil(path: Path) -> np.ndarray:
 
 
 def with_cv2(path: Path) -> np.ndarray:
-    """An image as BasicSR reads it, which turns BGR round after the crop: uint8 HWC BGR."""
+    """An image as BasicSR reads it, which converts BGR to RGB after the crop: uint8 HWC BGR."""
     import cv2
 
     return cv2.imread(str(path), cv2.IMREAD_COLOR)
 
 
 class Png(Dataset):
-    """Crops of PNG files, decoded whole each time."""
+    """Crops of PNG files, each decoded whole for every crop."""
 
     def __init__(self, files: Files, read: Read, crop_px: int, augment: str) -> None:
         self._files, self._read = files, read
@@ -62,7 +62,7 @@ class Png(Dataset):
         y, x = _corner(rain.shape[:2], self._crop_px)
         window = slice(y, y + self._crop_px), slice(x, x + self._crop_px)
         square = np.stack([rain[window], clean[window]])
-        return _turned(square[..., ::-1] if self._read is with_cv2 else square, self._augment)
+        return _augmented(square[..., ::-1] if self._read is with_cv2 else square, self._augment)
 
 
 def png(
@@ -75,19 +75,19 @@ def png(
 
 
 def png_readers() -> dict[str, Read]:
-    """The decoders that are installed, by the name of their column."""
+    """The installed decoders by peer name."""
     return {"png_pil": with_pil} | ({"png_cv2": with_cv2} if installed("cv2") else {})
 
 
 def litdata(folder: Path, pairs: Sequence[np.ndarray], cut: Cut, *, batch_size: int) -> Batches:
-    """LitData over tensors, which it maps into memory from a local folder."""
+    """LitData over tensors that it maps into memory from a local folder."""
     from litdata import StreamingDataLoader, StreamingDataset
     from litdata.streaming import Cache
 
     folder.mkdir()
     cache = Cache(str(folder), chunk_bytes=CHUNK_BYTES)
     for number, pair in enumerate(pairs):
-        cache[number] = torch.from_numpy(pair.copy())  # a tensor can be written to, the map not
+        cache[number] = torch.from_numpy(pair.copy())  # tensors are writable, the map is not
     cache.done()
     cache.merge()
     data = StreamingDataset(str(folder), shuffle=True, transform=cut)
@@ -96,7 +96,7 @@ def litdata(folder: Path, pairs: Sequence[np.ndarray], cut: Cut, *, batch_size: 
 
 
 def mds(folder: Path, pairs: Sequence[np.ndarray], cut: Cut, *, batch_size: int) -> Batches:
-    """MosaicML Streaming over arrays in its own format, local and not compressed."""
+    """MosaicML Streaming over arrays in its own format, local and uncompressed."""
     from streaming import MDSWriter, StreamingDataLoader, StreamingDataset
     from streaming.base.util import clean_stale_shared_memory
 
@@ -115,36 +115,37 @@ def mds(folder: Path, pairs: Sequence[np.ndarray], cut: Cut, *, batch_size: int)
 
 
 RAW = {"litdata": ("litdata", litdata), "mds": ("streaming", mds)}
-"""Name of the column: module, and what makes its batches."""
+"""By peer name: the module it needs, and the function that makes its batches."""
 
 
 def raw_formats(
     folder: Path, pairs: Sequence[np.ndarray], crop_px: int, augment: str, *, batch_size: int
 ) -> dict[str, Batches]:
-    """Those that are installed, with the pairs written in their own format."""
+    """Batches of each installed peer with a format of its own, after writing the pairs in it."""
     cut = partial(_cut, crop_px=crop_px, augment=augment)
-    there = {who: make for who, (module, make) in RAW.items() if installed(module)}
     return {
-        who: make(folder / who, pairs, cut, batch_size=batch_size) for who, make in there.items()
+        who: make(folder / who, pairs, cut, batch_size=batch_size)
+        for who, (module, make) in RAW.items()
+        if installed(module)
     }
 
 
 def endless(batches: Batches) -> Iterator[torch.Tensor]:
-    """Epoch after epoch."""
+    """Batches of epoch after epoch."""
     return itertools.chain.from_iterable(batches() for _ in itertools.count())
 
 
 def _cut(pair: torch.Tensor, crop_px: int, augment: str) -> torch.Tensor:
-    """Crop and turn a pair: uint8 (2, height, width, 3)."""
+    """Crop and augment a pair: uint8 (2, height, width, 3)."""
     y, x = _corner(pair.shape[1:3], crop_px)
-    return _turned(pair.numpy()[:, y : y + crop_px, x : x + crop_px], augment)
+    return _augmented(pair.numpy()[:, y : y + crop_px, x : x + crop_px], augment)
 
 
 def _corner(size: Sequence[int], crop_px: int) -> tuple[int, int]:
     return random.randrange(size[0] - crop_px + 1), random.randrange(size[1] - crop_px + 1)
 
 
-def _turned(square: np.ndarray, augment: str) -> torch.Tensor:
+def _augmented(square: np.ndarray, augment: str) -> torch.Tensor:
     out = np.empty(square.shape, np.uint8)
-    write_turned(out, square, random.choice(SYMMETRIES[augment]))
+    write_transformed(out, square, random.choice(SYMMETRIES[augment]))
     return torch.from_numpy(out)

@@ -1,7 +1,7 @@
-"""The networks written down plainly, with our weights: what the fast formulations are held against.
+"""Plain formulations of the networks, with our weights: the reference for the fast ones.
 
-Formula by formula, each on the whole image: a layer's hidden numbers are all there at once,
-attention stores its tables, a 2-fold upsampling is two calls of `F.interpolate`.
+Formula by formula, each on the whole image: all of a layer's hidden activations are in memory at
+once, attention stores its matrices, upsampling by two is two calls of `F.interpolate`.
 """
 
 import copy
@@ -13,18 +13,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from derain.models.layers.convnext import ConvNeXtBlock, UpDWBlock, upsample2
-from derain.models.layers.mgca import EPS, CrossAttention, GatedFFN
+from derain.models.layers.gated_ffn import GatedFFN
+from derain.models.layers.mgca import EPS, CrossAttention
 from derain.models.networks.clip_rpn_expert import TransformerBlock
 from derain.models.networks.rdmc import MixedUp
 
 
 def plain(network: nn.Module) -> nn.Module:
-    """A copy of the network, NCHW in memory, that computes the same the plain way."""
-    twin = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
-    for module in twin.modules():
+    """A copy of the network, NCHW in memory, that computes the same output plainly."""
+    network = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
+    for module in network.modules():
         if type(module) in PLAIN:
             module.forward = MethodType(PLAIN[type(module)], module)
-    return twin
+    return network
 
 
 def convnext_block(self: ConvNeXtBlock, x: Tensor) -> Tensor:
@@ -77,13 +78,14 @@ def _between_channels(q: Tensor, k: Tensor, v: Tensor, temperature: Tensor) -> T
 
 
 def _windows(x: Tensor, heads: int, side: int) -> Tensor:
-    """NCHW, whole windows -> windows, heads, pixels, depth."""
+    """NCHW of whole windows -> (windows, heads, pixels, channels per head)."""
     b, c, h, w = x.shape
     x = x.reshape(b, heads, c // heads, h // side, side, w // side, side)
     return x.permute(0, 3, 5, 1, 4, 6, 2).reshape(-1, heads, side * side, c // heads)
 
 
 def _images(y: Tensor, shape: torch.Size, side: int) -> Tensor:
+    """The inverse of `_windows`: back to NCHW of `shape`."""
     b, c, h, w = shape
     y = y.reshape(b, h // side, w // side, y.shape[1], side, side, -1)
     return y.permute(0, 3, 6, 1, 4, 2, 5).reshape(b, c, h, w)

@@ -1,13 +1,14 @@
-"""Four FCLIP-UNet trials side by side in cohorts, against one after another and two at once.
+"""Four FCLIP-UNet trials trained in cohorts, against one after another and two at a time.
 
-    ours          two processes of one thread, a cohort of two trials in each
+    ours          two processes with one thread each, a cohort of two trials in each
     one process   one cohort of four, with all threads
     in turn       four runs one after another, with all threads, as `derainctl train` runs them
-    side by side  two processes of one thread, two runs one after another in each, as Ray Tune does
+    side by side  two processes with one thread each, two runs one after another in each, as Ray
+                  Tune does it
 
-Everyone takes the same steps of the same trials (configs/ldfps.yaml); processes have started and
-networks are built, so the figures are of steps alone. The limit is a step whose encoder, and whose
-perceptual network on the clean image, cost nothing: side by side less their measured seconds.
+All take the same steps of the same trials (configs/ldfps.yaml). Processes are started and networks
+built beforehand, so only steps are timed. The limit is a step in which the frozen encoder, and the
+perceptual network on the clean image, cost nothing: side by side minus their measured seconds.
 """
 
 import contextlib
@@ -23,14 +24,15 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmarks._small import NoisePairs
 from benchmarks.common import Row, main, row, take_turns
 from derain.config import Config, load_config
 from derain.data.loading.loader import Loader, Position
 from derain.data.loading.order import Recipe
 from derain.models import frozen_modules
-from derain.training.cohort import Cohort, Shared
+from derain.training.cohort import Cohort, SharedModules
 from derain.training.factory import build_network, loss_of
-from derain.training.loop import Loop, Run, follow
+from derain.training.loop import Run, drive
 from derain.training.process.device import pick_device, to_device
 from derain.training.process.distributed import Rank
 from derain.training.trainer import Trainer
@@ -53,72 +55,61 @@ NETWORKS: dict[str, tuple[dict[str, Any], int]] = {
     "demo with an encoder of CLIP-RN50's size": (CLIP_SIZE, 6),
     "the paper's network and loss, one crop of 128 px": (PAPER, 1),
 }
-"""Other values of the demo profile, and the steps of a round."""
-
-
-class Pixels:
-    """As many pairs as the demo has, of noise."""
-
-    def __init__(self) -> None:
-        self._pairs = np.random.default_rng(0).integers(0, 256, (90, 2, 256, 256, 3), np.uint8)
-
-    def __len__(self) -> int:
-        return len(self._pairs)
-
-    def __getitem__(self, sample: int) -> np.ndarray:
-        return self._pairs[sample]
+"""What differs from the demo profile, and the steps of a round."""
+DEMO_STEPS = 2000
+DEMO_PAIRS, DEMO_SIDE_PX = 90, 256
 
 
 def trials(values: Mapping[str, Any], steps: int) -> list[Config]:
-    """The four perturbations of Table 11, with these values."""
+    """The four perturbations of Table 11, with `values` set in each."""
     planned = plan(load_config(ROOT / "configs" / "ldfps.yaml", profile="demo"))
     short = {**values, "train.steps": steps, "train.checkpoint_every_steps": steps}
     return [trial.config.replaced(short, "benchmark") for trial in planned[:TRIALS]]
 
 
 class Lane:
-    """A process that trains what it is told to."""
+    """A process that trains the runs it is sent."""
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        context.Process(target=_serve, args=(theirs,), daemon=True).start()
+        self._pipe, far_end = context.Pipe()
+        context.Process(target=_serve, args=(far_end,), daemon=True).start()
 
     def ready(self, way: str, configs: Sequence[Config], threads: int) -> None:
-        """Build the runs; returns when they could start."""
+        """Build the runs; returns when they can start."""
         self._pipe.send((way, [config.model_dump(mode="json") for config in configs], threads))
         self._pipe.recv()
 
     def start(self) -> None:
-        """Let them run."""
+        """Start the runs that were built."""
         self._pipe.send(None)
 
     def wait(self) -> None:
-        """Until they have ended."""
+        """Wait until they have ended."""
         self._pipe.recv()
 
 
 def timed(lanes: Sequence[Lane], way: str, configs: Sequence[Config]) -> float:
-    """Seconds in which the lanes, each with its share of trials and cores, do all of them."""
+    """Seconds that the lanes take for all trials, which they share evenly, as they do the cores."""
     for number, lane in enumerate(lanes):
         lane.ready(way, configs[number :: len(lanes)], max(1, 2 // len(lanes)))
-    began = time.perf_counter()
+    start = time.perf_counter()
     for lane in lanes:
         lane.start()
     for lane in lanes:
         lane.wait()
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def _serve(pipe: Connection) -> None:
-    pixels = Pixels()
+    pixels = NoisePairs(DEMO_PAIRS, DEMO_SIDE_PX)
     with contextlib.suppress(EOFError):  # the benchmark has ended
         while True:
             _perform(pipe, pixels, *pipe.recv())
 
 
 def _perform(
-    pipe: Connection, pixels: Pixels, way: str, trees: Sequence[dict[str, Any]], threads: int
+    pipe: Connection, pixels: NoisePairs, way: str, trees: Sequence[dict[str, Any]], threads: int
 ) -> None:
     torch.set_num_threads(threads)
     configs = [Config.model_validate(tree) for tree in trees]
@@ -130,29 +121,30 @@ def _perform(
         pipe.send("done")
 
 
-def _alone(configs: Sequence[Config], pixels: Pixels, scratch: Path) -> Any:
-    loops = [(config, loop(config, scratch, None)) for config in configs]
+def _alone(configs: Sequence[Config], pixels: NoisePairs, scratch: Path) -> Any:
+    runs = [build_run(config, scratch, None) for config in configs]
 
     def work() -> None:
-        for config, each in loops:
-            follow(each, loader(config, pixels).batch, config.train)
+        for run in runs:
+            drive(run, loader(run.config, pixels).batch, run.config.train)
 
     return work
 
 
-def _cohort(configs: Sequence[Config], pixels: Pixels, scratch: Path) -> Any:
-    shared = Shared()
-    cohort = Cohort({config.name: loop(config, scratch, shared) for config in configs}, shared)
+def _cohort(configs: Sequence[Config], pixels: NoisePairs, scratch: Path) -> Any:
+    shared = SharedModules()
+    runs = {config.name: build_run(config, scratch, shared) for config in configs}
+    cohort = Cohort(runs, shared)
 
     def work() -> None:
-        cohort.follow(loader(configs[0], pixels).batch, configs[0].train)
+        cohort.drive(loader(configs[0], pixels).batch, configs[0].train)
         assert not cohort.failed, cohort.failed
 
     return work
 
 
-def _frozen(configs: Sequence[Config], pixels: Pixels, _scratch: Path) -> Any:
-    """What the steps of one trial after another ask of modules that never change."""
+def _frozen(configs: Sequence[Config], pixels: NoisePairs, _scratch: Path) -> Any:
+    """The frozen modules alone, as often as the steps of one trial after another call them."""
     config = configs[0]
     network = build_network(config).to(memory_format=torch.channels_last)
     loss = loss_of(config, network).to(memory_format=torch.channels_last)
@@ -173,17 +165,17 @@ def _frozen(configs: Sequence[Config], pixels: Pixels, _scratch: Path) -> Any:
 WAYS = {"alone": _alone, "cohort": _cohort, "frozen": _frozen}
 
 
-def loader(config: Config, pixels: Pixels) -> Loader:
-    """As a run's, over pixels in memory."""
+def loader(config: Config, pixels: NoisePairs) -> Loader:
+    """The loader of a run, over pairs in memory."""
     return Loader([pixels], Recipe(sizes=(len(pixels),), seed=0), config.train.stages)
 
 
-def loop(config: Config, scratch: Path, shared: Shared | None) -> Loop[Any]:
-    """A run that reports to nobody."""
+def build_run(config: Config, scratch: Path, shared: SharedModules | None) -> Run:
+    """A run that reports nothing."""
     network = build_network(config)
-    adopt(shared, network)
+    share_frozen(shared, network)
     loss = loss_of(config, network)
-    adopt(shared, loss)
+    share_frozen(shared, loss)
     device = pick_device(config.train)
     return Run(
         config=config,
@@ -191,17 +183,17 @@ def loop(config: Config, scratch: Path, shared: Shared | None) -> Loop[Any]:
         folder=scratch / config.name,
         report=lambda *_: None,
         manifests=[],
-    ).loop()
+    )
 
 
-def share_frozen(shared: Shared | None, owner: nn.Module) -> None:
-    """Take part in a cohort, if there is one."""
+def share_frozen(shared: SharedModules | None, owner: nn.Module) -> None:
+    """Share a module's frozen parts with the cohort, if any."""
     if shared:
         shared.share_frozen(owner)
 
 
 def rows(rounds: int) -> list[Row]:
-    """A row for each network, and what a cohort would gain if what is shared cost nothing."""
+    """A row per network; its limit is a cohort whose shared parts cost nothing."""
     lanes = [Lane(), Lane()]
     found = []
     for name, (values, steps) in NETWORKS.items():
@@ -221,19 +213,17 @@ def rows(rounds: int) -> list[Row]:
 
 
 def _row(name: str, seconds: Mapping[str, float], steps: int) -> Row:
-    an_hour = {who: TRIALS * 3600 / (s / steps * DEMO_STEPS) for who, s in seconds.items()}
+    per_hour = {who: TRIALS * 3600 / (s / steps * DEMO_STEPS) for who, s in seconds.items()}
     shared = seconds["frozen"] / seconds["side by side"]
-    best = an_hour["side by side"] / (1 - shared)
+    best = per_hour["side by side"] / (1 - shared)
     return row(
         f"{name}: {shared:.0%} of a step is frozen",
         f"trials of {DEMO_STEPS} steps/h",
-        an_hour["ours"],
-        {who: an_hour[who] for who in ("one process", "in turn", "side by side")},
+        per_hour["ours"],
+        {who: per_hour[who] for who in ("one process", "in turn", "side by side")},
         limit=best,
     )
 
-
-DEMO_STEPS = 2000
 
 if __name__ == "__main__":
     main(rows)

@@ -1,8 +1,8 @@
 """Memory of the driver of `prepare` by the number of pairs: 10,000 and 100,000 tiny ones.
 
-Each in a process of its own; the figure is the most that it ever held (VmHWM), with Ray's client.
-The task that makes the plan is measured apart, in a process that does nothing else. Memory does
-not vary as times do, so each is measured once, whatever the number of rounds.
+Each is measured in a new process: its peak resident memory (VmHWM), Ray's client included. The
+task that makes the plan is measured separately, in a process that does nothing else. Memory varies
+less than time, so each is measured once, whatever the number of rounds.
 """
 
 import json
@@ -22,7 +22,7 @@ SHARD_MIB = 8
 
 
 def rows(rounds: int) -> list[Row]:  # noqa: ARG001
-    """The driver's and the planner's memory, and what a pair adds to each."""
+    """Memory of the driver and of the planner, and what each pair adds to it."""
     found = {}
     with tempfile.TemporaryDirectory() as scratch:
         for pairs in (FEW, MANY):
@@ -50,12 +50,13 @@ def _measured(what: str, source: Path, out: Path) -> float:
 
 
 def _work(what: str, source: str, out: str) -> None:
-    """In a process of its own: do it, and print how much memory it took."""
+    """In a new process: do the work, and print its peak memory in bytes."""
     if what == "planner":
-        from derain.pipelines.prepare.plan import make
+        from derain.pipelines.prepare.options import PrepareOptions
+        from derain.pipelines.prepare.plan import make_plan
 
-        place = Path(source)
-        make("paired", place, place, None, {"shard_mib": SHARD_MIB}, None, (0.0, 1.0))
+        folder = Path(source)
+        make_plan("paired", folder, folder, PrepareOptions(shard_mib=SHARD_MIB))
     else:
         from derain.pipelines.prepare.verb import prepare
 
@@ -65,7 +66,7 @@ def _work(what: str, source: str, out: str) -> None:
 
 
 def _source(folder: Path, pairs: int) -> Path:
-    """Pairs of 2 x 2 pixels, of different bytes each."""
+    """Pairs of 2 x 2 pixels, no two with the same bytes."""
     for number, side in enumerate(("rain", "clean")):
         (folder / side).mkdir(parents=True)
         for pair in range(pairs):

@@ -1,14 +1,14 @@
-"""Training crops a second and core: ours from the cache, and others from PNG files and raw pixels.
+"""Training crops per second and core: ours from the cache, peers from PNG files and raw pixels.
 
-Batches of 16 pairs of 128 x 128 out of pairs of 512 x 512 (rain rendered on photographs), files in
-the page cache. Everybody works in one process on one core, and its first batch of an epoch is not
-counted, so that starting costs nobody anything. The limit is a numpy copy of the same crops into
-memory that is there, without an order, a symmetry or a batch.
+Batches of 16 pairs of 128 x 128 cut from pairs of 512 x 512 (rain rendered on photographs), with
+the files in the page cache. All work in one process on one core; the first batch of an epoch is
+not counted, so start-up costs nobody anything. The limit is a numpy copy of the same crops into
+allocated memory, without order, symmetries or batches.
 
 Then a whole first epoch on all cores, ours with an empty cache: opening, checking, decoding,
-writing the cache and serving the epoch, against a DataLoader with a process a core.
+writing the cache and serving the epoch, against a DataLoader with one process per core.
 
-Peers: `make bench` installs them; docs/benchmarks.md says how to get them by hand.
+Peers: `make bench` installs them; docs/measurements/benchmarks.md says how to get them by hand.
 """
 
 import itertools
@@ -25,35 +25,33 @@ import torch
 from PIL import Image, ImageOps
 
 from benchmarks import _loaders
+from benchmarks._small import write_dataset
 from benchmarks.common import ROUNDS, Row, Work, compare, main
 from derain.config.training import Stage
 from derain.data.loading.cache import Pixels, open_pixels
 from derain.data.loading.loader import Loader, Position
 from derain.data.loading.order import Recipe
-from derain.data.prepared.manifest import INDEX, Manifest, Prepared, open_prepared, write_index
-from derain.data.prepared.manifest import write_manifest as finish
-from derain.data.prepared.shards import write_shard
-from derain.data.sources.discover import find
+from derain.data.prepared.manifest import Prepared
 from derain.data.synthetic.synthesis import bundled_photographs, synthesize
 
 SCENES, COPIES = 16, 16
-"""Rendered pairs, and how often each is in the dataset: noise would not be like photographs."""
+"""Rendered pairs, and copies of each in the dataset: noise would not decode like photographs."""
 SIZE_PX, CROP_PX, BATCH = 512, 128, 16
 COUNTED = 1024
-"""Crops of which the seconds are given, whatever somebody's own number of them."""
+"""Every contestant's time is scaled to this many crops."""
 SLOW, FAST = 2, 60
-"""Batches that are timed a round: of those who decode, and of those who copy."""
+"""Batches timed per round: of contestants that decode, and of those that copy."""
 EPOCH_PAIRS = 128
 
 
 def rows(rounds: int = ROUNDS) -> list[Row]:
-    """Crops as they are, crops under the 8 symmetries, and a first epoch."""
+    """Crops as they are, crops with the 8 symmetries, and a first epoch."""
     torch.set_num_threads(1)
     cores = os.sched_getaffinity(0)
     with tempfile.TemporaryDirectory() as scratch:
         source = _source(Path(scratch) / "source", SCENES * COPIES)
-        prepared = _prepared(source, Path(scratch) / "prepared")
-        few = _prepared(source, Path(scratch) / "few", EPOCH_PAIRS)
+        prepared = write_dataset(source, Path(scratch) / "prepared", shards=1)
+        few = write_dataset(source, Path(scratch) / "few", shards=1, pairs=EPOCH_PAIRS)
         cold = _first_epoch(few, source, Path(scratch), len(cores), rounds)
         pixels = open_pixels(prepared, folder=Path(scratch, "cache"), budget_gib=4)
         os.sched_setaffinity(0, {min(cores)})
@@ -104,29 +102,29 @@ def _timed(batches: Iterator[object], count: int) -> Work:
     """Seconds for COUNTED crops, from the next `count` batches."""
 
     def run() -> float:
-        began = time.perf_counter()
+        start = time.perf_counter()
         for _ in itertools.islice(batches, count):
             pass
-        return (time.perf_counter() - began) * COUNTED / (count * BATCH)
+        return (time.perf_counter() - start) * COUNTED / (count * BATCH)
 
     return run
 
 
 def _epochs(batches: _loaders.Batches, count: int) -> float:
-    """The same from whole epochs, each without its first batch: what starts with an epoch is not
-    to count where an epoch has hundreds of crops only."""
+    """Seconds for COUNTED crops, from whole epochs without their first batches: an epoch has only
+    hundreds of crops, so its start would weigh too much."""
     seconds, done = 0.0, 0
     while done < count:
         epoch = batches()
         next(epoch)
-        began = time.perf_counter()
+        start = time.perf_counter()
         done += sum(1 for _ in epoch)
-        seconds += time.perf_counter() - began
+        seconds += time.perf_counter() - start
     return seconds * COUNTED / (done * BATCH)
 
 
 def _bare_copy(loader: Loader, pixels: Pixels) -> Work:
-    """A numpy copy of the crops that the loader takes, into memory that is there."""
+    """A numpy copy of the crops that the loader takes, into allocated memory."""
     epoch = loader._epoch(0)
     room = SIZE_PX - CROP_PX + 1
     tops, lefts = ((draws * room).astype(int).tolist() for draws in (epoch.top, epoch.left))
@@ -135,28 +133,28 @@ def _bare_copy(loader: Loader, pixels: Pixels) -> Work:
     out = np.empty((2, BATCH, CROP_PX, CROP_PX, 3), np.uint8)
 
     def run() -> float:
-        began = time.perf_counter()
+        start = time.perf_counter()
         for _ in range(COUNTED // len(samples)):
             for place, (sample, y, x) in enumerate(zip(samples, tops, lefts, strict=True)):
                 out[:, place % BATCH] = pairs[sample][:, y : y + CROP_PX, x : x + CROP_PX]
-        return time.perf_counter() - began
+        return time.perf_counter() - start
 
     return run
 
 
 def _first_epoch(prepared: Prepared, source: Path, scratch: Path, cores: int, rounds: int) -> Row:
-    """From nothing to the last batch of an epoch."""
+    """From an empty cache to the last batch of an epoch."""
 
     def ours() -> float:
-        began = time.perf_counter()
+        start = time.perf_counter()
         loader = _loader(open_pixels(prepared, folder=scratch / "cold", budget_gib=4), "flip")
         for _ in itertools.islice(_ours(loader), -(-len(prepared) // BATCH)):
             pass
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - start
         shutil.rmtree(scratch / "cold")
         return seconds
 
-    def theirs(read: _loaders.Read) -> Callable[[], None]:
+    def peer(read: _loaders.Read) -> Callable[[], None]:
         files = _files(source)[: len(prepared)]
         make = partial(_loaders.png, files, read, CROP_PX, "flip", batch_size=BATCH)
 
@@ -166,7 +164,7 @@ def _first_epoch(prepared: Prepared, source: Path, scratch: Path, cores: int, ro
 
         return run
 
-    peers = {who: theirs(read) for who, read in _loaders.png_readers().items()}
+    peers = {who: peer(read) for who, read in _loaders.png_readers().items()}
     amount = len(prepared)
     return compare("first epoch, cold", "pairs/s", ours, peers, amount=amount, rounds=rounds)
 
@@ -182,7 +180,7 @@ def _files(source: Path) -> _loaders.Files:
 
 
 def _source(folder: Path, count: int) -> Path:
-    """Pairs of rendered rain as PNG files, each some times under different names."""
+    """Pairs of rendered rain as PNG files, each linked COPIES times under different names."""
     photographs = folder / "photographs"
     photographs.mkdir(parents=True)
     for path in bundled_photographs().glob("*.jpg"):
@@ -199,17 +197,6 @@ def _source(folder: Path, count: int) -> Path:
     shutil.rmtree(photographs)
     shutil.rmtree(made)
     return folder
-
-
-def _prepared(source: Path, out: Path, count: int | None = None) -> Prepared:
-    """What `derainctl prepare` makes, without Ray, which would go on using the cores."""
-    out.mkdir()
-    pairs = find("paired", source).pairs[:count]
-    written = write_shard(pairs, source, out / "shard-000000.tar")
-    assert written.entry is not None
-    digest = write_index(out / INDEX, [written.rows])
-    finish(out, Manifest("paired", "train", len(pairs), 0, (written.entry,), digest, "", {}))
-    return open_prepared(out)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Forward pass and training step of the three networks, against the same written down plainly.
+"""Forward pass and training step of the three networks, against plain formulations of the same.
 
-Ours has NHWC in memory, as the trainer and the predictor have it. Peers: `plain` (`_plain.py`, NCHW
-in memory), `channels_last` (the same, NHWC in memory) and, where asked for, `compiled` (ours by
-torch.compile, whose compiling is not timed). All have the same weights and give the same image
-within `TOLERANCE`.
+Ours is NHWC in memory, as in the trainer and the predictor. Peers: `plain` (`_plain.py`, NCHW in
+memory), `channels_last` (the same, NHWC in memory) and, only with `--peers`, `compiled` (ours with
+torch.compile; compilation is not timed). All have the same weights and give the same image within
+`TOLERANCE`.
 
-The limit is the time in which this machine multiplies matrices (2048 x 2048, float32) with as many
-operations as the plain one needs in convolutions and matrix products.
+The limit is the time that this machine takes for matrix products (2048 x 2048, float32) with as
+many operations as the plain network's convolutions and matrix products.
 
     python -m benchmarks.networks --network fclip_unet --size 512 --step forward
 """
@@ -34,11 +34,11 @@ NETWORKS: dict[str, dict[str, object]] = {
     "clip_rpn": {"routing": "single"},
     "rdmc": {},
 }
-"""The papers' sizes; values of weights do not change the time, so none are downloaded."""
+"""The papers' sizes; the weights' values do not affect the time, so none are downloaded."""
 STEPS = ("forward", "training")
 PEERS = ("plain", "channels_last", "compiled")
 TOLERANCE = 1e-4
-"""Of 1, the range of an image."""
+"""Largest difference between images in [0, 1]."""
 GEMM_SIDE = 2048
 
 
@@ -50,7 +50,7 @@ class Case:
     size_px: int
     step: str
     demo: bool = False
-    """The size of configs/NAME.yaml, profile demo, in place of the paper's."""
+    """Take the size of configs/NAME.yaml, profile demo, instead of the paper's."""
     batch: int = 1
 
     @property
@@ -59,7 +59,7 @@ class Case:
         return f"{self.network} {size}, {self.step}, {self.batch} x {self.size_px} px"
 
     def contestant(self, name: str) -> nn.Module:
-        """Ours, or a peer; all with the same weights."""
+        """Our network or a peer's, all with the same weights."""
         torch.manual_seed(0)
         options = NETWORKS[self.network]
         if self.demo:
@@ -75,7 +75,7 @@ class Case:
         return network
 
     def work(self, name: str) -> Callable[[], Tensor]:
-        """A call in which a contestant does the step once; it returns the image."""
+        """A function that does the contestant's step once and returns the image."""
         network = self.contestant(name)
         shape = (self.batch, 3, self.size_px, self.size_px)
         rainy, clean = torch.rand(2, *shape, generator=torch.Generator().manual_seed(1))
@@ -87,7 +87,7 @@ class Case:
 
 
 def _training_step(network: nn.Module, rainy: Tensor, clean: Tensor) -> Tensor:
-    """Forward, L1 and the network's own terms, backward; no optimiser, which is everybody's."""
+    """Forward, L1 with the auxiliary terms, backward; the optimiser step is the same for all."""
     network.zero_grad(set_to_none=True)
     torch.manual_seed(0)
     weights = getattr(network, "auxiliary", {})
@@ -100,30 +100,35 @@ def _training_step(network: nn.Module, rainy: Tensor, clean: Tensor) -> Tensor:
     return output.detach()
 
 
-def rows(rounds: int, given: argparse.Namespace) -> list[Row]:
-    """Two rows a case: milliseconds, and the most memory that a step takes."""
+def rows(rounds: int, options: argparse.Namespace) -> list[Row]:
+    """Two rows per case: milliseconds, and peak memory of a step."""
     cases = [
-        Case(network, size, step, given.demo, given.batch)
-        for network in given.network
-        for size in given.size
-        for step in given.step
+        Case(network, size, step, options.demo, options.batch)
+        for network in options.network
+        for size in options.size
+        for step in options.step
     ]
-    # Memory first: a step's gigabytes stay with this process, and another has no room beside it.
-    peaks = [_memory(case, given.peers) for case in cases]
+    # Memory first: this process keeps the gigabytes of the steps it has timed.
+    peaks = [_memory(case, options.peers) for case in cases]
     return [
         found
         for case, peak in zip(cases, peaks, strict=True)
-        for found in (_speed(case, given.peers, rounds), peak)
+        for found in (_speed(case, options.peers, rounds), peak)
     ]
 
 
 def _speed(case: Case, peers: Sequence[str], rounds: int) -> Row:
     works = {name: case.work(name) for name in (OURS, *peers)}
     with FlopCounterMode(display=False) as counter:
-        wanted = case.work("plain")()
+        expected = case.work("plain")()
     for name, work in works.items():
         torch.testing.assert_close(
-            work(), wanted, rtol=0, atol=TOLERANCE, check_stride=False, msg=partial(_differs, name)
+            work(),
+            expected,
+            rtol=0,
+            atol=TOLERANCE,
+            check_stride=False,
+            msg=partial(_differs, name),
         )
     timed: dict[str, Work] = {name: _without_result(work) for name, work in works.items()}
     ours = timed.pop(OURS)
@@ -132,18 +137,18 @@ def _speed(case: Case, peers: Sequence[str], rounds: int) -> Row:
 
 
 def _memory(case: Case, peers: Sequence[str]) -> Row:
-    """Every contestant in a new process, so that none lives on what another has left; what is
-    compiled is left out, since compiling takes more than the step."""
+    """Peak memory, each contestant in a new process so that none reuses another's allocations;
+    without `compiled`, because compilation takes more memory than the step."""
     peaks = {}
     for name in (OURS, *(peer for peer in peers if peer != "compiled")):
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             peaks[name] = pool.submit(_peak_mib, case, name).result()
     ours = peaks.pop(OURS)
-    return row(case.title, "MiB at most", ours, peaks, more_is_better=False)
+    return row(case.title, "MiB peak", ours, peaks, more_is_better=False)
 
 
 def _peak_mib(case: Case, name: str) -> float:
-    replace(case, size_px=32).work(name)()  # libraries load themselves on first use
+    replace(case, size_px=32).work(name)()  # libraries are loaded on first use
     work = case.work(name)
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the peak so far
     before = _peak_of_process_mib()
@@ -158,9 +163,9 @@ def _peak_of_process_mib() -> float:
 
 def _gemm_seconds(flops: int) -> float:
     a = torch.rand(GEMM_SIDE, GEMM_SIDE)
-    began = time.perf_counter()
+    start = time.perf_counter()
     torch.mm(a, a)
-    return (time.perf_counter() - began) * flops / (2 * GEMM_SIDE**3)
+    return (time.perf_counter() - start) * flops / (2 * GEMM_SIDE**3)
 
 
 def _without_result(work: Callable[[], Tensor]) -> Work:
@@ -186,7 +191,7 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--size", type=int, nargs="+", default=[256], metavar="PX")
     parser.add_argument("--step", choices=STEPS, nargs="+", default=STEPS)
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--demo", action="store_true", help="the small networks of the demo")
+    parser.add_argument("--demo", action="store_true", help="the demo's small networks")
     parser.add_argument("--peers", choices=PEERS, nargs="*", default=PEERS[:2])
     return parser
 

@@ -1,9 +1,9 @@
-"""Pairs a second into shards, against webdataset's ShardWriter and the limit of the machine.
+"""Pairs per second into shards, against webdataset's ShardWriter and the limit of the machine.
 
-4,000 pairs of 0.52 MB (two PNGs of noise) that are in the page cache. Ours inspects every image,
-hashes every member, writes index and manifest and syncs all of it to disk, after Ray is up. The
-peer is a plain loop that reads and writes the same bytes without looking at them, and without
-syncing. The limit reads, hashes and writes the same bytes, one process a core, without syncing.
+4,000 pairs of 0.52 MB (two PNGs of noise) in the page cache. Ours inspects every image, hashes
+every member, writes index and manifest and syncs everything to disk; starting Ray is not timed. The
+peer is a plain loop that reads and writes the same bytes, without inspecting or syncing them. The
+limit reads, hashes and writes the same bytes with one process per core, without syncing.
 """
 
 import hashlib
@@ -34,17 +34,17 @@ SHARD_BYTES = 128 * 2**20
 
 
 def rows(rounds: int) -> list[Row]:
-    """Preparing, and then verifying what was prepared."""
+    """Rows of `prepare`, and of `verify` on its output."""
     cores = os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as scratch, _processes(cores) as pool:
         source = _source(Path(scratch) / "source")
-        places = (Path(scratch) / f"out-{number}" for number in count())
-        prepare_row = _preparing(source, places, pool, cores, rounds)
-        return [prepare_row, _verifying(source, next(places), pool, cores, rounds)]
+        folders = (Path(scratch) / f"out-{number}" for number in count())
+        prepare_row = _preparing(source, folders, pool, cores, rounds)
+        return [prepare_row, _verifying(source, next(folders), pool, cores, rounds)]
 
 
 def _preparing(
-    source: Path, places: Iterator[Path], pool: ProcessPoolExecutor, cores: int, rounds: int
+    source: Path, folders: Iterator[Path], pool: ProcessPoolExecutor, cores: int, rounds: int
 ) -> Row:
     keys = [f"{number:05d}" for number in range(PAIRS)]
 
@@ -68,16 +68,16 @@ def _preparing(
         return compare(
             "prepare",
             "pairs/s",
-            _timed(ours, places),
-            {"ShardWriter": _timed(shard_writer, places)},
+            _timed(ours, folders),
+            {"ShardWriter": _timed(shard_writer, folders)},
             amount=PAIRS,
-            limit=_timed(limit, places),
+            limit=_timed(limit, folders),
             rounds=rounds,
         )
 
 
 def _verifying(source: Path, out: Path, pool: ProcessPoolExecutor, cores: int, rounds: int) -> Row:
-    """MB a second, against the sha256 of the same files, one process a core."""
+    """MB per second, against SHA-256 of the same files with one process per core."""
     prepare("paired", source, out)
     tars = sorted(out.glob("*.tar"), key=lambda path: path.stat().st_size)
 
@@ -91,14 +91,14 @@ def _verifying(source: Path, out: Path, pool: ProcessPoolExecutor, cores: int, r
     return compare("verify", "MB/s", ours, {}, amount=size / 1e6, limit=limit, rounds=rounds)
 
 
-def _timed(work: Callable[[Path], None], places: Iterator[Path]) -> Work:
-    """Each time into a new folder, whose removal does not count."""
+def _timed(work: Callable[[Path], None], folders: Iterator[Path]) -> Work:
+    """Seconds of the work, each time into a new folder, whose removal is not timed."""
 
     def run() -> float:
-        out = next(places)
-        began = time.perf_counter()
+        out = next(folders)
+        start = time.perf_counter()
         work(out)
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - start
         shutil.rmtree(out)
         return seconds
 
@@ -128,11 +128,11 @@ def _hash_files(paths: list[Path]) -> None:
 
 
 def _source(folder: Path) -> Path:
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for side in SIDES:
         (folder / side).mkdir(parents=True)
         for number in range(PAIRS):
-            pixels = draw.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+            pixels = rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
             data = io.BytesIO()
             Image.fromarray(pixels).save(data, format="PNG", compress_level=0)
             (folder / side / f"{number:05d}.png").write_bytes(data.getvalue())

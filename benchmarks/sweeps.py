@@ -1,10 +1,10 @@
-"""What a trial costs beside its training, and what ASHA saves.
+"""What a trial costs beyond its training, and what ASHA saves.
 
-overhead   worker-seconds a trial beyond the trial's own, from its MLflow run to its result, in
-           a sweep of 30 trials whose workers are kept; `tune`: the same trials as plain Ray Tune
-           function trainables, each in a fresh process
-ASHA       training steps of 16 trials, beside the whole grid's, and whether both find the same
-           winner
+overhead   worker-seconds per trial that are not the trial's own (from its MLflow run to its
+           result), in a sweep of 30 trials whose workers are kept; `tune`: the same trials as
+           plain Ray Tune function trainables, each in a new process
+ASHA       training steps of 16 trials, against those of the whole grid, and whether both find the
+           same winner
 """
 
 import contextlib
@@ -21,26 +21,27 @@ from typing import Any
 import numpy as np
 import ray.tune
 
+from benchmarks._small import NETWORK, rendered_datasets
 from benchmarks.common import Row, main, row
 from derain import cluster
 from derain.config import Config
-from derain.data.synthetic.synthesis import synthesize
-from derain.pipelines.prepare.verb import prepare
-from derain.pipelines.train.run import RESULT, Place, read_json, run_in_this_process
+from derain.pipelines.train.recording import TrackingTarget
+from derain.pipelines.train.run import run_in_this_process
+from derain.pipelines.train.run_folder import RESULT, read_json
 from derain.tracking.store import prepare_store, tracking_uri
 from derain.training.process.distributed import Rank
 from derain.tune import space
 from derain.tune.journal import Journal
-from derain.tune.running import queue, supply
+from derain.tune.running import queue, ray_tune
 from derain.tune.sweep import sweep
 
 AT_ONCE = 2
 KEPT, FRESH = 30, 6
-"""Trials of a round: a fresh process takes seconds, so fewer of them say the same."""
+"""Trials per round: a new process takes seconds, so fewer trials measure it as well."""
 
 
 def rows(rounds: int) -> list[Row]:
-    """Both figures."""
+    """The row of each measurement."""
     logging.getLogger("derain").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as scratch, _store(Path(scratch)), cluster.connected():
         base = _base(Path(scratch))
@@ -53,7 +54,7 @@ def _overhead(base: Config, rounds: int) -> Row:
         kept.append(_kept(_grid(base, f"kept-{number}", KEPT)))
         fresh.append(_fresh(_grid(base, f"fresh-{number}", FRESH)))
     return row(
-        f"overhead a trial, {KEPT} trials of 4 steps",
+        f"overhead per trial, {KEPT} trials of 4 steps",
         "s",
         statistics.median(kept),
         {"tune": statistics.median(fresh)},
@@ -65,19 +66,19 @@ def _kept(config: Config) -> float:
     config.folder.mkdir(parents=True)
     with Journal.open(config.folder) as journal:
         journal.write("plan", version=1, name=config.name, ahead=2 * AT_ONCE)
-        began = time.perf_counter()
-        left = queue.restored(config, journal.events)
-        supply.train(config, left, journal, Place(tracking_uri()), at_once=AT_ONCE)
-        return _beyond(config, time.perf_counter() - began)
+        start = time.perf_counter()
+        left = queue.restore_queue(config, journal.events)
+        ray_tune.run_trials(config, left, journal, TrackingTarget(tracking_uri()), at_once=AT_ONCE)
+        return _overhead_s(config, time.perf_counter() - start)
 
 
 def _fresh(config: Config) -> float:
     payloads = [trial.config.model_dump(mode="json") for trial in space.plan(config)]
-    place = asdict(Place(tracking_uri()))
+    target = asdict(TrackingTarget(tracking_uri()))
 
     def trial(chosen: dict[str, int]) -> None:
         config = Config.model_validate(payloads[chosen["number"]])
-        run_in_this_process(config, Place(**place), Rank())
+        run_in_this_process(config, TrackingTarget(**target), Rank())
         ray.tune.report({})
 
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
@@ -87,13 +88,13 @@ def _fresh(config: Config) -> float:
         tune_config=ray.tune.TuneConfig(max_concurrent_trials=AT_ONCE),
         run_config=ray.tune.RunConfig(storage_path=str(config.folder / "ray"), verbose=0),
     )
-    began = time.perf_counter()
+    start = time.perf_counter()
     tuner.fit()
-    return _beyond(config, time.perf_counter() - began)
+    return _overhead_s(config, time.perf_counter() - start)
 
 
-def _beyond(config: Config, seconds: float) -> float:
-    """Worker-seconds a trial that no trial counts as its own."""
+def _overhead_s(config: Config, seconds: float) -> float:
+    """Worker-seconds per trial that no trial counts as its own."""
     trials = space.plan(config)
     own = [read_json(trial.config.folder / RESULT)["seconds"] for trial in trials]
     return seconds * AT_ONCE / len(trials) - statistics.fmean(own)
@@ -102,18 +103,18 @@ def _beyond(config: Config, seconds: float) -> float:
 def _halving(base: Config) -> Row:
     rates = {f"rate-{n:02d}": float(rate) for n, rate in enumerate(np.geomspace(1e-5, 1e-1, 16))}
     searched = {"space": {"train.lr": {"grid": rates}}, "concurrent": AT_ONCE}
-    found = {}
+    results = {}
     for search in ("grid", "asha"):
         values = {
             "name": search,
             "train.steps": 256,
             "sweep": {**searched, "search": search, "asha": {"first_steps": 32, "keep_one_in": 2}},
         }
-        found[search] = sweep(base.replaced(values, "benchmark"))
-    steps = {name: sum(t["steps"] for t in result["trials"]) for name, result in found.items()}
-    same = found["grid"]["best"] == found["asha"]["best"]
+        results[search] = sweep(base.replaced(values, "benchmark"))
+    steps = {name: sum(t["steps"] for t in result["trials"]) for name, result in results.items()}
+    same = results["grid"]["best"] == results["asha"]["best"]
     return row(
-        f"ASHA, 16 trials, {'the same' if same else 'ANOTHER'} winner",
+        f"ASHA, 16 trials, {'the same' if same else 'A DIFFERENT'} winner",
         "steps",
         steps["asha"],
         {"grid": steps["grid"]},
@@ -128,28 +129,15 @@ def _grid(base: Config, name: str, count: int) -> Config:
 
 
 def _base(folder: Path) -> Config:
-    """A small network on rendered rain, without any download."""
-    prepared: dict[str, str] = {}
-    for part, count in (("train", 32), ("held_out", 4)):
-        synthesize(None, folder / part, count=count, seed=0, density="mixed", size_px=64, part=part)
-        prepare("paired", folder / part, folder / "prepared" / part, split=part)
-        prepared[part] = str(folder / "prepared" / part)
+    """A small network on rendered rain: nothing is downloaded."""
+    train, held_out = rendered_datasets(folder, train=32, held_out=4, size_px=64)
     tree: dict[str, Any] = {
         "name": "base",
         "output_dir": str(folder / "runs"),
-        "model": {
-            "name": "fclip_unet",
-            "encoder_weights": "random",
-            "encoder_width": 4,
-            "encoder_layers": [1, 1, 1, 1],
-            "decoder_widths": [8, 8, 8, 8, 8],
-            "decoder_depths": [1, 1, 1, 1, 1],
-            "layer_scale": 0.1,
-            "output": "residual",
-        },
+        "model": NETWORK,
         "data": {
-            "train": prepared["train"],
-            "eval": prepared["held_out"],
+            "train": str(train),
+            "eval": str(held_out),
             "cache_dir": str(folder / "cache"),
         },
         "train": {"steps": 4, "batch_size": 4, "crop_px": 32, "device": "cpu", "cpu_threads": 1},
@@ -160,7 +148,7 @@ def _base(folder: Path) -> Config:
 
 @contextlib.contextmanager
 def _store(folder: Path) -> Iterator[None]:
-    """An MLflow store of its own."""
+    """A new MLflow store in `folder`, instead of the user's."""
     before = os.environ.get("MLFLOW_TRACKING_URI")
     os.environ["MLFLOW_TRACKING_URI"] = prepare_store(f"sqlite:///{folder}/mlflow.db")
     try:

@@ -1,10 +1,10 @@
-"""What the platform costs a training step: our loop under Ray Train against a plain PyTorch loop.
+"""What the platform adds to a training step: our loop under Ray Train against a plain PyTorch loop.
 
 Both train the same network on the same batches with one thread, in turns: ours in a Ray Train
-worker, the plain loop in a process of its own that knows no Ray. The plain loop has what ours has:
-our loader, NHWC in memory, L1, AdamW with `fused=True` and the same options, and it forgets
-gradients after the forward pass, which is the faster order. It looks at no loss, checks, logs and
-saves nothing. Then two workers against one, on the same global batch.
+worker, the plain loop in its own process without Ray. The plain loop has what ours has: our
+loader, NHWC in memory, L1, AdamW with `fused=True` and the same options; and it drops the
+gradients after the forward pass, which is the faster order. It never reads the loss, and checks,
+logs and saves nothing. Then two workers against one, on the same global batch.
 """
 
 import itertools
@@ -17,24 +17,25 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import ray.train
 import torch
 from ray.train.torch import TorchTrainer
 
+from benchmarks._small import NoisePairs
 from benchmarks.common import ROUNDS, Row, main, row
 from derain import cluster
 from derain.config import Config
-from derain.data.loading.loader import Loader, Position
+from derain.data.loading.loader import Batch, Loader, Position
 from derain.data.loading.order import Recipe
 from derain.training.factory import build_network, loss_of
-from derain.training.loop import Run
+from derain.training.loop import Run, drive
 from derain.training.process.device import to_device
 from derain.training.process.distributed import Rank
 from derain.training.trainer import Trainer
 
 WARM, STEPS = 3, 15
-PAIRS = 64
+"""Steps before the timed ones, and timed steps."""
+PAIRS, SIDE_PX = 64, 128
 CONFIG = {
     "name": "run",
     "model": {"name": "nafnet", "width": 16, "encoder_blocks": [1, 1], "decoder_blocks": [1, 1]},
@@ -43,68 +44,60 @@ CONFIG = {
 }
 
 
-class Pixels:
-    """Random pairs in memory."""
-
-    def __init__(self) -> None:
-        self._pairs = np.random.default_rng(0).integers(0, 256, (PAIRS, 2, 128, 128, 3), np.uint8)
-
-    def __len__(self) -> int:
-        return PAIRS
-
-    def __getitem__(self, sample: int) -> np.ndarray:
-        return self._pairs[sample]
-
-
-def config(folder: Path) -> Config:
-    """The run of the benchmark."""
+def make_config(folder: Path) -> Config:
+    """The config of the run that both loops train."""
     return Config.model_validate({**CONFIG, "output_dir": str(folder)})
 
 
-def loader(config: Config, rank: Rank) -> Loader:
-    """Its batches."""
+def make_loader(config: Config, rank: Rank) -> Loader:
+    """The loader that both loops use."""
     recipe = Recipe(sizes=(PAIRS,), seed=config.data_seed)
-    return Loader([Pixels()], recipe, config.train.stages, rank=rank.number, world=rank.world)
+    pixels = NoisePairs(PAIRS, SIDE_PX)
+    return Loader([pixels], recipe, config.train.stages, rank=rank.number, world=rank.world)
 
 
-def timed(steps: Iterator[None]) -> float:
-    """Seconds a step, the first ones not counted."""
-    for _ in itertools.islice(steps, WARM):
-        pass
-    began = time.perf_counter()
-    for _ in itertools.islice(steps, STEPS):
-        pass
-    return (time.perf_counter() - began) / STEPS
-
-
-def ours(rank: Rank) -> Iterator[None]:
-    """Steps of our loop, with its figures and checks."""
+def our_seconds(rank: Rank) -> float:
+    """Seconds per step of our loop, with its metrics and checks."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        wanted = config(Path(folder))
-        network = build_network(wanted)
-        loss, device = loss_of(wanted, network), torch.device("cpu")
-        trainer = Trainer(wanted, network, loss, device=device, rank=rank)
-        run = Run(wanted, trainer, wanted.folder, lambda *_: None, ["abc"], rank)
-        batches, loop = loader(wanted, rank), run.loop()
-        at = next(loop)
-        while True:
-            at = loop.send(to_device(batches.batch(at), wanted.train))
-            yield
+        config = make_config(Path(folder))
+        network = build_network(config)
+        loss, device = loss_of(config, network), torch.device("cpu")
+        trainer = Trainer(config, network, loss, device=device, rank=rank)
+        run = Run(config, trainer, config.folder, lambda *_: None, ["abc"], rank)
+        run.until = WARM + STEPS + 1
+        loader, starts = make_loader(config, rank), []
+
+        def batch_at(at: Position) -> Batch:
+            starts.append(time.perf_counter())
+            return loader.batch(at)
+
+        drive(run, batch_at, config.train)
+    return (starts[WARM + STEPS] - starts[WARM]) / STEPS
 
 
-def plain() -> Iterator[None]:
-    """Steps as a tutorial writes them."""
+def plain_seconds() -> float:
+    """Seconds per step of a loop as a tutorial writes it."""
+    steps = _plain_steps()
+    for _ in itertools.islice(steps, WARM):
+        pass
+    start = time.perf_counter()
+    for _ in itertools.islice(steps, STEPS):
+        pass
+    return (time.perf_counter() - start) / STEPS
+
+
+def _plain_steps() -> Iterator[None]:
     torch.set_num_threads(1)
-    wanted, at = config(Path()), Position()
-    network, batches = build_network(wanted), loader(wanted, Rank())
+    config, at = make_config(Path()), Position()
+    network, loader = build_network(config), make_loader(config, Rank())
     network = network.to(memory_format=torch.channels_last).train()
-    train = wanted.train
+    train = config.train
     optimizer = torch.optim.AdamW(
         network.parameters(), train.lr, train.betas, weight_decay=train.weight_decay, fused=True
     )
     while True:
-        batch = to_device(batches.batch(at), wanted.train)
+        batch = to_device(loader.batch(at), train)
         loss = (network(batch.rain) - batch.clean).abs().mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -113,33 +106,33 @@ def plain() -> Iterator[None]:
         yield
 
 
+def plain_seconds_apart() -> float:
+    """`plain_seconds` of a new process."""
+    command = [sys.executable, "-m", "benchmarks.train", "--plain"]
+    root = Path(__file__).parents[1]
+    return float(subprocess.run(command, cwd=root, stdout=subprocess.PIPE, check=True).stdout)
+
+
 def in_turns(payload: dict) -> None:
-    """In one Ray Train worker: rounds of ours, and of the plain loop in a process beside it."""
+    """In one Ray Train worker: rounds of our loop, and of the plain one in another process."""
     times: dict[str, list[float]] = {"ours": [], "plain": []}
     for number in range(payload["rounds"]):
         for who in sorted(times, reverse=bool(number % 2)):
-            times[who].append(timed(ours(Rank())) if who == "ours" else plain_apart())
+            times[who].append(our_seconds(Rank()) if who == "ours" else plain_seconds_apart())
     Path(payload["out"]).write_text(json.dumps(times))
 
 
-def plain_apart() -> float:
-    """Seconds a step of the plain loop in a new process."""
-    command = [sys.executable, "-m", "benchmarks.train", "--plain"]
-    where = Path(__file__).parents[1]
-    return float(subprocess.run(command, cwd=where, stdout=subprocess.PIPE, check=True).stdout)
-
-
 def together(payload: dict) -> None:
-    """In each of two Ray Train workers: rounds of ours with all of them."""
+    """In each of two Ray Train workers: rounds of our loop on both."""
     context = ray.train.get_context()
     rank = Rank(context.get_world_rank(), context.get_world_size())
-    times = [timed(ours(rank)) for _ in range(payload["rounds"])]
+    times = [our_seconds(rank) for _ in range(payload["rounds"])]
     if rank.leads:
         Path(payload["out"]).write_text(json.dumps({"ours": times}))
 
 
 def under_ray(work: object, workers: int, rounds: int) -> dict[str, float]:
-    """Median seconds a step that the workers measured."""
+    """Median seconds per step that the workers measured."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "times.json")
         TorchTrainer(
@@ -152,7 +145,7 @@ def under_ray(work: object, workers: int, rounds: int) -> dict[str, float]:
 
 
 def rows(rounds: int = ROUNDS) -> Sequence[Row]:
-    """The cost of a step, and what a second worker brings."""
+    """The cost of a step, and what a second worker gains."""
     with cluster.connected():
         one = under_ray(in_turns, 1, rounds)
         two = under_ray(together, 2, rounds)["ours"] if cluster.cpus() >= 2 else None
@@ -166,6 +159,6 @@ def rows(rounds: int = ROUNDS) -> Sequence[Row]:
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["--plain"]:
-        print(timed(plain()))
+        print(plain_seconds())
     else:
         main(rows)

@@ -1,4 +1,4 @@
-"""Every file in configs/ parses, in every profile, and every trial of its sweep can be built."""
+"""Every file in configs/ is valid in all profiles, and all trials of its sweep can be built."""
 
 from collections.abc import Hashable
 from pathlib import Path
@@ -8,23 +8,23 @@ import yaml
 
 from derain.config import Config, load_config
 from derain.config.source import read
-from derain.training.factory import build_network, loss_of, without_weights
+from derain.training.factory import build_network, loss_of, without_pretrained
 from derain.tune.space import plan
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").rglob("*.yaml"))
 CLUSTERS = sorted((Path(__file__).parents[1] / "clusters").glob("*.yaml"))
 STRIDES: dict[Hashable, int] = {}
-"""Of the networks that were built, by what they and their losses are built from."""
+"""Strides of the networks built so far, by the options of network and loss."""
 
 
 def profiles(path: Path) -> list[str]:
-    """Those of the file and of all that it extends."""
+    """The profiles of the file and of those that it extends."""
     return list(read(path).tree["profiles"])
 
 
 def stride(config: Config) -> int:
-    """Of the network of a config, which is built once, with its loss, on random weights."""
-    loss, without = config.loss, without_weights(config)
+    """The stride of the network; each one is built once, with its loss and random weights."""
+    loss, without = config.loss, without_pretrained(config)
     perceptual = loss.lambda_p and loss.perceptual
     contrastive = loss.lambda_c and (loss.contrastive, loss.contrastive_weights)
     key = (without.model, perceptual, contrastive)
@@ -57,7 +57,7 @@ def test_config_is_valid(path: Path, profile: str) -> None:
 
 
 @pytest.mark.parametrize("path", CLUSTERS, ids=lambda path: path.stem)
-def test_cluster_file_is_what_rays_launcher_takes(path: Path) -> None:
+def test_rays_launcher_accepts_the_cluster_file(path: Path) -> None:
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     config = prepare_config(yaml.safe_load(path.read_text()))

@@ -1,4 +1,4 @@
-"""The whole path on the smallest size: one command, from photographs to a registered model."""
+"""End to end on the smallest size: one command, from photographs to a registered model."""
 
 import json
 import os
@@ -9,19 +9,13 @@ from pathlib import Path
 
 import yaml
 
+from benchmarks._small import NETWORK
+
 CONFIG = {
     "name": "smoke",
     "profile": "smoke",
     "profiles": {"smoke": {"train": {"steps": 10}}},
-    "model": {
-        "name": "fclip_unet",
-        "encoder_weights": "random",
-        "encoder_width": 4,
-        "encoder_layers": [1, 1, 1, 1],
-        "decoder_widths": [8, 8, 8, 8, 8],
-        "decoder_depths": [1, 1, 1, 1, 1],
-        "output": "residual",
-    },
+    "model": NETWORK,
     "data": {"synthetic": {"train_pairs": 4, "eval_pairs": 2, "size_px": 48}},
     "train": {"steps": 1000, "batch_size": 2, "crop_px": 16, "device": "cpu"},
     "loss": {"perceptual": "encoder"},
@@ -32,7 +26,7 @@ CONFIG = {
 }
 
 
-def test_from_photographs_to_a_registered_model(tmp_path: Path) -> None:
+def test_one_command_from_photographs_to_a_registered_model(tmp_path: Path) -> None:
     (tmp_path / "smoke.yaml").write_text(yaml.safe_dump(CONFIG))
     environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
     done = subprocess.run(
@@ -51,7 +45,7 @@ def test_from_photographs_to_a_registered_model(tmp_path: Path) -> None:
     assert Path(result["report"]).is_file()
     first, *_ = done.stderr.splitlines()
     assert "profile smoke: 2 trials of 10 steps" in first
-    assert "figures are not comparable" in done.stderr
+    assert "results are not comparable" in done.stderr
     with sqlite3.connect(tmp_path / "mlflow.db") as store:
         statuses = store.execute("select status from runs").fetchall()
     assert statuses == [("FINISHED",)] * 3

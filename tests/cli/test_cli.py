@@ -7,7 +7,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +19,13 @@ from typer.testing import CliRunner
 
 from derain.cli import app
 from derain.errors import ConfigError
+from derain.pipelines.leaks.compare import DISTANCE
+from tests.processes import wait_for
 
 COMMAND = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n" + (
     "from derain.cli.app import main; main()"
 )
-"""derainctl with Ctrl-C as on a terminal, also where the shell that runs the tests ignores it."""
+"""derainctl that reacts to Ctrl-C, even if the shell that runs the tests ignores it."""
 
 VERBS = (
     "synthesize",
@@ -65,7 +66,7 @@ def config(tmp_path: Path) -> Path:
 
 @dataclass(frozen=True)
 class Done:
-    """What a command left."""
+    """Exit code and output of a command."""
 
     returncode: int
     stdout: str
@@ -79,7 +80,7 @@ Derainctl = Callable[..., Done]
 def derainctl(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Iterator[Derainctl]:
-    """Calls the command line in the test's folder, in this process, which has torch and Ray."""
+    """Runs a command in the test's folder, in this process, which has imported torch and Ray."""
     logger = logging.getLogger("derain")
     handlers, level = logger.handlers, logger.level
 
@@ -87,7 +88,7 @@ def derainctl(
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", ["derainctl", *map(str, arguments)])
         capfd.readouterr()
-        stdout = os.dup(1)  # a command takes it for its results
+        stdout = os.dup(1)  # a command redirects it
         try:
             with pytest.raises(SystemExit) as ended:
                 app.main()
@@ -102,7 +103,7 @@ def derainctl(
 
 
 def refused(done: Done, *named: str) -> None:
-    """One message that names what is wrong, nothing on stdout, exit code 2."""
+    """One message that names the problem, nothing on stdout, exit code 2."""
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
     assert done.stderr.count("derainctl: ") == 1
@@ -112,23 +113,28 @@ def refused(done: Done, *named: str) -> None:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_command_explains_itself(verb: str) -> None:
+def test_every_command_has_help(verb: str) -> None:
     shown = CliRunner().invoke(app.app, [verb, "--help"])
     assert shown.exit_code == 0
     assert f"{verb} [OPTIONS]" in " ".join(shown.output.split())
 
 
-def test_the_commands_are_these() -> None:
+def test_the_commands_are_exactly_these() -> None:
     named = {command.name or command.callback.__name__ for command in app.app.registered_commands}
     assert named == set(VERBS)
+
+
+def test_help_gives_the_default_distance() -> None:
+    shown = CliRunner().invoke(app.app, ["leaks", "--help"], env={"COLUMNS": "200"})
+    assert f"Default: {DISTANCE}." in " ".join(shown.output.split())
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["unheard-of"],
+        ["unknown"],
         ["train"],
-        ["train", "a.yaml", "--unheard-of"],
+        ["train", "a.yaml", "--unknown"],
         ["synthesize", "out", "--count", "many"],
         ["synthesize", "out", "--count", "0"],
         ["synthesize", "out", "--density", "torrential"],
@@ -150,10 +156,10 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
         (["sweep", "small.yaml"], "`sweep` section"),
         (["train", "small.yaml", "--resume", "gone"], "no run to resume"),
         (["prepare", "paired", "gone", "out"], "gone"),
-        (["prepare", "unheard-of", ".", "out"], "Known: rain13k"),
+        (["prepare", "unknown", ".", "out"], "Known: rain13k"),
         (["prepare", "rain800", ".", "out", "--split", "val"], "train, test"),
         (["prepare", "paired", ".", "out", "--share", "2"], "LOW:HIGH"),
-        (["datasets", "unheard-of"], "Known: rain13k"),
+        (["datasets", "unknown"], "Known: rain13k"),
         (["prepare", "paired", ".", "out", "--without", "small.yaml"], "derainctl leaks"),
         (["leaks", "gone", "gone"], "no such prepared dataset"),
         (["evaluate", "gone", "gone"], "gone"),
@@ -185,12 +191,12 @@ def test_wrong_input_is_one_message(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_device_that_is_not_there_is_not_replaced(derainctl: Derainctl, tmp_path: Path) -> None:
+def test_a_missing_device_is_not_replaced(derainctl: Derainctl, tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "rain.png")
-    (tmp_path / "net.onnx").touch()  # such a file runs on the CPU, wherever it is
-    wanted = ("net.onnx", "--device", "cuda")
-    refused(derainctl("predict", *wanted, "rain.png", "--out", "out"), "--device cpu")
-    refused(derainctl("evaluate", *wanted, "gone"), "--device cpu")
+    (tmp_path / "net.onnx").touch()  # such a file always runs on the CPU
+    arguments = ("net.onnx", "--device", "cuda")
+    refused(derainctl("predict", *arguments, "rain.png", "--out", "out"), "--device cpu")
+    refused(derainctl("evaluate", *arguments, "gone"), "--device cpu")
     assert not (tmp_path / "out").exists()
 
 
@@ -205,7 +211,7 @@ def test_debug_shows_the_traceback(derainctl: Derainctl) -> None:
         derainctl("--debug", "train", "gone.yaml")
 
 
-def test_an_occupied_folder_is_left_alone(
+def test_files_in_an_occupied_folder_are_kept(
     derainctl: Derainctl, tmp_path: Path, config: Path
 ) -> None:
     out = tmp_path / "out"
@@ -243,13 +249,13 @@ def test_a_dry_run_prints_the_resolved_config_and_does_nothing(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_profile_is_of_a_config_file(derainctl: Derainctl) -> None:
+def test_a_profile_needs_a_config_file(derainctl: Derainctl) -> None:
     refused(derainctl("sweep", "--resume", "asha", "--profile", "demo"), "--profile", "that file")
 
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory: pytest.TempPathFactory, tiny: dict[str, Any]) -> dict[str, Any]:
-    """A run and a sweep that were interrupted while they trained, each in a folder of its own."""
+    """A run and a sweep, interrupted while they trained, each in its own folder."""
     grid = {"train.lr": {"grid": {"slow": 1e-4, "fast": 1e-3}}}
     endless = {**tiny["train"], "steps": 10**7, "checkpoint_every_steps": 10}
     started = {}
@@ -276,11 +282,11 @@ def interrupt(
     folder: Path, process: subprocess.Popen[str], runs: int
 ) -> tuple[Path, int, str, str]:
     """Send Ctrl-C once every run has a checkpoint; returns folder, exit code and outputs."""
-    deadline = time.monotonic() + 180
-    while len({path.parent for path in folder.glob("runs/**/step-*")}) < runs:
-        assert time.monotonic() < deadline, list(folder.rglob("step-*"))
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.2)
+    wait_for(
+        lambda: len({path.parent for path in folder.glob("runs/**/step-*")}) >= runs,
+        180,
+        process=process,
+    )
     process.send_signal(signal.SIGINT)
     try:
         out, errors = process.communicate(timeout=60)
@@ -290,14 +296,16 @@ def interrupt(
 
 
 @pytest.mark.parametrize("verb", ["train", "sweep"])
-def test_ctrl_c_leaves_nothing_that_looks_finished(interrupted: dict[str, Any], verb: str) -> None:
+def test_ctrl_c_leaves_no_results_that_look_complete(
+    interrupted: dict[str, Any], verb: str
+) -> None:
     folder, code, out, errors = interrupted[verb]
     assert code == 130, errors
     assert out == ""
     assert errors.count("derainctl: interrupted") == 1
     assert "Traceback" not in errors
     finished = [path for path in folder.rglob("result.json") if "ray" not in path.parts]
-    assert not finished  # Ray Tune has a file of that name too
+    assert not finished  # Ray Tune writes files of that name too
     assert not list(folder.rglob("sweep.json"))
     assert not list(folder.rglob("report"))
     with sqlite3.connect(folder / "mlflow.db") as store:

@@ -1,5 +1,7 @@
-"""What commands print: the results alone on stdout, text aligned, JSON one document."""
+"""What commands print: only results on stdout, aligned tables, one JSON document."""
 
+import os
+import pty
 import subprocess
 import sys
 
@@ -9,7 +11,7 @@ from derain.cli import output
 
 NOISY = """
 import os
-from derain.output import Results
+from derain.cli.output import Results
 
 results = Results({as_json})
 print("a library prints")
@@ -22,35 +24,62 @@ results.show({{"pairs": 3}}, "3 pairs")
 @pytest.mark.parametrize(
     ("as_json", "expected"), [(False, "3 pairs\n"), (True, '{\n  "pairs": 3\n}\n')]
 )
-def test_stdout_has_the_result_alone_whoever_else_prints(as_json: bool, expected: str) -> None:
+def test_stdout_has_only_the_result_whatever_else_prints(as_json: bool, expected: str) -> None:
     code = NOISY.format(as_json=as_json)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == expected
     assert all(f"a {who} prints" in done.stderr for who in ("library", "C library", "child"))
 
 
-def test_columns_are_aligned_and_end_where_their_text_ends() -> None:
+def test_columns_are_aligned_and_lines_have_no_trailing_spaces() -> None:
     rows = [
         {"name": "a", "version": 10, "aliases": ("champion",), "tags": {"psnr_y": "31.234567"}},
         {"name": "longer", "version": 2, "aliases": (), "tags": {"profile": "demo"}},
     ]
-    assert output.versions(rows).splitlines() == [
+    assert output.plain(output.versions(rows)).splitlines() == [
         "model   version  aliases   PSNR-Y  trained with",
         "a       10       champion  31.234",
         "longer  2                          demo",
     ]
 
 
-def test_counts_of_prompts_stand_under_their_prompts() -> None:
+def test_counts_are_under_their_prompts() -> None:
     found = {"prompts": ["light rain", "heavy rain"], "counts": {"light": [3, 1], "heavy": [0, 4]}}
-    assert output.matches(found, "density").splitlines() == [
+    assert output.plain(output.matches(found, "density")).splitlines() == [
         "density  light rain  heavy rain",
         "light    3           1",
         "heavy    0           4",
     ]
 
 
-def test_a_plan_names_what_would_stop_it_and_what_is_done() -> None:
+TABLE = """
+from derain.cli.output import Results, versions
+
+row = {"name": "net-" + 60 * "x", "version": 1, "aliases": ("champion",), "tags": {}}
+Results(False).show([row], versions([row]))
+"""
+
+
+def test_a_table_is_one_line_per_row_in_a_pipe() -> None:
+    environment = {**os.environ, "COLUMNS": "40"}
+    command = [sys.executable, "-c", TABLE]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    _, row = done.stdout.splitlines()
+    assert row.split() == ["net-" + 60 * "x", "1", "champion"]
+
+
+def test_a_table_is_fitted_to_a_terminal_without_losing_text() -> None:
+    environment = {**os.environ, "COLUMNS": "40", "NO_COLOR": "1", "TERM": "xterm"}
+    ours, theirs = pty.openpty()
+    subprocess.run([sys.executable, "-c", TABLE], stdout=theirs, check=True, env=environment)
+    os.close(theirs)
+    printed = os.read(ours, 10_000).decode()
+    os.close(ours)
+    assert max(len(line) for line in printed.splitlines() if "x" in line) <= 40
+    assert printed.count("x") == 60
+
+
+def test_a_plan_lists_obstacles_and_finished_trials() -> None:
     trials = [("low", {"lr": 1}, "finished"), ("high", None, "planned")]
     planned = {
         "name": "search",

@@ -1,12 +1,14 @@
-"""The config: what it accepts, how its parts are laid over each other, and what its errors say."""
+"""The config: valid input, the precedence of its parts, and its error messages."""
 
 import inspect
 from pathlib import Path
 
 import pytest
 
-from derain.config import Config, load_config, valid_keys
+from derain.config import Config, load_config
 from derain.config.networks import FCLIPUNetConfig
+from derain.config.section import Section
+from derain.config.source import keys_of, sections_in
 from derain.errors import ConfigError
 from derain.models import MODELS
 
@@ -31,7 +33,7 @@ def test_resolved_config_reads_back_equal(tmp_path: Path) -> None:
     assert load_config(write(tmp_path, config.to_yaml(), "resolved.yaml")) == config
 
 
-def test_overrides_win_over_profile_over_file_over_base(tmp_path: Path) -> None:
+def test_overrides_precede_profile_precedes_file_precedes_base(tmp_path: Path) -> None:
     write(tmp_path, MINIMAL + "seed: 1\noutput_dir: base\n", "base.yaml")
     text = (
         "extends: base.yaml\nprofile: a\ntrain: {batch_size: 2, crop_px: 32}\n"
@@ -72,18 +74,18 @@ def test_error_in_a_profile_names_the_line_there(tmp_path: Path) -> None:
         (MINIMAL, ["data.train=x"], "data.eval is missing"),
         (MINIMAL, ["train.num_workers=17"], "less than"),
         ("model: {name: fclip_unet}\ntrain: {steps: 5}", [], "`name` is missing"),
-        (MINIMAL + "extends: run.yaml\n", [], "circle"),
+        (MINIMAL + "extends: run.yaml\n", [], "circular"),
         (MINIMAL + "extends: 5\n", [], "expected the name of one file, found 5"),
         (MINIMAL + "profile: d\nprofiles: [d]\n", [], "`profiles`: expected keys and values"),
         (MINIMAL + "profile: d\nprofiles: {d: 1}\n", [], "`d`: expected keys and values"),
         (MINIMAL + "profile: [d]\nprofiles: {d: {}}\n", [], "no profile `['d']`"),
-        (MINIMAL + "seed: &a [*a]\n", [], "an alias (*) lead to itself"),
-        (MINIMAL, ["seed=&a [*a]"], "an alias (*) lead to itself"),
+        (MINIMAL + "seed: &a [*a]\n", [], "an alias (*) refer to itself"),
+        (MINIMAL, ["seed=&a [*a]"], "an alias (*) refer to itself"),
         (MINIMAL, ["seed=2026-99-99"], "seed=2026-99-99"),
         (MINIMAL, ["seed=99999999999999999999999"], "seed=99999999999999999999999: `seed`"),
         (MINIMAL, ["train.betas=[2, 5]"], "less than 1"),
         (MINIMAL, ["train.micro_batch_size=0"], "micro_batch_size=0: `train.micro_batch_size`"),
-        (MINIMAL, ["output_dir=s3://b/x"], "a folder of this machine"),
+        (MINIMAL, ["output_dir=s3://b/x"], "a folder on this machine"),
         (MINIMAL, ["name=a/../../../b"], "below output_dir"),
     ],
 )
@@ -113,10 +115,23 @@ def test_model_section_mirrors_the_network() -> None:
     assert fields == {name: parameter.default for name, parameter in parameters.items()}
 
 
-def test_valid_keys_reach_every_level() -> None:
-    keys = valid_keys()
+def test_keys_reach_every_level() -> None:
+    keys = keys_of(Config)
     assert {"register.name", "model.ldfps_sigma", "data.synthetic.train_pairs"} <= set(keys)
     assert "register_" not in keys
+
+
+def test_every_key_is_documented() -> None:
+    missing = []
+    pending: list[type[Section]] = [Config]
+    while pending:
+        section = pending.pop()
+        for name, field in section.model_fields.items():
+            below = list(sections_in(field.annotation))
+            pending += below
+            if not (field.description or below or name == "name"):
+                missing.append(f"{section.__name__}.{name}")
+    assert not missing
 
 
 def test_digest_changes_with_any_value(tmp_path: Path) -> None:
@@ -125,18 +140,18 @@ def test_digest_changes_with_any_value(tmp_path: Path) -> None:
     assert config.replaced({}, "test").digest() == config.digest()
 
 
-def test_stages_begin_one_after_another_and_before_the_end(tmp_path: Path) -> None:
+def test_stages_start_in_order_and_before_the_end(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, MINIMAL))
     stage = {"from_step": 3, "crop_px": 32, "batch_size": 2}
     staged = config.replaced({"train.steps": 9, "train.progressive": [stage]}, "test")
     assert [item.from_step for item in staged.train.stages] == [0, 3]
-    for begins in ((0,), (9,), (4, 4), (5, 3)):
-        stages = [{**stage, "from_step": step} for step in begins]
-        with pytest.raises(ConfigError, match="progressive: the stages begin at steps"):
+    for starts in ((0,), (9,), (4, 4), (5, 3)):
+        stages = [{**stage, "from_step": step} for step in starts]
+        with pytest.raises(ConfigError, match="progressive: the stages start at steps"):
             config.replaced({"train.steps": 9, "train.progressive": stages}, "test")
 
 
-def test_the_smallest_batch_of_a_schedule_has_a_pair_for_every_worker(tmp_path: Path) -> None:
+def test_the_smallest_batch_of_all_stages_has_a_pair_for_every_worker(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, MINIMAL))
     stage = {"from_step": 3, "crop_px": 32, "batch_size": 1}
     values = {"train.steps": 9, "train.progressive": [stage], "train.num_workers": 2}
@@ -144,7 +159,7 @@ def test_the_smallest_batch_of_a_schedule_has_a_pair_for_every_worker(tmp_path: 
         config.replaced(values, "test")
 
 
-def test_a_network_of_the_users_takes_any_option() -> None:
+def test_a_user_defined_network_takes_any_option() -> None:
     tree = {"name": "run", "train": {"steps": 1}, "model": {"name": "my.nets:Net", "width": 8}}
     config = Config.model_validate(tree)
     assert config.model.model_dump() == {"name": "my.nets:Net", "width": 8}

@@ -1,4 +1,4 @@
-"""A published dataset in miniature, built from nothing but its row of the catalogue."""
+"""A miniature of a published dataset, built only from its row of the catalogue."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,15 +17,15 @@ WIDTH, HEIGHT = 12, 8
 
 @dataclass(frozen=True)
 class Miniature:
-    """Which names belong together, below the folder that was built."""
+    """The folder that was built, and its pairs."""
 
     source: Path
     pairs: dict[str, str | None]
-    """Clean name by rainy name."""
+    """Clean names by rainy names, relative to the folder."""
 
 
 def build(layout: Layout, source: Path) -> Miniature:
-    """Three clean images, two rainy ones for each where the names allow it, and clutter."""
+    """Three clean images, two rainy ones for each if the names allow it, and clutter."""
     prefix = f"{layout.folder}/" if layout.folder else ""
     pairs = {prefix + rain: clean and prefix + clean for rain, clean in _names(layout)}
     for rain, clean in pairs.items():
@@ -62,7 +62,7 @@ def _names(layout: Layout) -> Iterator[tuple[str, str | None]]:
 def _values(
     layout: Layout, rain: Pattern, clean: Pattern | None, scene: int, number: int
 ) -> Mapping[str, object]:
-    """Fields that both names have come from the scene, the others from the rainy image."""
+    """Fields of both names come from the scene, the others from the rainy image."""
     digits = {name for name in rain.fields if f"{{{name}:d}}" in rain.text}
     values: dict[str, object] = {}
     for name in rain.fields:

@@ -1,4 +1,4 @@
-"""The metrics agree with skimage, with a direct 2-D implementation and with known properties."""
+"""The metrics agree with skimage, with a direct 2-D implementation, and have known properties."""
 
 import math
 
@@ -16,7 +16,7 @@ from derain.evaluation.protocols import PROTOCOLS, score
 
 
 def natural_pair(height: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """A smooth random image, and the same with bright diagonal streaks on it."""
+    """A smooth random image, and the same image with bright diagonal streaks."""
     rng = np.random.default_rng(seed)
     coarse = rng.uniform(20, 220, (height // 8 + 2, width // 8 + 2, 3))
     clean = np.kron(coarse, np.ones((8, 8, 1)))[:height, :width]
@@ -28,12 +28,12 @@ def natural_pair(height: int, width: int, seed: int = 0) -> tuple[np.ndarray, np
 
 
 def luma(image: np.ndarray) -> np.ndarray:
-    """BT.601 luma as skimage has it (its own table of weights), not rounded."""
+    """BT.601 luma as skimage computes it, with its own weights, not rounded."""
     return rgb2ycbcr(image)[..., 0]
 
 
 def direct_ssim(first: np.ndarray, second: np.ndarray) -> float:
-    """Wang 2004 written down as its formulas stand: a 2-D window and five convolutions."""
+    """The formulas of Wang 2004 written out: a 2-D window and five convolutions."""
     axis = np.arange(-5, 6)
     window = np.exp(-(axis[:, None] ** 2 + axis[None, :] ** 2) / (2 * 1.5**2))
     window /= window.sum()
@@ -97,7 +97,7 @@ def test_five_set_shrinks_by_the_rounded_quotient(shorter: int, factor: int) -> 
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_identical_images_score_the_cap(protocol: str) -> None:
+def test_identical_images_have_the_maximum_psnr(protocol: str) -> None:
     image, _ = natural_pair(32, 48)
     scores = score(image, image.copy(), protocol)
     assert scores.psnr_y == 100.0
@@ -105,7 +105,7 @@ def test_identical_images_score_the_cap(protocol: str) -> None:
 
 
 def test_known_luma_of_pure_colours() -> None:
-    """White is 235 and black 16, pure red 81.481: so the PSNR of each pair is known exactly."""
+    """White is 235, black 16 and pure red 81.481, so the PSNR of each pair is known exactly."""
     black = np.zeros((16, 16, 3), np.uint8)
     white = np.full((16, 16, 3), 255, np.uint8)
     red = black.copy()
@@ -122,21 +122,21 @@ def test_known_luma_of_pure_colours() -> None:
     seed=st.integers(0, 2**32 - 1),
     protocol=st.sampled_from(sorted(PROTOCOLS)),
 )
-def test_scores_are_symmetric_bounded_and_blind_to_mirroring(
+def test_scores_are_symmetric_bounded_and_invariant_under_mirroring(
     height: int, width: int, seed: int, protocol: str
 ) -> None:
     rng = np.random.default_rng(seed)
     first, second = rng.integers(0, 256, (2, height, width, 3), dtype=np.uint8)
-    there = score(first, second, protocol)
-    assert -1.0 <= there.ssim_y <= 1.0
-    assert 0.0 < there.psnr_y <= 100.0
+    expected = score(first, second, protocol)
+    assert -1.0 <= expected.ssim_y <= 1.0
+    assert 0.0 < expected.psnr_y <= 100.0
     for other in (score(second, first, protocol), score(first[:, ::-1], second[:, ::-1], protocol)):
-        assert other.psnr_y == pytest.approx(there.psnr_y, abs=1e-9)
-        assert other.ssim_y == pytest.approx(there.ssim_y, abs=1e-9)
+        assert other.psnr_y == pytest.approx(expected.psnr_y, abs=1e-9)
+        assert other.ssim_y == pytest.approx(expected.ssim_y, abs=1e-9)
 
 
-def test_a_swap_of_red_and_blue_changes_the_figure() -> None:
-    """Pitfall: BGR handed in for RGB is not an error that any shape check can find."""
+def test_swapping_red_and_blue_changes_the_psnr() -> None:
+    """BGR passed for RGB is an error that no check of shapes can detect."""
     rainy, clean = natural_pair(64, 64)
     assert score(rainy[..., ::-1], clean).psnr_y < score(rainy, clean).psnr_y - 1.0
 

@@ -1,4 +1,4 @@
-"""Exported files give the network's own images, and nothing runs code without trust."""
+"""Exported files give the same images as the network, and run no code without trust."""
 
 import warnings
 from pathlib import Path
@@ -12,39 +12,7 @@ from torch import nn
 from derain.errors import DataError, OccupiedError, UsageError, WeightsError
 from derain.inference.exported import SUFFIXES, export, is_exported, load_exported
 from derain.inference.predictor import Predictor
-from derain.models import build, trained_parameters
-
-NETWORKS: dict[str, dict[str, Any]] = {
-    "fclip_unet": {
-        "encoder_weights": "random",
-        "encoder_layers": (1, 1, 1),
-        "encoder_width": 4,
-        "decoder_widths": (8, 8, 8, 8, 8),
-        "decoder_depths": (1, 1, 1, 1, 1),
-        "ldfps_sigma": None,
-    },
-    "clip_rpn": {
-        "routing": "single",
-        "widths": (8, 12),
-        "depths": (1, 1),
-        "heads": (1, 2),
-        "mgca": ("window",),
-    },
-    "rdmc": {"widths": (4, 8), "dilations": (1, 2), "recursions": 2},
-    "prenet": {"width": 8, "recursions": 2},
-    "nafnet": {"width": 8, "encoder_blocks": (1, 1), "decoder_blocks": (1, 1)},
-}
-"""The others are in tests/soak/soak_exports.py: ONNX takes its time."""
-TOLERANCE = 1e-5
-"""Of 1: far below half a level of 8 bits, 2e-3."""
-
-
-def network(name: str) -> nn.Module:
-    torch.manual_seed(0)
-    made = build(name, **NETWORKS[name])
-    for parameter in trained_parameters(made).values():  # some blocks start as the identity
-        nn.init.normal_(parameter, std=0.1)
-    return made.eval()
+from tests.inference.small_networks import NETWORKS, TOLERANCE, network
 
 
 def image(height: int = 37, width: int = 51) -> np.ndarray:
@@ -55,7 +23,9 @@ def image(height: int = 37, width: int = 51) -> np.ndarray:
 @pytest.mark.parametrize(
     ("name", "kind"), [*((name, "onnx") for name in NETWORKS), ("nafnet", "torch-export")]
 )
-def test_a_file_gives_the_networks_images_of_any_size(tmp_path: Path, name: str, kind: Any) -> None:
+def test_a_file_gives_the_images_of_its_network_at_any_size(
+    tmp_path: Path, name: str, kind: Any
+) -> None:
     ours = network(name)
     path = export(ours, tmp_path / f"net{SUFFIXES[kind]}", kind)
     assert is_exported(str(path))
@@ -67,7 +37,7 @@ def test_a_file_gives_the_networks_images_of_any_size(tmp_path: Path, name: str,
         np.testing.assert_allclose(levels, expected, atol=255 * TOLERANCE)
 
 
-def test_a_fixed_size_takes_no_other(tmp_path: Path) -> None:
+def test_a_file_of_a_fixed_size_refuses_other_sizes(tmp_path: Path) -> None:
     path = export(network("prenet"), tmp_path / "net.onnx", "onnx", size_px=(32, 48))
     found = load_exported(path)
     assert found(torch.rand(1, 3, 32, 48)).shape == (1, 3, 32, 48)
@@ -76,7 +46,7 @@ def test_a_fixed_size_takes_no_other(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*")
-def test_what_may_run_code_needs_trust(tmp_path: Path) -> None:
+def test_files_that_may_run_code_need_trust(tmp_path: Path) -> None:
     program = export(network("prenet"), tmp_path / "net.pt2", "torch-export")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -93,7 +63,7 @@ def test_what_may_run_code_needs_trust(tmp_path: Path) -> None:
     np.testing.assert_allclose(levels, expected, atol=255 * TOLERANCE)
 
 
-def test_a_state_dict_is_no_exported_network(tmp_path: Path) -> None:
+def test_a_state_dict_is_not_an_exported_network(tmp_path: Path) -> None:
     torch.save({"a": torch.ones(1)}, tmp_path / "weights.pt")
     assert not is_exported(str(tmp_path / "weights.pt"))
     assert not is_exported(str(tmp_path))
@@ -106,8 +76,8 @@ def test_a_damaged_file_is_named(tmp_path: Path, name: str) -> None:
         load_exported(tmp_path / name, trust=True)
 
 
-class Undecided(nn.Module):
-    """Branches on its input, which no graph can."""
+class Branching(nn.Module):
+    """Branches on the values of its input, which a graph cannot."""
 
     stride = 2
 
@@ -115,12 +85,12 @@ class Undecided(nn.Module):
         return x if x.sum() > 0 else -x
 
 
-def test_what_cannot_be_exported_says_so_and_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"Undecided.*--size"):
-        export(Undecided(), tmp_path / "net.pt2", "torch-export")
-    with pytest.raises(UsageError, match=r"ends with \.onnx"):
-        export(Undecided(), tmp_path / "net.pt2", "onnx")
+def test_a_network_that_cannot_be_exported_is_named_and_leaves_no_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"Branching.*--size"):
+        export(Branching(), tmp_path / "net.pt2", "torch-export")
+    with pytest.raises(UsageError, match=r"must end with \.onnx"):
+        export(Branching(), tmp_path / "net.pt2", "onnx")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "net.pt2").touch()
     with pytest.raises(OccupiedError, match="would be overwritten"):
-        export(Undecided(), tmp_path / "net.pt2", "torch-export")
+        export(Branching(), tmp_path / "net.pt2", "torch-export")

@@ -1,4 +1,4 @@
-"""A predictor takes any size, changes nothing but the image, and survives the way to disk."""
+"""A predictor accepts any size and leaves the network unchanged; model folders restore networks."""
 
 import json
 import urllib.request
@@ -26,7 +26,7 @@ SMALL = {
 
 
 class Brighter(nn.Module):
-    """Adds a constant, but only in eval mode; refuses sides that are no multiple of 16."""
+    """Adds a constant, but only in eval mode; refuses sides that are not multiples of 16."""
 
     stride = 16
 
@@ -42,7 +42,7 @@ class Brighter(nn.Module):
 
 
 class Tied(nn.Module):
-    """One weight under two names."""
+    """A network with one weight under two names."""
 
     stride = 1
 
@@ -64,7 +64,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("something was about to be downloaded")
+        raise AssertionError("tried to download something")
 
     monkeypatch.setattr(urllib.request, "urlopen", refuse)
     monkeypatch.setattr("socket.socket.connect", refuse)
@@ -74,7 +74,7 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def test_a_route_is_that_of_the_image_without_its_mirrored_edge() -> None:
+def test_the_route_is_that_of_the_image_without_its_mirrored_edge() -> None:
     """As in training, where routes are decided on whole images."""
     torch.manual_seed(0)
     sizes = {"widths": (8, 16), "depths": (1, 1), "heads": (1, 1), "mgca": ("none",)}
@@ -103,7 +103,9 @@ def test_the_identity_returns_any_image_exactly(height: int, width: int) -> None
 
 
 @pytest.mark.parametrize("size", [(5, 7), (1, 1), (15, 33), (32, 16)])
-def test_the_network_sees_the_image_mirrored_at_its_lower_right(size: tuple[int, int]) -> None:
+def test_the_network_gets_the_image_mirrored_at_its_right_and_lower_edge(
+    size: tuple[int, int],
+) -> None:
     seen = []
 
     class Spy(Brighter):
@@ -135,7 +137,7 @@ def test_the_output_is_clamped_and_rounded_to_the_nearest_level() -> None:
     assert (Predictor(Brighter(-9.0)).derain(image) == 0).all()
 
 
-def test_the_modes_of_all_parts_are_given_back() -> None:
+def test_the_modes_of_all_parts_are_restored() -> None:
     network = Brighter().train()
     network.frozen_part.eval()
     image = noise(8, 8)
@@ -147,7 +149,7 @@ def test_the_modes_of_all_parts_are_given_back() -> None:
     assert not network.training
 
 
-def test_the_modes_are_given_back_after_a_failure_too() -> None:
+def test_the_modes_are_restored_after_a_failure_too() -> None:
     class Failing(Brighter):
         def forward(self, x: Tensor) -> Tensor:
             raise RuntimeError(f"out of memory for {tuple(x.shape)}")
@@ -173,7 +175,7 @@ def test_a_diverged_network_is_an_error_and_not_a_black_image() -> None:
         np.zeros((0, 8, 3), np.uint8),
     ],
 )
-def test_what_is_no_image_is_refused(image: np.ndarray) -> None:
+def test_other_arrays_than_images_are_refused(image: np.ndarray) -> None:
     with pytest.raises(DataError, match=r"\(height, width, 3\)"):
         Predictor(Brighter()).derain(image)
 
@@ -193,7 +195,7 @@ def test_a_model_folder_gives_the_same_images(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_network")
 def test_the_frozen_encoder_comes_from_the_folder(tmp_path: Path) -> None:
-    """Saved as trained with CLIP's weights; those are in the folder and asked for nowhere else."""
+    """Saved as trained with CLIP's weights, which are loaded from the folder and nowhere else."""
     network = models.build("fclip_unet", **SMALL)
     nn.init.constant_(next(network.encoder.parameters()), 0.25)
     named, unnamed = SMALL | {"encoder_weights": "openai"}, _without(SMALL, "encoder_weights")
@@ -217,7 +219,7 @@ def test_tied_weights_can_be_saved(tmp_path: Path) -> None:
     assert torch.equal(loaded.second.weight, network.first.weight)
 
 
-def test_an_occupied_folder_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_empty_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(OccupiedError):
         save_model_folder(Brighter(), tmp_path, "brighter", {})
@@ -260,12 +262,12 @@ def _describe(**changes: object) -> object:
         (lambda folder: (folder / "network.json").unlink(), r"network.json is missing"),
         (lambda folder: (folder / "network.json").write_text("{"), r"not JSON"),
         (_describe(format=2), r"format 1, found 2"),
-        (_describe(name="brigther"), r"'brigther'; there are: .*brighter"),
-        (_describe(options={"amuont": 1.0}), r"cannot be built with .*amuont"),
-        (_describe(options=None), r"name a network and its options"),
+        (_describe(name="brigther"), r"'brigther'; choose from: .*brighter"),
+        (_describe(options={"amuont": 1.0}), r"cannot build brighter with .*amuont"),
+        (_describe(options=None), r"name of a network and its options"),
     ],
 )
-def test_damage_is_named(tmp_path: Path, damage: object, named: str) -> None:
+def test_damage_to_a_model_folder_is_named(tmp_path: Path, damage: object, named: str) -> None:
     save_model_folder(Brighter(0.1), tmp_path, "brighter", {"amount": 0.1})
     assert load_file(tmp_path / "model.safetensors")["amount"] == pytest.approx(0.1)
     damage(tmp_path)
@@ -273,7 +275,7 @@ def test_damage_is_named(tmp_path: Path, damage: object, named: str) -> None:
         load_model_folder(tmp_path)
 
 
-def test_pyfunc_takes_a_batch_and_nothing_else(tmp_path: Path) -> None:
+def test_pyfunc_accepts_batches_only(tmp_path: Path) -> None:
     save_model_folder(Brighter(3 / 255), tmp_path, "brighter", {})
     model = _load_pyfunc(str(tmp_path))
     batch = np.stack([noise(9, 12, seed) for seed in range(3)])

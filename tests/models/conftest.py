@@ -1,4 +1,4 @@
-"""While these tests run, the shapes in the signatures of derain.models are checked."""
+"""Check the shapes in the signatures of derain.models while these tests run."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +27,7 @@ def _seeded() -> None:
 
 @pytest.fixture
 def tiny() -> Callable[..., torch.nn.Module]:
-    """Builds a small FCLIP-UNet with a random encoder; options override."""
+    """Builds a small FCLIP-UNet with a random encoder; options override the defaults."""
     import derain.models
 
     return lambda **options: derain.models.build("fclip_unet", **{**TINY, **options})

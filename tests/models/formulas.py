@@ -1,6 +1,6 @@
-"""Layers as the papers write them, in float64, from the weights in a state dict.
+"""Layers as in the papers, in float64, from the weights in a state dict.
 
-They share no code with derain.models, and are slow: every pixel of every map is there at once.
+They share no code with derain.models and are slow: all feature maps are in memory at once.
 """
 
 import math
@@ -14,7 +14,7 @@ State = Mapping[str, Tensor]
 
 
 def randomised(module: nn.Module) -> nn.Module:
-    """The module with weights and statistics that are not trivial: no scale is 1, no shift 0."""
+    """Randomise weights and statistics in place: no scale stays 1, no shift 0."""
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for name, tensor in module.state_dict().items():
@@ -26,19 +26,19 @@ def randomised(module: nn.Module) -> nn.Module:
 
 
 def state_of(module: nn.Module) -> State:
-    """Its state dict in float64."""
+    """The state dict of a module in float64."""
     return {name: tensor.detach().double() for name, tensor in module.state_dict().items()}
 
 
 def part(state: State, name: str) -> State:
-    """The weights of a sub-module, by their names in it."""
+    """The state dict of a sub-module."""
     return {
         key.removeprefix(f"{name}."): v for key, v in state.items() if key.startswith(f"{name}.")
     }
 
 
 def convolved(x: Tensor, state: State, *, stride: int = 1, dilation: int = 1) -> Tensor:
-    """Zeros beyond the border, one filter for each channel where the weights say so."""
+    """Convolution with zero padding; grouped if the shape of the weights says so."""
     weight = state["weight"]
     padding = dilation * (weight.shape[-1] // 2)
     groups = x.shape[1] // weight.shape[1]
@@ -46,7 +46,7 @@ def convolved(x: Tensor, state: State, *, stride: int = 1, dilation: int = 1) ->
 
 
 def normalised(x: Tensor, state: State, eps: float = 1e-5) -> Tensor:
-    """LayerNorm over the channels of every pixel of NCHW."""
+    """LayerNorm over the channels of each pixel, NCHW."""
     mean = x.mean(1, keepdim=True)
     variance = (x - mean).square().mean(1, keepdim=True)
     scale, shift = (state[name][:, None, None] for name in ("weight", "bias"))
@@ -59,23 +59,23 @@ def gelu(x: Tensor) -> Tensor:
 
 
 def gated_ffn(x: Tensor, state: State) -> Tensor:
-    """Restormer's equation 3: W_p (GELU(W_d1 W_p1 x) * W_d2 W_p2 x)."""
+    """Restormer, section 3.2: W_p (GELU(W_d1 W_p1 x) * W_d2 W_p2 x)."""
     hidden = convolved(convolved(x, part(state, "expand")), part(state, "depthwise"))
     a, b = hidden.chunk(2, dim=1)
     return convolved(gelu(a) * b, part(state, "project"))
 
 
 def transposed_attention(q: Tensor, k: Tensor, v: Tensor, temperature: Tensor) -> Tensor:
-    """Restormer's equation 2, head by head: softmax(t Q K^T) V, rows of Q and K of length 1."""
-    found = []
+    """Restormer, section 3.1, per head: softmax(t Q K^T) V, rows of Q and K of length 1."""
+    outputs = []
     depth = q.shape[1] // len(temperature)
-    for heat, *parts in zip(
-        temperature.flatten(), *(t.split(depth, 1) for t in (q, k, v)), strict=True
+    for t_head, *parts in zip(
+        temperature.flatten(), *(x.split(depth, 1) for x in (q, k, v)), strict=True
     ):
         query, key, value = (t.flatten(2) for t in parts)
         query, key = (t / t.square().sum(-1, keepdim=True).sqrt() for t in (query, key))
-        found.append(torch.softmax(heat * query @ key.mT, dim=-1) @ value)
-    return torch.cat(found, dim=1).reshape(v.shape)
+        outputs.append(torch.softmax(t_head * query @ key.mT, dim=-1) @ value)
+    return torch.cat(outputs, dim=1).reshape(v.shape)
 
 
 def transformer_block(x: Tensor, state: State) -> Tensor:
@@ -87,12 +87,12 @@ def transformer_block(x: Tensor, state: State) -> Tensor:
     return y + gated_ffn(normalised(y, part(state, "ffn_norm")), part(state, "ffn"))
 
 
-def naf_block(x: Tensor, state: State) -> Tensor:
-    """NAFNet's block, figure 3c: a gate is the product of the halves of the channels."""
-    y = convolved(normalised(x, part(state, "norm")), part(state, "expand"))
+def naf_block(x: Tensor, state: State, eps: float = 1e-5) -> Tensor:
+    """NAFNet's block, figure 3c: a gate is the product of the two halves of the channels."""
+    y = convolved(normalised(x, part(state, "norm"), eps), part(state, "expand"))
     a, b = convolved(y, part(state, "depthwise")).chunk(2, dim=1)
     channel = convolved((a * b).mean((2, 3), keepdim=True), part(state, "attend"))
     y = x + state["beta"] * convolved(channel * a * b, part(state, "project"))
-    hidden = convolved(normalised(y, part(state, "ffn_norm")), part(state, "ffn_expand"))
+    hidden = convolved(normalised(y, part(state, "ffn_norm"), eps), part(state, "ffn_expand"))
     a, b = hidden.chunk(2, dim=1)
     return y + state["gamma"] * convolved(a * b, part(state, "ffn_project"))

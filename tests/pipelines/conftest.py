@@ -1,4 +1,4 @@
-"""What the tests of several verbs share: one MLflow store, and one finished run in it."""
+"""Fixtures of several verbs: one MLflow store, and one finished run recorded in it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from derain.tracking.store import prepare_store
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished run and what `train` returned for it."""
+    """A finished run and the result that `train` returned."""
 
     config: Config
     result: dict[str, Any]
@@ -20,7 +20,7 @@ class Trained:
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URI of the store that everything here records in."""
+    """The URI of the store in which all tests here record."""
     uri = f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", uri)

@@ -1,4 +1,4 @@
-"""The list of datasets says what is found in a folder, and prepares what it found."""
+"""`datasets`: the catalogue, what is found in a folder, and preparing what was found."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ from tests.data.miniatures import build
 from tests.storage.faulty_store import BUCKET, FaultyStore
 
 
-def test_every_row_is_told_whole() -> None:
+def test_every_row_is_complete() -> None:
     rows = datasets()
     assert [row.name for row in rows] == list(CATALOGUE)
     assert all(row.layout and row.splits and row.terms and row.where for row in rows)
@@ -26,7 +26,7 @@ def test_every_row_is_told_whole() -> None:
     assert "clean | rainy, side by side" in one.layout
 
 
-def test_what_lies_under_a_root_is_found(tmp_path: Path) -> None:
+def test_datasets_under_a_root_are_found(tmp_path: Path) -> None:
     (sided,) = (row for row in CATALOGUE["rain12"].layouts if "rainy" in row.rain)
     build(sided, tmp_path / "RAIN-12")
     build(CATALOGUE["rain800"].layouts[0], tmp_path / "Rain800")
@@ -37,17 +37,17 @@ def test_what_lies_under_a_root_is_found(tmp_path: Path) -> None:
     }
 
 
-def test_a_root_may_be_in_a_store(object_store: FaultyStore, tmp_path: Path) -> None:  # noqa: ARG001
+def test_a_root_may_be_in_an_object_store(object_store: FaultyStore, tmp_path: Path) -> None:  # noqa: ARG001
     made = build(CATALOGUE["rain12"].layouts[0], tmp_path)
     for name in made.pairs.items():
         for path in map(str, name):
-            far = files.located(f"s3://{BUCKET}/root/rain12") / path
+            far = files.locate(f"s3://{BUCKET}/root/rain12") / path
             far.write_bytes((tmp_path / path).read_bytes())
     (row,) = datasets(f"s3://{BUCKET}/root", ["rain12"])
     assert row.found == {f"s3://{BUCKET}/root/rain12": {"test": 3}}
 
 
-def test_wrong_words_are_named(tmp_path: Path) -> None:
+def test_unknown_names_and_missing_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="Known: rain13k"):
         datasets(names=["rain9000"])
     with pytest.raises(DataError, match="no such folder"):
@@ -55,7 +55,7 @@ def test_wrong_words_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_side_by_side_images_are_prepared_and_a_wrong_count_is_told(tmp_path: Path) -> None:
+def test_side_by_side_images_are_prepared_and_an_unpublished_count_is_noted(tmp_path: Path) -> None:
     made = build(CATALOGUE["rain800"].layouts[0], tmp_path / "source")
     done = prepare("rain800", made.source, tmp_path / "out")
     (note, _) = done.notes
@@ -70,7 +70,7 @@ def test_side_by_side_images_are_prepared_and_a_wrong_count_is_told(tmp_path: Pa
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_images_without_a_clean_one_are_kept_and_refused_where_it_is_needed(
+def test_images_without_a_clean_image_are_kept_but_refused_for_training(
     tmp_path: Path,
 ) -> None:
     made = build(CATALOGUE["nturain-r"].layouts[0], tmp_path / "source")

@@ -1,4 +1,4 @@
-"""Densities as CLIP sees them: counted by label, with weights that mean something."""
+"""`density`: matches are counted by label, and only with trained weights."""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ WORDS = ["light rain", "moderate rain", "heavy rain"]
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole CLIP of open_clip's, small."""
+    """The weights of a complete but small CLIP, as open_clip saves them."""
     from open_clip.model import CLIP
 
     torch.manual_seed(3)
@@ -47,7 +47,7 @@ def config(folder: Path, **model: Any) -> Config:
     return Config.model_validate(tree)
 
 
-def test_counts_are_those_of_each_image_by_itself(
+def test_counts_equal_those_of_single_images(
     rain_datasets: tuple[Path, Path], weights: Path, tmp_path: Path
 ) -> None:
     found = density(config(tmp_path, encoder_weights=str(weights)), str(rain_datasets[0]))
@@ -67,11 +67,11 @@ def test_counts_are_those_of_each_image_by_itself(
 
 
 def test_random_weights_are_refused(rain_datasets: tuple[Path, Path], tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="sees no rain"):
+    with pytest.raises(UsageError, match="untrained CLIP mean nothing"):
         density(config(tmp_path, encoder_weights="random"), str(rain_datasets[0]))
 
 
-def test_what_is_missing_is_named(
+def test_missing_labels_weights_and_prompts_are_named(
     rain_datasets: tuple[Path, Path], weights: Path, tmp_path: Path
 ) -> None:
     given = config(tmp_path, encoder_weights=str(weights))

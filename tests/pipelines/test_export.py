@@ -1,4 +1,4 @@
-"""Models leave as files and published weights come in, through the verbs."""
+"""`export` writes models as files, `import` makes model folders of published weights."""
 
 from pathlib import Path
 from typing import Any
@@ -9,52 +9,42 @@ import torch
 
 from derain.config import Config
 from derain.errors import ConfigError, UsageError, WeightsError
-from derain.inference.predictor import Predictor, load_model_folder, save_model_folder
+from derain.inference.predictor import Predictor
 from derain.models import build
 from derain.pipelines.evaluate import evaluate
 from derain.pipelines.export import export, import_weights
 from derain.pipelines.load_model import load_predictor
-from derain.pipelines.train.run import RESULT, TrackingTarget, read_json, run_in_this_process
+from derain.pipelines.train.recording import TrackingTarget
+from derain.pipelines.train.run import run_in_this_process
+from derain.pipelines.train.run_folder import RESULT, read_json
 from derain.training.process.distributed import Rank
 
 SMALL = {"width": 8, "encoder_blocks": [1, 1], "decoder_blocks": [1, 1], "middle_blocks": 1}
-PLUGIN = """
-from torch import nn
-
-class Shift(nn.Module):
-    def __init__(self, by=0.0):
-        super().__init__()
-        self.layer = nn.Conv2d(3, 3, 1)
-        self.by = by
-
-    def forward(self, x):
-        return self.layer(x) + self.by
-"""
 
 
 def image() -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, (33, 47, 3), dtype=np.uint8)
 
 
-def test_a_checkpoint_becomes_a_folder_and_the_folder_a_file(
+def test_checkpoints_and_folders_can_be_exported(
     trained: Any, rain_datasets: tuple[Path, Path], tmp_path: Path
 ) -> None:
     saved, held_out = trained.result["checkpoint"], [str(rain_datasets[1])]
     folder = export(saved, tmp_path / "folder", "folder")
     again = export(str(folder), tmp_path / "again", "folder")
     file = export(str(folder), tmp_path / "net.pt2", "torch-export")
-    figures = [
+    psnrs = [
         evaluate(str(model), held_out, trust=True)["datasets"][0]["metrics"]["psnr_y"]
         for model in (saved, folder, again, file)
     ]
-    assert figures == [pytest.approx(trained.result["metrics"]["psnr_y"], abs=1e-3)] * 4
+    assert psnrs == [pytest.approx(trained.result["metrics"]["psnr_y"], abs=1e-3)] * 4
     with pytest.raises(UsageError, match="--trust"):
         evaluate(str(file), held_out)
     with pytest.raises(UsageError, match=r"--format is one of.*torchscript"):
         export(saved, tmp_path / "other", "torchscript")
 
 
-def test_weights_as_published_become_a_model_folder(tmp_path: Path) -> None:
+def test_published_weights_become_a_model_folder(tmp_path: Path) -> None:
     """As NAFNet's authors save them: the state dict under `params`."""
     network = build("nafnet", **SMALL)
     torch.save({"params": network.state_dict()}, tmp_path / "net.pth")
@@ -63,11 +53,11 @@ def test_weights_as_published_become_a_model_folder(tmp_path: Path) -> None:
     assert np.array_equal(load_predictor(str(folder), "cpu").derain(image()), expected)
 
 
-def test_weights_that_nobody_knows_are_refused(tmp_path: Path) -> None:
+def test_unknown_weights_are_refused(tmp_path: Path) -> None:
     torch.save(build("nafnet", **SMALL).state_dict(), tmp_path / "net.pth")
-    with pytest.raises(WeightsError, match=r"csdwren/PReNet.*sha256"):
+    with pytest.raises(WeightsError, match=r"csdwren/PReNet.*SHA-256"):
         import_weights(tmp_path / "net.pth", tmp_path / "model")
-    with pytest.raises(WeightsError, match="not those of the network"):
+    with pytest.raises(WeightsError, match="do not fit the network"):
         import_weights(tmp_path / "net.pth", tmp_path / "model", "nafnet", {"width": 16})
     with pytest.raises(ConfigError, match="widht"):
         import_weights(tmp_path / "net.pth", tmp_path / "model", "nafnet", {"widht": 8})
@@ -77,24 +67,10 @@ def test_weights_that_nobody_knows_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "model").exists()
 
 
-def test_a_class_of_the_users_is_a_network_but_not_by_surprise(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "my_nets.py").write_text(PLUGIN)
-    monkeypatch.syspath_prepend(tmp_path)
-    network = build("my_nets:Shift", by=0.25)
-    assert network.stride == 1
-    folder = save_model_folder(network, tmp_path / "model", "my_nets:Shift", {"by": 0.25})
-    with pytest.raises(UsageError, match=r"class my_nets:Shift.*--trust"):
-        load_model_folder(folder)
-    ours = load_predictor(str(folder), "cpu", trust=True).derain(image())
-    assert np.array_equal(ours, Predictor(network).derain(image()))
-
-
-def test_a_class_that_is_not_ours_is_trained_scored_and_exported(
+def test_a_user_defined_class_is_trained_scored_and_exported(
     tiny: dict[str, Any], rain_datasets: tuple[Path, Path], tmp_path: Path, store: str
 ) -> None:
-    """A convolution from torchvision, in one process: its workers import it in the same way."""
+    """A convolution of torchvision, trained in this process; Ray workers import it the same way."""
     options = {"in_channels": 3, "out_channels": 3, "norm_layer": None, "activation_layer": None}
     model = {"name": "torchvision.ops:Conv2dNormActivation", **options}
     tree = {**tiny, "name": "plugin", "model": model, "output_dir": str(tmp_path)}

@@ -1,4 +1,4 @@
-"""Predicting: images and folders of any size in, as many PNG files out."""
+"""`predict`: images and folders of images in, one PNG file per image out."""
 
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ def test_nothing_is_overwritten(trained: Any, images: Path, tmp_path: Path) -> N
     assert not (tmp_path / "out").exists()
 
 
-def test_what_cannot_be_read_is_named(trained: Any, images: Path, tmp_path: Path) -> None:
+def test_a_missing_or_damaged_image_is_named(trained: Any, images: Path, tmp_path: Path) -> None:
     model = trained.result["checkpoint"]
     with pytest.raises(DataError, match="nowhere"):
         predict(model, [tmp_path / "nowhere"], tmp_path / "out")
@@ -64,8 +64,8 @@ def test_what_cannot_be_read_is_named(trained: Any, images: Path, tmp_path: Path
     assert len(predict(model, [images], tmp_path / "out")) == 2
 
 
-def test_a_call_that_failed_can_be_given_again(images: Path, tmp_path: Path) -> None:
-    """The network takes the first image and not the second."""
+def test_a_failed_call_can_be_repeated(images: Path, tmp_path: Path) -> None:
+    """The network accepts the size of the first image only."""
     network = build("nafnet", width=8, encoder_blocks=[1], decoder_blocks=[1], middle_blocks=1)
     only_48_high = export(network, tmp_path / "net.pt2", "torch-export", (48, 16))
     Image.new("RGB", (16, 48)).save(images / "0.png")

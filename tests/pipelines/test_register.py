@@ -1,4 +1,4 @@
-"""Registering: a checkpoint becomes a version with the scores that its own run measured."""
+"""`register`: a checkpoint becomes a model version, with the scores that its run has measured."""
 
 import shutil
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 
 from derain.errors import UsageError, WeightsError
 from derain.pipelines.register import register
-from derain.pipelines.train.run import RESULT
+from derain.pipelines.train.run_folder import RESULT
 from derain.tracking import registry
 
 

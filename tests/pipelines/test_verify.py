@@ -1,4 +1,4 @@
-"""Two hundred random damages of a prepared dataset, each of them found and named."""
+"""`verify` finds and names each of two hundred random damages of a prepared dataset."""
 
 import io
 import json
@@ -13,14 +13,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from derain.data.prepared.card import CARD, CROISSANT, card, croissant
-from derain.data.prepared.manifest import INDEX, MANIFEST, Manifest, open_prepared, write_index
+from derain.data.prepared.index import INDEX, write_index
+from derain.data.prepared.manifest import MANIFEST, Manifest, open_prepared
 from derain.data.prepared.manifest import write_manifest as write
 from derain.data.prepared.shards import write_shard
-from derain.data.sources.discover import find
+from derain.data.sources.discover import find_pairs
 from derain.data.sources.pairs import Pair
 from derain.errors import DataError
 from derain.pipelines.verify import verify
-from tests.conftest import PairedFolder, scene_folder
+from tests.folders import PairedFolder, write_scenes
 
 DAMAGES = 200
 
@@ -30,7 +31,7 @@ def prepared(paired_folder: PairedFolder, tmp_path: Path) -> Path:
     """Three shards of four small pairs."""
     source, out = paired_folder(12, width=24, height=16), tmp_path / "prepared"
     out.mkdir()
-    return written(source, find("paired", source).pairs, out)
+    return written(source, find_pairs("paired", source).pairs, out)
 
 
 def written(source: Path, pairs: Sequence[Pair], out: Path) -> Path:
@@ -49,11 +50,11 @@ def written(source: Path, pairs: Sequence[Pair], out: Path) -> Path:
 
 @pytest.fixture
 def scenes(tmp_path: Path) -> Path:
-    """The same of three scenes, each a shard of one sample: a clean image and four rainy ones."""
+    """Three shards of one scene each: a sample with a clean image and four rainy ones."""
     out = tmp_path / "scenes"
     out.mkdir()
-    source = scene_folder(tmp_path / "images", scenes=3, rains=4, width=24, height=16)
-    return written(source, find("rain14000", source, clean_once=True).pairs, out)
+    source = write_scenes(tmp_path / "images", scenes=3, rains=4, width=24, height=16)
+    return written(source, find_pairs("rain14000", source, clean_once=True).pairs, out)
 
 
 def some_shard(folder: Path, draw: random.Random) -> Path:
@@ -95,7 +96,7 @@ def cut_at_a_member(folder: Path, draw: random.Random) -> None:
 
 
 def rebuild(path: Path, change: Callable[[list[tuple[str, bytes]]], None]) -> None:
-    """The same members after a change, in a tar that nothing is wrong with."""
+    """A valid tar with the same members after a change."""
     with tarfile.open(path) as archive:
         members = [(info.name, archive.extractfile(info).read()) for info in archive]  # type: ignore[union-attr]
     change(members)
@@ -175,7 +176,7 @@ def flip_a_bit_of_the_metadata(folder: Path, draw: random.Random) -> None:
     flip(folder / CROISSANT, draw)
 
 
-def lose_what_describes_it(folder: Path, draw: random.Random) -> None:
+def lose_a_description(folder: Path, draw: random.Random) -> None:
     (folder / draw.choice([CARD, CROISSANT])).unlink()
 
 
@@ -183,12 +184,12 @@ KINDS = [
     flip_a_bit_of_a_shard, flip_a_bit_of_the_index, flip_a_bit_of_the_manifest, cut_anywhere,
     cut_at_a_member, lose_a_member, repeat_a_member, swap_members, shuffle_members, lose_a_shard,
     add_a_shard, swap_shards, change_the_index, lose_a_row, edit_the_manifest,
-    flip_a_bit_of_the_metadata, lose_what_describes_it,
+    flip_a_bit_of_the_metadata, lose_a_description,
 ]  # fmt: skip
 
 
-def test_a_whole_dataset_has_no_problem(prepared: Path) -> None:
-    (prepared / ".shard-000001.tar.0123abcd.tmp").touch()  # of a killed writer: nobody reads it
+def test_an_intact_dataset_has_no_problem(prepared: Path) -> None:
+    (prepared / ".shard-000001.tar.0123abcd.tmp").touch()  # left by a killed writer, never read
     with (prepared / CARD).open("a") as file:
         file.write("Thanks to all who took these images.\n")
     done = verify(prepared)
@@ -219,6 +220,6 @@ def test_a_damaged_index_names_the_row(prepared: Path) -> None:
     assert kinds["index"].shard.startswith("shard-")
 
 
-def test_where_nothing_was_prepared_there_is_nothing_to_verify(tmp_path: Path) -> None:
+def test_a_folder_without_a_dataset_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such prepared dataset"):
         verify(tmp_path / "none")

@@ -1,4 +1,7 @@
-"""From s3:// to s3://, from gs:// to gs://: a store that fails, stalls and cuts: the same bytes."""
+"""`prepare` from s3:// to s3:// and gs:// to gs:// on a failing store: the same bytes as on disk.
+
+The store answers with errors, stalls and cuts bodies short.
+"""
 
 import json
 import os
@@ -12,11 +15,12 @@ from typing import Any
 import pytest
 
 from derain.data.loading.cache import open_pixels
-from derain.data.prepared.manifest import INDEX, MANIFEST, open_prepared
+from derain.data.prepared.index import INDEX
+from derain.data.prepared.manifest import MANIFEST, open_prepared
 from derain.pipelines.prepare.verb import prepare
 from derain.pipelines.verify import verify
 from derain.storage import files, remote
-from tests.conftest import PairedFolder
+from tests.folders import PairedFolder
 from tests.storage.faulty_store import BUCKET, FaultyStore, faulty, faulty_store
 from tests.storage.gcs_server import gcs_server
 
@@ -43,13 +47,13 @@ def test_a_failing_store_gives_the_bytes_of_a_disk(
         for name, value in store.faultless.items():
             monkeypatch.setenv(name, value)
         remote._store.cache_clear()
-        place, out = files.located(f"{scheme}://{BUCKET}/source"), f"{scheme}://{BUCKET}/prepared"
+        place, out = files.locate(f"{scheme}://{BUCKET}/source"), f"{scheme}://{BUCKET}/prepared"
         for name in files.walk(source):
             (place / name).write_bytes((source / name).read_bytes())
         store.errors, store.stalls, store.cuts = 0.05, 0.01, 0.05
-        done = prepared_apart(place, out, {**store.environment, "RAY_ADDRESS": ""})
+        done = prepare_apart(place, out, {**store.environment, "RAY_ADDRESS": ""})
         assert min(store.done[fault] for fault in ("errors", "cuts")) > 0
-        target = files.located(out)
+        target = files.locate(out)
         names = [entry.name for entry in open_prepared(local).manifest.shards]
         for name in (*names, INDEX, MANIFEST):
             assert (target / name).read_bytes() == (local / name).read_bytes()
@@ -60,8 +64,8 @@ def test_a_failing_store_gives_the_bytes_of_a_disk(
     remote._store.cache_clear()
 
 
-def prepared_apart(place: Path, out: str, environment: dict[str, str]) -> dict[str, Any]:
-    """`derainctl prepare` in a process of its own, with a Ray of its own."""
+def prepare_apart(place: Path, out: str, environment: dict[str, str]) -> dict[str, Any]:
+    """Run `derainctl prepare` in a new process with its own Ray; return what it prints."""
     command = [sys.executable, "-m", "derain.cli", "prepare", "paired", str(place), out]
     ended = subprocess.run(
         [*command, "--shard-mib", "1", "--json"],

@@ -1,6 +1,6 @@
-"""A disk that is full or turns read-only: a clear error, the last checkpoint or shard whole.
+"""A disk fills up or turns read-only: a clear error, and the last checkpoint or shard is whole.
 
-Needs root, for the file systems of its own.
+Needs root, to mount file systems.
 """
 
 import subprocess
@@ -14,8 +14,8 @@ from derain.errors import DerainError, StorageError
 from derain.pipelines.prepare.verb import prepare
 from derain.pipelines.verify import verify
 from derain.training import checkpoint
-from tests.conftest import scene_folder
-from tests.soak.soak_kills import config, train
+from tests.folders import write_scenes
+from tests.soak.in_process import config, train
 from tests.soak.stack import needs_root
 
 
@@ -25,15 +25,15 @@ def mount(*arguments: str) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    needs_root("a file system of its own")
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount("-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place))
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+    needs_root("mounting a file system")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount("-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk))
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(small_disk: Path) -> None:
+def test_a_run_stops_on_a_full_disk_and_resumes_once_there_is_room(small_disk: Path) -> None:
     wanted = config(small_disk)
     (small_disk / "ballast").write_bytes(bytes(1 << 20))
     unbounded = wanted.replaced({"train.keep_checkpoints": 10**6}, "soak")
@@ -48,10 +48,10 @@ def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(small_disk: Path) -> N
     after = checkpoint.newest(wanted.folder)
     assert after is not None
     assert after.state.step == step + 6
-    print(f"\ndisk full at step {step + 3}; went on from step {step} to {step + 6}")
+    print(f"\ndisk full at step {step + 3}; continued from step {step} to {step + 6}")
 
 
-def test_a_disk_that_turns_read_only_stops_the_run(small_disk: Path) -> None:
+def test_a_run_stops_on_a_read_only_disk_and_resumes(small_disk: Path) -> None:
     wanted = config(small_disk).replaced({"train.steps": 9, "train.ledger": False}, "soak")
     train(wanted, 0)
     mount("-o", "remount,ro", str(small_disk))
@@ -64,9 +64,11 @@ def test_a_disk_that_turns_read_only_stops_the_run(small_disk: Path) -> None:
     train(wanted.replaced({"train.steps": 18}, "soak"), 0)
 
 
-def test_a_full_disk_stops_prepare_and_room_lets_it_go_on(small_disk: Path, tmp_path: Path) -> None:
-    source, out = scene_folder(tmp_path / "source", 8, rains=2, width=450, height=420), tmp_path
-    whole = prepare("rain14000", source, out / "whole", shard_mib=1)
+def test_prepare_stops_on_a_full_disk_and_continues_once_there_is_room(
+    small_disk: Path, tmp_path: Path
+) -> None:
+    source = write_scenes(tmp_path / "source", 8, rains=2, width=450, height=420)
+    whole = prepare("rain14000", source, tmp_path / "whole", shard_mib=1)
     full = small_disk / "out"
     with pytest.raises(StorageError, match=r"\.tar: No space left on device\. Make room"):
         prepare("rain14000", source, full, shard_mib=1)

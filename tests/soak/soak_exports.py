@@ -1,7 +1,7 @@
 """Every network as ONNX, as a torch.export program and compiled by inductor: the same images.
 
-Part of `make soak`; prints the largest difference to eager. Tests have small ones of the three
-papers' networks already; ONNX and a C++ compiler take minutes for all.
+Part of `make soak`; prints the largest difference to eager mode. The test suite exports only some
+networks: ONNX export and a C++ compiler take minutes for all of them.
 """
 
 import warnings
@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from derain.inference.exported import SUFFIXES, export, load_exported
-from derain.models import build, trained_parameters
-from tests.inference.test_exported import NETWORKS, TOLERANCE, network
+from derain.models import trained_parameters
+from tests.inference.small_networks import NETWORKS, TOLERANCE, network
 
 SMALL: dict[str, dict[str, Any]] = {
     **NETWORKS,
@@ -26,19 +26,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "mprnet": {"width": 8, "unet_growth": 4, "full_growth": 4, "blocks": 1},
 }
 COMPILING: dict[str, dict[str, bool]] = {"rdmc": {"layout_optimization": False}}
-"""Inductor turns features to NHWC, where torch 2.15 states other strides for the gradient of
-replication padding than it has, and stops."""
+"""Options of torch.compile. With NHWC features, which inductor prefers, torch 2.15 fails: the
+gradient of replication padding does not have the strides that it declares."""
 SIZES = [(1, 3, 64, 96), (1, 3, 96, 64)]
-
-
-def made(name: str) -> torch.nn.Module:
-    if name in NETWORKS:
-        return network(name)
-    torch.manual_seed(0)
-    found = build(name, **SMALL[name])
-    for parameter in trained_parameters(found).values():
-        torch.nn.init.normal_(parameter, std=0.1)
-    return found.eval()
 
 
 def images() -> list[torch.Tensor]:
@@ -47,25 +37,29 @@ def images() -> list[torch.Tensor]:
 
 
 @torch.no_grad()
-def difference(ours: torch.nn.Module, other: Any, given: list[torch.Tensor]) -> float:
-    return max(float((ours(x) - other(x)).abs().max()) for x in given)
+def largest_difference(ours: torch.nn.Module, other: Any, inputs: list[torch.Tensor]) -> float:
+    return max(float((ours(x) - other(x)).abs().max()) for x in inputs)
 
 
 @pytest.mark.parametrize("kind", SUFFIXES)
 @pytest.mark.parametrize("name", SMALL)
-def test_a_file_is_the_network_at_every_size(tmp_path: Path, name: str, kind: Any) -> None:
-    path = export(made(name), tmp_path / f"net{SUFFIXES[kind]}", kind)
-    found = difference(made(name), load_exported(path, trust=True), images())
-    print(f"\n{name} {kind}: {found:.1e}")
-    assert found < TOLERANCE
+def test_an_exported_file_gives_the_networks_images_at_every_size(
+    tmp_path: Path, name: str, kind: Any
+) -> None:
+    path = export(network(name, **SMALL[name]), tmp_path / f"net{SUFFIXES[kind]}", kind)
+    difference = largest_difference(
+        network(name, **SMALL[name]), load_exported(path, trust=True), images()
+    )
+    print(f"\n{name} {kind}: {difference:.1e}")
+    assert difference < TOLERANCE
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_compiled_is_eager(name: str) -> None:
-    """Inductor's own kernels: image and gradients of a training step."""
+def test_compiled_equals_eager(name: str) -> None:
+    """Image and gradients of a training step with inductor's kernels."""
     torch._dynamo.reset()
-    ours, x = made(name).train(), images()[0]
-    found = []
+    ours, x = network(name, **SMALL[name]).train(), images()[0]
+    results = []
     for run in (ours, torch.compile(ours, options=COMPILING.get(name))):
         ours.zero_grad()
         torch.manual_seed(0)
@@ -74,9 +68,9 @@ def test_compiled_is_eager(name: str) -> None:
             image = run(x)
             image.square().mean().backward()
         grads = [p.grad for p in trained_parameters(ours).values() if p.grad is not None]
-        found.append((image.detach(), torch.cat([grad.flatten() for grad in grads])))
-    (eager, wanted), (compiled, gradients) = found
-    off = float((gradients - wanted).norm() / wanted.norm())
-    print(f"\n{name} compiled: {float((compiled - eager).abs().max()):.1e}, gradients {off:.1e}")
-    assert off < 1e-4
+        results.append((image.detach(), torch.cat([grad.flatten() for grad in grads])))
+    (eager, expected), (compiled, gradients) = results
+    error = float((gradients - expected).norm() / expected.norm())
+    print(f"\n{name} compiled: {float((compiled - eager).abs().max()):.1e}, gradients {error:.1e}")
+    assert error < 1e-4
     torch.testing.assert_close(compiled, eager, rtol=0, atol=TOLERANCE)

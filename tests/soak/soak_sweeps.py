@@ -1,9 +1,9 @@
-"""Sweeps that are killed again and again: twenty minutes and more, by `make soak`.
+"""Sweeps that are killed repeatedly: twenty minutes and more, in `make soak`.
 
-A sweep of 12 trials runs unbroken. The same sweep is started again elsewhere and its driver's whole
-process group, or the head of its Ray, gets SIGKILL at random moments; each time it is resumed, and
-where it ends before all kills are done, another one begins. In the end all must have the same 12
-results to the last digit, and no journal may show a trial that ran again after it had ended.
+One sweep of 12 trials runs uninterrupted. The same sweep runs in another folder, and the whole
+process group of its driver, or the head of its Ray, gets SIGKILL at random moments; each time it is
+resumed, and if it ends before all kills are done, another sweep starts. All must end with the same
+12 results to the last digit, and no journal may show a trial that ran again after it had ended.
 """
 
 import json
@@ -18,12 +18,13 @@ from typing import Any
 
 import yaml
 
+from benchmarks._small import NETWORK
 from derain.tune.journal import read
-from tests.tiny import NETWORK
+from tests.processes import command_line, descendants, kill_group
 
 KILLS = 20
 HEADS = (4, 14)
-"""Before which of them Ray's head is killed."""
+"""Positions in the sequence of kills at which Ray's head is killed as well."""
 SAME = ("name", "status", "seed", "metrics", "input", "loss", "weights_sha256", "steps")
 CONFIG = {
     "name": "search",
@@ -50,68 +51,66 @@ CONFIG = {
 }
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    """The sweep as a process group of its own."""
-    kept = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
-    with (folder / "stderr.txt").open("a") as told:
+def start_sweep(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start the sweep in its own process group."""
+    environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
+    with (folder / "stderr.txt").open("a") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "derain.cli", "sweep", *arguments, "--json"],
             cwd=folder,
-            env={**kept, "DERAIN_CACHE_DIR": str(folder / "cache")},
+            env={**environment, "DERAIN_CACHE_DIR": str(folder / "cache")},
             stdout=subprocess.PIPE,
-            stderr=told,
+            stderr=log,
             text=True,
             start_new_session=True,
         )
 
 
 def arguments(folder: Path) -> tuple[str, ...]:
-    """Resume, where there is something to resume."""
-    begun = (folder / "runs" / "search" / "journal.jsonl").is_file()
-    return ("--resume", "search") if begun else ("search.yaml",)
+    """To start the sweep, or to resume it if its journal exists."""
+    started = (folder / "runs" / "search" / "journal.jsonl").is_file()
+    return ("--resume", "search") if started else ("search.yaml",)
 
 
 def kill_driver(process: subprocess.Popen[str], after_s: float) -> bool:
-    """SIGKILL for the whole group after so long; False where the sweep was faster."""
+    """SIGKILL for the whole group after `after_s`; False if the sweep ended earlier."""
     try:
         process.wait(after_s)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        kill_group(process)
         return True
     return False
 
 
 def kill_head(process: subprocess.Popen[str], after_s: float) -> bool:
-    """SIGKILL for this sweep's own gcs_server, then wait until the driver gives up."""
+    """SIGKILL for this sweep's gcs_server, then wait until the driver gives up."""
     try:
         process.wait(after_s)
         return False
     except subprocess.TimeoutExpired:
         pass
-    heads = [pid for pid in _children(process.pid) if "gcs_server" in _command(pid)]
+    heads = [pid for pid in descendants(process.pid) if "gcs_server" in command_line(pid)]
     for pid in heads:
         os.kill(pid, signal.SIGKILL)
     try:
         process.communicate(timeout=120)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        kill_group(process)
     return bool(heads)
 
 
 def finish(folder: Path) -> dict[str, Any]:
-    """Run to the end and return what was printed."""
-    out, _ = start(folder, *arguments(folder)).communicate()
+    """Let the sweep run to its end; return what it printed."""
+    out, _ = start_sweep(folder, *arguments(folder)).communicate()
     return json.loads(out)
 
 
-def problems(broken: dict[str, Any], unbroken: dict[str, Any], folder: Path) -> list[str]:
-    """What is not as it must be."""
+def problems(broken: dict[str, Any], uninterrupted: dict[str, Any], folder: Path) -> list[str]:
+    """Results that differ, and trials that ran again after they had ended."""
     found = []
-    for mine, theirs in zip(broken["trials"], unbroken["trials"], strict=True):
-        if [mine[key] for key in SAME] != [theirs[key] for key in SAME]:
-            found.append(f"{mine['name']}: {mine} is not {theirs}")
+    for trial, expected in zip(broken["trials"], uninterrupted["trials"], strict=True):
+        if [trial[key] for key in SAME] != [expected[key] for key in SAME]:
+            found.append(f"{trial['name']}: {trial} is not {expected}")
     ended: set[str] = set()
     for event in read(folder / "runs" / "search"):
         if event["event"] == "started" and event["key"] in ended:
@@ -123,17 +122,17 @@ def problems(broken: dict[str, Any], unbroken: dict[str, Any], folder: Path) -> 
     return found
 
 
-def test_a_sweep_that_is_killed_ends_as_the_unbroken_one(tmp_path: Path) -> None:
-    """20 kills of the driver at random moments, 2 of its Ray's head, over as many sweeps."""
+def test_a_killed_sweep_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
+    """20 kills of the driver at random moments and 2 of its Ray's head, over several sweeps."""
     rng = random.Random(0)
-    expected, whole = unbroken(tmp_path / "unbroken")
+    expected, seconds = uninterrupted(tmp_path / "uninterrupted")
     due = ["driver"] * KILLS
-    for place in HEADS:
-        due.insert(place, "head")
+    for position in HEADS:
+        due.insert(position, "head")
     killed, wrong, sweeps = {"driver": 0, "head": 0}, [], 0
     while due:
-        folder = begin(tmp_path / f"broken-{sweeps}")
-        while due and kill(due[0], folder, rng.uniform(0.2, 1.0) * 0.6 * whole):
+        folder = make_folder(tmp_path / f"broken-{sweeps}")
+        while due and kill(due[0], folder, rng.uniform(0.2, 1.0) * 0.6 * seconds):
             killed[due.pop(0)] += 1
         wrong += problems(finish(folder), expected, folder)
         sweeps += 1
@@ -141,41 +140,20 @@ def test_a_sweep_that_is_killed_ends_as_the_unbroken_one(tmp_path: Path) -> None
     assert not wrong
 
 
-def begin(folder: Path) -> Path:
-    """A folder with the sweep's file."""
+def make_folder(folder: Path) -> Path:
+    """Make a folder with the sweep's config."""
     folder.mkdir()
     (folder / "search.yaml").write_text(yaml.safe_dump(CONFIG, sort_keys=False))
     return folder
 
 
-def unbroken(folder: Path) -> tuple[dict[str, Any], float]:
-    """What the sweep finds if left alone, and the seconds that it takes."""
-    began = time.monotonic()
-    return finish(begin(folder)), time.monotonic() - began
+def uninterrupted(folder: Path) -> tuple[dict[str, Any], float]:
+    """The result of a sweep that is not killed, and its seconds."""
+    start = time.monotonic()
+    return finish(make_folder(folder)), time.monotonic() - start
 
 
 def kill(what: str, folder: Path, after_s: float) -> bool:
-    """Start or resume, and kill; False where all trials had ended before it was due."""
-    process = start(folder, *arguments(folder))
+    """Start or resume the sweep, and kill it; False if it ended before the kill was due."""
+    process = start_sweep(folder, *arguments(folder))
     return {"head": kill_head, "driver": kill_driver}[what](process, after_s)
-
-
-def _children(parent: int) -> list[int]:
-    """All descendants of a process."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[1]) == parent:
-            pid = int(stat.parent.name)
-            found += [pid, *_children(pid)]
-    return found
-
-
-def _command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-    except OSError:
-        return ""

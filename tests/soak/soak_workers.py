@@ -1,4 +1,4 @@
-"""The same bytes from one worker and from eight."""
+"""`prepare` writes the same bytes with one worker and with eight."""
 
 from pathlib import Path
 
@@ -6,13 +6,13 @@ import pytest
 import ray
 
 from derain.pipelines.prepare.verb import prepare
-from tests.conftest import scene_folder
-from tests.pipelines.prepare.test_prepare_kills import SHARDS, digests
+from tests.folders import digests, write_scenes
+from tests.pipelines.prepare.kills import SHARDS
 
 
 @pytest.mark.parametrize("once", [False, True], ids=["each", "clean_once"])
 def test_one_worker_and_eight_write_the_same_bytes(once: bool, tmp_path: Path) -> None:
-    source = scene_folder(tmp_path / "source", SHARDS, rains=2, width=450, height=420)
+    source = write_scenes(tmp_path / "source", SHARDS, rains=2, width=450, height=420)
     for workers in (1, 8):
         ray.init("local", num_cpus=workers, include_dashboard=False)
         try:

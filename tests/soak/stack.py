@@ -1,11 +1,10 @@
-"""What the proofs on the whole stack share: a small run, started as a user starts it."""
+"""A small run of `derainctl train` in its own process, for the soak tests of the whole stack."""
 
 import json
 import os
+import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,13 +17,13 @@ PAIRS = 97
 
 
 def needs_root(what: str) -> None:
-    """Fail with a sentence where the system would refuse."""
+    """Fail with a clear message, instead of with what the system would answer."""
     if os.geteuid() != 0:
-        pytest.fail(f"{what} needs root: run this proof as root, or leave its file out")
+        pytest.fail(f"{what} needs root: run this soak test as root, or leave its file out")
 
 
-def written_config(folder: Path, **train: object) -> Path:
-    """config.yaml of a run `run` whose steps take milliseconds."""
+def write_config(folder: Path, **train: object) -> Path:
+    """Write the config.yaml of a run `run` whose steps take milliseconds."""
     values = {"batch_size": 4, "crop_px": 16, "device": "cpu", "cpu_threads": 1, "ledger": True}
     tree = {
         "name": "run",
@@ -39,8 +38,8 @@ def written_config(folder: Path, **train: object) -> Path:
     return path
 
 
-def driver(config: Path, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
-    """`derainctl train`, its log beside the config."""
+def start_train(config: Path, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
+    """Start `derainctl train`; its log goes to `log` beside the config."""
     own = {"MLFLOW_TRACKING_URI": f"sqlite:///{config.parent}/mlflow.db"}
     own |= {"DERAIN_CACHE_DIR": str(config.parent / "cache"), **environment}
     command = [str(BIN / "derainctl"), "train", str(config), "--json", *arguments]
@@ -52,37 +51,36 @@ def driver(config: Path, *arguments: str, **environment: str) -> subprocess.Pope
 
 
 def result_of(process: subprocess.Popen[bytes]) -> dict:
-    """What a driver that ended well has printed."""
+    """Wait for a run that is to succeed; return what it printed."""
     out, _ = process.communicate(timeout=600)
     assert process.returncode == 0
     return json.loads(out)
 
 
+def stop(process: subprocess.Popen[bytes], run: Path) -> int:
+    """Send SIGTERM: all workers save after the same step, which is returned."""
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=300)
+    assert process.returncode == 143
+    return step_of(run)
+
+
 def step_of(run: Path) -> int:
-    """The step of the newest checkpoint; 0 where there is none."""
-    found = sorted(run.glob("checkpoints/step-*"))
-    return int(found[-1].name.removeprefix("step-")) if found else 0
+    """The step of the newest checkpoint; 0 without one."""
+    folders = sorted(run.glob("checkpoints/step-*"))
+    return int(folders[-1].name.removeprefix("step-")) if folders else 0
 
 
 def ledger(run: Path, last: int = 0) -> list[dict]:
-    """The ledger's lines, or the `last` ones, but for one that is being written."""
+    """The ledger's lines (default: all), without one that is still being written."""
     path = run / LEDGER
     text = path.read_text() if path.exists() else ""
     whole = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
     return [json.loads(line) for line in whole[-last:]]
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 300) -> float:
-    """Seconds until the condition held."""
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() < began + seconds, "waited in vain"
-        time.sleep(0.02)
-    return time.monotonic() - began
-
-
 def assert_nothing_lost(run: Path, steps: int) -> None:
-    """Every step is there, and every whole epoch has each sample once."""
+    """The ledger has every step once, and every complete epoch has each sample once."""
     lines = ledger(run)
     assert sorted({line["step"] for line in lines}) == list(range(steps))
     assert len({(line["step"], line["rank"]) for line in lines}) == len(lines)

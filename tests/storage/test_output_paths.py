@@ -1,4 +1,4 @@
-"""Where a command is to write: told before the work, whatever is in the way."""
+"""Output paths are checked before the work: what is in the way is named."""
 
 from pathlib import Path
 
@@ -15,11 +15,11 @@ def test_what_is_in_the_way_is_named(tmp_path: Path) -> None:
             check_folder(tmp_path / out)
     with pytest.raises(OccupiedError, match=r"thesis\.tex is a file"):
         check_file(tmp_path / "thesis.tex" / "scores.md")
-    with pytest.raises(OccupiedError, match="a folder"):
+    with pytest.raises(OccupiedError, match="is a folder, expected a file name"):
         check_file(tmp_path)
 
 
-def test_what_can_be_made_or_written_over_passes(
+def test_new_folders_and_existing_files_pass(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "scores.md").touch()

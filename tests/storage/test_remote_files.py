@@ -1,4 +1,4 @@
-"""s3:// through a store that fails: bounded retries, then the right bytes or an error; gs://."""
+"""s3:// and gs:// behind a store that fails: limited retries, then the right bytes or an error."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,21 +6,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks._small import write_dataset
 from derain.data.loading.cache import open_pixels
 from derain.data.prepared.manifest import open_prepared
 from derain.errors import DataError, StorageError, UsageError
 from derain.pipelines.leaks.verb import leaks
 from derain.storage import files, remote
 from derain.storage.atomic import new_file
-from tests.conftest import PairedFolder
-from tests.data.loading.test_loader import prepared
+from tests.folders import PairedFolder
 from tests.storage.faulty_store import BUCKET, FaultyStore
 from tests.storage.gcs_server import gcs_server
 
 
 @pytest.fixture
 def folder(object_store: FaultyStore) -> Path:  # noqa: ARG001
-    return files.located(f"s3://{BUCKET}/folder")
+    return files.locate(f"s3://{BUCKET}/folder")
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def google(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with gcs_server() as (host, port):
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://{host}:{port}")
         remote._store.cache_clear()
-        yield files.located(f"gs://{BUCKET}/folder")
+        yield files.locate(f"gs://{BUCKET}/folder")
         remote._store.cache_clear()
 
 
@@ -73,17 +73,17 @@ def test_faults_do_not_change_a_byte(object_store: FaultyStore, folder: Path) ->
 def test_a_store_that_never_answers_is_named(
     object_store: FaultyStore, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "REQUESTS", 1)
+    monkeypatch.setattr(remote, "REQUESTS", 1)
     object_store.errors = 1.0
     with pytest.raises(StorageError, match=r"s3://rain/folder/a\.bin: .* \(tried 4 times\)"):
         (folder / "a.bin").read_bytes()
-    assert object_store.done["errors"] <= 3 * files.TRIES
+    assert object_store.done["errors"] <= 3 * remote.TRIES
 
 
 def test_a_cache_is_filled_from_a_store(
     object_store: FaultyStore, folder: Path, paired_folder: PairedFolder, tmp_path: Path
 ) -> None:
-    local = prepared(paired_folder(9), tmp_path / "prepared", shards=3)
+    local = write_dataset(paired_folder(9), tmp_path / "prepared", shards=3)
     for path in local.folder.iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
     object_store.errors, object_store.cuts = 0.1, 0.1
@@ -102,7 +102,7 @@ def test_a_cache_is_filled_from_a_store(
 def test_a_damaged_shard_in_a_store_leaves_no_cache(
     folder: Path, paired_folder: PairedFolder, tmp_path: Path
 ) -> None:
-    local = prepared(paired_folder(4), tmp_path / "prepared")
+    local = write_dataset(paired_folder(4), tmp_path / "prepared")
     for path in local.folder.iterdir():
         data = path.read_bytes()
         (folder / path.name).write_bytes(data[:-512] if path.name == "shard-000001.tar" else data)
@@ -114,7 +114,7 @@ def test_a_damaged_shard_in_a_store_leaves_no_cache(
 def test_a_cache_is_filled_from_google(
     google: Path, paired_folder: PairedFolder, tmp_path: Path
 ) -> None:
-    local = prepared(paired_folder(5), tmp_path / "prepared")
+    local = write_dataset(paired_folder(5), tmp_path / "prepared")
     for path in local.folder.iterdir():
         (google / path.name).write_bytes(path.read_bytes())
     far = open_pixels(open_prepared(google), folder=tmp_path / "far", budget_gib=1)

@@ -1,4 +1,4 @@
-"""A checkpoint is whole or it is not there; damage is found and named."""
+"""A checkpoint is either complete or absent; damage is detected and named."""
 
 import os
 import resource
@@ -12,29 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from derain.config import Config
 from derain.errors import DerainError, OccupiedError, WeightsError
 from derain.training import checkpoint
-from derain.training.checkpoint import State
-
-CONFIG = Config.model_validate(
-    {"name": "run", "model": {"name": "fclip_unet"}, "train": {"steps": 3}}
-)
+from tests.training.small_checkpoints import CONFIG, save
 
 
-def save(run: Path, step: int, size: int = 4) -> Path:
-    state = State(step, 1, 8, 0, CONFIG.digest(), ("abc",), {"encoder": "x"}, {"first": 1.0})
-    weights = torch.nn.Linear(size, size)
-    optimizer = torch.optim.AdamW(weights.parameters())
-    weights(torch.ones(1, size)).sum().backward()
-    optimizer.step()
-    return checkpoint.save(
-        run, CONFIG, state,
-        model=weights.state_dict(), ema=None, optimizer=optimizer.state_dict(),
-    )  # fmt: skip
-
-
-def test_what_was_saved_comes_back(tmp_path: Path) -> None:
+def test_a_saved_checkpoint_can_be_loaded(tmp_path: Path) -> None:
     folder = save(tmp_path, 7)
     loaded = checkpoint.load(folder)
     assert (loaded.state.step, loaded.state.offset, loaded.state.manifests) == (7, 8, ("abc",))
@@ -44,7 +27,7 @@ def test_what_was_saved_comes_back(tmp_path: Path) -> None:
     assert loaded.ema() is None
 
 
-def test_another_number_in_the_state_is_found(tmp_path: Path) -> None:
+def test_a_changed_number_in_the_state_is_detected(tmp_path: Path) -> None:
     path = save(tmp_path, 1) / "state.json"
     path.write_text(path.read_text().replace('"offset": 8', '"offset": 9'))
     with pytest.raises(WeightsError, match=r"state\.json is damaged"):
@@ -52,7 +35,7 @@ def test_another_number_in_the_state_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "config.yaml"])
-def test_one_flipped_bit_is_found_and_named(tmp_path: Path, name: str) -> None:
+def test_one_flipped_bit_is_detected_and_the_file_named(tmp_path: Path, name: str) -> None:
     path = save(tmp_path, 1) / name
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -61,7 +44,9 @@ def test_one_flipped_bit_is_found_and_named(tmp_path: Path, name: str) -> None:
         checkpoint.load(path.parent)
 
 
-def test_the_newest_whole_one_is_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_newest_complete_checkpoint_is_loaded(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for step in (1, 2, 3):
         save(tmp_path, step)
     (tmp_path / "checkpoints/step-00000003/model.safetensors").unlink()
@@ -71,7 +56,7 @@ def test_the_newest_whole_one_is_taken(tmp_path: Path, caplog: pytest.LogCapture
     assert "model.safetensors is missing" in caplog.text
 
 
-def test_prune_keeps_the_last_and_clears_what_killed_writers_left(tmp_path: Path) -> None:
+def test_prune_keeps_the_last_and_removes_leftovers_of_killed_writers(tmp_path: Path) -> None:
     for step in (9, 10, 11):
         save(tmp_path, step)
     (tmp_path / "checkpoints/.step-00000012.tmp").mkdir()
@@ -80,15 +65,15 @@ def test_prune_keeps_the_last_and_clears_what_killed_writers_left(tmp_path: Path
     assert left == ["step-00000010", "step-00000011"]
 
 
-def test_prune_takes_what_is_newer_than_what_was_just_written(tmp_path: Path) -> None:
-    """Step 20 was damaged, the run went on from step 10."""
+def test_prune_removes_checkpoints_newer_than_the_one_just_written(tmp_path: Path) -> None:
+    """Step 20 was damaged, and the run continued from step 10."""
     for step in (10, 20, 12):
         save(tmp_path, step)
     checkpoint.prune(tmp_path, newest=12, keep=1)
     assert checkpoint.steps(tmp_path) == [12]
 
 
-def test_a_copy_under_another_name_is_left_alone(tmp_path: Path) -> None:
+def test_a_copy_under_a_different_name_is_left_alone(tmp_path: Path) -> None:
     for step in (1, 2):
         save(tmp_path, step)
     copied = shutil.copytree(
@@ -102,9 +87,9 @@ def test_a_copy_under_another_name_is_left_alone(tmp_path: Path) -> None:
     assert checkpoint.load(copied).state.step == 2
 
 
-def test_killed_writers_leave_only_whole_checkpoints(tmp_path: Path) -> None:
+def test_killed_writers_leave_only_complete_checkpoints(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from tests.training.test_checkpoint import save\n"
+        "import sys; from pathlib import Path; from tests.training.small_checkpoints import save\n"
         "for step in range(1, 10000):\n"
         "    save(Path(sys.argv[1]), int(sys.argv[2]) * 10000 + step, size=400)\n"
         "    print(step, flush=True)"
@@ -127,7 +112,7 @@ def test_killed_writers_leave_only_whole_checkpoints(tmp_path: Path) -> None:
         checkpoint.load(folder)
 
 
-def test_a_disk_that_takes_no_more_leaves_the_earlier_one(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_earlier_checkpoint_intact(tmp_path: Path) -> None:
     save(tmp_path, 1)
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
@@ -143,18 +128,18 @@ def test_a_disk_that_takes_no_more_leaves_the_earlier_one(tmp_path: Path) -> Non
 def test_one_process_at_a_time_writes_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoint, "LOCK_WAITS_S", 0.0)
+    monkeypatch.setattr(checkpoint, "LOCK_TIMEOUT_S", 0.0)
     with (
-        checkpoint.writing(tmp_path),
+        checkpoint.write_lock(tmp_path),
         pytest.raises(OccupiedError, match="another process"),
-        checkpoint.writing(tmp_path),
+        checkpoint.write_lock(tmp_path),
     ):
         pass
-    with checkpoint.writing(tmp_path):
+    with checkpoint.write_lock(tmp_path):
         pass
 
 
-def test_a_checkpoint_with_code_in_it_is_not_run(tmp_path: Path) -> None:
+def test_code_in_a_checkpoint_is_not_executed(tmp_path: Path) -> None:
     folder = save(tmp_path, 1)
     marker = tmp_path / "ran"
 

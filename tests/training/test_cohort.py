@@ -1,9 +1,9 @@
-"""A cohort against the same runs alone: bits, batches, resuming, members that fail."""
+"""A cohort compared with the same runs alone: equal to the bit, resuming, failing members."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import torch
@@ -13,9 +13,9 @@ from derain.config import Config
 from derain.data.loading.loader import Batch, Position
 from derain.errors import DerainError
 from derain.training import checkpoint
-from derain.training.cohort import Cohort, Shared
+from derain.training.cohort import Cohort, SharedModules
 from derain.training.factory import build_network, loss_of
-from derain.training.loop import Loop, Run, follow
+from derain.training.loop import Run, drive
 from derain.training.process.device import to_device
 from derain.training.process.distributed import Rank
 from derain.training.trainer import Trainer
@@ -42,11 +42,11 @@ MEMBERS: dict[str, dict[str, Any]] = {
     "short": {"train.steps": 4},
     "endless": {"train.lr": 1e30},
 }
-"""Runs whose batches are the same: nine steps of 4 from 11 pairs, so epochs end unevenly. The last
-one's loss is soon infinite."""
-WHOLE = [name for name in MEMBERS if name != "endless"]
+"""Runs with the same batches: nine steps of 4 from 11 pairs, so the last batch of an epoch is
+short. The loss of the last run soon becomes infinite."""
+FINITE = [name for name in MEMBERS if name != "endless"]
 
-Figures = list[Mapping[str, float]]
+Metrics = list[Mapping[str, float]]
 
 
 def members(folder: Path, *names: str, **train: Any) -> list[Config]:
@@ -55,7 +55,7 @@ def members(folder: Path, *names: str, **train: Any) -> list[Config]:
     return [common.replaced({**MEMBERS[name], "name": name}, "test") for name in names or MEMBERS]
 
 
-def member(config: Config, figures: Figures, shared: Shared | None) -> Run:
+def member(config: Config, metrics: Metrics, shared: SharedModules | None) -> Run:
     network = build_network(config)
     if shared:
         shared.share_frozen(network)
@@ -66,31 +66,31 @@ def member(config: Config, figures: Figures, shared: Shared | None) -> Run:
         config=config,
         trainer=Trainer(config, network, loss, device=torch.device("cpu"), rank=Rank()),
         folder=config.folder,
-        report=lambda _, values: figures.append(dict(values)),
+        report=lambda _, values: metrics.append(dict(values)),
         manifests=["abc"],
         resume=checkpoint.newest(config.folder),
     )
 
 
-def losses(figures: Figures) -> list[dict[str, float]]:
-    return [{k: v for k, v in step.items() if k != "steps_per_s"} for step in figures]
+def losses(metrics: Metrics) -> list[dict[str, float]]:
+    return [{k: v for k, v in step.items() if k != "steps_per_s"} for step in metrics]
 
 
-def alone(configs: list[Config]) -> dict[str, Figures]:
+def alone(configs: list[Config]) -> dict[str, Metrics]:
     torch.set_num_threads(1)
-    found: dict[str, Figures] = {each.name: [] for each in configs}
+    found: dict[str, Metrics] = {each.name: [] for each in configs}
     for each in configs:
-        follow(member(each, found[each.name], None).loop(), loader(each).batch, each.train)
+        drive(member(each, found[each.name], None), loader(each).batch, each.train)
     return found
 
 
-def side_by_side(configs: list[Config]) -> tuple[dict[str, Figures], dict[str, Exception]]:
+def side_by_side(configs: list[Config]) -> tuple[dict[str, Metrics], dict[str, Exception]]:
     torch.set_num_threads(1)
-    shared = Shared()
-    found: dict[str, Figures] = {each.name: [] for each in configs}
-    loops = {c.name: member(c, found[c.name], shared).loop() for c in configs}
-    cohort = Cohort(loops, shared)
-    cohort.follow(loader(configs[0]).batch, configs[0].train)
+    shared = SharedModules()
+    found: dict[str, Metrics] = {each.name: [] for each in configs}
+    runs = {c.name: member(c, found[c.name], shared) for c in configs}
+    cohort = Cohort(runs, shared)
+    cohort.drive(loader(configs[0]).batch, configs[0].train)
     return found, cohort.failed
 
 
@@ -102,27 +102,27 @@ def digests(config: Config) -> tuple[str, str, int]:
 
 
 @pytest.fixture(scope="module")
-def apart(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Config], dict[str, Figures]]:
-    configs = members(tmp_path_factory.mktemp("apart"), *WHOLE)
+def apart(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Config], dict[str, Metrics]]:
+    configs = members(tmp_path_factory.mktemp("apart"), *FINITE)
     return configs, alone(configs)
 
 
 def test_every_member_equals_its_run_alone_to_the_bit(
-    apart: tuple[list[Config], dict[str, Figures]], tmp_path: Path
+    apart: tuple[list[Config], dict[str, Metrics]], tmp_path: Path
 ) -> None:
-    configs = members(tmp_path, *WHOLE)
+    configs = members(tmp_path, *FINITE)
     found, failed = side_by_side(configs)
     assert not failed
-    for mine, theirs in zip(configs, apart[0], strict=True):
-        assert losses(found[mine.name]) == losses(apart[1][mine.name]), mine.name
-        assert digests(mine) == digests(theirs), mine.name
-        ledgers = [(one.folder / "ledger.jsonl").read_bytes() for one in (mine, theirs)]
+    for each, separate in zip(configs, apart[0], strict=True):
+        assert losses(found[each.name]) == losses(apart[1][each.name]), each.name
+        assert digests(each) == digests(separate), each.name
+        ledgers = [(one.folder / "ledger.jsonl").read_bytes() for one in (each, separate)]
         assert ledgers[0] == ledgers[1]
-    assert len({digests(mine)[0] for mine in configs}) == len(configs)
+    assert len({digests(each)[0] for each in configs}) == len(configs)
 
 
-def test_a_member_is_resumed_alone_and_a_run_in_a_cohort(
-    apart: tuple[list[Config], dict[str, Figures]], tmp_path: Path
+def test_a_member_can_be_resumed_alone_and_a_run_in_a_cohort(
+    apart: tuple[list[Config], dict[str, Metrics]], tmp_path: Path
 ) -> None:
     """Stopped at different steps, so that those behind catch up first."""
     configs = members(tmp_path, "as-it-is", "sigma", "rate", "seed", checkpoint_every_steps=1)
@@ -140,8 +140,8 @@ def test_a_member_is_resumed_alone_and_a_run_in_a_cohort(
         assert digests(each) == whole[each.name]
 
 
-def test_a_member_that_fails_leaves_and_the_others_go_on(
-    apart: tuple[list[Config], dict[str, Figures]], tmp_path: Path
+def test_a_member_that_fails_leaves_and_the_others_continue(
+    apart: tuple[list[Config], dict[str, Metrics]], tmp_path: Path
 ) -> None:
     configs = members(tmp_path, "as-it-is", "endless", "sigma")
     found, failed = side_by_side(configs)
@@ -154,15 +154,15 @@ def test_a_member_that_fails_leaves_and_the_others_go_on(
 
 
 class Doubling(nn.Module):
-    """Counts how often it is asked."""
+    """Counts its calls."""
 
     def __init__(self) -> None:
         super().__init__()
         self.factor = nn.Parameter(torch.tensor(2.0), requires_grad=False)
-        self.asked = 0
+        self.calls = 0
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.asked += 1
+        self.calls += 1
         return x * self.factor
 
 
@@ -181,8 +181,8 @@ def images() -> Batch[torch.Tensor]:
     return Batch(rain, clean, ids=torch.arange(4).numpy(), share=1.0, following=Position())
 
 
-def test_a_frozen_module_is_asked_once_a_step_for_each_image() -> None:
-    shared, owners = Shared(), (Owner(), Owner())
+def test_a_frozen_module_is_evaluated_once_per_step_for_each_image() -> None:
+    shared, owners = SharedModules(), (Owner(), Owner())
     for owner in owners:
         shared.share_frozen(owner)
     first, second = (owner.part for owner in owners)
@@ -194,15 +194,15 @@ def test_a_frozen_module_is_asked_once_a_step_for_each_image() -> None:
             assert torch.equal(part(batch.rain), batch.rain * 2)
             assert torch.equal(part(batch.clean), batch.clean * 2)
             assert torch.equal(part(batch.rain[:2]), batch.rain[:2] * 2)
-        assert first.asked == 3 * step
+        assert first.calls == 3 * step
     other = torch.rand(4, 3, 8, 8)
     assert torch.equal(first(other), other * 2)
     assert torch.equal(second(other), other * 2)
-    assert first.asked == 8, "what is no image of the step is not remembered"
+    assert first.calls == 8, "inputs that are not images of the step are not cached"
 
 
-def test_members_see_through_one_encoder_and_one_vgg(tmp_path: Path) -> None:
-    shared = Shared()
+def test_members_share_one_encoder_and_one_vgg(tmp_path: Path) -> None:
+    shared = SharedModules()
     configs = members(tmp_path, "sigma", "vgg", "vgg-mse")
     trainers = [member(each, [], shared).trainer for each in configs]
     assert len({id(trainer.network.encoder) for trainer in trainers}) == 1
@@ -214,11 +214,11 @@ def test_members_see_through_one_encoder_and_one_vgg(tmp_path: Path) -> None:
     shared.begin(batch)
     for trainer in trainers:
         trainer.step(0, batch)
-    assert len(seen) == 3, "rain, clean and the output of the one with an encoder loss"
+    assert len(seen) == 3, "rain, clean and the output of the member with an encoder loss"
 
 
 def test_frozen_modules_that_differ_are_not_shared() -> None:
-    shared, one, other = Shared(), Owner(), Owner()
+    shared, one, other = SharedModules(), Owner(), Owner()
     other.part.factor.fill_(3.0)
     shared.share_frozen(one)
     shared.share_frozen(other)
@@ -228,48 +228,68 @@ def test_frozen_modules_that_differ_are_not_shared() -> None:
     assert torch.equal(other.part(batch.rain), batch.rain * 3)
 
 
-def endless(position: Position = Position()) -> Loop[None]:  # noqa: B008
-    while True:
-        batch = yield position
-        position = batch.following
+class FakeRun:
+    """A member that takes steps without training, and never ends; notes how it was closed."""
+
+    ended = False
+
+    def __init__(self) -> None:
+        self.position = Position()
+        self.closed_with: type[BaseException] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.closed_with = kind
+
+    def step(self, batch: Batch[torch.Tensor]) -> None:
+        self.position = batch.following
 
 
-def vandal(what: str, part: nn.Module) -> Loop[None]:
-    batch = yield Position()
-    spoilt = batch.clean if what == "batch" else part(batch.rain)
-    spoilt.mul_(0)
-    yield Position()
+class Vandal(FakeRun):
+    """Overwrites the batch, or the features of the frozen part."""
+
+    def __init__(self, target: str, part: nn.Module) -> None:
+        super().__init__()
+        self._target, self._part = target, part
+
+    def step(self, batch: Batch[torch.Tensor]) -> None:
+        overwritten = batch.clean if self._target == "batch" else self._part(batch.rain)
+        overwritten.mul_(0)
 
 
-@pytest.mark.parametrize("what", ["batch", "features"])
-def test_what_is_shared_is_not_changed_unnoticed(what: str, tmp_path: Path) -> None:
-    shared, owner, given = Shared(), Owner(), config(tmp_path)
+@pytest.mark.parametrize("target", ["batch", "features"])
+def test_a_member_cannot_modify_shared_tensors_unnoticed(target: str, tmp_path: Path) -> None:
+    shared, owner, given = SharedModules(), Owner(), config(tmp_path)
     shared.share_frozen(owner)
-    cohort = Cohort({"vandal": vandal(what, owner.part), "other": endless()}, shared)
-    with pytest.raises(DerainError, match="in their place"):
-        cohort.follow(loader(given).batch, given.train)
+    cohort = Cohort({"vandal": Vandal(target, owner.part), "other": FakeRun()}, shared)
+    with pytest.raises(DerainError, match="in place"):
+        cohort.drive(loader(given).batch, given.train)
+
+
+class Interrupted(FakeRun):
+    def step(self, batch: Batch[torch.Tensor]) -> None:  # noqa: ARG002
+        raise KeyboardInterrupt
 
 
 def test_ctrl_c_reaches_every_member(tmp_path: Path) -> None:
-    ended: list[tuple[str, type]] = []
-
-    def recorded(name: str, loop: Loop[None]) -> Loop[None]:
-        try:
-            yield from loop
-        except BaseException as error:
-            ended.append((name, type(error)))
-            raise
-
-    def interrupted() -> Loop[None]:
-        yield Position()
-        raise KeyboardInterrupt
-
-    loops = {
-        "one": recorded("one", endless()),
-        "two": recorded("two", interrupted()),
-        "three": recorded("three", endless()),
-    }
+    members = {"one": FakeRun(), "two": Interrupted(), "three": FakeRun()}
     given = config(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        Cohort(loops, Shared()).follow(loader(given).batch, given.train)
-    assert sorted(ended) == [(name, KeyboardInterrupt) for name in ("one", "three", "two")]
+        Cohort(members, SharedModules()).drive(loader(given).batch, given.train)
+    assert [member.closed_with for member in members.values()] == [KeyboardInterrupt] * 3
+
+
+class FailsWhenClosed(FakeRun):
+    ended = True
+
+    def __exit__(self, *_: object) -> None:
+        raise DerainError("cannot be scored")
+
+
+def test_an_error_at_the_end_of_a_member_counts_as_its_failure(tmp_path: Path) -> None:
+    given = config(tmp_path)
+    cohort = Cohort({"one": FailsWhenClosed()}, SharedModules())
+    cohort.drive(loader(given).batch, given.train)
+    assert str(cohort.failed["one"]) == "cannot be scored"

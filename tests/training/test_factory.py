@@ -1,4 +1,4 @@
-"""What a checkpoint gives back: the average, and frozen parts that must be the same."""
+"""Networks restored from a checkpoint: their averaged weights and their frozen parts."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def test_frozen_parts_are_not_in_the_checkpoint_and_do_not_change(
     assert torch.equal(restored.encoder.resnet.conv1.weight, fresh.encoder.resnet.conv1.weight)
 
 
-def test_the_average_is_what_is_used(done: Outcome) -> None:
+def test_a_restored_network_has_the_averaged_weights(done: Outcome) -> None:
     saved = checkpoint.load(done.checkpoint)
     average = saved.ema()
     assert average is not None
@@ -50,12 +50,12 @@ def test_other_frozen_weights_are_refused(done: Outcome) -> None:
         restore_network(checkpoint.Checkpoint(saved.folder, saved.state, other))
 
 
-def test_another_network_in_the_loss_is_refused_by_who_trains_on(tmp_path: Path) -> None:
+def test_a_different_network_in_the_loss_is_refused_when_training_continues(tmp_path: Path) -> None:
     vgg = {"perceptual": "vgg16", "perceptual_weights": "random", "lambda_p": 0.1}
-    wanted = config(tmp_path, steps=1).replaced({"loss": vgg}, "test")
-    saved = checkpoint.load(run(wanted).checkpoint)
+    run_config = config(tmp_path, steps=1).replaced({"loss": vgg}, "test")
+    saved = checkpoint.load(run(run_config).checkpoint)
     network = restore_network(saved)
-    loss = loss_of(wanted, network)
+    loss = loss_of(run_config, network)
     check_frozen(saved, network, loss)
     with torch.no_grad():
         next(loss.parameters()).add_(1)
@@ -64,7 +64,7 @@ def test_another_network_in_the_loss_is_refused_by_who_trains_on(tmp_path: Path)
         check_frozen(saved, network, loss)
 
 
-def test_a_network_starts_from_what_was_trained_and_keeps_what_is_frozen(done: Outcome) -> None:
+def test_a_network_starts_from_trained_weights_and_keeps_its_frozen_ones(done: Outcome) -> None:
     saved = checkpoint.load(done.checkpoint)
     fresh = build_network(saved.config.replaced({"seed": 3, "model.encoder_seed": 5}, "test"))
     before = {name: tensor.clone() for name, tensor in fresh.state_dict().items()}
@@ -75,7 +75,7 @@ def test_a_network_starts_from_what_was_trained_and_keeps_what_is_frozen(done: O
         assert torch.equal(tensor, average.get(name, before[name]))
 
 
-def test_a_network_does_not_start_from_another(done: Outcome) -> None:
+def test_a_network_does_not_start_from_a_different_one(done: Outcome) -> None:
     saved = checkpoint.load(done.checkpoint)
     other = saved.config.replaced({"model.decoder_widths": [8, 8, 8, 8, 12]}, "test")
     with pytest.raises(WeightsError, match=r"(?s)start_from.*same options.*levels\.4"):

@@ -1,4 +1,4 @@
-"""Routes are those of whole images, decided once, and reach the step by sample."""
+"""Routes are decided once, on whole images, and reach the training step by sample id."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,27 +33,27 @@ CPU = torch.device("cpu")
 
 
 class Pixels:
-    """Images of two sizes, in runs of 20 and 3."""
+    """20 images of one size, then 3 of another; counts the reads."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.reads = 0
 
     def __len__(self) -> int:
         return 23
 
     def __getitem__(self, sample: int) -> np.ndarray:
-        self.asked += 1
+        self.reads += 1
         shape = (2, 24, 40, 3) if sample < 20 else (2, 40, 24, 3)
         return np.random.default_rng(sample).integers(0, 256, shape, dtype=np.uint8)
 
 
 def dataset(name: str) -> Any:
-    """What routes need of a prepared dataset: its identity."""
+    """The attributes of a prepared dataset that routes need."""
     manifest = SimpleNamespace(sha256=lambda: name)
     return SimpleNamespace(manifest=manifest, folder=Path(name))
 
 
-def test_batches_hold_neighbours_of_one_size_and_every_image_once() -> None:
+def test_batches_have_consecutive_images_of_one_size_and_every_image_once() -> None:
     batches = list(rainy_batches(Pixels(), CPU))
     assert [tuple(images.shape) for _, images in batches] == [
         (16, 3, 24, 40),
@@ -78,26 +78,26 @@ def test_every_sample_has_the_route_of_its_whole_image(tmp_path: Path, routing: 
     assert routes.tolist() == alone * 2
 
 
-def test_they_are_decided_once_for_a_dataset_and_what_decides(tmp_path: Path) -> None:
+def test_routes_are_decided_once_per_dataset_and_perception(tmp_path: Path) -> None:
     first, again, other = Pixels(), Pixels(), Pixels()
     network = build("clip_rpn", **SMALL)
     routes_of(network, [dataset("one")], [first], str(tmp_path), CPU)
-    assert first.asked == 23
+    assert first.reads == 23
     routes_of(build("clip_rpn", **SMALL), [dataset("one")], [again], str(tmp_path), CPU)
-    assert again.asked == 0
+    assert again.reads == 0
     words = build("clip_rpn", **SMALL, prompts=("light rain", "heavy rain"))
     routes_of(words, [dataset("one")], [other], str(tmp_path), CPU)
-    assert other.asked == 23
+    assert other.reads == 23
 
 
 @pytest.mark.parametrize("routing", ["single", "soft"])
-def test_what_has_nothing_to_decide_has_no_routes(tmp_path: Path, routing: str) -> None:
+def test_a_network_that_decides_nothing_has_no_routes(tmp_path: Path, routing: str) -> None:
     network = build("clip_rpn", routing=routing, **SMALL)
     assert routes_of(network, [dataset("one")], [Pixels()], str(tmp_path), CPU) is None
     assert routes_of(build("prenet"), [dataset("one")], [Pixels()], str(tmp_path), CPU) is None
 
 
-def test_an_expert_without_images_is_named(
+def test_an_expert_without_images_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     network = build("clip_rpn", routing="random", prompts=tuple("abcdefgh" * 20), **SMALL)

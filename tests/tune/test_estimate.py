@@ -1,33 +1,39 @@
-"""The estimate: timed steps and images, times what a trial has of each."""
+"""The estimate: measured steps and images times their number in a sweep."""
 
 from typing import Any
 
+import pytest
+
 from derain.config import Config
 from derain.tune import estimate
-from derain.tune.estimate import Pace, measure
+from derain.tune.estimate import Pace, measure, total_steps
+from tests.tune.simulated import LR, config
 
 
-def test_a_trial_takes_its_steps_and_its_images(tiny: dict[str, Any]) -> None:
-    config = Config.model_validate(tiny)
-    pace = Pace(seconds_a_step=2.0, seconds_per_image=3.0)
-    longer = config.replaced({"train.steps": config.train.steps + 10}, "test")
-    assert pace.trial_seconds(longer, 5) - pace.trial_seconds(config, 5) == 20.0
-    assert pace.trial_seconds(config, 7) - pace.trial_seconds(config, 5) == 6.0
+def test_steps_and_images_add_up() -> None:
+    pace = Pace(seconds_per_step=2.0, seconds_per_image=3.0)
+    assert pace.seconds(steps=10, images=5) == 35.0
+
+
+@pytest.mark.parametrize(("search", "steps"), [("random", 16 * 64), ("asha", 16 * 4 + 4 * 12 + 48)])
+def test_asha_trains_only_its_share_of_each_rung(search: str, steps: int) -> None:
+    planned = config(LR, search, samples=16, asha={"first_steps": 4, "keep_one_in": 4})
+    assert total_steps(planned, 16) == steps
 
 
 def test_a_larger_network_takes_longer(tiny: dict[str, Any], monkeypatch: Any) -> None:
-    monkeypatch.setattr(estimate, "ENOUGH_S", 0.5)
+    monkeypatch.setattr(estimate, "TIMING_S", 0.5)
     monkeypatch.setattr(estimate, "IMAGE_SIZE_PX", (64, 96))
     config = Config.model_validate(tiny)
     values = {"train.crop_px": 64, "train.batch_size": 16, "model.decoder_widths": [32] * 5}
     small, large = measure(config), measure(config.replaced(values, "test"))
-    assert 0 < small.seconds_a_step < large.seconds_a_step
+    assert 0 < small.seconds_per_step < large.seconds_per_step
     assert small.seconds_per_image > 0
 
 
 def test_pretrained_weights_are_not_needed(tiny: dict[str, Any], monkeypatch: Any) -> None:
-    monkeypatch.setattr(estimate, "ENOUGH_S", 0.001)
+    monkeypatch.setattr(estimate, "TIMING_S", 0.001)
     monkeypatch.setattr(estimate, "IMAGE_SIZE_PX", (32, 32))
     values = {"loss.perceptual": "vgg16", "loss.perceptual_weights": "/nowhere/vgg.pth"}
     config = Config.model_validate(tiny).replaced(values, "test")
-    assert measure(config).seconds_a_step > 0
+    assert measure(config).seconds_per_step > 0

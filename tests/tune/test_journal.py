@@ -1,4 +1,4 @@
-"""The journal: what was written is there after any kill, and one process at a time writes."""
+"""The journal: what was written survives a kill, and only one process at a time may write."""
 
 from pathlib import Path
 
@@ -15,25 +15,25 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
         assert [event["event"] for event in journal.events] == ["plan", "ended"]
     with Journal.open(tmp_path) as again:
         assert again.events == journal.events == read(tmp_path)
-        assert again.only("plan") == {"event": "plan", "version": 1, "space": {"train.lr": [1, 2]}}
-        assert again.only("finished") is None
+        assert again.first("plan") == {"event": "plan", "version": 1, "space": {"train.lr": [1, 2]}}
+        assert again.first("finished") is None
 
 
-@pytest.mark.parametrize("torn", [1, 5, -1])
-def test_a_torn_last_line_was_never_written(tmp_path: Path, torn: int) -> None:
+@pytest.mark.parametrize("cut", [1, 5, -1])
+def test_a_last_line_cut_short_counts_as_not_written(tmp_path: Path, cut: int) -> None:
     with Journal.open(tmp_path) as journal:
         journal.write("plan")
         journal.write("started", key="a@4")
     whole = (tmp_path / JOURNAL).read_bytes()
     first = whole.index(b"\n") + 1
-    (tmp_path / JOURNAL).write_bytes(whole[: first + torn] if torn > 0 else whole[:torn])
+    (tmp_path / JOURNAL).write_bytes(whole[: first + cut] if cut > 0 else whole[:cut])
     assert [event["event"] for event in read(tmp_path)] == ["plan"]
     with Journal.open(tmp_path) as journal:
         journal.write("ended", key="a@4")
     assert [event["event"] for event in read(tmp_path)] == ["plan", "ended"]
 
 
-def test_a_line_that_is_damaged_in_the_middle_is_named(tmp_path: Path) -> None:
+def test_a_damaged_line_in_the_middle_is_reported(tmp_path: Path) -> None:
     (tmp_path / JOURNAL).write_text('{"event": "plan"}\nrubbish\n{"event": "ended"}\n')
     with pytest.raises(UsageError, match="line 2 is damaged"):
         read(tmp_path)
@@ -45,7 +45,7 @@ def test_a_journal_of_a_later_version_is_refused(tmp_path: Path) -> None:
         read(tmp_path)
 
 
-def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
+def test_a_second_process_is_refused(tmp_path: Path) -> None:
     with Journal.open(tmp_path), pytest.raises(OccupiedError, match="another process"):
         Journal.open(tmp_path)
     with Journal.open(tmp_path) as free:

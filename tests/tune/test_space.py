@@ -1,4 +1,4 @@
-"""The plan of a sweep: every point of the grid once a repeat, named, checked, paired by seed."""
+"""The plan of a sweep: every point once per repeat, named, validated, paired by seed."""
 
 import math
 from typing import Any
@@ -10,7 +10,7 @@ from scipy import stats
 from derain.config import Config
 from derain.config.sweep import Dimension
 from derain.errors import ConfigError
-from derain.tune.space import drawn, plan
+from derain.tune.space import draw_value, plan
 
 RATES = {"slow": 1e-4, "fast": 1e-2}
 
@@ -27,7 +27,7 @@ def config(space: dict[str, Any], **sweep: Any) -> Config:
 
 
 def searched(space: dict[str, Any], **sweep: Any) -> Config:
-    """A config whose space is written as in a file."""
+    """A config whose space is given as in a file."""
     base = config({"train.lr": RATES})
     values = {"search": "random", "samples": 3, **sweep, "space": space}
     return base.replaced({"sweep": values}, "test")
@@ -68,7 +68,7 @@ def test_repeats_of_all_trials_share_their_seeds() -> None:
     assert trials[0].name == "slow,seed=5"
 
 
-def test_values_without_a_name_are_named_by_how_they_are_written() -> None:
+def test_values_without_a_name_are_named_by_their_json() -> None:
     trials = plan(config({"model.ldfps_sigma": [[0.1, 0.1, 0.1, 0.1], None]}))
     assert [trial.name for trial in trials] == ["0.1--0.1--0.1--0.1", "null"]
     assert trials[1].config.model.ldfps_sigma is None
@@ -82,12 +82,14 @@ def test_values_without_a_name_are_named_by_how_they_are_written() -> None:
         ({"train.lr": {"negative": -1}}, r"trial negative.*greater than 0"),
     ],
 )
-def test_a_wrong_point_is_named_before_anything_runs(space: dict[str, Any], named: str) -> None:
+def test_an_invalid_point_is_reported_before_anything_runs(
+    space: dict[str, Any], named: str
+) -> None:
     with pytest.raises(ConfigError, match=named):
         plan(config(space))
 
 
-def test_two_trials_of_one_name_are_refused() -> None:
+def test_two_trials_with_the_same_name_are_refused() -> None:
     with pytest.raises(ConfigError, match="a-b"):
         plan(config({"train.lr": {"a b": 0.1, "a/b": 0.2}}))
 
@@ -119,7 +121,7 @@ def test_drawn_values_are_crossed_with_the_grid() -> None:
     assert len({trial.config.train.lr for trial in trials}) == 3
 
 
-def test_more_samples_leave_the_earlier_ones_as_they_are() -> None:
+def test_more_samples_do_not_change_the_earlier_ones() -> None:
     few, many = (plan(searched(MIXED, samples=count)) for count in (2, 5))
     assert [(t.name, t.params) for t in many[:4]] == [(t.name, t.params) for t in few]
     other = searched(MIXED).replaced({"seed": 6}, "test")
@@ -133,13 +135,13 @@ def test_more_samples_leave_the_earlier_ones_as_they_are() -> None:
         ({"loguniform": [1e-4, 1e-1]}, stats.loguniform(1e-4, 1e-1).cdf),
     ],
 )
-def test_values_are_drawn_as_their_name_says(dimension: dict, expected: Any) -> None:
+def test_values_follow_the_named_distribution(dimension: dict, expected: Any) -> None:
     rng = np.random.default_rng(1)
-    values = [drawn(Dimension(**dimension), rng)[1] for _ in range(500)]
+    values = [draw_value(Dimension(**dimension), rng)[1] for _ in range(500)]
     assert stats.kstest(values, expected).pvalue > 0.01
 
 
-def test_a_range_may_begin_at_0_beside_another_one() -> None:
+def test_a_range_may_start_at_0_next_to_a_logarithmic_one() -> None:
     space = {"train.lr": {"loguniform": [1e-4, 1e-2]}, "loss.lambda_c": {"uniform": [0, 1]}}
     space |= {"train.warmup_steps": {"integers": [0, 2]}}
     for trial in plan(searched(space)):
@@ -149,7 +151,7 @@ def test_a_range_may_begin_at_0_beside_another_one() -> None:
 
 def test_both_ends_of_integers_are_drawn() -> None:
     rng = np.random.default_rng(1)
-    values = [drawn(Dimension(integers=(2, 4)), rng)[1] for _ in range(300)]
+    values = [draw_value(Dimension(integers=(2, 4)), rng)[1] for _ in range(300)]
     assert sorted(set(values)) == [2, 3, 4]
     assert min(values.count(each) for each in (2, 3, 4)) > 70
 
@@ -164,7 +166,7 @@ SCHEDULES = {
 }
 
 
-def test_a_key_exists_only_where_its_condition_holds() -> None:
+def test_a_key_is_active_only_if_its_condition_holds() -> None:
     trials = plan(searched(SCHEDULES, search="grid", samples=None))
     assert [trial.name for trial in trials] == ["mse", "power,anneal,1.0", "power,anneal,0.5"]
     assert trials[0].config.loss.schedule is None
@@ -196,7 +198,7 @@ def test_one_level_of_a_list_can_vary() -> None:
         ({"train.lrr": {"uniform": [0.1, 0.2]}}, r"train\.lrr at 0\.1.*nearest.*`train\.lr`"),
         ({"train.lr": {"uniform": [-0.1, 0.2]}}, r"train\.lr at -0\.1.*greater than 0"),
         ({"train.batch_size": {"uniform": [1.5, 4]}}, r"batch_size at 1\.5.*integer"),
-        ({"train.lr": {"uniform": [0.2, 0.1]}}, "from low to high"),
+        ({"train.lr": {"uniform": [0.2, 0.1]}}, "expected low < high"),
         ({"train.lr": {"loguniform": [0, 0.1]}}, "above 0"),
         ({"train.lr": {"uniform": [0.1, 0.2], "choice": [1]}}, "expected one of grid"),
         ({"train.lr": {}}, "expected one of grid"),
@@ -215,34 +217,34 @@ def test_one_level_of_a_list_can_vary() -> None:
             "loss.schedule.kind at wrong.*nonsense",
         ),
         ({}, "at least 1"),
-        ({"seed": {"choice": [1, 2]}}, "the sweep's own"),
-        ({"data.synthetic.density": {"choice": ["light"]}}, "the sweep's own"),
-        ({"model.ldfps_sigma.7": {"uniform": [0.1, 0.2]}}, "place from 0 to 3"),
+        ({"seed": {"choice": [1, 2]}}, "set by the sweep itself"),
+        ({"data.synthetic.density": {"choice": ["light"]}}, "set by the sweep itself"),
+        ({"model.ldfps_sigma.7": {"uniform": [0.1, 0.2]}}, "index from 0 to 3"),
         ({"train.lr.deep": {"uniform": [0.1, 0.2]}}, "train.lr`: expected a valid number"),
         (
             {
                 "loss.pixel": {"choice": ["l1", "mse"]},
                 "train.lr": {"uniform": [0.1, 0.2], "when": {"loss.pxel": "l1"}},
             },
-            "`loss.pxel` is not a key of the space.*`loss.pixel`",
+            "`loss.pxel` is not a key of the space.*Did you mean `loss.pixel`",
         ),
         (
             {
                 "loss.pixel": {"choice": ["l1", "mse"]},
                 "train.lr": {"uniform": [0.1, 0.2], "when": {"loss.pixel": "l2"}},
             },
-            "never is 'l2'.*l1.*mse",
+            "is never 'l2'.*l1.*mse",
         ),
         (
             {
                 "loss.pixel": {"choice": ["l1", "mse"], "when": {"loss.lambda_p": 0.0}},
                 "loss.lambda_p": {"choice": [0.0, 1.0], "when": {"loss.pixel": "l1"}},
             },
-            "circle",
+            "circular",
         ),
     ],
 )
-def test_a_wrong_space_is_one_message(space: dict[str, Any], named: str) -> None:
+def test_an_invalid_space_is_one_message(space: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigError, match=named) as raised:
         plan(searched(space))
     assert "\n" not in str(raised.value)
@@ -257,11 +259,16 @@ def test_a_wrong_space_is_one_message(space: dict[str, Any], named: str) -> None
             {"search": "tpe", "space": {"train.lr": {"grid": [1, 2]}}},
             "make space.train.lr a choice",
         ),
-        ({"search": "asha", "space": {"train.lr": {"grid": [1, 2]}}}, "something to draw"),
+        (
+            {"search": "asha", "space": {"train.lr": {"grid": [1, 2]}}},
+            "needs a key whose values are drawn",
+        ),
         ({"search": "pbt", "repeats": 2}, "no repeats"),
     ],
 )
-def test_a_search_that_does_not_fit_its_space_is_refused(sweep: dict[str, Any], named: str) -> None:
+def test_a_search_algorithm_that_does_not_fit_the_space_is_refused(
+    sweep: dict[str, Any], named: str
+) -> None:
     space = sweep.pop("space", {"train.lr": {"uniform": [0.1, 0.2]}})
     with pytest.raises(ConfigError, match=named):
         searched(space, **sweep)
@@ -270,5 +277,5 @@ def test_a_search_that_does_not_fit_its_space_is_refused(sweep: dict[str, Any], 
 def test_the_ends_of_a_range_are_in_it() -> None:
     edge = math.nextafter(1e-3, 1)
     rng = np.random.default_rng(0)
-    values = [drawn(Dimension(loguniform=(1e-3, edge)), rng)[1] for _ in range(50)]
+    values = [draw_value(Dimension(loguniform=(1e-3, edge)), rng)[1] for _ in range(50)]
     assert set(values) <= {1e-3, edge}

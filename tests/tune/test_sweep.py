@@ -1,4 +1,4 @@
-"""A sweep under Ray Tune: ranked, reported, registered, and the same figures every time."""
+"""A sweep under Ray Tune: ranked, reported, registered, with the same metrics every time."""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +14,8 @@ from derain.errors import DerainError, OccupiedError
 from derain.tracking import registry, store
 from derain.training import checkpoint
 from derain.tune import journal
-from derain.tune.sweep import describe, sweep
+from derain.tune.dry_run import describe
+from derain.tune.sweep import sweep
 
 SPACE = {
     "model.ldfps_sigma": {
@@ -22,12 +23,12 @@ SPACE = {
     },
 }
 BROKEN = {"train.lr": {"grid": {"usable": 1e-3, "endless": 1e30}}}
-"""The second rate makes the loss infinite after one step."""
+"""The second learning rate makes the loss infinite after one step."""
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Where the sweeps of this module and their store lie."""
+    """Folder of the sweeps of this module and of their MLflow store."""
     folder = tmp_path_factory.mktemp("sweeps")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
@@ -54,12 +55,12 @@ def first(tiny: dict[str, Any], place: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def second(tiny: dict[str, Any], place: Path, first: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG001
-    """The same, its trials side by side in one process."""
+    """The same sweep, with its trials side by side in one process."""
     return sweep(config(tiny, place, SPACE).replaced({"sweep.cohort": 2}, "test"))
 
 
-def companies(folder: Path) -> list[list[str]]:
-    """For every segment that was started, itself and those beside it."""
+def cohorts(folder: Path) -> list[list[str]]:
+    """For every segment that was started, its own key and those of its cohort."""
     started = [event for event in journal.read(folder) if event["event"] == "started"]
     return [[event["key"], *event["beside"]] for event in started]
 
@@ -69,16 +70,16 @@ def client(place: Path) -> MlflowClient:
     return MlflowClient(tracking_uri=f"sqlite:///{place}/mlflow.db")
 
 
-def test_a_sweep_returns_what_is_promised(first: dict[str, Any], place: Path) -> None:
-    promised = {"name", "profile", "trials", "best", "registered", "report"}
-    assert promised <= set(json.loads(json.dumps(first)))
+def test_a_sweep_returns_the_documented_keys(first: dict[str, Any], place: Path) -> None:
+    documented = {"name", "profile", "trials", "best", "registered", "report"}
+    assert documented <= set(json.loads(json.dumps(first)))
     each = {"name", "params", "seed", "status", "metrics", "input", "seconds", "mlflow_run_id"}
     assert all(each <= set(trial) for trial in first["trials"])
     assert [trial["name"] for trial in first["trials"]] == ["low", "high"]
     assert {trial["status"] for trial in first["trials"]} == {"finished"}
-    figures = {trial["name"]: trial["metrics"]["psnr_y"] for trial in first["trials"]}
-    assert first["best"] == max(figures, key=figures.__getitem__)
-    assert len(set(figures.values())) == 2
+    psnrs = {trial["name"]: trial["metrics"]["psnr_y"] for trial in first["trials"]}
+    assert first["best"] == max(psnrs, key=psnrs.__getitem__)
+    assert len(set(psnrs.values())) == 2
     inputs = {trial["input"]["psnr_y"] for trial in first["trials"]}
     assert len(inputs) == 1
     assert json.loads((place / "runs" / "sweep" / "sweep.json").read_text()) == first
@@ -108,7 +109,7 @@ def test_trials_are_nested_in_the_sweeps_run(first: dict[str, Any], client: Mlfl
     assert {"report/report.md", "report/report.html", "report/gallery.png"} <= names
 
 
-def test_the_report_is_there(first: dict[str, Any]) -> None:
+def test_the_report_is_written(first: dict[str, Any]) -> None:
     text = Path(first["report"]).read_text()
     assert "12.34" in text
     assert "Not comparable" in text
@@ -116,13 +117,13 @@ def test_the_report_is_there(first: dict[str, Any]) -> None:
     assert Path(first["report"]).with_suffix(".html").is_file()
 
 
-def test_a_second_sweep_has_the_same_figures_to_the_last_digit(
+def test_a_second_sweep_has_the_same_metrics_to_the_last_digit(
     first: dict[str, Any], second: dict[str, Any]
 ) -> None:
     assert second["name"] == "sweep-2"
-    beside = [sorted(segments) for segments in companies(Path(second["folder"]))]
+    beside = [sorted(segments) for segments in cohorts(Path(second["folder"]))]
     assert beside == [["high@4", "low@4"]] * 2
-    assert companies(Path(first["folder"])) == [["low@4"], ["high@4"]]
+    assert cohorts(Path(first["folder"])) == [["low@4"], ["high@4"]]
     same = ("name", "metrics", "input", "weights_sha256", "loss")
     assert [[trial[key] for key in same] for trial in second["trials"]] == [
         [trial[key] for key in same] for trial in first["trials"]
@@ -134,10 +135,10 @@ def test_a_second_sweep_has_the_same_figures_to_the_last_digit(
 def test_a_failed_trial_does_not_stop_the_others(
     tiny: dict[str, Any], place: Path, client: MlflowClient
 ) -> None:
-    """Not even where they train in one process."""
+    """Not even if they train in one process."""
     planned = config(tiny, place, BROKEN, name="partly", register=None)
     result = sweep(planned.replaced({"sweep.cohort": 2}, "test"))
-    assert [len(company) for company in companies(planned.folder)] == [2, 2]
+    assert [len(cohort) for cohort in cohorts(planned.folder)] == [2, 2]
     usable, endless = result["trials"]
     assert (usable["status"], endless["status"]) == ("finished", "failed")
     assert "not finite" in endless["error"]
@@ -176,10 +177,10 @@ SEARCHES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("search", SEARCHES)
-def test_every_search_ends_with_the_best_of_its_trials(
+def test_every_search_algorithm_returns_its_best_trial(
     search: str, tiny: dict[str, Any], place: Path
 ) -> None:
-    """Through Ray: drawn, promoted, paused and gone on with, copied and varied."""
+    """Under Ray, with trials that are promoted, paused and continued, copied and perturbed."""
     values, how = SEARCHES[search]
     train = {**tiny["train"], "steps": 8, "eval_every_steps": None}
     tree = {**tiny, "name": search, "output_dir": str(place / "runs"), "train": train}
@@ -194,14 +195,14 @@ def test_every_search_ends_with_the_best_of_its_trials(
     assert all(1e-4 <= rate <= 1e-2 for rate in drawn)
 
 
-def test_a_trial_of_as_many_workers_as_cores_finishes(tiny: dict[str, Any], place: Path) -> None:
+def test_a_trial_with_as_many_workers_as_cores_finishes(tiny: dict[str, Any], place: Path) -> None:
     train = {**tiny["train"], "num_workers": cluster.cpus(), "batch_size": cluster.cpus()}
     space = {"train.lr": {"grid": {"low": 1e-4}}}
     result = sweep(config(tiny, place, space, name="wide", register=None, train=train))
     assert [trial["status"] for trial in result["trials"]] == ["finished"]
 
 
-def test_the_plan_is_shown_without_doing_it(tiny: dict[str, Any], place: Path) -> None:
+def test_a_dry_run_changes_nothing(tiny: dict[str, Any], place: Path) -> None:
     planned = describe(config(tiny, place, SPACE, name="planned"))
     assert [trial["name"] for trial in planned["trials"]] == ["low", "high"]
     assert planned["estimate"]["seconds"] > 0
@@ -210,7 +211,7 @@ def test_the_plan_is_shown_without_doing_it(tiny: dict[str, Any], place: Path) -
     assert not (place / "runs" / "planned").exists()
 
 
-def test_a_plan_says_what_would_stop_it(tiny: dict[str, Any], place: Path) -> None:
+def test_a_dry_run_reports_what_would_stop_the_sweep(tiny: dict[str, Any], place: Path) -> None:
     nowhere = {"train": "/nowhere", "eval": "/nowhere"}
     planned = config(tiny, place, SPACE, name="hopeless", data=nowhere)
     planned.folder.mkdir(parents=True)
@@ -220,9 +221,7 @@ def test_a_plan_says_what_would_stop_it(tiny: dict[str, Any], place: Path) -> No
     assert "/nowhere" in absent
 
 
-def test_where_no_trial_can_run_the_plan_is_shown_untimed(
-    tiny: dict[str, Any], place: Path
-) -> None:
+def test_if_no_trial_can_run_the_dry_run_has_no_times(tiny: dict[str, Any], place: Path) -> None:
     if cluster.gpus():
         pytest.skip("needs a machine without GPUs")
     planned = config(tiny, place, SPACE, name="untimed").replaced({"train.device": "cuda"}, "test")

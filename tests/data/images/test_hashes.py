@@ -1,4 +1,4 @@
-"""Hashes: the same scene is near after what rain datasets do to it, another one is far."""
+"""Hashes: an image stays near after the usual changes in rain datasets; other scenes are far."""
 
 import io
 
@@ -7,14 +7,14 @@ import pytest
 from PIL import Image
 
 from derain.data.images.decode import is_image, read_image
-from derain.data.images.hashes import BITS, distances, hash_image, near
+from derain.data.images.hashes import BITS, distances, hash_image, near_matches
 from derain.data.synthetic.synthesis import bundled_photographs
 
 PHOTOGRAPHS = [
     read_image(path) for path in sorted(bundled_photographs().iterdir()) if is_image(path)
 ]
 SAME_SCENE, OTHER_SCENE = 24, 80
-"""Bits: half of the limit of `leaks`, and twice of it."""
+"""Bits; the limit of `leaks` is 40."""
 
 
 def bits(left: np.ndarray, right: np.ndarray) -> int:
@@ -45,7 +45,7 @@ def test_other_scenes_are_far() -> None:
     assert apart[~np.eye(len(table), dtype=bool)].min() >= OTHER_SCENE
 
 
-def test_the_exact_digest_stands_the_crop_of_rain13k_and_nothing_else() -> None:
+def test_the_exact_digest_withstands_the_crop_of_rain13k_and_nothing_else() -> None:
     whole = np.random.default_rng(0).integers(0, 256, (321, 481, 3), dtype=np.uint8)
     cropped = whole[:320, :480]
     assert hash_image(whole).exact == hash_image(cropped).exact
@@ -61,7 +61,7 @@ def test_images_smaller_than_the_grid_have_hashes() -> None:
     assert len(hash_image(small).perceptual) * 64 == BITS
 
 
-def test_near_finds_what_a_plain_loop_finds() -> None:
+def test_near_matches_equal_those_of_a_plain_loop() -> None:
     rng = np.random.default_rng(1)
     left = rng.integers(0, 2**63, (1100, 4)).astype(np.uint64)
     right = left[rng.permutation(1100)[:1050]] ^ rng.integers(0, 4, (1050, 4)).astype(np.uint64)
@@ -71,5 +71,5 @@ def test_near_finds_what_a_plain_loop_finds() -> None:
         for column, apart in enumerate(np.bitwise_count(left[row] ^ right).sum(axis=1))
         if apart <= 5
     ]
-    assert near(left, right, 5) == expected
+    assert near_matches(left, right, 5) == expected
     assert len(expected) > 200

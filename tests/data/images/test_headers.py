@@ -1,4 +1,4 @@
-"""Hostile and unusual images: each is handled or refused by name, and none takes much memory."""
+"""Hostile and unusual images: each is read or refused by name, and none takes much memory."""
 
 import io
 import os
@@ -35,7 +35,7 @@ def chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def png(width: int, height: int, depth: int = 8, colour: int = 2, pixels: bytes = b"") -> bytes:
-    """A PNG of right CRCs around whatever it is given."""
+    """A PNG with correct CRCs around any content."""
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
     body = chunk(b"IDAT", pixels or zlib.compress(bytes(64)))
     return headers.PNG + head + body + chunk(b"IEND", b"")
@@ -50,8 +50,8 @@ def rotated(kind: str, tag: int = 6) -> bytes:
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="%d"/></x:xmpmeta>'
 
 
-def told_by_xmp(kind: str, tag: int) -> bytes:
-    """An image whose XMP says how it is to be turned."""
+def with_xmp(kind: str, tag: int) -> bytes:
+    """An image whose XMP states an orientation."""
     if kind == "JPEG":
         segment = b"http://ns.adobe.com/xap/1.0/\0" + XMP % tag
         return JPEG[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + JPEG[2:]
@@ -59,9 +59,9 @@ def told_by_xmp(kind: str, tag: int) -> bytes:
 
 
 def with_text(key: str, text: str) -> bytes:
-    told = PngInfo()
-    told.add_itxt(key, text, zip=True)
-    return encoded(NOISE, pnginfo=told)
+    texts = PngInfo()
+    texts.add_itxt(key, text, zip=True)
+    return encoded(NOISE, pnginfo=texts)
 
 
 def raw_profile(tag: int) -> str:
@@ -92,9 +92,9 @@ HOSTILE = {
     "bmp of 2 billion": b"BM" + bytes(12) + struct.pack("<IiiHHI", 40, 2**31 - 1, 2**20, 1, 24, 0),
     "no width": png(0, 16),
     "no pixels": headers.PNG + png(8, 8)[8:33] + chunk(b"IEND", b""),
-    "pixels that are no stream": png(8, 8, pixels=b"\xff" * 64),
+    "pixels that are not a zlib stream": png(8, 8, pixels=b"\xff" * 64),
     "chunk of 2 GiB": headers.PNG + struct.pack(">I4s", 2**31, b"IHDR") + bytes(64),
-    "first chunk is another": headers.PNG + chunk(b"tEXt", b"a\0b") + png(8, 8)[8:],
+    "first chunk is not IHDR": headers.PNG + chunk(b"tEXt", b"a\0b") + png(8, 8)[8:],
     "PNG cut in half": PNG[: len(PNG) // 2],
     "PNG without its end": PNG[:-12],
     "PNG with a flipped bit": PNG[:200] + bytes([PNG[200] ^ 1]) + PNG[201:],
@@ -122,14 +122,14 @@ HOSTILE = {
     "mirrored JPEG": rotated("JPEG", 2),
     "rotated PNG": rotated("PNG"),
     "rotated TIFF": rotated("TIFF"),
-    "JPEG rotated by XMP": told_by_xmp("JPEG", 6),
-    "PNG rotated by XMP": told_by_xmp("PNG", 3),
+    "JPEG rotated by XMP": with_xmp("JPEG", 6),
+    "PNG rotated by XMP": with_xmp("PNG", 3),
     "PNG rotated by a raw profile": with_text("Raw profile type exif", raw_profile(8)),
     "GIF": encoded(NOISE, format="GIF"),
     "PPM": encoded(NOISE, format="PPM"),
     "ICO": encoded(NOISE, format="ICO"),
 }
-"""What must be refused, by a message that names the image."""
+"""Images that must be refused by a message that names them."""
 
 WELCOME = {
     "1 x 1": encoded(Image.new("RGB", (1, 1))),
@@ -142,8 +142,8 @@ WELCOME = {
     "with an ICC profile": encoded(NOISE, icc_profile=bytes(3000)),
     "JPEG with an ICC profile": encoded(NOISE, format="JPEG", icc_profile=bytes(3000)),
     "upright by EXIF": rotated("JPEG", 1),
-    "JPEG upright by XMP": told_by_xmp("JPEG", 1),
-    "PNG upright by XMP": told_by_xmp("PNG", 1),
+    "JPEG upright by XMP": with_xmp("JPEG", 1),
+    "PNG upright by XMP": with_xmp("PNG", 1),
     "PNG with a comment": with_text("Comment", "tiff:Orientation"),
     "EXIF that is nonsense": encoded(NOISE, format="JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff"),
     "JPEG with bytes behind it": JPEG + b"maker's notes" * 50,
@@ -163,16 +163,16 @@ def test_a_hostile_image_is_refused_by_name(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", WELCOME)
-def test_what_is_only_unusual_is_read(kind: str) -> None:
+def test_an_image_that_is_only_unusual_is_read(kind: str) -> None:
     height, width = decode_image(WELCOME[kind], kind).shape[:2]
     assert headers.inspect(WELCOME[kind], kind) == (width, height)
 
 
-def test_a_reason_is_the_same_every_time() -> None:
-    """The manifest has it: an address of Pillow's made two of one source."""
-    with pytest.raises(DataError) as refused:
+def test_the_reason_is_the_same_every_time() -> None:
+    """It is part of the manifest, and Pillow's message contains an address that differs."""
+    with pytest.raises(DataError) as raised:
         decode_image(HOSTILE["text"], "x.png")
-    assert str(refused.value) == "x.png: not a readable image (no PNG, JPEG, BMP, WEBP, TIFF)."
+    assert str(raised.value) == "x.png: not a readable image (no PNG, JPEG, BMP, WEBP, TIFF)."
 
 
 def test_postscript_starts_no_interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,13 +180,13 @@ def test_postscript_starts_no_interpreter(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {started}\n")
     (tmp_path / "gs").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # looked for once a process
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # looked up once per process
     with pytest.raises(DataError, match="not a readable image"):
         headers.inspect(encoded(NOISE, format="EPS"), "evil.png")
     assert not started.exists()
 
 
-def test_a_png_says_of_every_single_byte_whether_it_was_changed() -> None:
+def test_a_changed_byte_anywhere_in_a_png_is_found() -> None:
     for at in range(len(PNG)):
         damaged = PNG[:at] + bytes([PNG[at] ^ 16]) + PNG[at + 1 :]
         with pytest.raises(DataError):
@@ -199,7 +199,7 @@ def test_none_of_them_takes_a_gibibyte(tmp_path: Path) -> None:
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from derain.data import headers\n"
+        "from derain.data.images import headers\n"
         "from derain.errors import DataError\n"
         "refused = 0\n"
         "for path in sorted(Path(sys.argv[1]).iterdir()):\n"
@@ -207,7 +207,7 @@ def test_none_of_them_takes_a_gibibyte(tmp_path: Path) -> None:
         "        headers.inspect(path.read_bytes(), path.name)\n"
         "    except DataError:\n"
         "        refused += 1\n"
-        # ru_maxrss would begin at the peak of the process that started this one
+        # ru_maxrss would start at the peak of the parent process
         "status = Path('/proc/self/status').read_text()\n"
         "print(refused, int(status.split('VmHWM:')[1].split()[0]) * 1024)\n"
     )

@@ -1,19 +1,19 @@
-"""Crops and symmetries: the same for both images, uniform, a function of the sample."""
+"""Crops and symmetries: the same for both images, uniform, a pure function of the sample."""
 
 import numpy as np
 
 from derain.data.loading import augment
 
 
-def test_draws_depend_on_the_sample_and_not_on_its_neighbours() -> None:
-    together = augment.draw(3, 1, np.array([5, 9, 2]))
-    alone = augment.draw(3, 1, np.array([9]))
+def test_draws_depend_on_the_sample_only() -> None:
+    together = augment.draw_crops(3, 1, np.array([5, 9, 2]))
+    alone = augment.draw_crops(3, 1, np.array([9]))
     assert (together.top[1], together.left[1]) == (alone.top[0], alone.left[0])
     assert together.symmetry[1] == alone.symmetry[0]
 
 
 def test_draws_reach_every_position_and_symmetry() -> None:
-    draws = augment.draw(0, 0, np.arange(4000))
+    draws = augment.draw_crops(0, 0, np.arange(4000))
     image = np.arange(9 * 9 * 3, dtype=np.uint8).reshape(1, 9, 9, 3).repeat(2, axis=0)
     corners = {
         augment.crop(image, top, left, 5)[0, 0, 0, 0]
@@ -27,7 +27,7 @@ def test_draws_reach_every_position_and_symmetry() -> None:
 def test_the_eight_symmetries_differ_and_keep_both_images_together() -> None:
     pair = np.random.default_rng(0).integers(0, 256, (2, 6, 6, 3), dtype=np.uint8)
     pair[1] = 255 - pair[0]
-    turned = [augment.turn(pair, symmetry) for symmetry in range(8)]
+    turned = [augment.transform(pair, symmetry) for symmetry in range(8)]
     assert len({view.tobytes() for view in turned}) == 8
     for view in turned:
         assert np.array_equal(view[1], 255 - view[0])
@@ -36,8 +36,8 @@ def test_the_eight_symmetries_differ_and_keep_both_images_together() -> None:
 def test_flip_keeps_rain_falling_down() -> None:
     pair = np.broadcast_to(np.arange(6, dtype=np.uint8)[:, None, None], (2, 6, 6, 3)).copy()
     pair[:, :, 0] += 100
-    drawn = augment.draw(0, 0, np.arange(64), "flip").symmetry
-    views = {augment.turn(pair, int(symmetry)).tobytes() for symmetry in drawn}
+    drawn = augment.draw_crops(0, 0, np.arange(64), "flip").symmetry
+    views = {augment.transform(pair, int(symmetry)).tobytes() for symmetry in drawn}
     assert views == {pair.tobytes(), pair[:, :, ::-1].tobytes()}
 
 
@@ -50,4 +50,4 @@ def test_a_small_image_is_reflected() -> None:
 
 def test_a_crop_of_a_large_image_is_a_view() -> None:
     pair = np.zeros((2, 64, 64, 3), np.uint8)
-    assert np.shares_memory(augment.turn(augment.crop(pair, 0.5, 0.5, 16), 6), pair)
+    assert np.shares_memory(augment.transform(augment.crop(pair, 0.5, 0.5, 16), 6), pair)

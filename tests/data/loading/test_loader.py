@@ -1,4 +1,4 @@
-"""Cache and loader: the source's pixels, each once an epoch, the same however they are read."""
+"""Cache and loader: the pixels of the source, each once per epoch, however they are stored."""
 
 import json
 import multiprocessing
@@ -14,45 +14,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks._small import write_dataset
 from derain.config import Config
 from derain.config.training import Stage
 from derain.data.loading import cache
 from derain.data.loading.cache import MappedPixels, TarPixels, open_pixels
-from derain.data.loading.loader import Batch, Loader, Position, open_loader
+from derain.data.loading.loader import Loader, Position, open_loader
 from derain.data.loading.order import Recipe
-from derain.data.prepared.manifest import (
-    INDEX,
-    Manifest,
-    Prepared,
-    open_prepared,
-    write_index,
-    write_manifest,
-)
-from derain.data.prepared.shards import write_shard
-from derain.data.sources.discover import find
+from derain.data.prepared.manifest import Prepared, open_prepared
 from derain.errors import DataError, DerainError
-from tests.conftest import PairedFolder
-
-
-def prepared(source: Path, out: Path, shards: int = 2) -> Prepared:
-    """A prepared dataset without Ray, straight from the parts."""
-    out.mkdir()
-    pairs = find("paired", source).pairs
-    parts = [pairs[first::shards] for first in range(shards)]
-    written = [
-        write_shard(part, source, out / f"shard-{n:06d}.tar") for n, part in enumerate(parts)
-    ]
-    entries = tuple(shard.entry for shard in written if shard.entry)
-    digest = write_index(out / INDEX, (shard.rows for shard in written))
-    count = sum(entry.pairs for entry in entries)
-    manifest = Manifest("paired", "train", count, 0, entries, digest, "", {})
-    write_manifest(out, manifest)
-    return open_prepared(out)
+from tests.data.loading.batches import epoch, loader, take
+from tests.folders import PairedFolder
 
 
 @pytest.fixture
 def dataset(paired_folder: PairedFolder, tmp_path: Path) -> Prepared:
-    return prepared(paired_folder(13), tmp_path / "prepared")
+    return write_dataset(paired_folder(13), tmp_path / "prepared")
 
 
 def test_cache_and_tars_give_the_source_pixels(dataset: Prepared, tmp_path: Path) -> None:
@@ -79,7 +56,7 @@ def test_the_least_recently_used_cache_goes_first(
     paired_folder: PairedFolder, tmp_path: Path
 ) -> None:
     sets = [
-        prepared(paired_folder(count, name=f"s{count}"), tmp_path / f"p{count}")
+        write_dataset(paired_folder(count, name=f"s{count}"), tmp_path / f"p{count}")
         for count in (5, 6, 7)
     ]
     pair_gib = 2 * 40 * 32 * 3 / 2**30
@@ -132,22 +109,22 @@ def test_a_missing_shard_is_named(dataset: Prepared, tmp_path: Path) -> None:
 
 BUILDER = """
 import sys
-from derain.data import filling
-from derain.data.cache import open_pixels
-from derain.data.manifest import open_prepared
-write, written = filling._write_at, []
+from derain.data.loading import cache_builder
+from derain.data.loading.cache import open_pixels
+from derain.data.prepared.manifest import open_prepared
+write, written = cache_builder._write_at, []
 def write_some(out, offset, image):
     write(out, offset, image)
     written.append(offset)
     if len(written) == 7:
         print("half", flush=True)
         sys.stdin.read()
-filling._write_at = write_some
+cache_builder._write_at = write_some
 open_pixels(open_prepared(sys.argv[1]), folder=sys.argv[2], budget_gib=1)
 """
 
 
-def test_a_killed_builder_leaves_nothing_that_looks_whole(
+def test_a_killed_builder_leaves_nothing_that_looks_complete(
     dataset: Prepared, tmp_path: Path
 ) -> None:
     place = tmp_path / "c"
@@ -167,7 +144,7 @@ def test_a_killed_builder_leaves_nothing_that_looks_whole(
     assert not list(place.glob("*.tmp"))
 
 
-def test_another_dataset_clears_what_a_killed_builder_left(
+def test_building_another_cache_removes_the_leftovers_of_a_killed_builder(
     dataset: Prepared, tmp_path: Path
 ) -> None:
     (tmp_path / "c").mkdir()
@@ -176,7 +153,9 @@ def test_another_dataset_clears_what_a_killed_builder_left(
     assert not list((tmp_path / "c").glob("*.tmp"))
 
 
-def test_a_full_disk_says_what_to_do_and_leaves_nothing(dataset: Prepared, tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error_with_advice_and_leaves_nothing(
+    dataset: Prepared, tmp_path: Path
+) -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))  # 13 pairs take 99,840 bytes
@@ -189,11 +168,12 @@ def test_a_full_disk_says_what_to_do_and_leaves_nothing(dataset: Prepared, tmp_p
     assert isinstance(open_pixels(dataset, folder=tmp_path / "c", budget_gib=1), MappedPixels)
 
 
-def test_a_cache_in_use_stays_and_the_budget_too(
+def test_a_cache_in_use_is_kept_and_so_is_the_budget(
     paired_folder: PairedFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     first, second = (
-        prepared(paired_folder(count, name=f"s{count}"), tmp_path / f"p{count}") for count in (5, 6)
+        write_dataset(paired_folder(count, name=f"s{count}"), tmp_path / f"p{count}")
+        for count in (5, 6)
     )
     gib = 6 * 2 * 40 * 32 * 3 / 2**30
     used = open_pixels(first, folder=tmp_path / "c", budget_gib=gib)
@@ -223,27 +203,6 @@ def test_cache_folder_follows_option_then_environment(
     monkeypatch.delenv("DERAIN_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert cache.cache_folder(None) == tmp_path / "xdg" / "derain"
-
-
-def loader(
-    dataset: Prepared, *stages: Stage, rank: int = 0, world: int = 1, **options: Any
-) -> Loader:
-    """Of the dataset and once more of the same; four crops of 16 px a step, or these stages."""
-    pixels = [TarPixels(dataset), TarPixels(dataset)]
-    recipe = Recipe((len(dataset), len(dataset)), 3, **options)
-    return Loader(pixels, recipe, stages or FOURS, rank=rank, world=world)
-
-
-FOURS = (Stage(from_step=0, crop_px=16, batch_size=4),)
-
-
-def epoch(loader: Loader, at: Position) -> list[Batch]:
-    batches = []
-    number = at.epoch
-    while at.epoch == number:
-        batches.append(loader.batch(at))
-        at = batches[-1].following
-    return batches
 
 
 def test_an_epoch_has_every_sample_once(dataset: Prepared) -> None:
@@ -297,16 +256,8 @@ PROGRESSIVE = (
 )
 
 
-def steps(loader: Loader, count: int, at: Position) -> list[Batch]:
-    batches = []
-    for _ in range(count):
-        batches.append(loader.batch(at))
-        at = batches[-1].following
-    return batches
-
-
 def test_stages_change_crops_and_batches_and_lose_no_sample(dataset: Prepared) -> None:
-    batches = steps(loader(dataset, *PROGRESSIVE), 9 + 26 - 15 - 3 * 3 + 26, Position())
+    batches = take(loader(dataset, *PROGRESSIVE).batch, Position(), 9 + 26 - 15 - 3 * 3 + 26)
     shapes = [batch.rain.shape for batch in batches]
     assert shapes[:3] == [(5, 16, 16, 3)] * 3
     # 15 of 26 samples are done when the second stage begins, and 11 are not 6 times 3
@@ -316,7 +267,7 @@ def test_stages_change_crops_and_batches_and_lose_no_sample(dataset: Prepared) -
     assert sorted(ids[:26]) == sorted(ids[26:52]) == list(range(26))
 
 
-def test_nothing_is_decoded_or_cut_that_is_not_used(dataset: Prepared) -> None:
+def test_only_images_that_are_used_are_decoded(dataset: Prepared) -> None:
     class Counted(TarPixels):
         decoded = 0
 
@@ -326,11 +277,11 @@ def test_nothing_is_decoded_or_cut_that_is_not_used(dataset: Prepared) -> None:
 
     pixels = Counted(dataset)
     whole = Loader([pixels], Recipe((len(dataset),), seed=0), PROGRESSIVE)
-    batches = steps(whole, 20, Position())
+    batches = take(whole.batch, Position(), 20)
     assert pixels.decoded == sum(len(batch.ids) for batch in batches)
 
 
-def test_a_sample_that_a_mix_repeats_is_cut_elsewhere_each_time(dataset: Prepared) -> None:
+def test_a_sample_that_a_mix_repeats_is_cropped_elsewhere_each_time(dataset: Prepared) -> None:
     mixed = loader(dataset, mix=(3, 1))
     crops: dict[int, list[bytes]] = {}
     for batch in epoch(mixed, Position()):
@@ -350,7 +301,7 @@ def labelled(paired_folder: PairedFolder, tmp_path: Path) -> Prepared:
         for n, name in enumerate(names)
     }
     (source / "labels.json").write_text(json.dumps(labels))
-    return prepared(source, tmp_path / "labelled")
+    return write_dataset(source, tmp_path / "labelled")
 
 
 def config_of(dataset: Prepared, **data: Any) -> Config:
@@ -372,11 +323,11 @@ def test_every_batch_has_its_share_of_each_density(labelled: Prepared) -> None:
     assert len(orders) == 3
 
 
-def test_a_missing_label_is_named_with_those_that_are_there(labelled: Prepared) -> None:
-    with pytest.raises(DataError, match=r"no label `fog`, its labels: density"):
+def test_a_missing_label_is_named_with_the_existing_ones(labelled: Prepared) -> None:
+    with pytest.raises(DataError, match=r"no label `fog`; its labels: density"):
         open_loader(config_of(labelled, stratify="fog"))
 
 
-def test_without_shuffle_the_order_is_that_of_the_datasets(dataset: Prepared) -> None:
+def test_without_shuffle_the_datasets_keep_their_order(dataset: Prepared) -> None:
     ids = [batch.ids for batch in epoch(loader(dataset, shuffle=False), Position(5))]
     assert np.concatenate(ids).tolist() == list(range(26))

@@ -1,4 +1,4 @@
-"""Order is a pure function: every sample once an epoch, the same for any number of ranks."""
+"""Order is a pure function: every sample once per epoch, the same for any number of ranks."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ seeds = st.integers(0, 2**32)
 
 
 def ids_of(sizes: Sequence[int], seed: int, epoch: int, **options: Any) -> np.ndarray:
-    return order.epoch(Recipe(tuple(sizes), seed, **options), epoch).ids
+    return order.epoch_order(Recipe(tuple(sizes), seed, **options), epoch).ids
 
 
 @given(sizes, seeds, st.integers(0, 50))
@@ -50,13 +50,13 @@ def test_mix_shares_are_kept_in_every_epoch() -> None:
 
 
 @given(sizes, seeds, st.data())
-def test_a_sample_counts_how_often_it_came_before(
+def test_times_counts_the_earlier_uses_of_a_sample(
     sizes: list[int], seed: int, data: st.DataObject
 ) -> None:
     mix = tuple(data.draw(st.lists(st.floats(0.05, 1), min_size=len(sizes), max_size=len(sizes))))
     seen: dict[int, list[int]] = {}
     for number in range(4):
-        drawn = order.epoch(Recipe(tuple(sizes), seed, mix), number)
+        drawn = order.epoch_order(Recipe(tuple(sizes), seed, mix), number)
         for sample, times in zip(drawn.ids.tolist(), drawn.times.tolist(), strict=True):
             seen.setdefault(sample, []).append(times)
     assert all(sorted(times) == list(range(len(times))) for times in seen.values())
@@ -67,11 +67,11 @@ def test_every_stretch_of_an_epoch_has_its_share_of_each_stratum(
     counts: list[int], length: int, seed: int
 ) -> None:
     strata = np.repeat(np.arange(len(counts)), counts)
-    there = strata[ids_of([len(strata)], seed, 3, strata=strata)]
-    length = min(length, len(there))
+    ordered = strata[ids_of([len(strata)], seed, 3, strata=strata)]
+    length = min(length, len(ordered))
     for stratum, count in enumerate(counts):
-        share = count / len(there)
-        found = np.convolve(there == stratum, np.ones(length), mode="valid")
+        share = count / len(ordered)
+        found = np.convolve(ordered == stratum, np.ones(length), mode="valid")
         off = np.abs(found - length * share).max()
         assert off <= 1 + share * (len(counts) - 2) + 1e-9
 
@@ -85,7 +85,7 @@ def test_strata_change_the_order_and_not_the_samples(
     assert sorted(ids.tolist()) == list(range(sum(sizes)))
 
 
-def test_the_last_stage_that_has_begun_counts() -> None:
+def test_the_last_stage_that_has_begun_is_used() -> None:
     stages = [Stage(from_step=step, crop_px=16, batch_size=1) for step in (0, 5, 6)]
     found = [order.stage_at(stages, step).from_step for step in (0, 4, 5, 6, 99)]
     assert found == [0, 0, 5, 6, 6]
@@ -105,8 +105,8 @@ def test_ranks_share_a_batch_without_gap_or_overlap(count: int, world: int) -> N
 
 def test_another_process_has_the_same_order() -> None:
     code = (
-        "from derain.data.order import Recipe, epoch\n"
-        "print(epoch(Recipe((50,), 7), 3).ids.tolist())"
+        "from derain.data.loading.order import Recipe, epoch_order\n"
+        "print(epoch_order(Recipe((50,), 7), 3).ids.tolist())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(ids_of([50], 7, 3).tolist())

@@ -1,37 +1,27 @@
-"""Loader processes: the same bytes, nothing left behind, never a hang."""
+"""Loader processes: the same bytes as without them, no leftovers, no hang."""
 
 import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks._small import write_dataset
 from derain.data.loading.loader import Batch, Position
-from derain.data.loading.prefetch import BatchAt, feed
+from derain.data.loading.prefetch import prefetch
 from derain.data.prepared.manifest import Prepared
 from derain.errors import DataError, DerainError
-from tests.conftest import PairedFolder
-from tests.data.loading.test_loader import loader, prepared
-
-DEADLINE_S = 60
+from tests.data.loading.batches import loader, take
+from tests.folders import PairedFolder
+from tests.processes import children, parent_of, wait_for
 
 
 @pytest.fixture
 def dataset(paired_folder: PairedFolder, tmp_path: Path) -> Prepared:
-    return prepared(paired_folder(13), tmp_path / "prepared")
-
-
-def take(batch_at: BatchAt, at: Position, count: int) -> list[Batch]:
-    batches = []
-    for _ in range(count):
-        batches.append(batch_at(at))
-        at = batches[-1].following
-    return batches
+    return write_dataset(paired_folder(13), tmp_path / "prepared")
 
 
 def same(one: list[Batch], other: list[Batch]) -> bool:
@@ -44,28 +34,6 @@ def same(one: list[Batch], other: list[Batch]) -> bool:
     )
 
 
-def children(parent: int) -> set[int]:
-    """Processes whose parent is `parent` and that have not ended."""
-    numbers = [int(entry.name) for entry in Path("/proc").glob("[0-9]*")]
-    return {number for number in numbers if _parent(number) == parent}
-
-
-def _parent(process: int) -> int | None:
-    """None for a process that has ended, whether or not anybody took notice."""
-    try:
-        state, parent = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[:2]
-    except OSError:
-        return None
-    return None if state == "Z" else int(parent)
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize("processes", [1, 2, 4])
 @pytest.mark.parametrize(("rank", "world"), [(0, 1), (0, 3)])
 def test_processes_give_the_same_bytes(
@@ -73,20 +41,20 @@ def test_processes_give_the_same_bytes(
 ) -> None:
     whole = loader(dataset, rank=rank, world=world)
     expected = take(whole.batch, Position(), 17)  # two epochs of 7 steps and some
-    with feed(whole, processes) as batch_at:
+    with prefetch(whole, processes) as batch_at:
         assert same(take(batch_at, Position(), 17), expected)
 
 
-def test_a_run_may_go_back_and_leap(dataset: Prepared) -> None:
+def test_positions_may_go_back_and_skip(dataset: Prepared) -> None:
     whole = loader(dataset)
-    wanted = [Position(), Position(0, 4, 1), Position(), Position(2, 8, 16), Position(2, 12, 17)]
-    with feed(whole, 2) as batch_at:
-        assert same([batch_at(at) for at in wanted], [whole.batch(at) for at in wanted])
+    positions = [Position(), Position(0, 4, 1), Position(), Position(2, 8, 16), Position(2, 12, 17)]
+    with prefetch(whole, 2) as batch_at:
+        assert same([batch_at(at) for at in positions], [whole.batch(at) for at in positions])
 
 
 def test_processes_end_with_the_block(dataset: Prepared) -> None:
     before = children(os.getpid())
-    with feed(loader(dataset), 2) as batch_at:
+    with prefetch(loader(dataset), 2) as batch_at:
         batch_at(Position())
         assert len(children(os.getpid()) - before) == 2
     assert children(os.getpid()) == before
@@ -94,7 +62,7 @@ def test_processes_end_with_the_block(dataset: Prepared) -> None:
 
 def test_a_killed_process_is_an_error_and_not_a_hang(dataset: Prepared) -> None:
     before = children(os.getpid())
-    with feed(loader(dataset), 2) as batch_at:
+    with prefetch(loader(dataset), 2) as batch_at:
         at = batch_at(Position()).following
         for child in children(os.getpid()) - before:
             os.kill(child, signal.SIGKILL)
@@ -102,11 +70,11 @@ def test_a_killed_process_is_an_error_and_not_a_hang(dataset: Prepared) -> None:
             take(batch_at, at, 9)
 
 
-def test_a_damaged_shard_is_named_by_whom_it_concerns(dataset: Prepared) -> None:
+def test_a_damaged_shard_is_an_error_in_the_parent(dataset: Prepared) -> None:
     shard = dataset.folder / dataset.manifest.shards[0].name
     whole = loader(dataset)
     shard.write_bytes(shard.read_bytes()[:2000])
-    with feed(whole, 1) as batch_at, pytest.raises(DataError, match=shard.name):
+    with prefetch(whole, 1) as batch_at, pytest.raises(DataError, match=shard.name):
         take(batch_at, Position(), 4)
 
 
@@ -122,22 +90,22 @@ def test_a_killed_trainer_leaves_nothing(dataset: Prepared) -> None:
     trainer.kill()
     trainer.wait()
     trainer.stdout.close()
-    wait_for(lambda: not any(map(_parent, loaders)))
+    wait_for(lambda: not any(map(parent_of, loaders)), seconds=60)
     assert set(Path("/dev/shm").iterdir()) <= shared
 
 
 TRAINER = """
 import sys, time
 from derain.config.training import Stage
-from derain.data.cache import TarPixels
-from derain.data.feed import feed
-from derain.data.loader import Loader, Position
-from derain.data.manifest import open_prepared
-from derain.data.order import Recipe
+from derain.data.loading.cache import TarPixels
+from derain.data.loading.prefetch import prefetch
+from derain.data.loading.loader import Loader, Position
+from derain.data.prepared.manifest import open_prepared
+from derain.data.loading.order import Recipe
 dataset = open_prepared(sys.argv[1])
 stages = [Stage(from_step=0, crop_px=16, batch_size=4)]
 loader = Loader([TarPixels(dataset)], Recipe((len(dataset),), seed=0), stages)
-with feed(loader, 2) as batch_at:
+with prefetch(loader, 2) as batch_at:
     batch_at(Position())
     print("training", flush=True)
     time.sleep(600)

@@ -1,20 +1,21 @@
 """Resume at every step of an epoch of 117 samples: the same global order, the same pixels.
 
-117 is the epoch of MosaicML Streaming's own test of this, which stops once, at half.
+117 is the epoch of MosaicML Streaming's own resumption test, which interrupts it once, halfway.
 """
 
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
+from benchmarks._small import write_dataset
 from derain.config.training import Stage
 from derain.data.loading.cache import Pixels, open_pixels
 from derain.data.loading.loader import Batch, Loader, Position
 from derain.data.loading.order import Recipe
-from derain.data.loading.prefetch import feed
-from tests.data.loading.test_loader import prepared, steps
+from derain.data.loading.prefetch import prefetch
+from tests.data.loading.batches import take
+from tests.folders import write_pairs
 
 EPOCH = 117
 WORLDS = (1, 2, 1, 3, 5, 7)
@@ -23,13 +24,8 @@ WORLDS = (1, 2, 1, 3, 5, 7)
 @pytest.fixture(scope="module")
 def pixels(tmp_path_factory: pytest.TempPathFactory) -> Pixels:
     folder = tmp_path_factory.mktemp("resume")
-    rng = np.random.default_rng(0)
-    for side in ("rain", "clean"):
-        (folder / "source" / side).mkdir(parents=True)
-        for number in range(EPOCH):
-            image = rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)
-            Image.fromarray(image).save(folder / "source" / side / f"{number:03d}.png")
-    dataset = prepared(folder / "source", folder / "prepared")
+    source = write_pairs(folder / "source", EPOCH, width=24, height=20)
+    dataset = write_dataset(source, folder / "prepared")
     return open_pixels(dataset, folder=folder / "cache", budget_gib=1)
 
 
@@ -46,7 +42,7 @@ def case(request: pytest.FixtureRequest) -> tuple[int, bool]:
 @pytest.fixture
 def unbroken(pixels: Pixels, case: tuple[int, bool]) -> list[Batch]:
     """An epoch and five steps of the next one."""
-    return steps(loader(pixels, *case), -(-EPOCH // case[0]) + 5, Position())
+    return take(loader(pixels, *case).batch, Position(), -(-EPOCH // case[0]) + 5)
 
 
 def positions(unbroken: list[Batch]) -> list[Position]:
@@ -59,10 +55,10 @@ def test_the_unbroken_epoch_has_every_sample_once(unbroken: list[Batch]) -> None
 
 
 @pytest.mark.parametrize("processes", [0, 4])
-def test_a_run_that_begins_at_any_step_gets_the_same_batches(
+def test_a_run_resumed_at_any_step_gets_the_same_batches(
     pixels: Pixels, case: tuple[int, bool], unbroken: list[Batch], processes: int
 ) -> None:
-    with feed(loader(pixels, *case), processes) as batch_at:
+    with prefetch(loader(pixels, *case), processes) as batch_at:
         for step, at in reversed(list(enumerate(positions(unbroken)))):
             for expected in unbroken[step : step + 2]:
                 found = batch_at(at)

@@ -1,4 +1,4 @@
-"""Card and Croissant metadata: other tools read them, and they are the same every time."""
+"""Dataset card and Croissant metadata: other tools read them; they are reproducible."""
 
 import json
 from dataclasses import replace
@@ -13,7 +13,7 @@ from derain.data.prepared.card import CARD, CROISSANT, card, croissant
 from derain.data.prepared.manifest import Manifest, Prepared, ShardEntry, open_prepared
 from derain.data.sources.catalogue import CATALOGUE
 from derain.pipelines.prepare.verb import prepare
-from tests.conftest import PairedFolder
+from tests.folders import PairedFolder
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def prepared(paired_folder: PairedFolder, tmp_path: Path, ray_cluster: None) -> 
 
 
 def manifest_of(dataset: str, split: str) -> Manifest:
-    """Of a dataset that was never prepared."""
+    """The manifest of a dataset that does not exist."""
     entry = ShardEntry("shard-000000.tar", 1, 1, "0" * 64)
     return Manifest(dataset, split, 1, 1, (entry,), "0" * 64, "", {}, notes=("Mind the gap.",))
 
@@ -55,7 +55,7 @@ def test_hugging_face_reads_the_folder_by_its_card(prepared: Prepared, tmp_path:
         *((999_999_999, "100M<n<1B"), (10**9, "n>1B")),
     ],
 )
-def test_the_size_is_in_the_words_of_the_hub(pairs: int, word: str) -> None:
+def test_the_size_is_a_category_of_the_hub(pairs: int, word: str) -> None:
     text = card(replace(manifest_of("paired", "train"), pairs=pairs))
     assert yaml.safe_load(text.split("---\n")[1])["size_categories"] == [word]
 

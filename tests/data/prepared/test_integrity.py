@@ -1,4 +1,4 @@
-"""A shard is read once to know whether it is whole; what is wrong with it is named."""
+"""A single pass over a shard shows whether it is whole; what is wrong with it is named."""
 
 import io
 import subprocess
@@ -12,9 +12,9 @@ import pytest
 
 from derain.data.prepared import integrity
 from derain.data.prepared.shards import WrittenShard, write_shard
-from derain.data.sources.discover import find
+from derain.data.sources.discover import find_pairs
 from derain.errors import DataError
-from tests.conftest import PairedFolder
+from tests.folders import PairedFolder
 
 Change = Callable[[bytes, dict[str, tarfile.TarInfo]], bytes]
 
@@ -27,19 +27,19 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def written(paired_folder: PairedFolder, path: Path) -> WrittenShard:
     source = paired_folder(4)
-    return write_shard(find("paired", source).pairs, source, path)
+    return write_shard(find_pairs("paired", source).pairs, source, path)
 
 
 def found(path: Path, written: WrittenShard) -> list[tuple[str, str]]:
     assert written.entry is not None
-    wrong = integrity.problems(path, written.entry, written.rows)
+    wrong = integrity.find_problems(path, written.entry, written.rows)
     assert all(item.expected and item.found and item.shard == path.name for item in wrong)
     return [(item.member, item.kind) for item in wrong]
 
 
 def test_a_whole_shard_has_no_problem(path: Path, written: WrittenShard) -> None:
     assert found(path, written) == []
-    assert len(integrity.members(written.rows)) == 12
+    assert len(integrity.indexed_members(written.rows)) == 12
 
 
 def without(*names: str) -> Change:
@@ -113,7 +113,7 @@ def test_a_missing_shard_is_named(path: Path, written: WrittenShard) -> None:
     assert found(path, written) == [("000.rain.png to 003.json", "missing shard")]
 
 
-def test_the_first_problem_stops_a_reader(path: Path, written: WrittenShard) -> None:
+def test_require_whole_raises_the_first_problem(path: Path, written: WrittenShard) -> None:
     assert written.entry is not None
     integrity.require_whole(path, written.entry, written.rows)
     path.write_bytes(path.read_bytes()[:-1024])
@@ -129,7 +129,7 @@ def entry_of(name: str, **fields: object) -> tarfile.TarInfo:
 
 
 def patched(block: bytes, at: int, value: bytes) -> bytes:
-    """A header with other bytes and the checksum that belongs to them."""
+    """A header with other bytes and their correct checksum."""
     block = block[:at] + value + block[at + len(value) :]
     block = block[:148] + b" " * 8 + block[156:]
     return block[:148] + b"%06o\0 " % sum(block) + block[156:]
@@ -153,13 +153,13 @@ HOSTILE = {
     "pax header of 4 GiB": patched(PLAIN, 156, b"x")[:124] + b"37777777777" + PLAIN[135:],
     "8 EiB": patched(PLAIN, 124, b"\x80" + b"\0" * 3 + b"\x7f" + b"\xff" * 7),
     "negative size": patched(PLAIN, 124, b"\xff" * 12),
-    "size that is no number": patched(PLAIN, 124, b"99999999999\0"),
+    "size that is not a number": patched(PLAIN, 124, b"99999999999\0"),
     "NUL in the name": patched(PLAIN, 3, b"\0"),
     "right-to-left name": raw(entry_of("000\u202egnp.niar.png", size=0)),
     "10,000 members": raw(entry_of("000.rain.png"), tarfile.USTAR_FORMAT) * 10_000,
     "case": raw(entry_of("000.RAIN.png", size=700)),
     "zeros": bytes(2**20),
-    "no tar": b"\x1f\x8b" + bytes(range(256)) * 100,
+    "not a tar": b"\x1f\x8b" + bytes(range(256)) * 100,
 }
 
 
@@ -178,9 +178,9 @@ def test_a_hostile_tar_is_only_ever_read(kind: str, path: Path, written: Written
 
 
 def test_hostile_tars_take_no_memory(path: Path, written: WrittenShard) -> None:
-    """In a process of its own that may have 1 GiB: headers that promise 4 GiB to 8 EiB.
+    """Headers that claim 4 GiB to 8 EiB, in a process of its own that may use 1 GiB.
 
-    VmHWM is its own peak; ru_maxrss would begin at that of the process that started it.
+    VmHWM is its own peak; ru_maxrss would start at the peak of the parent process.
     """
     tars = []
     for number, kind in enumerate(HOSTILE):
@@ -189,15 +189,16 @@ def test_hostile_tars_take_no_memory(path: Path, written: WrittenShard) -> None:
     pq.write_table(written.rows, path.with_name("rows.parquet"))
     script = (
         "import sys, pyarrow.parquet as pq; from pathlib import Path;"
-        "from derain.data import checks; from derain.data.manifest import ShardEntry;"
-        "figures = map(int, sys.argv[3:5]); rows = pq.read_table(sys.argv[1]);"
-        "entry = ShardEntry(sys.argv[2], *figures, '');"
-        "assert all(integrity.problems(Path(tar), entry, rows) for tar in sys.argv[5:]);"
+        "from derain.data.prepared import integrity;"
+        "from derain.data.prepared.manifest import ShardEntry;"
+        "sizes = map(int, sys.argv[3:5]); rows = pq.read_table(sys.argv[1]);"
+        "entry = ShardEntry(sys.argv[2], *sizes, '');"
+        "assert all(integrity.find_problems(Path(tar), entry, rows) for tar in sys.argv[5:]);"
         "print(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])"
     )
     entry = written.entry
     assert entry is not None
-    figures = (entry.name, str(entry.bytes), str(entry.pairs))
-    command = [sys.executable, "-c", script, str(path.with_name("rows.parquet")), *figures]
+    fields = (entry.name, str(entry.bytes), str(entry.pairs))
+    command = [sys.executable, "-c", script, str(path.with_name("rows.parquet")), *fields]
     done = subprocess.run([*command, *map(str, tars)], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 2**20, "KiB: 1 GiB"

@@ -1,25 +1,25 @@
-"""Reading a pair: bytes pass through, one size, what was read once is not read again."""
+"""Reading a pair: unchanged bytes, one size, no second reading of a clean image."""
 
 import pytest
 from PIL import Image
 
 from derain.data.prepared.reading import read_pair
-from derain.data.sources.discover import find
+from derain.data.sources.discover import find_pairs
 from derain.errors import DataError
-from tests.conftest import PairedFolder
+from tests.folders import PairedFolder
 
 
 def test_a_pair_has_the_bytes_and_the_size_of_its_files(paired_folder: PairedFolder) -> None:
     source = paired_folder(1)
-    read = read_pair(find("paired", source).pairs[0], source, decode=True)
+    read = read_pair(find_pairs("paired", source).pairs[0], source, decode=True)
     assert read.clean is not None
     assert read.rain.data == (source / "rain/000.png").read_bytes()
     assert (read.rain.size, read.clean.size, read.clean.ending) == ((40, 32), (40, 32), ".png")
 
 
-def test_a_clean_image_that_is_at_hand_is_not_read_again(paired_folder: PairedFolder) -> None:
+def test_a_clean_image_that_was_read_before_is_not_read_again(paired_folder: PairedFolder) -> None:
     source = paired_folder(2)
-    first, second = find("paired", source).pairs
+    first, second = find_pairs("paired", source).pairs
     clean = read_pair(first, source).clean
     (source / "clean/001.png").unlink()
     assert read_pair(second, source, clean=clean).clean is clean

@@ -1,4 +1,4 @@
-"""A shard: standard WebDataset, the same bytes every time, offsets that point at the bytes."""
+"""A shard: standard WebDataset, reproducible bytes, correct offsets in the index."""
 
 import hashlib
 import io
@@ -23,13 +23,13 @@ from derain.data.prepared.shards import (
     read_member,
     write_shard,
 )
-from derain.data.sources.discover import find
+from derain.data.sources.discover import find_pairs
 from derain.errors import DataError
-from tests.conftest import PairedFolder, scene_folder
+from tests.folders import PairedFolder, write_scenes
 
 
 def shard_of(source: Path, path: Path) -> WrittenShard:
-    return write_shard(find("paired", source).pairs, source, path)
+    return write_shard(find_pairs("paired", source).pairs, source, path)
 
 
 def test_webdataset_reads_the_source_bytes(paired_folder: PairedFolder, tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_same_input_gives_the_same_bytes(paired_folder: PairedFolder, tmp_path: 
 
 
 @pytest.mark.parametrize("lengths", [[0], [1], [511, 512, 513], [9000, 0, 1238]])
-def test_a_tar_has_the_bytes_of_tarfile(lengths: list[int]) -> None:
+def test_a_tar_equals_the_one_of_tarfile(lengths: list[int]) -> None:
     ours, theirs = io.BytesIO(), io.BytesIO()
     with tarfile.open(fileobj=theirs, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for number, length in enumerate(lengths):
@@ -83,7 +83,7 @@ def test_rows_point_at_the_members(paired_folder: PairedFolder, tmp_path: Path) 
         assert {member.mtime for member in archive} == {0}
 
 
-def test_read_member_beyond_the_end_says_so(tmp_path: Path) -> None:
+def test_reading_a_member_beyond_the_end_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(b"abc")
     with (tmp_path / "a.tar").open("rb") as tar, pytest.raises(DataError, match="ends at byte 3"):
         read_member(tar, 0, 10)
@@ -105,7 +105,7 @@ def test_unusable_pairs_are_left_out_with_a_reason(
     assert "40 x 32, but clean/002.png: 8 x 8" in reasons["rain/002.png"]
 
 
-def test_a_file_that_finds_no_room_is_named_and_leaves_nothing(
+def test_a_file_without_room_on_the_disk_is_named_and_leaves_nothing(
     paired_folder: PairedFolder, tmp_path: Path
 ) -> None:
     source = paired_folder(3)
@@ -130,10 +130,10 @@ def test_a_shard_without_a_usable_pair_is_not_written(
 
 
 def test_a_scene_is_one_sample_with_its_clean_image_once(tmp_path: Path) -> None:
-    source = scene_folder(tmp_path / "source", scenes=3, rains=3, width=24, height=16)
+    source = write_scenes(tmp_path / "source", scenes=3, rains=3, width=24, height=16)
     (source / "rainy_image/1_2.jpg").write_bytes(b"not an image")
     (source / "ground_truth/2.jpg").write_bytes(b"not an image")
-    pairs = find("rain14000", source, clean_once=True).pairs
+    pairs = find_pairs("rain14000", source, clean_once=True).pairs
     written = write_shard(pairs, source, tmp_path / "a.tar")
     assert written.rows["key"].to_pylist() == ["1_1", "1_3", "3_1", "3_2", "3_3"]
     assert [item.path.split("/")[1] for item in written.quarantined] == [
@@ -143,13 +143,13 @@ def test_a_scene_is_one_sample_with_its_clean_image_once(tmp_path: Path) -> None
     assert [one["__key__"], three["__key__"]] == ["1", "3"]
     assert one["rain-02.jpg"] == (source / "rainy_image/1_3.jpg").read_bytes()
     assert three["clean.jpg"] == (source / "ground_truth/3.jpg").read_bytes()
-    said = json.loads(one["json"])
-    assert [(pair["member"], pair["key"]) for pair in said["pairs"]] == [
+    about = json.loads(one["json"])
+    assert [(pair["member"], pair["key"]) for pair in about["pairs"]] == [
         ("rain-01.jpg", "1_1"), ("rain-02.jpg", "1_3"),
     ]  # fmt: skip
-    assert (said["key"], said["width"], said["clean_source"]) == ("1", 24, "ground_truth/1.jpg")
+    assert (about["key"], about["width"], about["clean_source"]) == ("1", 24, "ground_truth/1.jpg")
     assert written.entry is not None
-    assert not integrity.problems(tmp_path / "a.tar", written.entry, written.rows)
+    assert not integrity.find_problems(tmp_path / "a.tar", written.entry, written.rows)
 
 
 def encoded(image: Image.Image, **options: object) -> bytes:

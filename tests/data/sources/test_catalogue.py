@@ -1,4 +1,4 @@
-"""Every row of the catalogue: its miniature is found again, pair by pair."""
+"""Every row of the catalogue: the pairs of a miniature in its layout are found."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from derain.data.images.decode import decode_image, read_image
 from derain.data.prepared.shards import read_member, write_shard
 from derain.data.sources.catalogue import CATALOGUE
-from derain.data.sources.discover import find
+from derain.data.sources.discover import find_pairs
 from derain.data.sources.layouts import Dataset, Layout, drawing
 from tests.data.miniatures import build
 
@@ -21,7 +21,7 @@ NAMES = [
 ROWS = [(row, layout) for row in CATALOGUE.values() for layout in row.layouts]
 
 
-def test_the_names_are_these() -> None:
+def test_all_datasets_are_listed() -> None:
     assert list(CATALOGUE) == NAMES
 
 
@@ -43,14 +43,14 @@ def test_a_row_is_complete(name: str) -> None:
 )
 def test_a_miniature_is_found_and_written(row: Dataset, layout: Layout, tmp_path: Path) -> None:
     made = build(layout, tmp_path / "source")
-    found = find(row.name, made.source, layout.split)
+    found = find_pairs(row.name, made.source, layout.split)
     assert {pair.rain: pair.clean for pair in found.pairs} == made.pairs
     assert not found.unpaired
     assert len({pair.key for pair in found.pairs}) == len(made.pairs)
     assert not [pair.key for pair in found.pairs if "." in pair.key or "/" in pair.key]
     assert all(set(pair.labels) == set(layout.labels) for pair in found.pairs)
     clutter = "deep/er/down/rainstreak-1.png"
-    assert found.strangers == [f"{layout.folder}/{clutter}" if layout.folder else clutter]
+    assert found.unrecognised == [f"{layout.folder}/{clutter}" if layout.folder else clutter]
     assert len(found.notes) == 1 + bool(row.splits.get(layout.split, ()))
     written = write_shard(found.pairs, made.source, tmp_path / "a.tar")
     assert not written.quarantined
@@ -66,7 +66,7 @@ def test_the_source_may_be_the_folder_of_the_split(
     row: Dataset, layout: Layout, tmp_path: Path
 ) -> None:
     made = build(layout, tmp_path)
-    inside = find(row.name, tmp_path / layout.folder, layout.split)
+    inside = find_pairs(row.name, tmp_path / layout.folder, layout.split)
     assert {f"{layout.folder}/{pair.rain}" for pair in inside.pairs} == set(made.pairs)
 
 
@@ -76,7 +76,7 @@ def test_side_by_side_images_are_split_without_loss(
 ) -> None:
     row = CATALOGUE[name]
     made = build(row.layouts[0], tmp_path)
-    found = find(name, tmp_path)
+    found = find_pairs(name, tmp_path)
     written = write_shard(found.pairs, made.source, tmp_path / "a.tar")
     with (tmp_path / "a.tar").open("rb") as tar:
         for item in written.rows.to_pylist():
@@ -94,7 +94,7 @@ def test_rain1200_carries_its_densities(tmp_path: Path) -> None:
     for density in ("Heavy", "Medium", "Light"):
         folder = layout.rain.replace("{density}", density)
         build(replace(layout, rain=folder, labels=()), tmp_path)
-    pairs = find("rain1200", tmp_path).pairs
+    pairs = find_pairs("rain1200", tmp_path).pairs
     assert {pair.key.split("-")[0]: pair.labels["density"] for pair in pairs} == {
         "Rain_Heavy": "heavy",
         "Rain_Medium": "medium",
@@ -107,7 +107,7 @@ def test_rain14000_is_split_by_clean_image(tmp_path: Path) -> None:
     for layout in rows:
         build(layout, tmp_path)
     cleans = {
-        row.split: {pair.clean for pair in find("rain14000", tmp_path, row.split).pairs}
+        row.split: {pair.clean for pair in find_pairs("rain14000", tmp_path, row.split).pairs}
         for row in rows
     }
     assert not cleans["train"] & cleans["test"]
@@ -115,25 +115,25 @@ def test_rain14000_is_split_by_clean_image(tmp_path: Path) -> None:
     assert all(cleans.values())
 
 
-def test_new_and_old_release_in_one_folder_are_told_apart(tmp_path: Path) -> None:
+def test_new_and_old_release_in_one_folder_are_distinguished(tmp_path: Path) -> None:
     old, new = (row for row in CATALOGUE["rain100l"].layouts[:2])
     build(old, tmp_path)
     (tmp_path / "RainTrainL" / "norain-1x2.png").write_bytes(b"of the new release, alone")
-    assert {pair.rain for pair in find("rain100l", tmp_path).pairs} == {
+    assert {pair.rain for pair in find_pairs("rain100l", tmp_path).pairs} == {
         f"RainTrainL/rain-{number}.png" for number in (5, 6, 7)
     }
     build(new, tmp_path / "other")
-    assert all("x2" in pair.rain for pair in find("rain100l", tmp_path / "other").pairs)
+    assert all("x2" in pair.rain for pair in find_pairs("rain100l", tmp_path / "other").pairs)
 
 
-def test_gt_rain_takes_the_clean_frame_of_the_index_where_there_is_one(tmp_path: Path) -> None:
+def test_gt_rain_prefers_the_clean_frame_of_the_same_index(tmp_path: Path) -> None:
     for name in ("s/w-R-000", "s/w-R-001", "s/w-C-000", "g/w-R-000", "g/w-R-001"):
         path = tmp_path / f"{name}.png"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"x")
     for number in range(2):
         (tmp_path / "g" / f"w-C-00{number}.png").write_bytes(b"x")
-    pairs = {pair.rain: pair.clean for pair in find("gt-rain", tmp_path).pairs}
+    pairs = {pair.rain: pair.clean for pair in find_pairs("gt-rain", tmp_path).pairs}
     assert pairs == {
         "s/w-R-000.png": "s/w-C-000.png",
         "s/w-R-001.png": "s/w-C-000.png",

@@ -1,4 +1,4 @@
-"""Sources: names are found, partners matched, keys made safe, shares kept apart."""
+"""Sources: names are found, partners matched, keys made unique, shares kept disjoint."""
 
 import json
 import os
@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from derain.data.sources.catalogue import CATALOGUE, USUAL_FOLDERS
-from derain.data.sources.discover import Naming, counts, find, naming, share_of
+from derain.data.sources.discover import count_pairs, find_pairs
+from derain.data.sources.selection import Naming, parse_naming, parse_share
 from derain.errors import DataError
 
 
@@ -20,7 +21,7 @@ def touch(*paths: Path) -> None:
 @pytest.mark.parametrize(("rain", "clean"), USUAL_FOLDERS)
 def test_usual_folder_names_are_found(tmp_path: Path, rain: str, clean: str) -> None:
     touch(tmp_path / rain / "b.png", tmp_path / clean / "B.jpg", tmp_path / rain / "Thumbs.db")
-    found = find("paired", tmp_path)
+    found = find_pairs("paired", tmp_path)
     (pair,) = found.pairs
     assert (pair.rain, pair.clean) == (f"{rain}/b.png", f"{clean}/B.jpg")
     assert not found.unpaired
@@ -30,7 +31,7 @@ def test_images_without_partner_are_reported(tmp_path: Path) -> None:
     touch(tmp_path / "rain/a.png", tmp_path / "clean/a.png", tmp_path / "rain/b.png")
     touch(tmp_path / "clean/c.png", tmp_path / "rain/d.png", tmp_path / "rain/d.jpg")
     touch(tmp_path / "clean/d.png")
-    found = find("paired", tmp_path)
+    found = find_pairs("paired", tmp_path)
     assert [pair.key for pair in found.pairs] == ["a"]
     assert {item.path: item.reason for item in found.unpaired} == {
         "rain/b.png": "no clean partner clean/{name}",
@@ -41,10 +42,10 @@ def test_images_without_partner_are_reported(tmp_path: Path) -> None:
     }
 
 
-def test_a_naming_of_ones_own(tmp_path: Path) -> None:
+def test_custom_file_names(tmp_path: Path) -> None:
     touch(*(tmp_path / f"wet/{scene}/f{n}.jpg" for scene in "ab" for n in range(3)))
     touch(tmp_path / "dry/a-gt.png", tmp_path / "dry/b-gt.png", tmp_path / "dry/c-gt.png")
-    found = find(
+    found = find_pairs(
         "paired", tmp_path, "val", naming=Naming("wet/{scene}/f{n:d}.jpg", "dry/{scene}-gt")
     )
     assert [(pair.key, pair.clean) for pair in found.pairs] == [
@@ -54,30 +55,30 @@ def test_a_naming_of_ones_own(tmp_path: Path) -> None:
     assert found.split == "val"
 
 
-def test_a_naming_can_lie_side_by_side_or_have_no_clean_image(tmp_path: Path) -> None:
+def test_custom_names_of_side_by_side_and_of_unpaired_images(tmp_path: Path) -> None:
     touch(tmp_path / "x/1.jpg", tmp_path / "x/2.jpg")
-    halves = find("paired", tmp_path, naming=Naming("x/{n}", clean_half="left")).pairs
+    halves = find_pairs("paired", tmp_path, naming=Naming("x/{n}", clean_half="left")).pairs
     assert [(pair.rain, pair.clean, pair.clean_half) for pair in halves] == [
         ("x/1.jpg", "x/1.jpg", "left"),
         ("x/2.jpg", "x/2.jpg", "left"),
     ]
-    alone = find("unpaired", tmp_path, naming=Naming("x/{n}")).pairs
+    alone = find_pairs("unpaired", tmp_path, naming=Naming("x/{n}")).pairs
     assert [pair.clean for pair in alone] == [None, None]
 
 
 @pytest.mark.parametrize(
     ("parts", "expected"),
     [
-        ((None, "gt/{n}", None), "need --rain"),
-        (("in/{n}", None, None), "needs --clean"),
+        ((None, "gt/{n}", None), "also need --rain"),
+        (("in/{n}", None, None), "also needs --clean"),
         (("in/{n}", "gt/{n}", "left"), "not both"),
         (("in/{", "gt/{n}", None), "not a pattern"),
     ],
 )
-def test_half_a_naming_is_refused(parts: tuple, expected: str, tmp_path: Path) -> None:
+def test_incomplete_custom_names_are_refused(parts: tuple, expected: str, tmp_path: Path) -> None:
     touch(tmp_path / "in/1.png")
     with pytest.raises(DataError, match=expected):
-        find("paired", tmp_path, naming=naming(*parts))
+        find_pairs("paired", tmp_path, naming=parse_naming(*parts))
 
 
 def test_shares_have_no_clean_image_in_common(tmp_path: Path) -> None:
@@ -85,7 +86,7 @@ def test_shares_have_no_clean_image_in_common(tmp_path: Path) -> None:
     touch(*(tmp_path / f"gt/{scene}.png" for scene in range(40)))
     own = Naming("in/{scene:d}_{n:d}.png", "gt/{scene:d}.png")
     train, held_out = (
-        find("paired", tmp_path, naming=own, share=share_of(text)).pairs
+        find_pairs("paired", tmp_path, naming=own, share=parse_share(text)).pairs
         for text in ("0:0.75", "0.75:1")
     )
     assert len(train) + len(held_out) == 120
@@ -94,75 +95,77 @@ def test_shares_have_no_clean_image_in_common(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["0.5", "0.5:0.5", "1:0", "0:2", "a:b", "0:0.5:1"])
-def test_what_is_no_share_is_refused(text: str) -> None:
+def test_an_invalid_share_is_refused(text: str) -> None:
     with pytest.raises(DataError, match="LOW:HIGH"):
-        share_of(text)
+        parse_share(text)
 
 
 def test_labels_reach_the_pairs(tmp_path: Path) -> None:
     touch(tmp_path / "rain/a.png", tmp_path / "clean/a.png")
     (tmp_path / "labels.json").write_text(json.dumps({"a.png": {"density": "light"}}))
-    assert find("paired", tmp_path).pairs[0].labels == {"density": "light"}
+    assert find_pairs("paired", tmp_path).pairs[0].labels == {"density": "light"}
 
 
-def test_labels_go_by_place_where_they_name_one(tmp_path: Path) -> None:
+def test_labels_may_be_given_by_path_or_by_name(tmp_path: Path) -> None:
     touch(*(tmp_path / f"{clip}_Rain/1.jpg" for clip in ("ra1", "ra2", "rb1")))
     said = {"ra1_Rain/1.jpg": {"density": "heavy"}, "rb1_Rain/1.jpg": {"density": "light"}}
     (tmp_path / "labels.json").write_text(json.dumps(said))
-    labels = {pair.rain: pair.labels.get("density") for pair in find("nturain-r", tmp_path).pairs}
+    labels = {
+        pair.rain: pair.labels.get("density") for pair in find_pairs("nturain-r", tmp_path).pairs
+    }
     assert labels == {"ra1_Rain/1.jpg": "heavy", "ra2_Rain/1.jpg": None, "rb1_Rain/1.jpg": "light"}
     (tmp_path / "labels.json").write_text('{"1.jpg": {"a": "b"}, "1.png": {"a": "c"}}')
-    with pytest.raises(DataError, match="1 has two labels"):
-        find("nturain-r", tmp_path)
+    with pytest.raises(DataError, match="conflicting labels for 1"):
+        find_pairs("nturain-r", tmp_path)
 
 
-def test_a_naming_may_begin_with_a_dot(tmp_path: Path) -> None:
+def test_custom_names_may_begin_with_a_dot(tmp_path: Path) -> None:
     touch(*(tmp_path / f"{side}/{n}.png" for side in ("in", "gt") for n in (5, 15, 125)))
-    found = find("paired", tmp_path, naming=Naming("./in/{n:d}", "./gt/{n:d}"))
+    found = find_pairs("paired", tmp_path, naming=Naming("./in/{n:d}", "./gt/{n:d}"))
     assert [pair.key for pair in found.pairs] == ["125", "15", "5"]
 
 
-def test_images_that_nobody_takes_are_counted(tmp_path: Path) -> None:
+def test_unrecognised_images_are_counted(tmp_path: Path) -> None:
     for folder in ("input", "target"):
         touch(tmp_path / folder / "1.png", tmp_path / folder / "sub/2.png")
     touch(tmp_path / "rain/3.png", tmp_path / "norain/3.png")
-    (note,) = find("paired", tmp_path).notes
+    (note,) = find_pairs("paired", tmp_path).notes
     assert "layout input/{name} + target/{name}, which were left out: 4, such as input/sub/" in note
 
 
-def test_images_of_another_split_are_no_strangers(tmp_path: Path) -> None:
+def test_images_of_another_split_are_recognised(tmp_path: Path) -> None:
     for split in ("train/Rain13K", "test/Test100"):
         touch(tmp_path / split / "input/1.png", tmp_path / split / "target/1.png")
-    assert find("rain13k", tmp_path).strangers == []
+    assert find_pairs("rain13k", tmp_path).unrecognised == []
     for scene in (900, 901, 1001):
         touch(tmp_path / f"rainy_image/{scene}_1.jpg", tmp_path / f"ground_truth/{scene}.jpg")
-    assert find("rain14000", tmp_path).strangers[:2] == [
+    assert find_pairs("rain14000", tmp_path).unrecognised[:2] == [
         "ground_truth/1001.jpg",
         "rainy_image/1001_1.jpg",
     ]
 
 
-def test_a_name_that_is_no_text_is_reported(tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf_8_is_reported(tmp_path: Path) -> None:
     touch(tmp_path / "input/a.png", tmp_path / "target/a.png")
     for side in ("input", "target"):
         Path(os.fsdecode(os.fsencode(tmp_path / side) + b"/\xff.png")).touch()
-    found = find("paired", tmp_path)
+    found = find_pairs("paired", tmp_path)
     assert [pair.key for pair in found.pairs] == ["a"]
     assert [(it.path, it.reason) for it in found.unpaired] == [
         (rf"{side}/\xff.png", "its name is not UTF-8: rename it") for side in ("input", "target")
     ]
 
 
-def test_the_split_that_is_there_is_named(tmp_path: Path) -> None:
+def test_a_split_that_the_source_contains_is_suggested(tmp_path: Path) -> None:
     for n in (1, 2):
         touch(tmp_path / f"Rain100H/rain-{n}.png", tmp_path / f"Rain100H/norain-{n}.png")
-    with pytest.raises(DataError, match="It holds 2 pairs of the split test: give --split test"):
-        find("rain100h", tmp_path / "Rain100H")
+    with pytest.raises(DataError, match="It contains 2 pairs of the split test: give --split test"):
+        find_pairs("rain100h", tmp_path / "Rain100H")
 
 
-def test_the_layout_says_where_it_was_found(tmp_path: Path) -> None:
+def test_the_layout_includes_the_folder_in_the_source(tmp_path: Path) -> None:
     touch(tmp_path / "Rain100H/rain-1.png", tmp_path / "Rain100H/norain-1.png")
-    layouts = [find("rain100h", tmp_path / it, "test").layout for it in (".", "Rain100H")]
+    layouts = [find_pairs("rain100h", tmp_path / it, "test").layout for it in (".", "Rain100H")]
     assert list(map(str, layouts)) == [
         "Rain100H/rain-{n:d}.png + Rain100H/norain-{n:d}.png",
         "rain-{n:d}.png + norain-{n:d}.png",
@@ -172,15 +175,15 @@ def test_the_layout_says_where_it_was_found(tmp_path: Path) -> None:
 def test_the_first_of_equal_layouts_is_taken(tmp_path: Path) -> None:
     touch(*(tmp_path / f"{it}/1.png" for it in ("input", "target", "rain", "norain")))
     touch(tmp_path / "rain/9.png")
-    assert find("paired", tmp_path).pairs[0].rain == "input/1.png"
+    assert find_pairs("paired", tmp_path).pairs[0].rain == "input/1.png"
 
 
-def test_where_nothing_is_left_the_reason_is_told(tmp_path: Path) -> None:
+def test_a_selection_without_pairs_is_refused_with_the_reason(tmp_path: Path) -> None:
     touch(tmp_path / "input/1.png", tmp_path / "target/1.png")
-    with pytest.raises(DataError, match="--without names all"):
-        find("paired", tmp_path, without={"target/1.png"})
-    with pytest.raises(DataError, match=r"lies in the share 0:1e-09"):
-        find("paired", tmp_path, share=(0.0, 1e-9))
+    with pytest.raises(DataError, match="--without lists all"):
+        find_pairs("paired", tmp_path, without={"target/1.png"})
+    with pytest.raises(DataError, match=r"the share 0:1e-09 contains no pair"):
+        find_pairs("paired", tmp_path, share=(0.0, 1e-9))
 
 
 @pytest.mark.parametrize(
@@ -188,91 +191,93 @@ def test_where_nothing_is_left_the_reason_is_told(tmp_path: Path) -> None:
     [
         (["other/a.png"], r"Expected one of\n  input/\{name\} \+ target(?s:.*)found other/a\.png"),
         (["rain/a.png", "clean/b.png"], r"found rain/a\.png: no clean partner"),
-        ([], "holds no image"),
+        ([], "contains no image"),
     ],
 )
-def test_folders_that_do_not_fit_are_named(tmp_path: Path, files: list[str], expected: str) -> None:
+def test_folders_without_pairs_are_refused_with_the_reason(
+    tmp_path: Path, files: list[str], expected: str
+) -> None:
     touch(*(tmp_path / name for name in files))
     with pytest.raises(DataError, match=expected):
-        find("paired", tmp_path)
+        find_pairs("paired", tmp_path)
 
 
-def test_wrong_words_are_named(tmp_path: Path) -> None:
+def test_unknown_datasets_and_splits_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
-        find("paired", tmp_path / "none")
+        find_pairs("paired", tmp_path / "none")
     with pytest.raises(DataError, match="Known: rain13k"):
-        find("rain9000", tmp_path)
-    with pytest.raises(DataError, match="has no split 'val', but train, test"):
-        find("rain800", tmp_path, "val")
+        find_pairs("rain9000", tmp_path)
+    with pytest.raises(DataError, match="no such split 'val'; it has train, test"):
+        find_pairs("rain800", tmp_path, "val")
     with pytest.raises(DataError, match="expected letters, digits and underscores"):
-        find("paired", tmp_path, "held-out 1/x")
+        find_pairs("paired", tmp_path, "held-out 1/x")
 
 
-def test_the_folder_of_another_split_is_not_taken(tmp_path: Path) -> None:
+def test_the_folder_of_another_split_is_not_used(tmp_path: Path) -> None:
     folder = tmp_path / "test" / "Rain100L"
     touch(folder / "input/1.png", folder / "target/1.png")
-    assert find("rain13k", folder, "rain100l").pairs
+    assert find_pairs("rain13k", folder, "rain100l").pairs
     with pytest.raises(DataError, match="split test100"):
-        find("rain13k", folder, "test100")
+        find_pairs("rain13k", folder, "test100")
 
 
 def test_splits_are_counted(tmp_path: Path) -> None:
     for split, count in (("train/Rain13K", 3), ("test/Test100", 2)):
         for n in range(count):
             touch(tmp_path / split / f"input/{n}.jpg", tmp_path / split / f"target/{n}.png")
-    assert counts(CATALOGUE["rain13k"], tmp_path) == {"train": 3, "test100": 2}
+    assert count_pairs(CATALOGUE["rain13k"], tmp_path) == {"train": 3, "test100": 2}
 
 
 def test_a_published_count_that_differs_is_noted(tmp_path: Path) -> None:
     for n in range(12):
         touch(tmp_path / f"rainy/{n}.png", tmp_path / f"groundtruth/{n}.png")
-    assert find("rain12", tmp_path).notes == ()
+    assert find_pairs("rain12", tmp_path).notes == ()
     (tmp_path / "rainy/3.png").unlink()
-    (note,) = find("rain12", tmp_path).notes
+    (note,) = find_pairs("rain12", tmp_path).notes
     assert "11 pairs were found, 12 are published" in note
 
 
-def test_formats_that_mix_are_noted_and_spellings_are_not(tmp_path: Path) -> None:
+def test_mixed_formats_are_noted_and_spellings_of_one_are_not(tmp_path: Path) -> None:
     touch(*(tmp_path / f"input/{name}" for name in ("1.jpg", "2.JPG", "3.jpeg", "4.png")))
     touch(*(tmp_path / f"target/{name}.png" for name in "1234"))
-    (note,) = find("paired", tmp_path).notes
+    (note,) = find_pairs("paired", tmp_path).notes
     assert "rainy images mix .jpg and .png" in note
     (tmp_path / "input/4.png").unlink()
-    assert find("paired", tmp_path).notes == ()
+    assert find_pairs("paired", tmp_path).notes == ()
 
 
-def test_a_list_that_is_not_one_is_named(tmp_path: Path) -> None:
+def test_a_malformed_list_is_refused_by_name(tmp_path: Path) -> None:
     touch(tmp_path / "real_world/a/b/1.png")
     (tmp_path / "real_world.txt").write_text("real_world/a/b/1.png\n")
     with pytest.raises(DataError, match=r"real_world\.txt:1: expected `rainy clean`"):
-        find("spa-data", tmp_path)
+        find_pairs("spa-data", tmp_path)
     (tmp_path / "real_world.txt").write_bytes(b"real_world/\xe4.png b.png")
-    with pytest.raises(DataError, match=r"real_world\.txt: is not UTF-8"):
-        find("spa-data", tmp_path)
+    with pytest.raises(DataError, match=r"real_world\.txt: not UTF-8"):
+        find_pairs("spa-data", tmp_path)
 
 
-def test_a_list_counts_once_from_its_first_line_on_and_the_unlisted_are_told(
+def test_repeated_lines_of_a_list_are_reported_and_so_are_unlisted_images(
     tmp_path: Path,
 ) -> None:
     touch(*(tmp_path / f"real_world/{n}.png" for n in range(5)))
     lines = ["/real_world/0.png real_world/1.png", "real_world/2.png real_world/1.png"]
     text = "\r\n".join([*lines, lines[0]])
     (tmp_path / "real_world.txt").write_text(text, encoding="utf-8-sig")
-    found = find("spa-data", tmp_path)
+    found = find_pairs("spa-data", tmp_path)
     assert [pair.key for pair in found.pairs] == ["0", "2"]
     assert [(it.path, it.reason) for it in found.unpaired] == [
         ("real_world/0.png", "real_world.txt:3 names it once more")
     ]
-    assert found.strangers == ["real_world/3.png", "real_world/4.png"]
+    assert found.unrecognised == ["real_world/3.png", "real_world/4.png"]
 
 
-def test_a_list_cannot_point_out_of_its_folder(tmp_path: Path) -> None:
+def test_a_list_cannot_name_files_outside_its_folder(tmp_path: Path) -> None:
     source = tmp_path / "source"
     touch(source / "real_world/1.png", source / "real_world/2.png", tmp_path / "secret.png")
     (source / "real_world.txt").write_text(
         "./real_world/1.png /real_world/2.png\n../secret.png /real_world/2.png\n"
     )
-    found = find("spa-data", source)
+    found = find_pairs("spa-data", source)
     assert [pair.rain for pair in found.pairs] == ["real_world/1.png"]
     assert "missing" in found.unpaired[0].reason
 
@@ -281,5 +286,5 @@ def test_the_rainy_images_of_a_scene_are_one_sample(tmp_path: Path) -> None:
     rains = ("1_1", "1_2", "2_1")
     touch(*(tmp_path / f"rainy_image/{name}.jpg" for name in rains))
     touch(*(tmp_path / f"ground_truth/{scene}.jpg" for scene in (1, 2)))
-    found = find("rain14000", tmp_path, clean_once=True)
+    found = find_pairs("rain14000", tmp_path, clean_once=True)
     assert [(pair.sample, pair.key) for pair in found.pairs] == [(name[0], name) for name in rains]

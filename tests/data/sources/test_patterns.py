@@ -1,4 +1,4 @@
-"""Patterns: what they fit, what they fill in, what is refused."""
+"""Patterns: what they match, what they fill in, which texts are refused."""
 
 import pytest
 
@@ -27,7 +27,7 @@ def test_a_pattern_reads_the_fields_of_a_name(
     assert Pattern(text).match(name) == fields
 
 
-def test_filling_is_the_way_back() -> None:
+def test_filling_is_the_inverse_of_matching() -> None:
     pattern = Pattern("./{scene}/{camera}R-{n:d}.png")
     name = pattern.fill({"scene": "s", "camera": "c-", "n": "012"})
     assert name == "s/c-R-012.png"
@@ -36,6 +36,6 @@ def test_filling_is_the_way_back() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "in/{}", "in/{a}{a}", "in/{a", "in/{n:x}", "in/{N}", "a}"])
-def test_what_is_no_pattern_is_refused(text: str) -> None:
+def test_text_that_is_not_a_pattern_is_refused(text: str) -> None:
     with pytest.raises(DataError, match="not a pattern"):
         Pattern(text)

@@ -1,6 +1,5 @@
-"""Rain is reproducible, ordered in damage, leans as drawn, and is written whole or not at all."""
+"""Rain is reproducible, does more damage if denser, has the drawn angle, and is written whole."""
 
-import hashlib
 import json
 import re
 import subprocess
@@ -13,10 +12,11 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter, sobel
 
 from derain.data.images.decode import is_image, read_image
-from derain.data.sources.discover import find
+from derain.data.sources.discover import find_pairs
 from derain.data.synthetic.rain import render
 from derain.data.synthetic.synthesis import bundled_photographs, synthesize
 from derain.errors import DataError, OccupiedError, UsageError
+from tests.folders import digests
 
 PHOTOGRAPHS = sorted(path for path in bundled_photographs().iterdir() if is_image(path))
 
@@ -29,16 +29,8 @@ def psnr(clean: np.ndarray, rain: np.ndarray) -> float:
     return float(-10 * np.log10(np.mean((clean / 255.0 - rain / 255.0) ** 2)))
 
 
-def digests(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
-def measured_lean_deg(streaks: np.ndarray) -> float:
-    """Lean from the vertical by the structure tensor: minus the gradient's main orientation."""
+def measured_angle_deg(streaks: np.ndarray) -> float:
+    """Angle from the vertical by the structure tensor: minus the gradient's main orientation."""
     smooth = gaussian_filter(streaks.astype(float), 1.0)
     dx, dy = sobel(smooth, axis=1), sobel(smooth, axis=0)
     orientation = 0.5 * np.arctan2(2 * np.sum(dx * dy), np.sum(dx * dx) - np.sum(dy * dy))
@@ -47,7 +39,7 @@ def measured_lean_deg(streaks: np.ndarray) -> float:
 
 @pytest.fixture
 def clean_dir(tmp_path: Path) -> Path:
-    """Five 48 x 40 images whose pixels say where they are: red is x, green is y."""
+    """Five 48 x 40 images whose pixels are their coordinates: red is x, green is y."""
     folder = tmp_path / "clean"
     folder.mkdir()
     y, x = np.mgrid[:40, :48]
@@ -64,7 +56,7 @@ def test_another_process_writes_the_same_bytes(tmp_path: Path) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
     synthesize(None, here, count=3, seed=11, density="mixed", size_px=64)
     code = (
-        "import sys, pathlib; from derain.data.synthesis import synthesize; "
+        "import sys, pathlib; from derain.data.synthetic.synthesis import synthesize; "
         "synthesize(None, pathlib.Path(sys.argv[1]), count=3, seed=11, density='mixed', size_px=64)"
     )
     subprocess.run([sys.executable, "-c", code, str(there)], check=True)
@@ -94,7 +86,7 @@ def test_light_rain_follows_the_blending_formula(seed: int) -> None:
     assert 0.2 < rendering.streaks.max() <= 1.0
 
 
-def test_both_blends_and_both_leanings_occur() -> None:
+def test_both_blends_and_both_directions_occur() -> None:
     clean = photograph("rocket", 32)
     renderings = [render(clean, "moderate", seed) for seed in range(20)]
     assert {rendering.blend for rendering in renderings} == {"screen", "additive"}
@@ -103,12 +95,12 @@ def test_both_blends_and_both_leanings_occur() -> None:
 
 def test_denser_rain_does_more_damage() -> None:
     def mean_psnr(density: str) -> float:
-        figures = [
+        values = [
             psnr(clean, render(clean, density, seed).rain)
             for clean in map(read_image, PHOTOGRAPHS[::2])
             for seed in (1, 2)
         ]
-        return float(np.mean(figures))
+        return float(np.mean(values))
 
     light, moderate, heavy = map(mean_psnr, ("light", "moderate", "heavy"))
     assert 28 < light < 33
@@ -127,9 +119,9 @@ def test_heavy_rain_veils_the_shadows_between_its_streaks() -> None:
 
 @pytest.mark.parametrize("density", ["light", "moderate", "heavy"])
 @pytest.mark.parametrize("seed", range(5))
-def test_streaks_lean_as_drawn(density: str, seed: int) -> None:
+def test_streaks_have_the_drawn_angle(density: str, seed: int) -> None:
     rendering = render(np.zeros((320, 320, 3), np.uint8), density, seed)
-    assert measured_lean_deg(rendering.streaks) == pytest.approx(rendering.angle_deg, abs=2.0)
+    assert measured_angle_deg(rendering.streaks) == pytest.approx(rendering.angle_deg, abs=2.0)
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (8, 8, 4), (3, 8, 8)])
@@ -155,7 +147,7 @@ def test_a_smaller_count_is_a_prefix_of_a_larger_one(tmp_path: Path) -> None:
         assert digests(few / kind).items() < digests(many / kind).items()
 
 
-def test_labels_name_every_pair_and_travel_with_it(tmp_path: Path) -> None:
+def test_labels_describe_every_pair_and_are_found_with_it(tmp_path: Path) -> None:
     out = tmp_path / "out"
     summary = synthesize(None, out, count=7, seed=2, density="mixed", size_px=32)
     labels = json.loads((out / "labels.json").read_text())
@@ -167,7 +159,7 @@ def test_labels_name_every_pair_and_travel_with_it(tmp_path: Path) -> None:
         again = render(read_image(out / "clean" / name), label["density"], label["seed"])
         assert np.array_equal(again.rain, read_image(out / "rain" / name))
         assert label["angle_deg"] == pytest.approx(again.angle_deg, abs=1e-3)
-    found = find("paired", out)
+    found = find_pairs("paired", out)
     assert [pair.labels["density"] for pair in found.pairs] == [
         each["density"] for each in labels.values()
     ]
@@ -176,7 +168,7 @@ def test_labels_name_every_pair_and_travel_with_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["train", "all"])
-def test_every_scene_meets_every_density(tmp_path: Path, part: str) -> None:
+def test_every_scene_has_every_density(tmp_path: Path, part: str) -> None:
     synthesize(None, tmp_path / "out", count=36, seed=1, density="mixed", size_px=16, part=part)
     labels = json.loads((tmp_path / "out" / "labels.json").read_text()).values()
     for scene in {label["scene"] for label in labels}:
@@ -210,7 +202,7 @@ def test_crops_are_windows_of_the_photograph_that_move(clean_dir: Path, tmp_path
     assert len(corners) > 3
 
 
-def test_whole_photographs_keep_their_size_and_get_the_density_asked_for(
+def test_whole_photographs_keep_their_size_and_get_the_requested_density(
     clean_dir: Path, tmp_path: Path
 ) -> None:
     summary = synthesize(clean_dir, tmp_path / "out", count=2, seed=1, density="heavy")
@@ -223,7 +215,7 @@ def test_an_occupied_folder_is_left_as_it_is(clean_dir: Path, tmp_path: Path) ->
     out = tmp_path / "out"
     out.mkdir()
     (out / "thesis.tex").write_text("years of work")
-    with pytest.raises(OccupiedError, match=r"thesis\.tex.*Name a new folder"):
+    with pytest.raises(OccupiedError, match=r"thesis\.tex.*Choose a new folder"):
         synthesize(clean_dir, out, count=1, seed=0, density="light")
     assert list(out.iterdir()) == [out / "thesis.tex"]
     with pytest.raises(OccupiedError, match="is a file"):
@@ -247,14 +239,14 @@ def test_a_damaged_photograph_is_named_and_nothing_remains(clean_dir: Path, tmp_
 def test_folders_without_photographs_are_refused(tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "readme.txt").write_text("no image")
-    for folder, complaint in (("notes", "holds no image"), ("absent", "is not a folder")):
+    for folder, complaint in (("notes", "contains no image"), ("absent", "is not a folder")):
         with pytest.raises(DataError, match=complaint):
             synthesize(tmp_path / folder, tmp_path / "out", count=1, seed=0, density="light")
 
 
 def test_too_few_or_too_small_photographs_are_refused(clean_dir: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with pytest.raises(DataError, match="48 x 40 px, too small for 41 px"):
+    with pytest.raises(DataError, match="48 x 40 px, too small for a crop of 41 px"):
         synthesize(clean_dir, out, count=1, seed=0, density="light", size_px=41)
     for name in ("scene0.png", "scene1.png"):
         (clean_dir / name).unlink()
@@ -266,14 +258,14 @@ def test_too_few_or_too_small_photographs_are_refused(clean_dir: Path, tmp_path:
     "wrong",
     [{"count": 0}, {"seed": -1}, {"density": "torrential"}, {"size_px": 0}, {"part": "test"}],
 )
-def test_values_that_cannot_be_worked_with(tmp_path: Path, wrong: dict[str, object]) -> None:
+def test_invalid_arguments_are_refused(tmp_path: Path, wrong: dict[str, object]) -> None:
     values = {"count": 1, "seed": 0, "density": "light"} | wrong
     with pytest.raises(UsageError, match=re.escape(str(next(iter(wrong.values()))))):
         synthesize(None, tmp_path / "out", **values)
     assert list(tmp_path.iterdir()) == []
 
 
-# -- the photographs that the package brings -----------------------------------------------------
+# -- the photographs in the package ---------------------------------------------------------------
 
 
 def test_every_photograph_has_an_accepted_licence() -> None:

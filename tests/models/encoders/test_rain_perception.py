@@ -1,4 +1,4 @@
-"""CLIP's matching against open_clip's own, its labels, and where its weights come from."""
+"""Scores compared with open_clip's; fingerprints; and where the weights come from."""
 
 import pytest
 import torch
@@ -56,7 +56,7 @@ def reference(original, x, prompts, temperature, cosine):
 @pytest.mark.parametrize(
     ("similarity", "temperature"), [("cosine", 100.0), ("cosine", 1.0), ("dot", 1.0)]
 )
-def test_scores_are_open_clips(original, weights, similarity, temperature):
+def test_scores_equal_open_clips(original, weights, similarity, temperature):
     ours = RainPerception(
         str(weights), WORDS, similarity=similarity, temperature=temperature, **SIZES
     )
@@ -64,7 +64,7 @@ def test_scores_are_open_clips(original, weights, similarity, temperature):
     torch.testing.assert_close(ours(images()), expected, rtol=1e-4, atol=1e-6)
 
 
-def test_openais_own_state_dict_is_read(original, weights, tmp_path):
+def test_openais_own_state_dict_is_accepted(original, weights, tmp_path):
     sizes = {"input_resolution": 224, "context_length": 77, "vocab_size": 49408}
     tensors = {k: v.half() for k, v in original.state_dict().items()}
     torch.save({**tensors, **{k: torch.tensor(v) for k, v in sizes.items()}}, tmp_path / "w.pt")
@@ -76,7 +76,7 @@ def test_openais_own_state_dict_is_read(original, weights, tmp_path):
 
 @pytest.mark.parametrize(("height", "width"), [(321, 481), (481, 321), (90, 60), (224, 224)])
 def test_the_square_is_clips_own_preprocessing(height, width):
-    """Against open_clip's transform, whose bicubic by PIL rounds to 8 bits twice."""
+    """Compared with open_clip's transform, whose bicubic by PIL rounds to 8 bits twice."""
     import numpy as np
     from open_clip.transform import image_transform
     from PIL import Image
@@ -89,7 +89,7 @@ def test_the_square_is_clips_own_preprocessing(height, width):
     assert (found - expected).abs().max() < 2 / 255
 
 
-def test_a_label_does_not_depend_on_autocast_mode_or_company():
+def test_scores_do_not_depend_on_autocast_mode_or_batch():
     perception = RainPerception("random", WORDS, **SIZES)
     alone = torch.cat([perception(x[None]) for x in images()])
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -99,8 +99,8 @@ def test_a_label_does_not_depend_on_autocast_mode_or_company():
     assert not perception.training
 
 
-def test_the_tower_runs_without_tf32_and_leaves_the_setting_as_it_was():
-    """TF32 is cuDNN's, on GPUs; a patch's 3,072 products rounded to 10 bits could tip a label."""
+def test_the_image_tower_runs_without_tf32_and_restores_the_setting():
+    """With TF32, the 3,072 products of a patch are rounded to 10 bits: a label could change."""
     perception, seen = RainPerception("random", WORDS, **SIZES), []
     tf32 = torch.backends.cudnn
     perception.visual.conv1.register_forward_hook(lambda *_: seen.append(tf32.allow_tf32))
@@ -119,7 +119,7 @@ def test_nothing_is_trained():
     assert not perception(x).requires_grad
 
 
-def test_the_fingerprint_knows_prompts_and_weights():
+def test_the_fingerprint_depends_on_prompts_and_weights():
     made = [
         RainPerception("random", prompts, seed=seed, **SIZES)
         for prompts, seed in [(WORDS, 0), (WORDS, 1), (WORDS[::-1], 0), (WORDS, 0)]
@@ -130,14 +130,14 @@ def test_the_fingerprint_knows_prompts_and_weights():
 
 
 @pytest.mark.parametrize("other", [{"similarity": "dot"}, {"temperature": 1.0}])
-def test_the_fingerprint_knows_how_scores_are_read(other):
-    """They change the scores, and a frozen module's scores are what a run was trained with."""
+def test_the_fingerprint_depends_on_the_options_of_the_scores(other):
+    """They change the scores that a run was trained with."""
     usual, changed = (RainPerception("random", WORDS, **SIZES, **o) for o in ({}, other))
     assert not torch.allclose(usual(images()), changed(images()))
     assert fingerprint(usual) != fingerprint(changed)
 
 
-def test_random_leaves_the_generator_alone():
+def test_random_weights_leave_the_random_state_alone():
     state = torch.get_rng_state()
     RainPerception("random", WORDS, **SIZES)
     assert torch.equal(torch.get_rng_state(), state)
@@ -148,7 +148,7 @@ def test_only_the_image_tower_is_kept():
     assert {name.split(".")[0] for name in names} == {"visual", "text", "told", "reading"}
 
 
-def test_counts_put_the_truth_in_rows(weights):
+def test_the_rows_of_the_counts_are_true_classes(weights):
     perception = RainPerception(str(weights), WORDS, **SIZES)
     found = perception(images(6)).argmax(1)
     truth = torch.tensor([0, 2, 2, 1, 0, 2])
@@ -160,12 +160,12 @@ def test_counts_put_the_truth_in_rows(weights):
     assert torch.equal(counts, expected)
 
 
-def test_a_missing_file_says_which_weights_there_are(tmp_path):
+def test_the_error_for_a_missing_file_lists_the_tags(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"encoder_weights=.*openai"):
         RainPerception(str(tmp_path / "clip.safetensors"), **SIZES)
 
 
-def test_without_a_network_the_error_says_what_to_put_where(monkeypatch):
+def test_without_internet_the_error_says_where_to_put_the_file(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(FileNotFoundError, match=r"open_clip_model\.safetensors"):
         RainPerception("openai", **SIZES)
@@ -178,12 +178,12 @@ def test_weights_of_another_size_are_refused(weights):
 
 @pytest.mark.parametrize("options", [{"similarity": "l2"}, {"prompts": ()}, {"temperature": 0.0}])
 @pytest.mark.usefixtures("unchecked")
-def test_unfitting_options_are_refused(options):
+def test_invalid_options_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         RainPerception("random", **{**SIZES, **options})
 
 
-def test_every_set_of_prompts_is_told_apart():
+def test_the_prompts_of_a_set_have_different_vectors():
     for prompts in PROMPTS.values():
         text = RainPerception("random", prompts, **SIZES).text
         distances = torch.cdist(text, text) + torch.eye(len(prompts))

@@ -1,4 +1,4 @@
-"""ConvNeXt and upsampling blocks against their formulas, written a second time in numpy."""
+"""ConvNeXt and upsampling blocks, compared with formulas written independently."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The gradient of a wide depthwise convolution is that of nn.Conv2d."""
+"""A wide depthwise convolution has the output and gradients of nn.Conv2d."""
 
 import pytest
 import torch
@@ -20,8 +20,8 @@ def test_output_and_gradients_are_those_of_a_convolution(kernel, size):
         y = layer(x.to(memory_format=torch.channels_last))
         (y * torch.arange(y.numel()).reshape(y.shape).sin()).sum().backward()
         found.append((y, x.grad, layer.weight.grad, layer.bias.grad))
-    for mine, theirs in zip(*found, strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+    for actual, expected in zip(*found, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_gradients_are_those_of_finite_differences():
@@ -35,7 +35,7 @@ def test_gradients_are_those_of_finite_differences():
     assert torch.autograd.gradcheck(called, (x, layer.weight, layer.bias))
 
 
-def test_an_image_that_needs_no_gradient_changes_none_of_the_weights():
+def test_the_weight_gradient_is_the_same_without_an_image_gradient():
     torch.manual_seed(0)
     layer = DepthwiseConv2d(2, 7)
     x = torch.rand(1, 2, 8, 8)
@@ -47,7 +47,7 @@ def test_an_image_that_needs_no_gradient_changes_none_of_the_weights():
     assert torch.equal(*found)
 
 
-def test_autocast_decides_itself():
+def test_autocast_chooses_the_dtype():
     layer = DepthwiseConv2d(2, 7)
     with torch.autocast("cpu", torch.bfloat16):
         y = layer(torch.rand(1, 2, 8, 8))
@@ -57,5 +57,5 @@ def test_autocast_decides_itself():
 
 
 def test_an_even_kernel_is_refused():
-    with pytest.raises(ValueError, match="odd, got 4"):
+    with pytest.raises(ValueError, match="keep the image size, got 4"):
         DepthwiseConv2d(2, 4)

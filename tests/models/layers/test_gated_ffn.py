@@ -1,12 +1,12 @@
-"""The gated feed-forward part is its formula, whole or in slabs, with its gradients."""
+"""The gated feed-forward layer is its formula, whole or in blocks of rows, with gradients."""
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from derain.models.layers import slabs
-from derain.models.layers.gated_ffn import gated_ffn
+from derain.models.layers import cache_blocking
+from derain.models.layers.gated_ffn import GatedFFN, gated_ffn, simple_gate
 
 CHANNELS, HIDDEN = 4, 5
 
@@ -36,17 +36,30 @@ def test_output_and_gradients_are_those_of_the_formula(bias, size):
     for function in (gated_ffn, formula):
         x = image(*size).requires_grad_()
         y = function(x, *layers)
-        wanted = (x, *layers.parameters())
-        found.append((y, *torch.autograd.grad(y.sin().sum(), wanted)))
-    for mine, plain in zip(*found, strict=True):
-        torch.testing.assert_close(mine, plain)
+        inputs = (x, *layers.parameters())
+        found.append((y, *torch.autograd.grad(y.sin().sum(), inputs)))
+    for ours, expected in zip(*found, strict=True):
+        torch.testing.assert_close(ours, expected)
 
 
 @torch.no_grad()
-def test_slabs_see_the_edges_of_the_image_and_not_their_own(monkeypatch):
-    monkeypatch.setattr(slabs, "CACHED", 0)
-    monkeypatch.setattr(slabs, "SLAB", 0)
-    layers, x, seen = parts(), image(height=27), []
-    layers[0].register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[2]))
+def test_blocks_are_padded_at_the_edges_of_the_image_only(monkeypatch):
+    monkeypatch.setattr(cache_blocking, "MAX_UNBLOCKED_VALUES", 0)
+    monkeypatch.setattr(cache_blocking, "BLOCK_VALUES", 0)
+    layers, x, heights = parts(), image(height=27), []
+    layers[0].register_forward_pre_hook(lambda _, args: heights.append(args[0].shape[2]))
     torch.testing.assert_close(gated_ffn(x, *layers), formula(x, *layers))
-    assert seen == [9, 10, 10, 4, 9, 10, 10, 4, 27]
+    assert heights == [9, 10, 10, 4, 9, 10, 10, 4, 27]
+
+
+def test_the_module_has_the_stated_width_and_formula():
+    ffn, x = GatedFFN(CHANNELS, 2.66).double(), image()
+    assert ffn.project.in_channels == int(CHANNELS * 2.66)
+    norm = nn.Identity()
+    expected = formula(x, norm, ffn.expand, ffn.depthwise, ffn.project)
+    torch.testing.assert_close(ffn(x, norm), expected)
+
+
+def test_the_simple_gate_multiplies_the_halves_of_the_channels():
+    x = image()
+    assert torch.equal(simple_gate(x), x[:, :2] * x[:, 2:])

@@ -1,4 +1,4 @@
-"""The noise of LDFPS against its formulas, written a second time in numpy."""
+"""The noise of LDFPS, compared with formulas written independently in numpy."""
 
 import numpy as np
 import pytest
@@ -58,14 +58,14 @@ def test_statistics_noise_matches_the_formula():
         np.testing.assert_allclose(y.mean((2, 3), keepdims=True), mu2, rtol=1e-4)
 
 
-def test_statistics_noise_leaves_a_batch_of_one():
+def test_statistics_noise_does_not_change_a_batch_of_one():
     module = LDFPS((0.1,), "statistics").train()
     x = torch.rand(1, 4, 8, 8)
     torch.testing.assert_close(module([x])[0], x)
 
 
 @pytest.mark.parametrize("kind", ["multiplicative", "additive", "statistics"])
-def test_trials_with_other_sigmas_see_the_same_noise(kind):
+def test_trials_with_different_sigmas_draw_the_same_noise(kind):
     features = [f.numpy() for f in taps()]
     weak = perturbed(kind, (0.01, 0.01, 0.01, 0.01))
     mixed = perturbed(kind, (0.02, 0.0, 0.05, 0.03))
@@ -73,7 +73,7 @@ def test_trials_with_other_sigmas_see_the_same_noise(kind):
         np.testing.assert_allclose(z - f, ratio * (y - f), atol=5e-6)
 
 
-def test_sigma_zero_still_draws_so_that_what_follows_is_the_same():
+def test_sigma_zero_still_draws_so_that_later_draws_are_the_same():
     perturbed("multiplicative", (0.0,) * 4)
     after_none = torch.rand(3)
     perturbed("multiplicative")
@@ -81,7 +81,7 @@ def test_sigma_zero_still_draws_so_that_what_follows_is_the_same():
 
 
 @pytest.mark.parametrize("kind", ["multiplicative", "additive", "statistics"])
-def test_identity_in_evaluation_and_where_all_sigmas_are_zero(kind):
+def test_identity_in_evaluation_and_with_all_sigmas_zero(kind):
     for module in (LDFPS(SIGMAS, kind).eval(), LDFPS((0.0,) * 4, kind).train()):
         for y, f in zip(module(taps()), taps(), strict=True):
             assert torch.equal(y, f)
@@ -102,12 +102,12 @@ def test_bfloat16_features_get_noise_of_the_stated_strength():
 
 @pytest.mark.parametrize(("sigmas", "kind"), [((-0.1,), "additive"), ((0.1,), "gaussian")])
 @pytest.mark.usefixtures("unchecked")
-def test_unfitting_options_are_refused(sigmas, kind):
+def test_invalid_options_are_refused(sigmas, kind):
     with pytest.raises(ValueError, match=r"sigmas|kind"):
         LDFPS(sigmas, kind)
 
 
-def test_one_sigma_a_level_is_needed():
+def test_one_sigma_per_level_is_required():
     with pytest.raises(ValueError, match="zip"):
         LDFPS((0.1, 0.1)).train()(taps())
 

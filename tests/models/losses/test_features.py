@@ -1,4 +1,4 @@
-"""Feature maps against torchvision's own layers, and where their weights come from."""
+"""Feature maps, compared with torchvision's own layers; where their weights come from."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def image(size=24):
 
 @pytest.fixture(scope="module")
 def vgg16():
-    """torchvision's VGG-16 with random weights, whole."""
+    """torchvision's complete VGG-16 with random weights."""
     import torchvision
 
     torch.manual_seed(5)
@@ -35,7 +35,7 @@ def test_names_are_the_positions_of_torchvisions_relus(arch):
 
 
 def test_maps_are_torchvisions_from_a_part_of_its_file_in_half_precision(vgg16, tmp_path):
-    """The file ends after conv4_3; relu1_1 is asked for too, which later layers leave."""
+    """The file ends after conv4_3; relu1_1 must not be overwritten by later layers."""
     kept = {f"features.{k}": v.half() for k, v in vgg16[:22].state_dict().items()}
     save_file(kept, tmp_path / "vgg16.safetensors")
     layers = ("relu4_3", "relu1_1", *LAYERS[:3])
@@ -64,7 +64,7 @@ def test_random_weights_are_always_the_same():
     assert models.fingerprint(VGGFeatures("vgg19", LAYERS[:2], "random")) == first
 
 
-def test_the_fingerprint_tells_layers_apart():
+def test_the_fingerprint_depends_on_the_layers():
     one, other = (VGGFeatures("vgg16", names, "random") for names in (LAYERS[:2], LAYERS[1:2]))
     assert models.fingerprint(one) != models.fingerprint(other)
 
@@ -76,10 +76,10 @@ def test_weights_of_another_network_are_refused(vgg16, tmp_path):
         VGGFeatures("vgg19", ("relu4_4",), str(tmp_path / "vgg16.pt"))
 
 
-def test_without_a_network_the_error_says_what_to_put_where(monkeypatch, tmp_path):
+def test_without_internet_the_error_says_where_to_put_the_file(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # the discard port: nobody answers
-    with pytest.raises(FileNotFoundError, match=r"vgg19.*give its path"):
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # the discard port: no answer
+    with pytest.raises(FileNotFoundError, match=r"vgg19.*set loss.perceptual_weights to its path"):
         VGGFeatures("vgg19", LAYERS[:1])
 
 
@@ -89,7 +89,7 @@ def test_unknown_names_are_refused(arch, layers):
         VGGFeatures(arch, layers, "random")
 
 
-def test_the_encoders_maps_are_its_taps_and_stay_its_networks_own(tiny):
+def test_encoder_features_are_its_taps_and_not_in_the_state_dict(tiny):
     network = tiny()
     x = image(32)
     features = EncoderFeatures(network.encoder, ("F3", "F1"))
@@ -98,6 +98,6 @@ def test_the_encoders_maps_are_its_taps_and_stay_its_networks_own(tiny):
     assert features.state_dict() == {}
 
 
-def test_an_encoder_that_drifts_is_no_measure(tiny):
+def test_an_encoder_that_drifts_is_refused(tiny):
     with pytest.raises(ValueError, match="frozen"):
         EncoderFeatures(tiny(encoder_bn_mode="clip_denoising").encoder)

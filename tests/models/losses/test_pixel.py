@@ -1,4 +1,4 @@
-"""The pixel losses against numpy."""
+"""The pixel losses, compared with numpy."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def expected_laplacian(x):
 def test_they_match_numpy():
     output, clean = images()
     d = (output - clean).double().numpy()
-    structure = 1 - ssim(output, clean).item()  # compared with scikit-image in test_contrastive
+    structure = 1 - ssim(output, clean).item()  # compared with scikit-image in test_ssim
     edges = expected_laplacian(output.double().numpy()) - expected_laplacian(clean.double().numpy())
     expected = {
         "l1": np.abs(d).mean(),
@@ -51,7 +51,7 @@ def test_the_laplacian_of_a_flat_image_is_zero_inside():
 
 
 @pytest.mark.parametrize("name", PIXEL_LOSSES)
-def test_a_step_down_goes_to_the_clean_image(name):
+def test_a_gradient_step_goes_to_the_clean_image(name):
     output, clean = images()
     output = output.requires_grad_()
     loss = PIXEL_LOSSES[name](output, clean)
@@ -61,5 +61,5 @@ def test_a_step_down_goes_to_the_clean_image(name):
     assert PIXEL_LOSSES[name](clean, clean) < 2e-3
 
 
-def test_odd_sides_have_edges_too():
+def test_odd_image_sizes_are_accepted():
     assert torch.isfinite(charbonnier_edge(torch.rand(1, 3, 13, 11), torch.rand(1, 3, 13, 11)))

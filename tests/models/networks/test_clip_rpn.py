@@ -1,4 +1,4 @@
-"""CLIP-RPN: shapes, routes, masks, what is trained, export, and that it can learn."""
+"""CLIP-RPN: shapes, routes, masks, trained parameters, export, and that it can learn."""
 
 import inspect
 import math
@@ -13,12 +13,13 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 import derain.models as models
+from derain.config.loss import ScheduleConfig
 from derain.config.networks import CLIPRPNConfig
-from derain.config.training import ScheduleConfig
-from derain.models.layers import slabs
-from derain.models.losses.schedules import Schedule
+from derain.models.layers import cache_blocking
+from derain.models.losses.loss_schedule import LossSchedule
 from derain.models.networks.clip_rpn import CLIPRPN, ROUTINGS
 from derain.models.networks.clip_rpn_expert import Expert
+from tests.models.networks.overfit import streaks
 
 SMALL: dict[str, Any] = {
     "encoder_weights": "random",
@@ -47,13 +48,6 @@ def batch(size=4, height=32, width=48):
     return torch.rand(size, 3, height, width, generator=torch.Generator().manual_seed(4))
 
 
-def streaks():
-    """Two smooth images, rainy and clean."""
-    clean = F.interpolate(batch(2, 4, 4), size=32, mode="bilinear")
-    rain = (torch.rand(2, 1, 1, 32, generator=torch.Generator().manual_seed(2)) > 0.8) * 0.4
-    return (clean + rain).clamp(0, 1), clean
-
-
 ROUTE = torch.tensor([2, 0, 2, 1])
 
 
@@ -66,13 +60,13 @@ def test_the_shape_is_kept(small, block, mgca):
 
 
 @pytest.mark.parametrize(("height", "width"), [(33, 32), (32, 40), (481, 321)])
-def test_a_size_that_is_no_multiple_of_the_stride_is_refused(small, height, width):
+def test_a_size_that_is_not_a_multiple_of_the_stride_is_refused(small, height, width):
     with pytest.raises(ValueError, match=f"multiples of 16, got {height}x{width}"):
         small()(batch(1, height, width), torch.tensor([0]))
 
 
-def test_an_experts_size_is_that_of_the_specification():
-    """Counted by hand from the table: blocks as Restormer's, MGCA at three scales."""
+def test_the_size_of_an_expert_is_the_specified_one():
+    """Counted by hand: blocks as in Restormer, MGCA at three scales."""
     network = CLIPRPN(routing="single")
 
     def ffn(c):
@@ -97,7 +91,7 @@ def test_an_experts_size_is_that_of_the_specification():
 
 
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
-def test_a_batch_goes_as_its_images_would(small, memory):
+def test_a_batch_gives_the_outputs_of_its_images(small, memory):
     network = small().eval()
     x = batch().contiguous(memory_format=memory)
     together = network(x, ROUTE)
@@ -108,7 +102,7 @@ def test_a_batch_goes_as_its_images_would(small, memory):
     assert (together - others).abs().amax((1, 2, 3)).min() > 1e-4
 
 
-def test_masks_come_back_in_the_order_of_the_images(small):
+def test_masks_are_in_the_order_of_the_images(small):
     network = small().eval()
     together = network.masks(batch(), ROUTE)
     assert [tuple(m.shape) for m in together] == [(4, 1, 32, 48), (4, 1, 16, 24)]
@@ -119,32 +113,22 @@ def test_masks_come_back_in_the_order_of_the_images(small):
             torch.testing.assert_close(a[i], b[0], rtol=1e-4, atol=1e-5)
 
 
-def test_in_slabs_the_image_is_the_same(small, monkeypatch):
+def test_the_image_is_the_same_in_row_blocks(small, monkeypatch):
     network, x = small(routing="single", ffn_expansion=2.66).eval(), batch()
     whole = network(x)
-    monkeypatch.setattr(slabs, "CACHED", 0)
-    monkeypatch.setattr(slabs, "SLAB", 0)
+    monkeypatch.setattr(cache_blocking, "MAX_UNBLOCKED_VALUES", 0)
+    monkeypatch.setattr(cache_blocking, "BLOCK_VALUES", 0)
     with torch.no_grad():
         torch.testing.assert_close(network(x), whole, rtol=1e-4, atol=1e-5)
 
 
-def test_every_expert_that_is_present_runs_once(small):
-    network, calls = small().eval(), []
-    for number, expert in enumerate(network.experts):
-        expert.register_forward_hook(
-            lambda _module, args, _output, number=number: calls.append((number, len(args[0])))
-        )
-    network(batch(), torch.tensor([2, 0, 2, 2]))
-    assert calls == [(0, 1), (2, 3)]
-
-
 @pytest.mark.parametrize("route", [[0, 1, 2, 3], [0, -1, 0, 0]])
-def test_a_route_to_nowhere_is_refused(small, route):
+def test_an_invalid_route_is_refused(small, route):
     with pytest.raises(ValueError, match=r"0\.\.2"):
         small()(batch(), torch.tensor(route))
 
 
-def test_hard_routing_is_the_best_score(small):
+def test_hard_routing_takes_the_highest_score(small):
     network = small(routing="hard").eval()
     scores = network.perception(batch())
     route = network.perceive(batch())
@@ -161,7 +145,7 @@ def test_soft_routing_weighs_all_experts(small):
     torch.testing.assert_close(network(batch()), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_random_routing_is_fixed_for_an_image_and_uses_all_experts(small):
+def test_random_routing_is_fixed_per_image_and_uses_all_experts(small):
     network = small(routing="random")
     x = batch(60, 16, 16)
     route = network.perceive(x)
@@ -211,17 +195,7 @@ def test_gradient_reaches_every_trained_parameter_and_no_frozen_one(small, optio
     assert wrong == []
 
 
-def test_an_expert_without_images_gets_a_gradient_of_zero(small):
-    """So data-parallel training finds every parameter in every graph."""
-    network = small().train()
-    network(batch(), torch.tensor([1, 1, 1, 1])).sum().backward()
-    for number, expert in enumerate(network.experts):
-        grads = [p.grad for p in expert.parameters()]
-        assert all(g is not None for g in grads)
-        assert any(bool(g.any()) for g in grads) == (number == 1)
-
-
-def test_a_network_without_masks_has_no_term_of_its_own(small):
+def test_a_network_without_mask_loss_has_no_terms(small):
     for options in ({"mask_weight": 0.0}, {"mgca": ("none", "none")}):
         network = small(**options)
         assert network.auxiliary == {}
@@ -237,7 +211,7 @@ def test_the_perception_is_bit_identical_after_training(small):
     network = small(routing="hard")
     before = models.fingerprint(network.perception)
     experts = models.fingerprint(network.experts)
-    train(network, *streaks(), steps=2)
+    train(network, *streaks(32), steps=2)
     assert models.fingerprint(network.perception) == before
     assert models.fingerprint(network.experts) != experts
     assert not network.perception.training
@@ -264,7 +238,7 @@ def test_the_image_is_float32_under_bfloat16_autocast(small):
 
 COMPILE = """
 import torch
-from derain.models.clip_rpn import CLIPRPN
+from derain.models.networks.clip_rpn import CLIPRPN
 
 torch.manual_seed(0)
 torch.set_num_threads(1)
@@ -284,9 +258,9 @@ assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 2  # the expert
 
 
 def test_compiled_is_eager():
-    """Outputs and gradients. Backend aot_eager traces as inductor does; kernels are eager's.
+    """Outputs and gradients. aot_eager traces like inductor and runs eager kernels.
 
-    In a process of its own: the checks of signatures would be traced too, for minutes.
+    In a separate process: here the checks of signatures would be traced too, for minutes.
     """
     done = subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -308,18 +282,18 @@ def test_exported_is_eager(small, routing):
 
 
 def test_it_overfits_one_batch(small):
-    """L1 falls to a quarter in 120 steps, and three pixels of four that are called rain are."""
-    rainy, clean = streaks()
+    """L1 falls to a quarter in 180 steps; three of four pixels predicted as rain are rain."""
+    rainy, clean = streaks(32)
     network = small(routing="single")
-    losses = train(network, rainy, clean, steps=120)
+    losses = train(network, rainy, clean, steps=180)
     assert math.isfinite(losses[-1])
     assert losses[-1] < losses[0] / 4
-    called = network.masks(rainy)[0] > 0.5
-    assert ((rainy - clean).abs().amax(1, keepdim=True) > 0.03)[called].float().mean() > 0.75
+    predicted = network.masks(rainy)[0] > 0.5
+    assert ((rainy - clean).abs().amax(1, keepdim=True) > 0.03)[predicted].float().mean() > 0.75
 
 
 def train(network, rainy, clean, steps, lr=6e-3):
-    """Plain Adam on L1 and the network's own terms; the L1, one a step."""
+    """Adam on L1 and the network's own terms; returns the L1 of each step."""
     optimizer = torch.optim.Adam(models.trained_parameters(network).values(), lr=lr)
     losses = []
     network.train()
@@ -335,7 +309,7 @@ def train(network, rainy, clean, steps, lr=6e-3):
 
 
 @pytest.mark.parametrize(
-    ("section", "made"), [(CLIPRPNConfig, CLIPRPN), (ScheduleConfig, Schedule)]
+    ("section", "made"), [(CLIPRPNConfig, CLIPRPN), (ScheduleConfig, LossSchedule)]
 )
 def test_the_config_has_the_same_options_and_defaults(section, made):
     expected = {
@@ -345,7 +319,7 @@ def test_the_config_has_the_same_options_and_defaults(section, made):
 
 
 @pytest.mark.parametrize("routing", ROUTINGS)
-def test_perceive_gives_a_route_for_whole_images(small, routing):
+def test_perceive_routes_whole_images(small, routing):
     network = small(routing=routing)
     if routing == "oracle":
         with pytest.raises(ValueError, match="oracle"):
@@ -370,7 +344,7 @@ def test_perceive_gives_a_route_for_whole_images(small, routing):
     ],
 )
 @pytest.mark.usefixtures("unchecked")
-def test_unfitting_options_are_refused(small, options, message):
+def test_invalid_options_are_refused(small, options, message):
     with pytest.raises(ValueError, match=message):
         small(**options)
 

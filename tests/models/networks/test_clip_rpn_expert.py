@@ -1,4 +1,4 @@
-"""The blocks of a sub-network of CLIP-RPN against their formulas, written independently."""
+"""The blocks of CLIP-RPN's sub-networks, compared with independently written formulas."""
 
 import pytest
 import torch

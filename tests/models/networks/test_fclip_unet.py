@@ -1,4 +1,4 @@
-"""FCLIP-UNet: shapes, what is trained and what is not, size, and that it can learn."""
+"""FCLIP-UNet: shapes, trained and frozen parameters, size, and that it can learn."""
 
 import inspect
 import math
@@ -19,7 +19,7 @@ def batch(size=2, height=32, width=48):
 
 
 def train(network, rainy, clean, steps, lr=3e-3):
-    """Plain Adam on L1; the losses, one a step."""
+    """Adam on L1; returns the loss of each step."""
     optimizer = torch.optim.Adam(models.trained_parameters(network).values(), lr=lr)
     losses = []
     network.train()
@@ -41,12 +41,12 @@ def test_the_shape_is_kept(tiny, up, output):
 
 
 @pytest.mark.parametrize(("height", "width"), [(33, 32), (32, 40), (481, 321)])
-def test_a_size_that_is_no_multiple_of_the_stride_is_refused(tiny, height, width):
+def test_a_size_that_is_not_a_multiple_of_the_stride_is_refused(tiny, height, width):
     with pytest.raises(ValueError, match=f"multiples of 16, got {height}x{width}"):
         tiny()(batch(1, height, width))
 
 
-def test_the_default_size_is_that_of_the_specification():
+def test_the_default_size_is_the_specified_one():
     """9.78 M trained, 8,562,528 frozen: counted by hand from the table of the decoder."""
     network = FCLIPUNet(encoder_weights="random")
     widths, skips = (512, 256, 128, 64, 64), (1024, 512, 256, 64, 3)
@@ -72,8 +72,8 @@ def test_gradient_reaches_every_trained_parameter_and_no_frozen_one(tiny):
     assert missing == []
 
 
-def test_tokens_become_a_skip_as_the_formula_says():
-    """Interpolated first here, and by one matrix for rows and columns: the order is free."""
+def test_the_token_adapter_is_the_formula():
+    """Here the interpolation comes first, as a matrix each for rows and columns."""
     adapter, tokens = randomised(TokenAdapter(6, 4, scale=4)), torch.randn(2, 6, 3, 5)
     state = state_of(adapter)
     normed = normalised(tokens.double(), part(state, "norm"))
@@ -84,7 +84,7 @@ def test_tokens_become_a_skip_as_the_formula_says():
 
 
 def _bilinear(size, scale):
-    """What each of size * scale pixels takes from its two neighbours in a row of `size`."""
+    """Weights of the `size` pixels of a row for each of its size * scale resampled pixels."""
     matrix = torch.zeros(size * scale, size, dtype=torch.float64)
     for pixel in range(size * scale):
         at = min(max((pixel + 0.5) / scale - 0.5, 0), size - 1)
@@ -189,7 +189,7 @@ def test_it_overfits_one_batch(tiny):
     ],
 )
 @pytest.mark.usefixtures("unchecked")
-def test_unfitting_options_are_refused(tiny, options):
+def test_invalid_options_are_refused(tiny, options):
     option = next(iter(options))
     with pytest.raises(ValueError, match=option.split("_")[-1]):
         tiny(**options)

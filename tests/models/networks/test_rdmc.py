@@ -1,4 +1,4 @@
-"""RDMC: its size, its recursion and paths, and that it can be trained, saved and exported."""
+"""RDMC: size, recursion and paths, and that it can be trained, saved and exported."""
 
 import inspect
 import itertools
@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 import derain.models as models
 from derain.config.networks import RDMCConfig
-from derain.models.losses.ssim import ssim
 from derain.models.networks.rdmc import RDMC, MixedUp
 from tests.models.formulas import convolved, part, randomised, state_of
+from tests.models.networks.overfit import assert_overfits
 
 TINY = {"widths": (4, 6, 6), "dilations": (1, 2), "recursions": 2}
 PATHS = ("enc0_dec1", "enc1_dec2", "enc1_dec0", "enc2_dec1")
@@ -59,7 +59,7 @@ def deeper(x, state, training):
 
 
 def share(state, source, target):
-    """What a path's features count: learnt, or by the means of source and target."""
+    """The weight of a path: learned, or computed from the means of source and target."""
     if "alpha" in state:
         return state["alpha"]
     means = torch.cat([t.mean((2, 3)) for t in (source, target)], dim=1)
@@ -100,7 +100,7 @@ def millions(**options):
 
 
 def test_the_size_is_that_of_the_public_code():
-    """19.810 M with all eight paths and 15.884 M without, counted in DRNet's code by others."""
+    """19.810 M with all eight paths and 15.884 M without, counted in DRNet's code."""
     assert round(millions(), 3) == 19.810
     assert round(millions(paths=()), 3) == 15.884
 
@@ -131,7 +131,7 @@ def test_the_shape_is_kept(options):
 
 
 @pytest.mark.parametrize(("height", "width"), [(18, 16), (16, 19)])
-def test_a_size_that_is_no_multiple_of_the_stride_is_refused(height, width):
+def test_a_size_that_is_not_a_multiple_of_the_stride_is_refused(height, width):
     with pytest.raises(ValueError, match=f"multiples of 4, got {height}x{width}"):
         tiny()(batch(1, height, width))
 
@@ -142,14 +142,14 @@ def test_the_default_stride_is_16():
 
 
 def test_it_adds_to_the_rainy_image_and_not_to_the_last_output():
-    """Without its last layer every recursion gives the rainy image back."""
+    """With a constant last layer, each recursion returns the rainy image plus that constant."""
     network, x = tiny(paths=(), recursions=3), batch()
     torch.nn.init.zeros_(network.out.weight)
     torch.nn.init.constant_(network.out.bias, 0.25)
     torch.testing.assert_close(network.eval()(x), x + 0.25)
 
 
-def test_each_recursion_sees_the_output_of_the_one_before():
+def test_each_recursion_gets_the_output_of_the_previous_one():
     network, x = tiny(recursions=1).eval(), batch()
     one = network(x)
     network.recursions = 2
@@ -158,7 +158,7 @@ def test_each_recursion_sees_the_output_of_the_one_before():
     assert not torch.equal(expected, one)
 
 
-def test_a_batch_of_one_is_treated_as_in_a_larger_batch():
+def test_a_batch_of_one_gives_the_same_as_a_larger_batch():
     network, x = tiny(gate="dynamic").eval(), batch()
     torch.testing.assert_close(network(x)[:1], network(x[:1]), atol=1e-6, rtol=0)
 
@@ -166,11 +166,11 @@ def test_a_batch_of_one_is_treated_as_in_a_larger_batch():
 @pytest.mark.parametrize("gate", ["learned", "dynamic"])
 @pytest.mark.parametrize("norm", ["batch", "none"])
 def test_gradient_reaches_every_parameter(gate, norm):
-    """But a bias in front of BatchNorm, which has no effect: what it gets is rounding."""
+    """Except a bias before BatchNorm, which has no effect: its gradient is rounding error."""
     network = tiny(gate=gate, norm=norm)
     silent = {f"{name}.bias" for name in _before_a_norm(network)}
     dead = {name for name, _ in network.named_parameters()} - silent
-    for _ in range(8):  # a ReLU of so few may be closed in any one draw
+    for _ in range(8):  # in a single draw all of a few ReLUs may be inactive
         network = tiny(gate=gate, norm=norm).train()
         (network(batch()) - batch()).abs().mean().backward()
         dead -= {n for n, p in network.named_parameters() if p.grad is not None and p.grad.any()}
@@ -178,7 +178,7 @@ def test_gradient_reaches_every_parameter(gate, norm):
 
 
 def _before_a_norm(network):
-    """The names of the layers with a BatchNorm right behind them."""
+    """The names of the layers followed by a BatchNorm."""
     layers = list(network.named_modules())
     for (name, _), (_, following) in itertools.pairwise(layers):
         if isinstance(following, torch.nn.BatchNorm2d):
@@ -203,7 +203,7 @@ def test_all_paths_are_those_between_neighbouring_levels():
     assert names == down | {"enc4_dec3", "enc3_dec2", "enc2_dec1", "enc1_dec0"}
 
 
-def test_a_dynamic_gate_weighs_every_image_by_itself():
+def test_a_dynamic_gate_weighs_each_image_separately():
     network = tiny(gate="dynamic", paths=("enc1_dec2",)).eval()
     seen = []
     network.paths["enc1_dec2"].gate.register_forward_hook(lambda *call: seen.append(call[2]))
@@ -261,17 +261,7 @@ def test_compile_gives_the_same_output():
 
 
 def test_it_overfits_one_batch():
-    """Streaks on a smooth image: 1 - SSIM falls to a fifth in 50 steps."""
-    clean = F.interpolate(batch(2, 4, 4), size=16, mode="bilinear")
-    streaks = (torch.rand(2, 1, 1, 16, generator=torch.Generator().manual_seed(2)) > 0.8) * 0.4
-    rainy, network = (clean + streaks).clamp(0, 1), tiny().train()
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
-    for _ in range(50):
-        optimizer.zero_grad()
-        loss = 1 - ssim(network(rainy), clean)
-        loss.backward()
-        optimizer.step()
-    assert loss.item() < 0.2 * (1 - ssim(rainy, clean).item())
+    assert_overfits(tiny(), steps=50)
 
 
 def test_every_option_is_in_the_config_with_the_same_default():
@@ -295,6 +285,6 @@ def test_every_option_is_in_the_config_with_the_same_default():
     ],
 )
 @pytest.mark.usefixtures("unchecked")
-def test_unfitting_options_are_refused(options):
+def test_invalid_options_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         tiny(**options)

@@ -1,4 +1,4 @@
-"""Leaks: what two datasets share is found, shown and left out of the next preparation."""
+"""`leaks`: shared images are found, reported, and left out of the next `prepare`."""
 
 import json
 import subprocess
@@ -12,11 +12,13 @@ from PIL import Image
 from derain.data.images.decode import is_image, read_image
 from derain.data.images.hashes import hash_image
 from derain.data.prepared.manifest import open_prepared
-from derain.data.sources.discover import Naming
+from derain.data.sources.selection import Naming
 from derain.data.synthetic.synthesis import bundled_photographs
 from derain.errors import DataError, OccupiedError
-from derain.pipelines.leaks.report import write_report
-from derain.pipelines.leaks.verb import DISTANCE, compare, hash_dataset, leaks, shared_images
+from derain.pipelines.leaks.clean_images import hash_dataset
+from derain.pipelines.leaks.compare import DISTANCE, compare
+from derain.pipelines.leaks.report import read_leaked, write_report
+from derain.pipelines.leaks.verb import leaks
 from derain.pipelines.prepare.verb import prepare
 
 PHOTOGRAPHS = {
@@ -66,24 +68,24 @@ def test_shared_scenes_and_copies_are_found(sets: Path) -> None:
     assert (found.train_pairs, found.test_pairs) == (14, 4)
     assert (found.train_pictures, found.test_pictures) == (7, 4)
     assert (found.leaked_train_pairs, found.leaked_test_pictures) == (4, 2)
-    (twice,) = found.duplicates["train"]
-    assert (twice.first, twice.second, twice.distance, twice.exact) == ("s0_0", "s6_0", 0, True)
+    (copy,) = found.duplicates["train"]
+    assert (copy.first, copy.second, copy.distance, copy.exact) == ("s0_0", "s6_0", 0, True)
     assert found.duplicates["test"] == []
 
 
-def test_the_same_pixels_are_found_however_far_a_crop_moves_the_other_hash(sets: Path) -> None:
+def test_equal_pixels_are_found_even_if_a_crop_changes_the_perceptual_hash(sets: Path) -> None:
     train, test = (hash_dataset(open_prepared(sets / "p" / name)) for name in ("train", "test"))
     small = PHOTOGRAPHS[SCENES[8]]
     train.hashes[1] = hash_image(small[:63, :63])
     test.hashes[3] = train.hashes[2] = hash_image(small[:48, :48])
     found = compare(train, test)
-    far = [match for match in found.matches if match.distance > DISTANCE]
-    assert [(match.train, match.test, match.exact) for match in far] == [("s1_0", "t7", True)]
-    twice = [it for it in found.duplicates["train"] if it.distance > DISTANCE]
-    assert [(it.first, it.second, it.exact) for it in twice] == [("s1_0", "s2_0", True)]
+    distant = [match for match in found.matches if match.distance > DISTANCE]
+    assert [(match.train, match.test, match.exact) for match in distant] == [("s1_0", "t7", True)]
+    copies = [it for it in found.duplicates["train"] if it.distance > DISTANCE]
+    assert [(it.first, it.second, it.exact) for it in copies] == [("s1_0", "s2_0", True)]
 
 
-def test_the_limit_decides(sets: Path) -> None:
+def test_the_distance_limit_decides(sets: Path) -> None:
     found = leaks(sets / "p/train", sets / "p/test", distance=255)
     assert len(found.matches) == 7 * 4
     assert [match.distance for match in found.matches] == sorted(
@@ -91,7 +93,7 @@ def test_the_limit_decides(sets: Path) -> None:
     )
 
 
-def test_the_report_shows_every_match_and_a_preparation_leaves_them_out(
+def test_the_report_shows_every_match_and_prepare_leaves_them_out(
     sets: Path, tmp_path: Path
 ) -> None:
     found = leaks(sets / "p/train", sets / "p/test")
@@ -106,16 +108,16 @@ def test_the_report_shows_every_match_and_a_preparation_leaves_them_out(
     with pytest.raises(OccupiedError, match="not an empty folder"):
         write_report(found, tmp_path / "report")
 
-    names = shared_images(tmp_path / "report" / "leaks.json")
+    names = read_leaked(tmp_path / "report" / "leaks.json")
     done = prepare("paired", sets / "train", tmp_path / "clean", naming=OWN, without=names)
     assert done.pairs == 10
     assert "4 pairs were left out" in done.notes[0]
     assert leaks(tmp_path / "clean", sets / "p/test").matches == []
-    with pytest.raises(DataError, match="none of the images that were to be left out"):
+    with pytest.raises(DataError, match="none of the images that --without lists"):
         prepare("paired", sets / "test", tmp_path / "other", without=names)
 
 
-def test_the_command_prints_the_keys_and_fails_only_when_asked(sets: Path) -> None:
+def test_the_command_prints_json_and_fails_only_with_strict(sets: Path) -> None:
     command = [sys.executable, "-m", "derain.cli", "leaks", sets / "p/train", sets / "p/test"]
     plain = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
     tree = json.loads(plain.stdout)

@@ -1,4 +1,4 @@
-"""A clean image stored once for its rainy ones: less to store, and nothing else is different."""
+"""With `clean_once` a clean image is stored once for all of its rainy images; all else is equal."""
 
 import json
 from pathlib import Path
@@ -12,22 +12,21 @@ import webdataset
 
 from derain.config import Config
 from derain.data.loading.loader import Position, open_loader
-from derain.data.prepared.manifest import INDEX, MANIFEST, open_prepared
-from derain.errors import StorageError
+from derain.data.prepared.manifest import MANIFEST, open_prepared
 from derain.pipelines.leaks.verb import leaks
-from derain.pipelines.prepare.parts import PARTS
 from derain.pipelines.prepare.verb import prepare
 from derain.pipelines.verify import verify
-from tests.conftest import scene_folder
+from tests.folders import write_scenes
+from tests.pipelines.prepare.unfinished import index_cannot_be_written
 
 SCENES, RAINS, WIDTH, HEIGHT = 5, 3, 300, 200
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:  # noqa: ARG001
-    """`source`, and it prepared with the clean images `once` and once for `each` rainy one."""
+    """`source`, prepared with each clean image stored `once`, or once for `each` rainy image."""
     folder = tmp_path_factory.mktemp("clean_once")
-    scene_folder(folder / "source", SCENES, RAINS, WIDTH, HEIGHT)
+    write_scenes(folder / "source", SCENES, RAINS, width=WIDTH, height=HEIGHT)
     prepare("rain14000", folder / "source", folder / "each", shard_mib=1)
     prepare("rain14000", folder / "source", folder / "once", shard_mib=1, clean_once=True)
     return folder
@@ -60,7 +59,7 @@ def test_the_batches_are_equal(place: Path, tmp_path: Path, budget_gib: float) -
         assert sizes == [2 * SCENES * RAINS * image, SCENES * (RAINS + 1) * image]
 
 
-def test_only_the_places_in_the_index_differ(place: Path) -> None:
+def test_only_positions_in_the_index_differ(place: Path) -> None:
     each, once = open_prepared(place / "each"), open_prepared(place / "once")
     same = [name for name in each.index.column_names if name.endswith(("key", "source", "labels"))]
     assert each.index.select(same) == once.index.select(same)
@@ -68,7 +67,7 @@ def test_only_the_places_in_the_index_differ(place: Path) -> None:
     assert once.manifest.settings == {**each.manifest.settings, "clean_once": True}
     clean = sum(path.stat().st_size for path in (place / "source/ground_truth").iterdir())
     saved = each.manifest.bytes - once.manifest.bytes
-    assert saved > (RAINS - 1) * clean  # and headers and notes of samples
+    assert saved > (RAINS - 1) * clean  # plus headers and JSON members
 
 
 def test_other_readers_find_the_bytes_of_the_source(place: Path, tmp_path: Path) -> None:
@@ -93,13 +92,10 @@ def test_other_readers_find_the_bytes_of_the_source(place: Path, tmp_path: Path)
     assert read == expected
 
 
-def test_it_is_verified_goes_on_and_shows_its_leaks(place: Path, tmp_path: Path) -> None:
+def test_verify_resuming_and_leaks_work(place: Path, tmp_path: Path) -> None:
     once, broken = place / "once", tmp_path / "broken"
-    (broken / PARTS).mkdir(parents=True)
-    (broken / INDEX).mkdir()  # where no file can be written: all shards are made, no manifest
-    with pytest.raises(StorageError, match=INDEX):
+    with index_cannot_be_written(broken):
         prepare("rain14000", place / "source", broken, shard_mib=1, clean_once=True)
-    (broken / INDEX).rmdir()
     (broken / "shard-000001.tar").unlink()
     prepare("rain14000", place / "source", broken, shard_mib=1, clean_once=True)
     for path in once.iterdir():

@@ -1,4 +1,4 @@
-"""Preparing: the manifest comes last, the bytes are the same, what is unusable is named."""
+"""`prepare`: the manifest is written last, bytes are unchanged, unusable images are named."""
 
 import hashlib
 import json
@@ -20,11 +20,13 @@ import webdataset
 from PIL import Image
 
 from derain.data.prepared.card import CROISSANT
-from derain.data.prepared.manifest import INDEX, MANIFEST, open_prepared
+from derain.data.prepared.index import INDEX
+from derain.data.prepared.manifest import MANIFEST, open_prepared
 from derain.errors import DataError, OccupiedError, StoppedError, StorageError
-from derain.pipelines.prepare.parts import PARTS
+from derain.pipelines.prepare.finished_shards import PARTS
 from derain.pipelines.prepare.verb import PreparedSummary, prepare
 from derain.pipelines.verify import verify
+from tests.pipelines.prepare.unfinished import index_cannot_be_written
 
 PairedFolder = Callable[..., Path]
 SHARDS = 3
@@ -32,7 +34,7 @@ SHARDS = 3
 
 @pytest.fixture
 def source(paired_folder: PairedFolder) -> Path:
-    """Pairs of noise, each more than a MiB, so that every pair fills a shard of its own."""
+    """Pairs of noise of more than a MiB each, so that every pair fills a shard."""
     return paired_folder(SHARDS, width=450, height=420)
 
 
@@ -82,25 +84,22 @@ SIDES = ("rain", "clean")
 
 
 def with_resolution(data: bytes, value: int) -> bytes:
-    """The same PNG with another chunk pHYs: as long for every value."""
+    """The same PNG with a pHYs chunk, whose length does not depend on the value."""
     body = b"pHYs" + bytes([value] * 9)
     chunk = struct.pack(">I", 9) + body + struct.pack(">I", zlib.crc32(body))
     return data[:33] + chunk + data[33:]
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_an_interrupted_call_is_continued_to_the_same_bytes(source: Path, tmp_path: Path) -> None:
+def test_an_interrupted_call_continues_to_the_same_bytes(source: Path, tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     expected = prepared(source, whole)
-    (broken / PARTS).mkdir(parents=True)
-    (broken / INDEX).mkdir()  # where no file can be written: all shards are made, no manifest
-    with pytest.raises(StorageError, match=INDEX):
+    with index_cannot_be_written(broken):
         prepared(source, broken)
     assert not (broken / MANIFEST).exists()
     with pytest.raises(DataError, match="not a finished prepared dataset"):
         open_prepared(broken)
 
-    (broken / INDEX).rmdir()
     (broken / "shard-000000.tar").unlink()
     (broken / PARTS / "000001.parquet").write_bytes(b"")
     kept = (broken / "shard-000002.tar").stat().st_mtime_ns
@@ -114,7 +113,7 @@ def test_an_interrupted_call_is_continued_to_the_same_bytes(source: Path, tmp_pa
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_shard_that_cannot_be_written_is_one_message(source: Path, tmp_path: Path) -> None:
-    """The soak has a full disk; here a folder is where a shard should be."""
+    """The soak test fills a disk; here a folder has the name of a shard."""
     out = tmp_path / "out"
     (out / PARTS).mkdir(parents=True)
     (out / "shard-000001.tar").mkdir()
@@ -129,14 +128,14 @@ def test_a_shard_that_cannot_be_written_is_one_message(source: Path, tmp_path: P
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_finished_dataset_is_reused_and_it_says_so(
+def test_a_finished_dataset_is_reused_and_logged(
     paired_folder: PairedFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="derain")
     source, out = paired_folder(2), tmp_path / "out"
     first = prepared(source, out)
     times = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
-    (out / PARTS).mkdir()  # as if it had been killed with its manifest written
+    (out / PARTS).mkdir()  # as if killed after writing the manifest
     (out / PARTS / "000000.parquet").touch()
     (out / ".shard-000000.tar.0123abcd.tmp").touch()
     lost = (out / CROISSANT).read_bytes()
@@ -154,7 +153,7 @@ def test_a_finished_dataset_is_reused_and_it_says_so(
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_what_cannot_be_used_is_named_and_left_out(
+def test_unusable_images_are_named_and_left_out(
     paired_folder: PairedFolder, tmp_path: Path
 ) -> None:
     source = paired_folder(4)
@@ -200,7 +199,7 @@ def test_nothing_usable_is_an_error(paired_folder: PairedFolder, tmp_path: Path)
     assert not (tmp_path / "out" / MANIFEST).exists()
 
 
-def test_a_folder_with_something_else_is_left_alone(
+def test_a_folder_with_other_files_is_left_alone(
     paired_folder: PairedFolder, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -209,17 +208,17 @@ def test_a_folder_with_something_else_is_left_alone(
     with pytest.raises(OccupiedError, match="not empty"):
         prepared(paired_folder(1), out)
     assert [path.name for path in out.iterdir()] == ["thesis.tex"]
-    with pytest.raises(OccupiedError, match=r"thesis\.tex: a file"):
+    with pytest.raises(OccupiedError, match=r"thesis\.tex: is a file"):
         prepared(tmp_path / "source", out / "thesis.tex")
 
 
-def test_the_beginning_of_another_dataset_is_left_alone(
+def test_an_unfinished_dataset_of_another_plan_is_left_alone(
     paired_folder: PairedFolder, tmp_path: Path
 ) -> None:
     (tmp_path / "out" / PARTS).mkdir(parents=True)
     source, note = paired_folder(1), tmp_path / "out" / PARTS / "plan"
     for text, difference in (
-        ("another", "the beginning of another"),
+        ("another", "an unfinished dataset of another"),
         ('{"names": "", "settings": {"shard_mib": 9}}', "shard_mib 9 there, 1 here"),
     ):
         note.write_text(text)
@@ -241,7 +240,7 @@ def test_a_wrong_source_is_named(dataset: str, folder: str, named: str, tmp_path
     assert not (tmp_path / "out").exists()
 
 
-def test_a_lost_manifest_is_made_again(paired_folder: PairedFolder, tmp_path: Path) -> None:
+def test_a_lost_manifest_is_written_again(paired_folder: PairedFolder, tmp_path: Path) -> None:
     source, out = paired_folder(5), tmp_path / "out"
     first = prepare("paired", source, out, shard_mib=1)
     before = {path.name: path.read_bytes() for path in out.glob("shard-*.tar")}
@@ -260,29 +259,23 @@ def test_an_image_that_changed_during_an_interruption_is_read_again(
     image = source / "rain" / "001.png"
     data = image.read_bytes()
     image.write_bytes(with_resolution(data, 1))
-    (broken / PARTS).mkdir(parents=True)
-    (broken / INDEX).mkdir()  # where no file can be written: all shards are made, no manifest
-    with pytest.raises(StorageError, match=INDEX):
+    with index_cannot_be_written(broken):
         prepared(source, broken)
-    (broken / INDEX).rmdir()
     stat = image.stat()
     image.write_bytes(with_resolution(data, 2))
     os.utime(image, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     done = prepared(source, broken)
-    assert "making shard 1 again" in caplog.text
+    assert "writing shard 1 again" in caplog.text
     assert "(2 kept)" in caplog.text
     assert done.manifest_sha256 == prepared(source, whole).manifest_sha256
     assert contents(broken) == contents(whole)
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_shard_that_has_no_pair_any_more_is_removed(source: Path, tmp_path: Path) -> None:
+def test_a_shard_without_usable_pairs_is_removed(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    (out / PARTS).mkdir(parents=True)
-    (out / INDEX).mkdir()  # where no file can be written: all shards are made, no manifest
-    with pytest.raises(StorageError, match=INDEX):
+    with index_cannot_be_written(out):
         prepared(source, out)
-    (out / INDEX).rmdir()
     (source / "rain" / "002.png").write_bytes(b"not an image")
     assert prepared(source, out).shards == 2
     assert len(list(out.glob("shard-*.tar"))) == 2
@@ -290,7 +283,7 @@ def test_a_shard_that_has_no_pair_any_more_is_removed(source: Path, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_sigterm_ends_it_in_one_line_and_it_can_go_on(
+def test_sigterm_stops_it_with_one_message_and_it_can_continue(
     source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="derain")
@@ -303,7 +296,7 @@ def test_sigterm_ends_it_in_one_line_and_it_can_go_on(
     handler, before = Terminates(), signal.getsignal(signal.SIGTERM)
     logging.getLogger("derain").addHandler(handler)
     try:
-        with pytest.raises(StoppedError, match=r"out: stopped as asked\. To go on, run"):
+        with pytest.raises(StoppedError, match=r"out: stopped by SIGTERM\. To continue, run"):
             prepared(source, tmp_path / "out")
     finally:
         logging.getLogger("derain").removeHandler(handler)
@@ -330,7 +323,9 @@ def test_equal_images_are_reported(
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_decoding_finds_what_no_checksum_tells(paired_folder: PairedFolder, tmp_path: Path) -> None:
+def test_decoding_finds_damage_without_a_wrong_checksum(
+    paired_folder: PairedFolder, tmp_path: Path
+) -> None:
     source = paired_folder(2)
     short = zlib.compress(bytes(500))  # of 32 rows of 121 bytes
     whole = (source / "rain/001.png").read_bytes()
@@ -342,16 +337,14 @@ def test_decoding_finds_what_no_checksum_tells(paired_folder: PairedFolder, tmp_
     assert left_out["path"] == "rain/001.png"
 
 
-def test_an_image_that_changed_is_not_passed_over(
-    paired_folder: PairedFolder, tmp_path: Path
-) -> None:
+def test_a_changed_image_is_noticed(paired_folder: PairedFolder, tmp_path: Path) -> None:
     source, out = paired_folder(3), tmp_path / "out"
     prepare("paired", source, out)
     image = source / "rain" / "001.png"
     image.touch()
     assert prepare("paired", source, out).reused
     data = bytearray(image.read_bytes())
-    data[-20] ^= 1  # as long as before
+    data[-20] ^= 1  # with the same length
     image.write_bytes(data)
     with pytest.raises(OccupiedError, match=r"before rain/001\.png or clean/001\.png changed"):
         prepare("paired", source, out)

@@ -1,4 +1,4 @@
-"""Validation during a run scores as `derainctl evaluate` does afterwards."""
+"""Validation during a run gives the same metrics as `derainctl evaluate` afterwards."""
 
 from typing import Any
 
@@ -13,8 +13,8 @@ from derain.training.process.distributed import Rank
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_validation_is_the_evaluation_of_its_checkpoint(trained: Any, protocol: str) -> None:
-    """Under "prenet" too, which cuts off where the others round."""
+def test_validation_equals_the_evaluation_of_the_checkpoint(trained: Any, protocol: str) -> None:
+    """Also under "prenet", which truncates values instead of rounding them."""
     path = trained.result["checkpoint"]
     config = trained.config.replaced({"eval.protocol": protocol}, "test")
     found = Validation(config, Rank())(restore_network(checkpoint.load(path)))

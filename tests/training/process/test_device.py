@@ -1,4 +1,4 @@
-"""Where a run computes."""
+"""The device of a run, and its random generators."""
 
 from pathlib import Path
 
@@ -18,8 +18,8 @@ def test_a_missing_gpu_is_an_error_and_not_a_cpu(tmp_path: Path) -> None:
             pick_device(config(tmp_path, device="cuda").train)
 
 
-def test_chance_begins_as_torch_would_have_it() -> None:
+def test_seeding_equals_torch_manual_seed() -> None:
     seed_all(torch.device("cpu"), 7)
-    found = torch.rand(5)
+    drawn = torch.rand(5)
     torch.manual_seed(7)
-    assert torch.equal(found, torch.rand(5))
+    assert torch.equal(drawn, torch.rand(5))

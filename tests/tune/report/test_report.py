@@ -1,4 +1,4 @@
-"""The report: what it says, in words that no reader can mistake, and its files."""
+"""The report of a sweep: its notes, tables and files."""
 
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ def config(output_dir: Path, **values: Any) -> Config:
 
 @pytest.fixture
 def ranking(tmp_path: Path) -> list[dict[str, Any]]:
-    """Two trials that ended, in the order of their figures."""
+    """Two finished trials, in the order of their PSNR."""
     trials = []
     for name, psnr in (("low", 31.23456), ("<high>", 29.0)):
         folder = tmp_path / "search" / name
@@ -82,13 +82,19 @@ def result(ranking: list[dict[str, Any]]) -> dict[str, Any]:
     return {"trials": [*ranking, failed], **found}
 
 
-def test_both_files_say_what_the_figures_mean(
+def written(planned: Config, ranking: list[dict[str, Any]]) -> tuple[str, str]:
+    """The report as Markdown and as HTML."""
+    report.write(planned, ranking, result(ranking), GRID)
+    files = (planned.folder / report.MARKDOWN, planned.folder / report.HTML)
+    markdown, page = (file.read_text() for file in files)
+    return markdown, page
+
+
+def test_both_files_have_the_results_and_their_context(
     ranking: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     planned = config(tmp_path)
-    report.write(planned, ranking, result(ranking), GRID)
-    markdown = (planned.folder / report.MARKDOWN).read_text()
-    page = (planned.folder / report.HTML).read_text()
+    markdown, page = written(planned, ranking)
     for text in (markdown, page):
         assert "Not comparable" in text
         assert "Table 11 of a paper" in text
@@ -106,22 +112,21 @@ def test_both_files_say_what_the_figures_mean(
     assert page.count("data:image/png;base64,") == 3
 
 
-@pytest.mark.parametrize(("weights", "told"), [("openai", False), ("random", True)])
+@pytest.mark.parametrize(("weights", "shown"), [("openai", False), ("random", True)])
 def test_the_published_setting_is_not_called_incomparable(
-    weights: str, told: bool, ranking: list[dict[str, Any]], tmp_path: Path
+    weights: str, shown: bool, ranking: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     planned = config(tmp_path, profile="paper")
     planned = planned.replaced({"model.encoder_weights": weights}, "test")
-    report.write(planned, ranking, result(ranking), GRID)
-    text = (planned.folder / report.MARKDOWN).read_text()
-    assert ("Not comparable: the encoder has random weights" in text) == told
-    assert ("Not comparable" in text) == told
+    text, _ = written(planned, ranking)
+    assert ("Not comparable: the encoder has random weights" in text) == shown
+    assert ("Not comparable" in text) == shown
 
 
 def test_a_sweep_with_repeats_compares_its_points(
     ranking: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    """Mean, spread and paired difference, in both files; the seeds are all named."""
+    """Mean, spread and paired difference, and the seeds, in both files."""
     planned = config(tmp_path, seed=4).replaced({"sweep.repeats": 2}, "test")
     for number, moved in enumerate((0.2, -0.1)):
         again = {**ranking[number], "name": f"{ranking[number]['name']},seed=5", "seed": 5}
@@ -130,24 +135,22 @@ def test_a_sweep_with_repeats_compares_its_points(
     ranking[0]["seed"] = ranking[1]["seed"] = 4
     ranking[1]["metrics"]["psnr_y"] = ranking[3]["metrics"]["psnr_y"] = 31.0
     ordered = compare.ranked(ranking, "psnr_y", {})
-    report.write(planned, ordered, result(ordered), GRID)
-    markdown = (planned.folder / report.MARKDOWN).read_text()
-    page = (planned.folder / report.HTML).read_text()
+    markdown, page = written(planned, ordered)
     for text in (markdown, page):
         assert "31.335 ± 0.141" in text
-        assert "cannot be told apart" in text
+        assert "not significantly different (95 %)" in text
         assert "seeds 4 to 5." in text
-    assert markdown.index("## Points over seeds") < markdown.index("## Trials")
+    assert markdown.index("## Points (mean over seeds)") < markdown.index("## Trials")
     assert (planned.folder / report.POINTS).read_text().splitlines()[1].startswith("low,2,31.33")
 
 
-def test_trials_that_were_stopped_are_listed_with_their_step(
+def test_stopped_trials_are_listed_with_their_step(
     ranking: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     planned = config(tmp_path)
     best, other = ranking
-    gone = {"status": "stopped", "steps": 2, "input": None, "seconds": None}
-    stopped = {key: value for key, value in {**other, **gone}.items() if key != "costs"}
+    early = {"status": "stopped", "steps": 2, "input": None, "seconds": None}
+    stopped = {key: value for key, value in {**other, **early}.items() if key != "costs"}
     found = {**result([best]), "trials": [stopped, best]}
     report.write(planned, [best], found, GRID)
     text = (planned.folder / report.MARKDOWN).read_text()
@@ -156,17 +159,16 @@ def test_trials_that_were_stopped_are_listed_with_their_step(
     assert "Each trial: up to 3 steps" in text
     assert "Stopped early: 1 of 2 trials" in text
     assert "worst trial" not in text
-    assert "dashed trials were stopped early" in text
+    assert "dashed: stopped early" in text
 
 
-def test_trials_over_a_limit_and_the_front_are_named(
+def test_trials_over_a_limit_and_the_pareto_front_are_listed(
     ranking: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     cost = {"sweep.costs": ["parameters"], "sweep.limits": {"parameters": 2e6}}
     for trial, parameters in zip(ranking, (1e6, 9e6), strict=True):
         trial["costs"] = {"parameters": parameters}
     planned = config(tmp_path).replaced(cost, "test")
-    report.write(planned, ranking, result(ranking), GRID)
-    text = (planned.folder / report.MARKDOWN).read_text()
-    assert "Over sweep.limits, behind all others: <high>." in text
-    assert "No trial beats these in psnr_y and in parameters: low." in text
+    text, _ = written(planned, ranking)
+    assert "Over sweep.limits, ranked last: <high>." in text
+    assert "Pareto front of psnr_y and parameters: low." in text

@@ -1,4 +1,4 @@
-"""The tables of a report: published figures beside ours, spread over seeds, and the CSV files."""
+"""The tables of a report: published values beside ours, spread over seeds, and the CSV files."""
 
 import csv
 from pathlib import Path
@@ -44,7 +44,7 @@ def trial(point: str, psnr: float, seed: int = 0, **values: Any) -> dict[str, An
     }
 
 
-def test_the_published_figures_stand_beside_every_repeat() -> None:
+def test_every_repeat_has_the_published_values() -> None:
     rows = [trial("plain", 31.23456), trial("plain", 31.0, 1), trial("ldfps", 29.0)]
     header, first, again, last = trial_table(config(), rows)
     assert header[-3:] == ["published PSNR", "difference (dB)", "published SSIM"]
@@ -59,7 +59,7 @@ def test_without_a_reference_there_are_no_published_columns() -> None:
     assert {len(row) for row in trial_table(alone, [trial("plain", 30.0)])} == {5}
 
 
-def test_drawn_values_stand_in_the_table_by_their_names() -> None:
+def test_drawn_values_are_in_the_table_by_name() -> None:
     space = {
         "train.lr": {"uniform": [0.1, 0.5]},
         "loss.schedule": {"choice": {"mix": {"kind": "convex_mix", "start": 3.0}}},
@@ -72,7 +72,7 @@ def test_drawn_values_stand_in_the_table_by_their_names() -> None:
     assert first[1:4] == ["0.312", "mix", ""]
 
 
-def test_costs_and_the_steps_of_those_that_ended_early_have_columns() -> None:
+def test_costs_and_the_steps_of_stopped_trials_have_columns() -> None:
     best = trial("plain", 31.0, costs={"parameters": 1e6})
     stopped = trial("ldfps", 30.0, status="stopped", steps=2, input=None, seconds=None)
     del stopped["costs"]
@@ -84,9 +84,9 @@ def test_costs_and_the_steps_of_those_that_ended_early_have_columns() -> None:
 
 @pytest.mark.parametrize(
     ("others", "verdict"),
-    [((29.0, 30.9), ""), ((29.9, 30.1), "cannot be told apart")],
+    [((29.0, 30.9), ""), ((29.9, 30.1), "not significantly different (95 %)")],
 )
-def test_points_have_spread_and_paired_difference(
+def test_points_have_a_spread_and_a_paired_difference(
     others: tuple[float, float], verdict: str
 ) -> None:
     rows = [trial("plain", 30.0, 0), trial("plain", 32.0, 1)]

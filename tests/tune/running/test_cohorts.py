@@ -1,11 +1,11 @@
-"""Which trials may share batches and encoder."""
+"""Which trials may share batches and encoder in a cohort, and the size of a cohort."""
 
 from typing import Any
 
 import pytest
 
 from derain.config import Config
-from derain.tune.running.cohorts import LARGEST, common_ground, has_something_to_share, size_of
+from derain.tune.running.cohorts import LARGEST, cohort_key, has_frozen_part, size_of
 
 TREE: dict[str, Any] = {
     "name": "sweep",
@@ -36,8 +36,8 @@ def config(**values: Any) -> Config:
         {"seed": 1, "data__seed": 0},
     ],
 )
-def test_these_share_batches_and_encoder(values: dict[str, Any]) -> None:
-    assert common_ground(config(**values)) == common_ground(config())
+def test_trials_with_these_differences_share_a_cohort(values: dict[str, Any]) -> None:
+    assert cohort_key(config(**values)) == cohort_key(config())
 
 
 @pytest.mark.parametrize(
@@ -59,35 +59,35 @@ def test_these_share_batches_and_encoder(values: dict[str, Any]) -> None:
         {"eval__protocol": "five_set"},
     ],
 )
-def test_these_train_apart(values: dict[str, Any]) -> None:
-    assert common_ground(config(**values)) != common_ground(config())
+def test_trials_with_these_differences_train_separately(values: dict[str, Any]) -> None:
+    assert cohort_key(config(**values)) != cohort_key(config())
 
 
-def test_another_network_trains_apart() -> None:
+def test_another_network_trains_separately() -> None:
     other = Config.model_validate({**TREE, "model": {"name": "prenet"}})
-    assert common_ground(other) != common_ground(config())
+    assert cohort_key(other) != cohort_key(config())
 
 
 @pytest.mark.parametrize(
     ("trials", "at_once", "size"),
     [(4, 2, 2), (5, 2, 3), (12, 2, 3), (20, 2, 4), (4, 1, 4), (5, 1, 3), (2, 4, 1), (1, 1, 1)],
 )
-def test_every_process_gets_its_share(trials: int, at_once: int, size: int) -> None:
+def test_every_process_gets_an_equal_share(trials: int, at_once: int, size: int) -> None:
     assert size_of(config(sweep__cohort="auto"), trials, at_once) == size <= LARGEST
 
 
-def test_the_size_can_be_given_and_switched_off() -> None:
+def test_the_size_can_be_set_and_cohorts_switched_off() -> None:
     assert size_of(config(sweep__cohort=7), 4, 2) == 7
     assert size_of(config(sweep__cohort="off"), 4, 1) == 1
     assert size_of(config(sweep__cohort=7, train__num_workers=2), 4, 1) == 1
     assert size_of(config(sweep__cohort=7, train__compile=True), 4, 1) == 1
 
 
-def test_without_anything_frozen_there_is_nothing_to_share() -> None:
+def test_without_a_frozen_part_there_is_nothing_to_share() -> None:
     prenet = {**TREE, "model": {"name": "prenet"}}
     vgg = {**prenet, "loss": {"perceptual": "vgg16", "lambda_p": 1.0}}
-    assert has_something_to_share(config())
-    assert not has_something_to_share(config(model__encoder_bn_mode="clip_denoising"))
-    assert not has_something_to_share(Config.model_validate(prenet))
-    assert has_something_to_share(Config.model_validate(vgg))
+    assert has_frozen_part(config())
+    assert not has_frozen_part(config(model__encoder_bn_mode="clip_denoising"))
+    assert not has_frozen_part(Config.model_validate(prenet))
+    assert has_frozen_part(Config.model_validate(vgg))
     assert size_of(Config.model_validate(prenet), 4, 1) == 1

@@ -1,0 +1,76 @@
+"""A small network, noise and rendered rain, for benchmarks whose subject is not the network.
+
+The tests use them too (tests/tiny.py).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from derain.data.prepared.index import INDEX, write_index
+from derain.data.prepared.manifest import Manifest, Prepared, open_prepared, write_manifest
+from derain.data.prepared.shards import write_shard
+from derain.data.sources.discover import find_pairs
+
+NETWORK: dict[str, Any] = {
+    "name": "fclip_unet",
+    "encoder_weights": "random",
+    "encoder_width": 4,
+    "encoder_layers": [1, 1, 1, 1],
+    "decoder_widths": [8, 8, 8, 8, 8],
+    "decoder_depths": [1, 1, 1, 1, 1],
+    "layer_scale": 0.1,
+    "output": "residual",
+}
+"""Config of a network whose step takes milliseconds."""
+
+
+class NoisePairs:
+    """Pairs of noise images in memory: uint8 (2, side_px, side_px, 3)."""
+
+    def __init__(self, count: int, side_px: int) -> None:
+        shape = (count, 2, side_px, side_px, 3)
+        self._pairs = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, sample: int) -> np.ndarray:
+        return self._pairs[sample]
+
+
+def write_dataset(
+    source: Path, out: Path, *, shards: int = 2, pairs: int | None = None
+) -> Prepared:
+    """The shards, index and manifest of a paired folder, or of its first `pairs` pairs.
+
+    As `derainctl prepare` writes them, but in this process without Ray, whose workers would keep
+    the cores busy, and with the pairs dealt to `shards` shards in turn.
+    """
+    out.mkdir()
+    found = find_pairs("paired", source).pairs[:pairs]
+    written = [
+        write_shard(found[number::shards], source, out / f"shard-{number:06d}.tar")
+        for number in range(shards)
+    ]
+    entries = tuple(shard.entry for shard in written if shard.entry)
+    digest = write_index(out / INDEX, (shard.rows for shard in written))
+    count = sum(entry.pairs for entry in entries)
+    write_manifest(out, Manifest("paired", "train", count, 0, entries, digest, "", {}))
+    return open_prepared(out)
+
+
+def rendered_datasets(
+    folder: Path, *, train: int, held_out: int, size_px: int
+) -> tuple[Path, Path]:
+    """Prepared datasets of rendered rain, `train` and `held_out` pairs; needs a connected Ray."""
+    from derain.data.synthetic.synthesis import synthesize
+    from derain.pipelines.prepare.verb import prepare
+
+    for part, count in (("train", train), ("held_out", held_out)):
+        synthesize(
+            None, folder / part, count=count, seed=0, density="mixed", size_px=size_px, part=part
+        )
+        prepare("paired", folder / part, folder / "prepared" / part, split=part)
+    return folder / "prepared" / "train", folder / "prepared" / "held_out"

@@ -1,0 +1,47 @@
+"""Resuming: the run keeps its own config; what would change the training is refused."""
+
+from typing import Any
+
+import pytest
+
+from derain.errors import UsageError
+from derain.pipelines.train.resume import config_to_resume
+from derain.pipelines.train.verb import resume
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"train.lr": 1e-4}, "train.lr"),
+        ({"train.batch_size": 2}, "train.batch_size"),
+        ({"model.output": "direct"}, "model.output"),
+        ({"eval.protocol": "five_set"}, "eval.protocol"),
+        ({"seed": 7}, "data.seed, seed"),
+    ],
+)
+def test_a_run_is_not_resumed_with_other_training(
+    trained: Any, changed: dict[str, Any], named: str
+) -> None:
+    before = sorted(trained.config.folder.rglob("*"))
+    with pytest.raises(UsageError, match=f"another {named}"):
+        resume(config_to_resume(trained.config, "one", {**changed, "train.steps": 6}))
+    assert sorted(trained.config.folder.rglob("*")) == before
+
+
+def test_a_missing_run_is_named(trained: Any) -> None:
+    with pytest.raises(UsageError, match=r"nowhere.*no run to resume"):
+        config_to_resume(trained.config, "nowhere", {})
+
+
+def test_ignored_values_of_the_file_are_logged(
+    trained: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    edited = trained.config.replaced({"train.lr": 5e-4, "train.steps": 9}, "test")
+    resumed = config_to_resume(edited, "one", {"train.steps": 9})
+    assert (resumed.train.lr, resumed.train.steps) == (1e-3, 9)
+    assert "train.lr: the run continues with 0.001; 0.0005 in the file is ignored" in caplog.text
+    assert "train.steps" not in caplog.text
+    caplog.clear()
+    made = edited.replaced({"data.train": [], "data.eval": [], "train.lr": 1e-3}, "test")
+    config_to_resume(made, "one", {"train.steps": 9})
+    assert "is ignored" not in caplog.text  # its datasets were rendered, and noted in the run

@@ -1,0 +1,121 @@
+"""Segments under Ray Tune: in the order of the queue, retried after a crash, journalled."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from derain.config import Config
+from derain.pipelines.train.run import TrackingTarget
+from derain.tracking.store import prepare_store
+from derain.tune.journal import Journal
+from derain.tune.running.queue import restore_queue
+from derain.tune.running.ray_tune import QueueSearcher, run_trials
+from derain.tune.running.worker import Work
+
+RATES = {"low": 1e-4, "middle": 1e-3, "high": 1e-2}
+
+
+@pytest.fixture
+def planned(tiny: dict[str, Any], tmp_path: Path) -> Config:
+    sweep = {"space": {"train.lr": {"grid": RATES}}, "cohort": "off", "retries": 0}
+    tree = {**tiny, "name": "sweep", "output_dir": str(tmp_path), "sweep": sweep}
+    return Config.model_validate(tree)
+
+
+@pytest.fixture
+def journal(planned: Config) -> Iterator[Journal]:
+    planned.folder.mkdir()
+    with Journal.open(planned.folder) as journal:
+        journal.write("plan", version=1, name=planned.name, ahead=4)
+        yield journal
+
+
+def searcher(config: Config, journal: Journal, *, cohort: int, retries: int) -> QueueSearcher:
+    """A searcher that sends only the names of the trials."""
+    return QueueSearcher(
+        restore_queue(config, journal.events),
+        journal,
+        lambda segments: Work([s.trials[0].name for s in segments], [], segments[0].until, {}),
+        cohort=cohort,
+        retries=retries,
+    )
+
+
+def suggested(search: QueueSearcher, trial_id: str) -> list[str] | str | None:
+    """The names of the trials of the next cohort, or what else `suggest` returns."""
+    suggestion = search.suggest(trial_id)
+    return suggestion["work"]["names"] if isinstance(suggestion, dict) else suggestion
+
+
+def finished(*names: str) -> dict[str, Any]:
+    """A result of Ray Tune in which these trials have finished."""
+    return {"outcomes": [{"trial": name, "status": "finished", "step": 4} for name in names]}
+
+
+def history(journal: Journal) -> list[str]:
+    """Every event about a segment, with the name of its trial."""
+    return [f"{e['event']} {e['key'].split('@')[0]}" for e in journal.events if "key" in e]
+
+
+def test_segments_are_suggested_in_the_order_of_the_queue(
+    planned: Config, journal: Journal
+) -> None:
+    search = searcher(planned, journal, cohort=2, retries=1)
+    assert suggested(search, "a") == ["low", "middle"]
+    assert suggested(search, "b") == ["high"]
+    assert suggested(search, "c") is None, "nothing is ready, but the sweep has not finished"
+    search.on_trial_complete("b", finished("high"))
+    search.on_trial_complete("a", finished("low", "middle"))
+    assert suggested(search, "d") == QueueSearcher.FINISHED
+    started = [event["beside"] for event in journal.events if event["event"] == "started"]
+    assert started == [["middle@4"], ["low@4"], []]
+    assert history(journal)[3:] == ["ended high", "ended low", "ended middle"]
+
+
+def test_a_crashed_cohort_is_retried_trial_by_trial_until_the_retries_are_used_up(
+    planned: Config, journal: Journal
+) -> None:
+    search = searcher(planned, journal, cohort=2, retries=1)
+    assert suggested(search, "a") == ["low", "middle"]
+    search.on_trial_complete("a", error=True)
+    search.on_crash("a", "Traceback:\n  ...\nMemoryError: no memory\n")
+    assert [suggested(search, "b"), suggested(search, "c")] == [["low"], ["middle"]]
+    search.on_crash("b", "")
+    search.on_trial_complete("c", finished("middle"))
+    assert suggested(search, "d") == ["high"]
+    (last,) = [e for e in journal.events if e["event"] == "ended" and e["key"] == "low@4"]
+    assert last["outcomes"][0]["error"] == "its process died"
+    retried = [event["error"] for event in journal.events if event["event"] == "retried"]
+    assert retried == ["MemoryError: no memory"] * 2
+
+
+def test_retries_are_counted_across_a_resume(planned: Config, journal: Journal) -> None:
+    for _ in range(2):
+        search = searcher(planned, journal, cohort=1, retries=1)
+        assert suggested(search, "a") == ["low"]
+        search.on_crash("a", "")
+    assert history(journal) == ["started low", "retried low", "started low", "ended low"]
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_crash_is_journalled_and_the_other_trials_finish(
+    planned: Config, journal: Journal
+) -> None:
+    """Under Ray; the metrics file of one trial is a folder, which no trial expects."""
+    (planned.folder / "low" / "metrics.jsonl").mkdir(parents=True)
+    target = TrackingTarget(prepare_store(f"sqlite:///{planned.folder}/mlflow.db"))
+    queue = restore_queue(planned, journal.events)
+    run_trials(planned, queue, journal, target, at_once=1)
+    assert queue.finished
+    (trace,) = (event["trace"] for event in journal.events if event["event"] == "crashed")
+    assert "IsADirectoryError" in trace
+    assert history(journal) == [
+        "started low", "ended low",
+        "started middle", "ended middle", "started high", "ended high",
+    ]  # fmt: skip
+    ends = [event["outcomes"][0] for event in journal.events if event["event"] == "ended"]
+    assert [end["status"] for end in ends] == ["failed", "finished", "finished"]
+    assert "IsADirectoryError" in ends[0]["error"]
+    assert not (planned.folder / "ray").exists()
