@@ -41,6 +41,9 @@ PUBLISHED = "published"
 
 MAX_KEYS_IN_MESSAGE = 5
 
+_INTEGERS = (np.uint8, np.uint16)
+"""Types of images: 8 and 16 bits per channel."""
+
 
 class Predictor:
     """Derains single images with one network on one device."""
@@ -52,14 +55,17 @@ class Predictor:
         self._takes_routes = getattr(network, "route_key", None) is not None
 
     def derain(self, image: np.ndarray) -> np.ndarray:
-        """Return the derained image: HWC, RGB, uint8 in 0..255, of the same size.
+        """Return the derained image: HWC, RGB, of the same size and type (uint8 or uint16).
 
-        This is `levels`, rounded.
+        This is `levels`, rounded; for uint16, scaled to 0..65535 before.
         """
-        return np.rint(self.levels(image)).astype(np.uint8)
+        unit = np.iinfo(image.dtype).max / 255 if image.dtype in _INTEGERS else 1
+        return np.rint(self.levels(image) * np.float32(unit)).astype(image.dtype)
 
     def levels(self, image: np.ndarray) -> np.ndarray:
         """Return the derained image before rounding: float32 HWC RGB in [0, 255].
+
+        The image is uint8 or uint16, HWC, RGB, over the whole range of its type.
 
         The image is mirrored at its right and lower edge up to a multiple of the network's
         stride, and the result cropped back. A network that routes images gets the route of the
@@ -67,10 +73,11 @@ class Predictor:
         previous mode is restored afterwards. Its output is clamped to [0, 1] and scaled by 255.
 
         Raises:
-            DataError: not a uint8 image of the shape (height, width, 3), or an empty one.
+            DataError: not a uint8 or uint16 image of the shape (height, width, 3), or an empty
+                one.
             DerainError: the network returned NaN or infinity.
         """
-        _check(image, ("height", "width", 3))
+        _check(image, ("height", "width", 3), _INTEGERS)
         height, width = image.shape[:2]
         rainy = self._tensor(_padded(image, _stride(self.network)))
         derained = self._forward(rainy, image)[0, :, :height, :width]
@@ -84,6 +91,9 @@ class Predictor:
 
     def _tensor(self, image: np.ndarray) -> Tensor:
         """NCHW RGB in [0, 1]."""
+        if image.dtype == np.uint16:  # torch has no arithmetic for it
+            deep = torch.from_numpy(image.astype(np.float32)).to(self.device)
+            return deep.permute(2, 0, 1)[None].div_(np.iinfo(np.uint16).max)
         host = torch.from_numpy(np.ascontiguousarray(image))
         return image_batch(host.to(self.device)[None])
 
@@ -189,11 +199,13 @@ def _load_pyfunc(path: str) -> _PyfuncModel:
     return _PyfuncModel(Predictor(load_model_folder(path)))
 
 
-def _check(array: np.ndarray, shape: tuple[str | int, ...]) -> None:
+def _check(
+    array: np.ndarray, shape: tuple[str | int, ...], types: tuple[type, ...] = (np.uint8,)
+) -> None:
     found = getattr(array, "shape", None)
     if (
         not isinstance(array, np.ndarray)
-        or array.dtype != np.uint8
+        or array.dtype not in types
         or array.ndim != len(shape)
         or array.shape[-1] != 3
         or array.size == 0

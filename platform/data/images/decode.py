@@ -1,4 +1,7 @@
-"""Decode and encode images: the size limit first, then the pixels, always as RGB uint8.
+"""Decode and encode images: the header first, then the pixels, always as RGB uint8.
+
+What `inspect` accepts, `decode_image` decodes: both read the header with the same code, and the
+decoder gets only the parts of the file that pixels need.
 
 The texts of the errors become the reasons of quarantined images in the manifest: other words give
 a prepared dataset another identity.
@@ -9,23 +12,22 @@ import os
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from derain.data.images import jpeg, png
+from derain.data.images.facts import MAX_PIXELS, Bytes, Header, check_plain
+from derain.data.images.headers import opened, read_header
+from derain.data.images.turning import as_stored
 from derain.errors import DataError
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
-MAX_PIXELS = 64_000_000
-"""8,000 x 8,000: more than any rain dataset has, less than what exhausts a worker's memory."""
+SUFFIXES = frozenset({
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".webp", ".tif", ".tiff",
+})  # fmt: skip
 
 MAX_BYTES = 3 * MAX_PIXELS + 2**20
 """The largest file: MAX_PIXELS uncompressed, and 1 MiB for metadata."""
 
-_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF")
-"""Accepted formats of the content, whatever the name: Pillow would try 40, and run Ghostscript."""
-
-_ENDINGS = {".jpeg": ".jpg", ".tiff": ".tif"}
-
-_CONVERTIBLE = frozenset({"RGB", "L", "P", "1"})
+_ENDINGS = {".jpeg": ".jpg", ".jpe": ".jpg", ".jfif": ".jpg", ".tiff": ".tif", ".dib": ".bmp"}
 
 
 def is_image(path: str | os.PathLike[str]) -> bool:
@@ -40,31 +42,58 @@ def ending(name: str) -> str:
     return _ENDINGS.get(suffix, suffix)
 
 
+def inspect(data: Bytes, name: str) -> Header:
+    """The header of a plain image whose file is complete; PNG and JPEG are not decoded.
+
+    Raises DataError that names the image, what was expected and what was found: what `read_header`
+    raises, and for pixels that would have to be converted (see `facts.check_plain`).
+    """
+    header = read_header(data, name)
+    check_plain(header, name)
+    if header.format not in ("PNG", "JPEG"):
+        stored_pixels(data, header, name)
+    return header
+
+
 def read_image(path: str | Path) -> np.ndarray:
     """The pixels of a file: uint8, HWC, RGB. Raises DataError that names the file."""
+    return decode_image(read_file(path), str(path))
+
+
+def read_file(path: str | Path) -> bytes:
+    """The bytes of an image file. Raises DataError that names it if it cannot be read."""
     try:
-        data = Path(path).read_bytes()
+        return Path(path).read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}).") from None
-    return decode_image(data, str(path))
 
 
-def decode_image(data: bytes, name: str) -> np.ndarray:
+def decode_image(data: Bytes, name: str) -> np.ndarray:
     """The pixels of an encoded image: uint8, HWC, RGB.
 
-    Raises DataError that names the image if it is damaged, has more than MAX_PIXELS, or does not
-    convert to plain RGB (alpha, 16 bit, CMYK, several frames, a rotation).
+    Raises DataError that names the image if it is damaged, has more than MAX_PIXELS, or is not
+    plain RGB or grey (alpha, 16 bit, CMYK, several frames, a rotation).
     """
-    try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            _refuse_unusual(image, name)
-            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-    except DataError:
-        raise
-    except UnidentifiedImageError:  # Pillow's text contains an address, which differs each time
-        raise DataError(f"{name}: not a readable image (no {', '.join(_FORMATS)}).") from None
-    except Exception as error:  # Pillow raises many types for damaged files
-        raise DataError(f"{name}: not a readable image ({error}).") from None
+    header = read_header(data, name)
+    check_plain(header, name)
+    return stored_pixels(data, header, name)
+
+
+def stored_pixels(data: Bytes, header: Header, name: str, mode: str = "RGB") -> np.ndarray:
+    """The pixels as stored, neither turned nor colour-managed, in a Pillow mode of 8 bits.
+
+    uint8, (height, width, channels), or (height, width) for one channel. Raises DataError.
+    """
+    if header.format == "PNG":
+        needed, formats = png.for_pixels(data), ("PNG",)
+    elif header.format == "JPEG":
+        needed, formats = jpeg.for_pixels(data), ("JPEG",)
+    else:
+        needed, formats = data, (header.format,)
+    with opened(needed, name, formats) as image:
+        pixels = np.asarray(image if image.mode == mode else image.convert(mode))
+    # Pillow turns a TIFF when it loads it
+    return as_stored(pixels, header.orientation) if header.format == "TIFF" else pixels
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
@@ -72,15 +101,3 @@ def encode_png(pixels: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
     return buffer.getvalue()
-
-
-def _refuse_unusual(image: Image.Image, name: str) -> None:
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise DataError(f"{name}: {width} x {height} pixels; at most {MAX_PIXELS:,} are read.")
-    if image.mode not in _CONVERTIBLE or "transparency" in image.info:
-        raise DataError(f"{name}: mode {image.mode}; expected 8-bit RGB or grey without alpha.")
-    if getattr(image, "n_frames", 1) > 1:
-        raise DataError(f"{name}: an animation; expected one image.")
-    if image.getexif().get(0x0112, 1) != 1:
-        raise DataError(f"{name}: rotated by an EXIF or XMP tag; save it upright first.")

@@ -1,17 +1,26 @@
 """Read a pair from its source files, as it is written to a tar: whole, and of one size.
 
-The texts of the errors become the reasons of quarantined images in the manifest: other words give
-a prepared dataset another identity.
+The texts of the errors and remarks become reasons and notes in the manifest: other words give a
+prepared dataset another identity.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from derain.data.images import headers
-from derain.data.images.decode import decode_image, encode_png, ending
+import numpy as np
+
+from derain.data.images import colour
+from derain.data.images.convert import read_odd
+from derain.data.images.decode import decode_image, encode_png, ending, inspect
+from derain.data.images.facts import Header
+from derain.data.images.headers import read_header
 from derain.data.sources.pairs import Pair
 from derain.errors import DataError
 from derain.storage import files
+
+ALMOST_EQUAL_DB = 40.0
+"""PSNR from which on two images are all but equal: no rain, or a photograph beside itself."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +31,12 @@ class ImageFile:
     data: bytes
     size: tuple[int, int]
     """Width and height."""
+    header: Header
+    """What it says about its colours."""
+    pixels: np.ndarray | None = None
+    """uint8, HWC, RGB, if it was decoded."""
+    changes: tuple[str, ...] = ()
+    """What was converted, see `convert.OddImage.changes`."""
 
 
 @dataclass(frozen=True)
@@ -32,54 +47,109 @@ class PairImages:
     rain: ImageFile
     clean: ImageFile | None
     """None without a clean image."""
+    remarks: tuple[str, ...] = ()
+    """What is unusual about this pair: sentences without an end, which are counted."""
 
 
 def read_pair(
-    pair: Pair, source: Path, *, decode: bool = False, clean: ImageFile | None = None
+    pair: Pair,
+    source: Path,
+    *,
+    decode: bool = False,
+    convert: bool = False,
+    clean: ImageFile | None = None,
 ) -> PairImages:
     """Read a pair from its source.
 
     Bytes pass through unchanged; a side-by-side image becomes two PNGs. With `decode` the images
-    are decoded too. `clean` is the clean image if it was read before. Raises DataError for an
-    image that cannot be read and for a pair of two sizes.
+    are decoded too. With `convert` an image that is not plain 8-bit sRGB becomes a PNG, by the
+    rules of `images.convert`. `clean` is the clean image if it was read before.
+
+    Raises DataError for an image that cannot be read, and for a pair of two sizes or two colour
+    spaces.
     """
     if pair.clean_half:
-        images = _read_halves(pair, source)
+        rain, clean = _read_halves(pair, source, convert)
     else:
-        rain = _read_image(pair.rain, source, decode)
+        rain = _read_image(pair.rain, source, decode, convert)
         if clean is None and pair.clean:
-            clean = _read_image(pair.clean, source, decode)
-        images = PairImages(pair, rain, clean)
-    if images.clean and images.clean.size != images.rain.size:
-        (width, height), (clean_width, clean_height) = images.rain.size, images.clean.size
+            clean = _read_image(pair.clean, source, decode, convert)
+    if clean:
+        _require_alike(pair, rain, clean)
+    return PairImages(pair, rain, clean, tuple(_remarks(rain, clean)))
+
+
+def _require_alike(pair: Pair, rain: ImageFile, clean: ImageFile) -> None:
+    if clean.size != rain.size:
+        (width, height), (clean_width, clean_height) = rain.size, clean.size
         raise DataError(
             f"{pair.rain}: {width} x {height}, but {pair.clean}: "
             f"{clean_width} x {clean_height}; a pair has one size."
         )
-    return images
+    if not colour.same_colours(rain.header, clean.header):
+        raise DataError(
+            f"{pair.rain}: its colours are {colour.name_of(rain.header)}, those of {pair.clean} "
+            f"{colour.name_of(clean.header)}; a pair has one colour space. `derainctl prepare "
+            "--convert` converts both to sRGB."
+        )
 
 
-def _read_image(name: str, source: Path, decode: bool) -> ImageFile:
+def _remarks(rain: ImageFile, clean: ImageFile | None) -> Iterator[str]:
+    if not colour.is_srgb(rain.header):
+        name = colour.name_of(rain.header)
+        yield f"Pairs in {name}, whose levels are kept as if they were sRGB (see --convert)"
+    changes = dict.fromkeys((*rain.changes, *(clean.changes if clean else ())))
+    for change in changes:
+        yield f"Pairs that were converted, {change}"
+    if clean and almost_equal(rain.pixels, clean.pixels) and rain.data != clean.data:
+        yield "Pairs whose two images are all but equal (40 dB or more)"
+
+
+def almost_equal(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+    """Whether two images (uint8, of one shape) are all but equal; False if one is None."""
+    if one is None or other is None:
+        return False
+    error = np.square(one.astype(np.int32) - other).mean()
+    return bool(error <= 255**2 / 10 ** (ALMOST_EQUAL_DB / 10))
+
+
+def _read_image(name: str, source: Path, decode: bool, convert: bool) -> ImageFile:
     data = _read_bytes(source, name)
-    size = headers.inspect(data, name)
-    if decode:
-        decode_image(data, name)
-    return ImageFile(ending(name), data, size)
+    if convert:
+        header = read_header(data, name)
+        if header.oddities() or not colour.is_srgb(header):
+            odd = read_odd(data, name)
+            return _png(odd.plain(), odd.changes())
+    header = inspect(data, name)
+    pixels = decode_image(data, name) if decode else None
+    return ImageFile(ending(name), data, header.size, header, pixels)
 
 
-def _read_halves(pair: Pair, source: Path) -> PairImages:
-    """The left and the right half of one image, encoded without loss."""
-    pixels = decode_image(_read_bytes(source, pair.rain), pair.rain)
+def _png(
+    pixels: np.ndarray, changes: tuple[str, ...] = (), profile: bytes | None = None
+) -> ImageFile:
     height, width = pixels.shape[:2]
+    header = Header("PNG", width, height, "RGB", 8, profile=profile)
+    return ImageFile(".png", encode_png(pixels), header.size, header, pixels, changes)
+
+
+def _read_halves(pair: Pair, source: Path, convert: bool) -> tuple[ImageFile, ImageFile]:
+    """The rainy and the clean half of one image, encoded without loss."""
+    data = _read_bytes(source, pair.rain)
+    if convert:
+        odd = read_odd(data, pair.rain)
+        pixels, changes, profile = odd.plain(), odd.changes(), None
+    else:
+        pixels, changes = decode_image(data, pair.rain), ()
+        profile = read_header(data, pair.rain).profile
+    width = pixels.shape[1]
     if width % 2:
         raise DataError(f"{pair.rain}: {width} pixels wide, which are not two equal halves.")
     left, right = (
-        ImageFile(".png", encode_png(half), (width // 2, height))
+        _png(np.ascontiguousarray(half), changes, profile)
         for half in (pixels[:, : width // 2], pixels[:, width // 2 :])
     )
-    if pair.clean_half == "left":
-        return PairImages(pair, rain=right, clean=left)
-    return PairImages(pair, rain=left, clean=right)
+    return (right, left) if pair.clean_half == "left" else (left, right)
 
 
 def _read_bytes(source: Path, name: str) -> bytes:

@@ -52,7 +52,7 @@ def write_shard(
     The bytes of images pass through unchanged. Neighbouring pairs of one scene are one sample,
     which has their clean image once. A pair with an image that cannot be read, or with images of
     two sizes, is left out and reported. Owner, time and order in the tar are fixed. Images are
-    inspected (`headers.inspect`); with `decode` they are decoded too.
+    inspected (`decode.inspect`); with `decode` they are decoded too.
     """
     rows: list[Row] = []
     quarantined: list[Quarantined] = []

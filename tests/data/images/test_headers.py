@@ -13,8 +13,8 @@ import pytest
 from PIL import EpsImagePlugin, Image
 from PIL.PngImagePlugin import PngInfo
 
-from derain.data.images import headers
-from derain.data.images.decode import decode_image
+from derain.data.images.decode import decode_image, inspect
+from derain.data.images.png import SIGNATURE
 from derain.errors import DataError
 
 MEMORY_LIMIT = 2**30
@@ -38,7 +38,7 @@ def png(width: int, height: int, depth: int = 8, colour: int = 2, pixels: bytes 
     """A PNG with correct CRCs around any content."""
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
     body = chunk(b"IDAT", pixels or zlib.compress(bytes(64)))
-    return headers.PNG + head + body + chunk(b"IEND", b"")
+    return SIGNATURE + head + body + chunk(b"IEND", b"")
 
 
 def rotated(kind: str, tag: int = 6) -> bytes:
@@ -83,7 +83,7 @@ def jpeg_of(width: int, height: int) -> bytes:
 HOSTILE = {
     "empty": b"",
     "text": b"not an image at all",
-    "signature only": headers.PNG,
+    "signature only": SIGNATURE,
     "bomb of 30,000 x 30,000": encoded(Image.new("1", (30_000, 30_000))),
     "bomb of 2 billion squared": png(2**31 - 1, 2**31 - 1),
     "bomb that inflates": png(16, 16, pixels=zlib.compress(bytes(10**8)))[:-40],
@@ -91,10 +91,10 @@ HOSTILE = {
     "gif of 65,535 x 65,535": b"GIF89a" + struct.pack("<HH", 65_535, 65_535) + bytes(20),
     "bmp of 2 billion": b"BM" + bytes(12) + struct.pack("<IiiHHI", 40, 2**31 - 1, 2**20, 1, 24, 0),
     "no width": png(0, 16),
-    "no pixels": headers.PNG + png(8, 8)[8:33] + chunk(b"IEND", b""),
+    "no pixels": SIGNATURE + png(8, 8)[8:33] + chunk(b"IEND", b""),
     "pixels that are not a zlib stream": png(8, 8, pixels=b"\xff" * 64),
-    "chunk of 2 GiB": headers.PNG + struct.pack(">I4s", 2**31, b"IHDR") + bytes(64),
-    "first chunk is not IHDR": headers.PNG + chunk(b"tEXt", b"a\0b") + png(8, 8)[8:],
+    "chunk of 2 GiB": SIGNATURE + struct.pack(">I4s", 2**31, b"IHDR") + bytes(64),
+    "first chunk is not IHDR": SIGNATURE + chunk(b"tEXt", b"a\0b") + png(8, 8)[8:],
     "PNG cut in half": PNG[: len(PNG) // 2],
     "PNG without its end": PNG[:-12],
     "PNG with a flipped bit": PNG[:200] + bytes([PNG[200] ^ 1]) + PNG[201:],
@@ -159,13 +159,13 @@ def test_there_are_at_least_fifty() -> None:
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_a_hostile_image_is_refused_by_name(kind: str) -> None:
     with pytest.raises(DataError, match=r"^rain/odd\.png: "):
-        headers.inspect(HOSTILE[kind], "rain/odd.png")
+        inspect(HOSTILE[kind], "rain/odd.png")
 
 
 @pytest.mark.parametrize("kind", WELCOME)
 def test_an_image_that_is_only_unusual_is_read(kind: str) -> None:
     height, width = decode_image(WELCOME[kind], kind).shape[:2]
-    assert headers.inspect(WELCOME[kind], kind) == (width, height)
+    assert inspect(WELCOME[kind], kind).size == (width, height)
 
 
 def test_the_reason_is_the_same_every_time() -> None:
@@ -182,7 +182,7 @@ def test_postscript_starts_no_interpreter(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # looked up once per process
     with pytest.raises(DataError, match="not a readable image"):
-        headers.inspect(encoded(NOISE, format="EPS"), "evil.png")
+        inspect(encoded(NOISE, format="EPS"), "evil.png")
     assert not started.exists()
 
 
@@ -190,7 +190,7 @@ def test_a_changed_byte_anywhere_in_a_png_is_found() -> None:
     for at in range(len(PNG)):
         damaged = PNG[:at] + bytes([PNG[at] ^ 16]) + PNG[at + 1 :]
         with pytest.raises(DataError):
-            headers.inspect(damaged, "x.png")
+            inspect(damaged, "x.png")
 
 
 def test_none_of_them_takes_a_gibibyte(tmp_path: Path) -> None:
@@ -199,12 +199,12 @@ def test_none_of_them_takes_a_gibibyte(tmp_path: Path) -> None:
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from derain.data.images import headers\n"
+        "from derain.data.images.decode import inspect\n"
         "from derain.errors import DataError\n"
         "refused = 0\n"
         "for path in sorted(Path(sys.argv[1]).iterdir()):\n"
         "    try:\n"
-        "        headers.inspect(path.read_bytes(), path.name)\n"
+        "        inspect(path.read_bytes(), path.name)\n"
         "    except DataError:\n"
         "        refused += 1\n"
         # ru_maxrss would start at the peak of the parent process

@@ -1,0 +1,165 @@
+"""Convert any image that can be read to upright 8-bit sRGB, by fixed rules, and give back its form.
+
+The rules, in this order: 16 bits are rounded to 8 (level x 255 / 65535); CMYK and YCbCr become RGB,
+and an ICC profile is converted to sRGB (relative colorimetric, black point compensation); the EXIF
+orientation is applied; transparency is flattened on white.
+"""
+
+import io
+from dataclasses import dataclass
+from functools import cached_property
+
+import imagecodecs
+import numpy as np
+from PIL import Image
+
+from derain.data.images import colour, png
+from derain.data.images.decode import stored_pixels
+from derain.data.images.facts import Bytes, Header
+from derain.data.images.headers import read_header
+from derain.data.images.turning import upright
+from derain.errors import DataError
+
+WHITE = 255
+_DEEP = 65535
+_PILLOW_COLOURS = frozenset({"grey", "RGB", "palette", "CMYK", "YCbCr"})
+
+
+@dataclass(frozen=True)
+class OddImage:
+    """An image of any kind that is read, upright, with its transparency apart."""
+
+    header: Header
+    levels: np.ndarray
+    """uint8 or uint16: HWC in the image's own colours, or HW for grey. CMYK and YCbCr are RGB."""
+    alpha: np.ndarray | None
+    """HW, of the same type; None without transparency."""
+
+    @cached_property
+    def srgb(self) -> np.ndarray:
+        """The colours in sRGB: HWC, RGB, uint8, or uint16 for a deep image already in sRGB."""
+        levels = self.levels
+        if self._is_srgb:
+            return levels if levels.ndim == 3 else np.repeat(levels[..., None], 3, axis=2)
+        return colour.to_srgb(_to_8_bits(levels), self.header)
+
+    @property
+    def _is_srgb(self) -> bool:
+        return self.header.colour == "CMYK" or colour.is_srgb(self.header)
+
+    def plain(self) -> np.ndarray:
+        """uint8, HWC, RGB, sRGB, on white where it is transparent."""
+        levels = _to_8_bits(self.srgb)
+        if self.alpha is None:
+            return levels
+        share = _to_8_bits(self.alpha)[..., None].astype(np.float32) / 255
+        return np.rint(levels * share + WHITE * (1 - share)).astype(np.uint8)
+
+    def changes(self) -> tuple[str, ...]:
+        """What `plain` changes; empty for an image that is plain and in sRGB."""
+        found = []
+        if self.header.bits > 8:
+            found.append(f"{self.header.bits} bits rounded to 8")
+        if self.header.colour in ("CMYK", "YCbCr"):
+            found.append(f"{self.header.colour} to RGB")
+        if not self._is_srgb:
+            found.append(f"{colour.name_of(self.header)} to sRGB")
+        if self.header.orientation != 1:
+            found.append("turned upright")
+        if self.alpha is not None:
+            found.append("transparency flattened on white")
+        return tuple(found)
+
+    def encode_result(self, result: np.ndarray) -> bytes:
+        """A PNG of a processed image, in the form of this one.
+
+        `result` is what became of `srgb`: same shape and type. The file is upright. It has this
+        image's alpha, profile and bits per channel, and is grey if this image is. Colours outside
+        sRGB stay, because only the difference to `srgb` is carried over to the image's profile.
+        """
+        levels = result
+        profile = None
+        if not self._is_srgb:
+            levels, profile = self._in_own_colours(result), self.header.profile
+        elif self.levels.ndim == 2:
+            levels = _luma(result)
+        encoded = _encode(levels, self.alpha)
+        return encoded if profile is None else png.with_profile(encoded, profile)
+
+    def _in_own_colours(self, result: np.ndarray) -> np.ndarray:
+        before, after = (colour.from_srgb(it, self.header) for it in (self.srgb, result))
+        unit, top = (257, _DEEP) if self.levels.dtype == np.uint16 else (1, 255)
+        moved = self.levels.astype(np.int32) + unit * (after.astype(np.int32) - before)
+        return np.clip(moved, 0, top).astype(self.levels.dtype)
+
+
+def read_odd(data: Bytes, name: str) -> OddImage:
+    """Read an image of any supported format, with its conversions pending.
+
+    Raises DataError that names the image if it is damaged, or of a kind that is not converted:
+    several frames, floating point, 32 bits, Lab.
+    """
+    header = read_header(data, name)
+    kind = header.colour.removesuffix(" with alpha")
+    if kind not in _PILLOW_COLOURS or header.bits > 16 or (header.bits > 8 and kind == "CMYK"):
+        raise DataError(
+            f"{name}: {header.bits} bits per channel, {header.colour}; only RGB, grey, palette, "
+            "CMYK and YCbCr of 8 bits, and RGB and grey of 16 bits, are converted."
+        )
+    stored = _deep(data, header, name) if header.bits > 8 else _shallow(data, header, name)
+    levels, alpha = _apart(upright(stored, header.orientation), header.alpha)
+    if kind == "CMYK":
+        levels = colour.to_srgb(levels, header)
+    return OddImage(header, levels, alpha)
+
+
+def _shallow(data: Bytes, header: Header, name: str) -> np.ndarray:
+    """The stored levels of an image of 8 bits: HW, or HWC with alpha last."""
+    mode = colour.mode_of(header)
+    if header.alpha:
+        mode += "A"
+    return stored_pixels(data, header, name, mode)
+
+
+def _deep(data: Bytes, header: Header, name: str) -> np.ndarray:
+    """The stored levels of an image of 16 bits, which Pillow would cut to 8."""
+    decode = imagecodecs.png_decode if header.format == "PNG" else imagecodecs.tiff_decode
+    try:
+        stored = decode(bytes(png.for_pixels(data)) if header.format == "PNG" else bytes(data))
+    except Exception as error:  # a type of its own for each codec
+        raise DataError(f"{name}: not a readable image ({error}).") from None
+    if stored.dtype != np.uint16 or stored.shape[:2] != (header.height, header.width):
+        raise DataError(
+            f"{name}: {stored.dtype} of the shape {stored.shape}; expected 16-bit RGB or grey."
+        )
+    return stored
+
+
+def _apart(stored: np.ndarray, has_alpha: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    """Colours and alpha."""
+    if not has_alpha:
+        return stored, None
+    levels, alpha = stored[..., :-1], stored[..., -1]
+    return np.ascontiguousarray(levels[..., 0] if levels.shape[2] == 1 else levels), alpha
+
+
+def _to_8_bits(levels: np.ndarray) -> np.ndarray:
+    if levels.dtype == np.uint8:
+        return levels
+    return ((levels.astype(np.uint32) * 255 + _DEEP // 2) // _DEEP).astype(np.uint8)
+
+
+def _luma(result: np.ndarray) -> np.ndarray:
+    """Grey of an RGB image of any type (ITU-R 601): HW."""
+    weights = np.array([0.299, 0.587, 0.114])
+    return np.rint(result @ weights).astype(result.dtype)
+
+
+def _encode(levels: np.ndarray, alpha: np.ndarray | None) -> bytes:
+    if alpha is not None:
+        levels = np.dstack((levels, alpha))
+    if levels.dtype == np.uint16:
+        return bytes(imagecodecs.png_encode(np.ascontiguousarray(levels)))
+    buffer = io.BytesIO()
+    Image.fromarray(levels).save(buffer, format="PNG")
+    return buffer.getvalue()

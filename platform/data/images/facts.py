@@ -1,0 +1,67 @@
+"""What the header of an image file says, and which images are plain: usable as they are."""
+
+from dataclasses import dataclass
+
+from derain.data.images.metadata import UPRIGHT
+from derain.errors import DataError
+
+Bytes = bytes | bytearray | memoryview
+
+MAX_PIXELS = 64_000_000
+"""8,000 x 8,000: more than any rain dataset has, less than what exhausts a worker's memory."""
+
+_PLAIN = frozenset({"RGB", "grey", "palette"})
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file says about its image."""
+
+    format: str
+    """PNG, JPEG, BMP, WEBP or TIFF, by content."""
+    width: int
+    """In pixels, as stored: before `orientation` is applied."""
+    height: int
+    colour: str
+    """Such as RGB, grey, palette, CMYK."""
+    bits: int
+    """Per channel."""
+    alpha: bool = False
+    """True for any kind of transparency."""
+    orientation: int = UPRIGHT
+    """1 to 8, as EXIF numbers them."""
+    profile: bytes | None = None
+    """The ICC profile, unparsed."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height as stored."""
+        return self.width, self.height
+
+    def oddities(self) -> list[str]:
+        """Why this image is not plain; empty for an upright one of 8-bit RGB or grey."""
+        found = []
+        if self.alpha:
+            found.append("transparency")
+        if self.bits > 8:
+            found.append(f"{self.bits} bits per channel")
+        if self.colour.removesuffix(" with alpha") not in _PLAIN:
+            found.append(self.colour)
+        if self.orientation != UPRIGHT:
+            found.append("a rotation by an EXIF or XMP tag")
+        return found
+
+
+def check_plain(header: Header, name: str) -> None:
+    """Raise DataError for an image whose pixels would have to be converted."""
+    if found := header.oddities():
+        raise DataError(
+            f"{name}: has {' and '.join(found)}; expected an upright image of 8-bit RGB or grey "
+            "without alpha. `derainctl prepare --convert` converts it."
+        )
+
+
+def check_size(width: int, height: int, name: str) -> None:
+    """Raise DataError for an image without pixels, or with more than MAX_PIXELS."""
+    if not 0 < width * height <= MAX_PIXELS:
+        raise DataError(f"{name}: {width} x {height} pixels; from 1 to {MAX_PIXELS:,} are read.")

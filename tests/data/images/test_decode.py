@@ -1,0 +1,106 @@
+"""Inspecting and decoding agree on every kind of image."""
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from derain.data.images.decode import decode_image, ending, inspect, is_image
+from derain.errors import DataError
+from tests.data.images.odd_images import (
+    BIG,
+    NOISE,
+    PIXELS,
+    VARIANTS,
+    camera_jpeg,
+    chunk,
+    encoded,
+    exif,
+    jpeg_with,
+    png_with,
+)
+
+
+def is_accepted(read: object, data: bytes) -> bool:
+    try:
+        read(data, "x")  # type: ignore[operator]
+    except DataError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("kind", VARIANTS)
+def test_what_is_accepted_can_be_decoded_and_what_is_refused_cannot(kind: str) -> None:
+    data = VARIANTS[kind]
+    assert is_accepted(inspect, data) == is_accepted(decode_image, data)
+
+
+@pytest.mark.parametrize("kind", [name for name in VARIANTS if name.startswith("PNG with")])
+def test_metadata_of_a_png_is_never_a_reason_to_refuse_it(kind: str) -> None:
+    np.testing.assert_array_equal(decode_image(VARIANTS[kind], kind), PIXELS)
+
+
+KINDS = [b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"eXIf", b"pHYs", b"gAMA", b"sRGB", b"cHRM", b"fcTL"]
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(KINDS), st.binary(max_size=60)), max_size=4))
+def test_any_metadata_is_read_alike_in_a_png(metadata: list[tuple[bytes, bytes]]) -> None:
+    data = png_with(*(chunk(kind, body) for kind, body in metadata))
+    assert is_accepted(inspect, data) == is_accepted(decode_image, data)
+
+
+PREFIXES = [
+    b"",
+    b"Exif\0\0",
+    b"Exif\0\0" + exif(1),
+    b"JFIF\0",
+    b"Adobe",
+    b"ICC_PROFILE\0\1\1",
+    b"MPF\0",
+]
+MARKERS = st.sampled_from([*range(0xE0, 0xF0), 0xFE])
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(MARKERS, st.sampled_from(PREFIXES), st.binary(max_size=40)), max_size=4))
+def test_any_metadata_is_read_alike_in_a_jpeg(metadata: list[tuple[int, bytes, bytes]]) -> None:
+    data = jpeg_with(*((marker, prefix + body) for marker, prefix, body in metadata))
+    assert is_accepted(inspect, data) == is_accepted(decode_image, data)
+
+
+@pytest.mark.parametrize("value", [0, 1, 9, 255])
+def test_an_orientation_that_turns_nothing_is_upright(value: int) -> None:
+    plain = encoded(NOISE, "JPEG", quality=90)
+    odd = jpeg_with((0xE1, b"Exif\0\0" + exif(value)), image=plain)
+    np.testing.assert_array_equal(decode_image(odd, "x.jpg"), decode_image(plain, "x.jpg"))
+
+
+def test_a_cameras_jpeg_with_a_preview_is_its_first_image() -> None:
+    data = camera_jpeg()
+    assert inspect(data, "x.jpg").size == NOISE.size
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.n_frames == 2
+        np.testing.assert_array_equal(decode_image(data, "x.jpg"), np.asarray(image))
+
+
+@pytest.mark.parametrize("kind", ["TIFF of 16 bits", "PNG of 16 bits"])
+def test_16_bits_are_refused_by_name(kind: str) -> None:
+    with pytest.raises(DataError, match=r"^odd: has 16 bits per channel; .*--convert"):
+        inspect(VARIANTS[kind], "odd")
+
+
+def test_a_profile_of_2_mib_costs_no_pixel() -> None:
+    assert len(BIG) > 2**20
+    data = VARIANTS["PNG with a profile of 2 MiB"]
+    np.testing.assert_array_equal(decode_image(data, "x.png"), PIXELS)
+
+
+def test_every_ending_of_a_jpeg_is_one() -> None:
+    for name in ("a.jpg", "a.JPEG", "a.jpe", "a.JFIF"):
+        assert is_image(name)
+        assert ending(name) == ".jpg"
+    assert not is_image("a.heic")
