@@ -32,6 +32,8 @@ def synthesize(
 
     done = synthesize(clean, out, count=count, seed=seed, density=density, size_px=size_px)
     results.show(done, f"{done.pairs} pairs in {done.folder}")
+    if done.left_out:
+        raise typer.Exit(1)
 
 
 def datasets(
@@ -154,5 +156,5 @@ def leaks(
     if report is not None:
         write_report(found, report)
     results.show(found, "\n".join(summary(found)))
-    if strict and found.matches:
+    if (strict and found.matches) or any(found.left_out.values()):
         raise typer.Exit(1)

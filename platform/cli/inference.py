@@ -23,8 +23,10 @@ def predict(
     results = Results(as_json)
     from derain.pipelines.predict import predict
 
-    written = predict(model, inputs, out, device=device, trust=trust, stride=stride)
-    results.show({"pictures": written}, "\n".join(written))
+    done = predict(model, inputs, out, device=device, trust=trust, stride=stride)
+    results.show(done, "\n".join(done.pictures))
+    if done.failed:
+        raise typer.Exit(1)
 
 
 def export(

@@ -59,8 +59,9 @@ class Predictor:
 
         This is `levels`, rounded; for uint16, scaled to 0..65535 before.
         """
-        unit = np.iinfo(image.dtype).max / 255 if image.dtype in _INTEGERS else 1
-        return np.rint(self.levels(image) * np.float32(unit)).astype(image.dtype)
+        levels = self.levels(image)
+        unit = np.float32(np.iinfo(image.dtype).max / 255)
+        return np.rint(levels * unit).astype(image.dtype)
 
     def levels(self, image: np.ndarray) -> np.ndarray:
         """Return the derained image before rounding: float32 HWC RGB in [0, 255].

@@ -1,16 +1,37 @@
 """`predict`: images in, clean images out."""
 
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 
-from derain.data.images.decode import SUFFIXES, encode_png, is_image, read_image
-from derain.errors import DataError, OccupiedError
+from derain.data.images.convert import read_odd
+from derain.data.images.decode import read_file
+from derain.data.images.left_out import LeftOut, because, warn
+from derain.data.sources.inputs import InputImage, find_inputs
+from derain.errors import DerainError, OccupiedError
 from derain.inference.predictor import Predictor
 from derain.pipelines.load_model import load_predictor
+from derain.storage.atomic import new_file
+from derain.storage.names import fitting
 from derain.storage.output_paths import check_folder
 
-_KINDS = ", ".join(sorted(SUFFIXES))
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What `predict` wrote, as `--json` prints it."""
+
+    pictures: list[str] = field(default_factory=list)
+    """The written files."""
+    failed: list[LeftOut] = field(default_factory=list)
+    """Images that could not be derained."""
+    left_out: list[LeftOut] = field(default_factory=list)
+    """Entries of folders that are called like images but are no files."""
+    notes: list[str] = field(default_factory=list)
+    """What else in the folders was not used."""
 
 
 def predict(
@@ -21,45 +42,83 @@ def predict(
     device: str = "auto",
     trust: bool = False,
     stride: int | None = None,
-) -> list[str]:
-    """Derain images and folders of images; writes PNG files with the same stems into `out`.
+) -> Predicted:
+    """Derain images and folders of images; writes a PNG file for each into `out`.
 
-    Returns the written files. If anything fails, no file is written, so the same call can be
-    repeated. Raises DataError for a missing or unreadable image and if the folders hold no image,
-    OccupiedError if a file would be overwritten. The other arguments are those of `load_predictor`.
+    Folders are searched with all folders below them, whose structure `out` gets. Images of any kind
+    that `images.convert` reads are derained as 8-bit or 16-bit sRGB, and the results are in the
+    form of the images: bits, alpha, grey, colour profile; they are upright. A damaged image costs
+    only itself.
+
+    Raises DataError for paths that do not exist or hold no image, and OccupiedError if a file would
+    be overwritten. The other arguments are those of `load_predictor`.
     """
     check_folder(out)
-    targets = {}
-    for image in _images(inputs):
-        target = out / f"{image.stem}.png"
-        if target in targets or target.exists():
+    found = find_inputs(inputs)
+    targets = {out / name: image for name, image in _unique_names(found.images).items()}
+    for target in targets:
+        if target.exists():
             raise OccupiedError(f"{target}: would be overwritten. Choose another --out.")
-        targets[target] = image
-    if not targets:
-        raise DataError(f"No image in {', '.join(map(str, inputs))}; expected {_KINDS}.")
+    warn("predict", found.left_out)
+    for note in found.notes:
+        log.warning("predict: %s", note)
     predictor = load_predictor(model, device, trust=trust, stride=stride)
-    for image in targets.values():  # damaged images are reported before hours of work
-        read_image(image)
-    _write(predictor, targets, out)
-    return [str(target) for target in targets]
-
-
-def _write(predictor: Predictor, targets: Mapping[Path, Path], out: Path) -> None:
-    """Derain all images into a temporary folder, then move the files to their names."""
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out, prefix=".partial-") as unfinished:
-        for target, image in targets.items():
-            derained = predictor.derain(read_image(image))
-            Path(unfinished, target.name).write_bytes(encode_png(derained))
-        for target in targets:
-            Path(unfinished, target.name).rename(target)
-
-
-def _images(inputs: Sequence[Path]) -> Iterator[Path]:
-    for path in inputs:
-        if path.is_dir():
-            yield from sorted(file for file in path.iterdir() if is_image(file))
-        elif path.is_file():
-            yield path
+    result = Predicted(left_out=found.left_out, notes=found.notes)
+    for target, image in targets.items():
+        try:
+            _derain(predictor, image.path, target)
+        except DerainError as error:
+            result.failed.append(because(str(image.path), error))
         else:
-            raise DataError(f"{path}: no such image or folder.")
+            result.pictures.append(str(target))
+    warn("predict", result.failed)
+    return result
+
+
+def _derain(predictor: Predictor, path: Path, target: Path) -> None:
+    """Raises DerainError if the image is damaged, or too large for the memory."""
+    image = read_odd(read_file(path), str(path))
+    height, width = image.srgb.shape[:2]
+    try:
+        derained = predictor.derain(image.srgb)
+    except (MemoryError, RuntimeError) as error:
+        if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
+            raise
+        raise DerainError(
+            f"{path}: {width} x {height} px need more memory than there is. Cut the image, or use "
+            "a machine with more."
+        ) from error
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with new_file(target, durable=False) as file:
+        file.write(image.encode_result(derained))
+
+
+def _unique_names(images: Sequence[InputImage]) -> dict[str, InputImage]:
+    """A name below the output folder for each image, such as `a.png` for `a.jpg`.
+
+    Where several images would get one name, theirs also have the folder that the user named or
+    the old ending, and in the end a number.
+    """
+    chosen = [0] * len(images)
+    while True:
+        names = [_candidate(image, level) for image, level in zip(images, chosen, strict=True)]
+        counts = Counter(names)
+        again = [at for at, name in enumerate(names) if counts[name] > 1]
+        if not again:
+            return dict(zip(names, images, strict=True))
+        for number, at in enumerate(again):
+            last = chosen[at] >= _NUMBERED
+            chosen[at] = _NUMBERED + number + 1 if last else chosen[at] + 1
+
+
+_NUMBERED = 3
+
+
+def _candidate(image: InputImage, level: int) -> str:
+    """The name of a result; each level is longer than the one before."""
+    name = PurePosixPath(image.name)
+    folder = image.folder if level in (1, 3) or level > _NUMBERED else ""
+    whole = level >= 2
+    number = f"-{level - _NUMBERED}" if level > _NUMBERED else ""
+    file = fitting(f"{name.name if whole else name.stem}{number}.png", digest=True)
+    return str(PurePosixPath(folder, name.parent, file))

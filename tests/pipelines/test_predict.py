@@ -1,18 +1,26 @@
 """`predict`: images and folders of images in, one PNG file per image out."""
 
+import io
+import os
+import socket
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image
 
+from derain.data.images.convert import read_odd
 from derain.data.images.decode import read_image
+from derain.data.images.headers import read_header
 from derain.errors import DataError, OccupiedError
 from derain.inference.exported import export
 from derain.models import build
+from derain.pipelines import predict as module
 from derain.pipelines.load_model import load_predictor
 from derain.pipelines.predict import predict
+from tests.data.images.odd_images import DEEP, VARIANTS, camera_jpeg, encoded, profile
 
 
 @pytest.fixture
@@ -26,12 +34,25 @@ def images(tmp_path: Path) -> Path:
     return folder
 
 
+class Identity:
+    """A predictor that returns its images, so that a test sees what else changes."""
+
+    def derain(self, image: np.ndarray) -> np.ndarray:
+        return image
+
+
+@pytest.fixture
+def identity(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(module, "load_predictor", lambda *_, **__: Identity())
+    return "any"
+
+
 def test_every_image_is_derained(trained: Any, images: Path, tmp_path: Path) -> None:
     single = tmp_path / "single.bmp"
     Image.fromarray(read_image(images / "0.png")).save(single)
     out = tmp_path / "deep" / "out"
     model = trained.result["checkpoint"]
-    written = predict(model, [images, single], out)
+    written = predict(model, [images, single], out).pictures
     assert written == [str(out / name) for name in ("0.png", "1.png", "single.png")]
     predictor = load_predictor(model, "cpu")
     for name in ("0.png", "1.png"):
@@ -40,37 +61,152 @@ def test_every_image_is_derained(trained: Any, images: Path, tmp_path: Path) -> 
     assert (out / "0.png").read_bytes() == (out / "single.png").read_bytes()
 
 
-def test_nothing_is_overwritten(trained: Any, images: Path, tmp_path: Path) -> None:
-    model = trained.result["checkpoint"]
+def test_nothing_is_overwritten(identity: str, images: Path, tmp_path: Path) -> None:
     with pytest.raises(OccupiedError, match=r"0\.png"):
-        predict(model, [images], images)
-    (tmp_path / "other").mkdir()
-    (images / "0.png").rename(tmp_path / "other" / "1.png")
-    with pytest.raises(OccupiedError, match=r"1\.png"):
-        predict(model, [images, tmp_path / "other"], tmp_path / "out")
+        predict(identity, [images], images)
+    predict(identity, [images], tmp_path / "out")
+    with pytest.raises(OccupiedError, match=r"0\.png"):
+        predict(identity, [images], tmp_path / "out")
+
+
+def test_equal_names_in_folders_and_formats_do_not_collide(identity: str, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    for name in ("x/a.png", "y/a.png", "y/a.bmp", "y/b.png", "z/y/a.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / name)
+    inputs = [tmp_path / "x", tmp_path / "y", tmp_path / "z/y", tmp_path / "x/a.png"]
+    written = predict(identity, inputs, tmp_path / "out").pictures
+    assert len(set(written)) == len(written) == 6
+    assert str(tmp_path / "out" / "b.png") in written
+    assert str(tmp_path / "out" / "x" / "a.png") in written
+    for path in written:
+        np.testing.assert_array_equal(read_image(path), pixels)
+
+
+def test_folders_below_keep_their_structure(identity: str, images: Path, tmp_path: Path) -> None:
+    (images / "day/1").mkdir(parents=True)
+    (images / "1.png").rename(images / "day/1/late.png")
+    done = predict(identity, [images], tmp_path / "out")
+    assert done.pictures == [str(tmp_path / "out" / n) for n in ("0.png", "day/1/late.png")]
+
+
+def test_a_missing_file_or_a_pipe_is_refused_before_the_work(
+    identity: str, images: Path, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "live.jpg")
+    for path, what in ((tmp_path / "nowhere", "no such file"), (tmp_path / "live.jpg", "neither")):
+        with pytest.raises(DataError, match=what):
+            predict(identity, [images, path], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_missing_or_damaged_image_is_named(trained: Any, images: Path, tmp_path: Path) -> None:
-    model = trained.result["checkpoint"]
-    with pytest.raises(DataError, match="nowhere"):
-        predict(model, [tmp_path / "nowhere"], tmp_path / "out")
-    whole = (images / "1.png").read_bytes()
-    (images / "1.png").write_bytes(b"broken")
-    with pytest.raises(DataError, match=r"1\.png"):
-        predict(model, [images], tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-    (images / "1.png").write_bytes(whole)
-    assert len(predict(model, [images], tmp_path / "out")) == 2
+def test_a_damaged_image_costs_only_itself(trained: Any, images: Path, tmp_path: Path) -> None:
+    (images / "0.png").write_bytes(b"broken")
+    done = predict(trained.result["checkpoint"], [images], tmp_path / "out")
+    assert done.pictures == [str(tmp_path / "out" / "1.png")]
+    (failed,) = done.failed
+    assert failed.path == str(images / "0.png")
+    assert failed.reason.startswith("not a readable image")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["1.png"]
 
 
-def test_a_failed_call_can_be_repeated(images: Path, tmp_path: Path) -> None:
-    """The network accepts the size of the first image only."""
+def test_what_is_not_a_file_or_not_read_is_noted(
+    identity: str, images: Path, tmp_path: Path
+) -> None:
+    os.mkfifo(images / "live.jpg")
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(str(images / "s.png"))
+    (images / "scene.jpg").mkdir()
+    (images / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    (images / "gone.png").symlink_to(images / "nowhere")
+    done = predict(identity, [images], tmp_path / "out")
+    server.close()
+    assert len(done.pictures) == 2
+    assert {Path(item.path).name for item in done.left_out} == {"live.jpg", "s.png", "gone.png"}
+    assert done.failed == []
+    notes = "\n".join(done.notes)
+    assert "phone.heic" in notes
+    assert "scene.jpg" in notes
+
+
+def test_a_folder_without_images_says_what_is_there(identity: str, tmp_path: Path) -> None:
+    (tmp_path / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    with pytest.raises(DataError, match=r"no image .*phone\.heic"):
+        predict(identity, [tmp_path], tmp_path / "out")
+
+
+def test_a_size_that_the_network_refuses_costs_only_its_image(images: Path, tmp_path: Path) -> None:
     network = build("nafnet", width=8, encoder_blocks=[1], decoder_blocks=[1], middle_blocks=1)
     only_48_high = export(network, tmp_path / "net.pt2", "torch-export", (48, 16))
     Image.new("RGB", (16, 48)).save(images / "0.png")
-    with pytest.raises(DataError, match="16x48 px only"):
-        predict(str(only_48_high), [images], tmp_path / "out", trust=True)
-    assert list((tmp_path / "out").iterdir()) == []
-    Image.new("RGB", (16, 48)).save(images / "1.png")
-    assert len(predict(str(only_48_high), [images], tmp_path / "out", trust=True)) == 2
+    done = predict(str(only_48_high), [images], tmp_path / "out", trust=True)
+    assert done.pictures == [str(tmp_path / "out" / "0.png")]
+    assert "16x48 px only" in done.failed[0].reason
+
+
+def test_an_image_that_is_too_large_is_named(
+    identity: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: Identity, image: np.ndarray) -> np.ndarray:
+        if image.shape[0] == 33:
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+        return image
+
+    monkeypatch.setattr(Identity, "derain", fails)
+    done = predict(identity, [images], tmp_path / "out")
+    assert [Path(path).name for path in done.pictures] == ["1.png"]
+    assert done.failed[0].reason.startswith("21 x 33 px need more memory than there is")
+
+
+ODD = {
+    "a.tif": VARIANTS["TIFF of 16 bits"],
+    "b.png": encoded(Image.fromarray(np.dstack((DEEP, DEEP[..., 0])).astype(np.uint8))),
+    "c.png": VARIANTS["PNG in Display P3"],
+    "d.jpg": VARIANTS["JPEG of orientation 6"],
+    "e.jfif": camera_jpeg(),
+    "f.png": encoded(Image.fromarray(DEEP[..., 0].astype(np.uint8))),
+    "g.jpg": VARIANTS["JPEG of orientation 0"],
+    "h.png": VARIANTS["PNG with a profile of 2 MiB"],
+}
+
+
+def test_odd_images_come_back_in_their_own_form(identity: str, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name, data in ODD.items():
+        (tmp_path / "in" / name).write_bytes(data)
+    done = predict(identity, [tmp_path / "in"], tmp_path / "out")
+    assert [Path(path).stem for path in done.pictures] == list("abcdefgh")
+    for name, data in ODD.items():
+        before = read_odd(data, name)
+        after = read_odd((tmp_path / "out" / f"{name[0]}.png").read_bytes(), name)
+        np.testing.assert_array_equal(after.levels, before.levels)
+        assert after.header.orientation == 1
+        assert (after.alpha is None) == (before.alpha is None)
+    assert imagecodecs.png_decode((tmp_path / "out/a.png").read_bytes()).dtype == np.uint16
+    assert read_header((tmp_path / "out/c.png").read_bytes(), "c").profile == profile()
+    with Image.open(io.BytesIO((tmp_path / "out/f.png").read_bytes())) as grey:
+        assert grey.mode == "L"
+
+
+def test_a_deep_image_is_derained_in_16_bits(trained: Any, tmp_path: Path) -> None:
+    (tmp_path / "deep.tif").write_bytes(VARIANTS["TIFF of 16 bits"])
+    predict(trained.result["checkpoint"], [tmp_path / "deep.tif"], tmp_path / "out")
+    derained = imagecodecs.png_decode((tmp_path / "out/deep.png").read_bytes())
+    expected = load_predictor(trained.result["checkpoint"], "cpu").levels(DEEP)
+    np.testing.assert_allclose(derained, expected * 257, atol=0.51)
+    assert len(np.unique(derained)) > 256
+
+
+@pytest.mark.parametrize("name", ["\u96e8" * 83 + ".webp", "x" * 250 + ".png"])
+def test_a_long_name_is_written(identity: str, tmp_path: Path, name: str) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "short.png")
+    (tmp_path / "short.png").rename(tmp_path / name)
+    (written,) = predict(identity, [tmp_path / name], tmp_path / "out").pictures
+    assert Path(written).is_file()
+
+
+def test_a_name_that_is_not_utf_8_is_derained(identity: str, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "in" / os.fsdecode(b"\xd3\xea.png"))
+    (written,) = predict(identity, [tmp_path / "in"], tmp_path / "out").pictures
+    assert os.fsencode(written).endswith(b"/out/\xd3\xea.png")

@@ -9,6 +9,7 @@ a prepared dataset another identity.
 
 import io
 import os
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -61,8 +62,17 @@ def read_image(path: str | Path) -> np.ndarray:
 
 
 def read_file(path: str | Path) -> bytes:
-    """The bytes of an image file. Raises DataError that names it if it cannot be read."""
+    """The bytes of an image file.
+
+    Raises DataError that names it if it cannot be read, is no regular file (opening a pipe would
+    wait for its writer), or has more than MAX_BYTES.
+    """
     try:
+        found = Path(path).stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise DataError(f"{path}: not a regular file.")
+        if found.st_size > MAX_BYTES:
+            raise DataError(f"{path}: {found.st_size:,} bytes; at most {MAX_BYTES:,} are read.")
         return Path(path).read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}).") from None

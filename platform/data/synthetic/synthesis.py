@@ -1,10 +1,12 @@
 """Write a paired folder of synthetic rain: photographs, densities and crops by seed and index."""
 
 import json
+import logging
 import math
+import os
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -13,9 +15,16 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import UInt8
 
-from derain.data.images.decode import encode_png, is_image, read_image
+from derain.data.images import left_out
+from derain.data.images.convert import read_odd
+from derain.data.images.decode import encode_png, read_file
+from derain.data.images.left_out import LeftOut, because
+from derain.data.sources.inputs import find_inputs
 from derain.data.synthetic.rain import DENSITIES, Density, render
 from derain.errors import DataError, OccupiedError, UsageError
+from derain.storage.names import fitting
+
+log = logging.getLogger(__name__)
 
 Part = Literal["all", "train", "held_out"]
 
@@ -33,6 +42,8 @@ class SynthesisSummary:
     """Stems of the photographs that were used."""
     densities: dict[str, int]
     """Number of pairs of each density."""
+    left_out: tuple[LeftOut, ...] = ()
+    """Photographs that cannot be used; their pairs are missing."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +56,14 @@ class _Task:
     entropy: tuple[int, int]
 
     @property
+    def scene(self) -> str:
+        """The photograph's name without its ending; bytes that are not UTF-8 become `_`."""
+        stem = os.fsencode(self.photograph.stem).decode("utf-8", "replace")
+        return stem.replace("\ufffd", "_")
+
+    @property
     def name(self) -> str:
-        return f"{self.index:06d}-{self.photograph.stem}.png"
+        return fitting(f"{self.index:06d}-{self.scene}.png")
 
 
 def bundled_photographs() -> Path:
@@ -69,26 +86,32 @@ def synthesize(
     The photographs of `clean_dir` (default: the bundled ones) are used in turn, in name order;
     `mixed` cycles through the densities. With `size_px` rain is rendered on a random crop of that
     size. Random draws for pair `i` depend on (seed, i) only, so a larger count adds pairs and
-    changes none. `train` and `held_out` share no photograph. `out` appears complete or not at all.
+    changes none. `train` and `held_out` share no photograph. Photographs that are not plain 8-bit
+    sRGB are converted (see `images.convert`). The pairs of one that is damaged or smaller than
+    `size_px` are left out, and the summary lists it. `out` appears complete or not at all.
 
-    Raises OccupiedError if `out` is a file or not empty, DataError for photographs that are
-    missing, damaged or smaller than `size_px`, UsageError for other invalid arguments.
+    Raises OccupiedError if `out` is a file or not empty, DataError if no photograph can be used,
+    UsageError for other invalid arguments.
     """
     _check(count, seed, density, size_px, part)
     out = out.resolve()
     _refuse_occupied(out)
-    photographs = _photographs_of(_photographs(clean_dir or bundled_photographs()), part)
+    found, no_files = _photographs(clean_dir or bundled_photographs())
+    photographs = _photographs_of(found, part)
     tasks = [_task(index, photographs, density, seed) for index in range(count)]
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
+    hidden = f".{fitting(out.name, 200)}-"
+    with tempfile.TemporaryDirectory(prefix=hidden, dir=out.parent) as temporary:
         staged = Path(temporary) / "pairs"
-        _write(tasks, staged, size_px)
+        written, unusable = _write(tasks, staged, size_px)
         staged.rename(out)
+    left_out.warn("synthesize", [*no_files, *unusable])
     return SynthesisSummary(
         folder=out,
-        pairs=count,
-        scenes=tuple(sorted({task.photograph.stem for task in tasks})),
-        densities=dict(Counter(task.density for task in tasks)),
+        pairs=len(written),
+        scenes=tuple(sorted({task.scene for task in written})),
+        densities=dict(Counter(task.density for task in written)),
+        left_out=tuple(unusable),
     )
 
 
@@ -123,13 +146,14 @@ def _refuse_occupied(out: Path) -> None:
     )
 
 
-def _photographs(folder: Path) -> list[Path]:
+def _photographs(folder: Path) -> tuple[list[Path], list[LeftOut]]:
+    """The images of a folder in name order, and entries that are called like images."""
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; expected a folder of clean photographs.")
-    photographs = sorted(path for path in folder.iterdir() if is_image(path))
-    if not photographs:
-        raise DataError(f"{folder} contains no image (PNG, JPEG, BMP, WebP or TIFF).")
-    return photographs
+    found = find_inputs([folder], below=False)
+    for note in found.notes:
+        log.warning("synthesize: %s", note)
+    return [image.path for image in found.images], found.left_out
 
 
 def _photographs_of(photographs: Sequence[Path], part: Part) -> list[Path]:
@@ -152,12 +176,32 @@ def _task(index: int, photographs: Sequence[Path], density: str, seed: int) -> _
     return _Task(index, photograph, DENSITIES[turn % len(DENSITIES)], (seed, index))
 
 
-def _write(tasks: Sequence[_Task], folder: Path, size_px: int | None) -> None:
+def _write(
+    tasks: Sequence[_Task], folder: Path, size_px: int | None
+) -> tuple[list[_Task], list[LeftOut]]:
+    """Write the pairs; returns those that were written, and the photographs that cannot be used.
+
+    Raises DataError if none can be used.
+    """
     for name in ("rain", "clean"):
         (folder / name).mkdir(parents=True)
-    labels = {task.name: _write_pair(task, folder, size_px) for task in tasks}
+    labels: dict[str, Mapping[str, str | int | float]] = {}
+    written: list[_Task] = []
+    unusable: dict[Path, DataError] = {}
+    for task in tasks:
+        if task.photograph in unusable:
+            continue
+        try:
+            labels[task.name] = _write_pair(task, folder, size_px)
+        except DataError as error:
+            unusable[task.photograph] = error
+        else:
+            written.append(task)
+    if not written:
+        raise next(iter(unusable.values()))
     text = json.dumps(labels, indent=1, ensure_ascii=False) + "\n"
     (folder / "labels.json").write_text(text, encoding="utf-8")
+    return written, [because(str(path), error) for path, error in unusable.items()]
 
 
 def _write_pair(task: _Task, folder: Path, size_px: int | None) -> dict[str, str | int | float]:
@@ -165,14 +209,15 @@ def _write_pair(task: _Task, folder: Path, size_px: int | None) -> dict[str, str
     sequence = np.random.SeedSequence(task.entropy)
     seed = int(sequence.generate_state(1)[0])
     rng = np.random.Generator(np.random.PCG64(sequence))
-    clean = _random_crop(read_image(task.photograph), size_px, rng, task.photograph)
+    photograph = read_odd(read_file(task.photograph), str(task.photograph)).plain()
+    clean = _random_crop(photograph, size_px, rng, task.photograph)
     rendering = render(clean, task.density, seed)
     (folder / "rain" / task.name).write_bytes(encode_png(rendering.rain))
     (folder / "clean" / task.name).write_bytes(encode_png(clean))
     return {
         "density": rendering.density,
         "label": rendering.label,
-        "scene": task.photograph.stem,
+        "scene": task.scene,
         "seed": seed,
         "angle_deg": round(rendering.angle_deg, 3),
     }

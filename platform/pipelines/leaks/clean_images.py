@@ -13,6 +13,7 @@ import numpy as np
 
 from derain.data.images.decode import decode_image
 from derain.data.images.hashes import ImageHash, hash_image
+from derain.data.images.left_out import LeftOut, because, warn
 from derain.data.prepared.manifest import Prepared
 from derain.errors import DataError
 from derain.storage import files
@@ -43,6 +44,8 @@ class HashedDataset:
     prepared: Prepared
     images: list[CleanImage]
     hashes: list[ImageHash]
+    left_out: list[LeftOut]
+    """Images that cannot be read."""
 
     @property
     def perceptual(self) -> np.ndarray:
@@ -51,16 +54,32 @@ class HashedDataset:
 
 
 def hash_dataset(prepared: Prepared) -> HashedDataset:
-    """Hash every clean image once, on all cores.
+    """Hash every clean image once, on all cores. Images that cannot be read are left out.
 
-    Raises DataError if an image is damaged or a pair has no clean image.
+    Raises DataError if a pair has no clean image, or if no image can be read.
     """
     prepared.require_clean()
     images = clean_images(prepared)
     log.info("leaks: hashing %d clean images of %s", len(images), prepared.folder)
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside the GIL
-        hashes = list(pool.map(lambda image: hash_image(read_pixels(prepared, image)), images))
-    return HashedDataset(prepared, images, hashes)
+        hashes = list(pool.map(lambda image: _hash(prepared, image), images))
+    left_out = [item for item in hashes if isinstance(item, LeftOut)]
+    if len(left_out) == len(images):
+        raise DataError(f"{prepared.folder}: no image can be read: {left_out[0].reason}")
+    warn("leaks", left_out)
+    return HashedDataset(
+        prepared,
+        [image for image, item in zip(images, hashes, strict=True) if isinstance(item, ImageHash)],
+        [item for item in hashes if isinstance(item, ImageHash)],
+        left_out,
+    )
+
+
+def _hash(prepared: Prepared, image: CleanImage) -> ImageHash | LeftOut:
+    try:
+        return hash_image(read_pixels(prepared, image))
+    except DataError as error:
+        return because(image.source, error)
 
 
 def clean_images(prepared: Prepared) -> list[CleanImage]:

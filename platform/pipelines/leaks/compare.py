@@ -4,6 +4,7 @@ import logging
 from dataclasses import dataclass
 
 from derain.data.images.hashes import ImageHash, distances, near_matches
+from derain.data.images.left_out import LeftOut
 from derain.pipelines.leaks.clean_images import HashedDataset
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,8 @@ class Leaks:
     leaked_test_pictures: int
     duplicates: dict[str, list[Duplicate]]
     """Within `train` and within `test`."""
+    left_out: dict[str, list[LeftOut]]
+    """Clean images of `train` and of `test` that cannot be read."""
 
 
 def compare(train: HashedDataset, test: HashedDataset, distance: int = DISTANCE) -> Leaks:
@@ -85,6 +88,7 @@ def compare(train: HashedDataset, test: HashedDataset, distance: int = DISTANCE)
         leaked_train_pairs=sum(leaked.values()),
         leaked_test_pictures=len({match.test for match in matches}),
         duplicates={"train": _duplicates(train, distance), "test": _duplicates(test, distance)},
+        left_out={"train": train.left_out, "test": test.left_out},
     )
 
 

@@ -78,6 +78,11 @@ def summary(found: Leaks) -> list[str]:
         for name, twice in found.duplicates.items()
         if twice
     ]
+    lines += [
+        f"{len(images)} clean images of {name} cannot be read and were left out"
+        for name, images in found.left_out.items()
+        if images
+    ]
     return [*lines, f"same scene: at most {found.distance} of 256 bits differ"]
 
 

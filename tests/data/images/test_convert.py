@@ -159,7 +159,7 @@ def test_every_kind_is_converted_or_refused_by_name(kind: str) -> None:
     try:
         image = read_odd(VARIANTS[kind], "odd")
     except DataError:
-        with pytest.raises(DataError, match="^odd: "):
+        with pytest.raises(DataError, match=r"^odd: "):
             read_odd(VARIANTS[kind], "odd")
         return
     assert image.plain().dtype == np.uint8

@@ -1,6 +1,7 @@
 """Rain is reproducible, does more damage if denser, has the drawn angle, and is written whole."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -11,11 +12,13 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter, sobel
 
+from derain.data.images.convert import read_odd
 from derain.data.images.decode import is_image, read_image
 from derain.data.sources.discover import find_pairs
 from derain.data.synthetic.rain import render
 from derain.data.synthetic.synthesis import bundled_photographs, synthesize
 from derain.errors import DataError, OccupiedError, UsageError
+from tests.data.images.odd_images import VARIANTS
 from tests.folders import digests
 
 PHOTOGRAPHS = sorted(path for path in bundled_photographs().iterdir() if is_image(path))
@@ -228,18 +231,55 @@ def test_an_empty_folder_is_filled(clean_dir: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "labels.json").is_file()
 
 
-def test_a_damaged_photograph_is_named_and_nothing_remains(clean_dir: Path, tmp_path: Path) -> None:
-    whole = (clean_dir / "scene2.png").read_bytes()
-    (clean_dir / "scene2.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match=r"scene2\.png"):
-        synthesize(clean_dir, tmp_path / "out", count=5, seed=0, density="light")
-    assert list(tmp_path.iterdir()) == [clean_dir]
+def test_a_damaged_photograph_costs_only_its_pairs(clean_dir: Path, tmp_path: Path) -> None:
+    synthesize(clean_dir, tmp_path / "whole", count=7, seed=0, density="light")
+    data = (clean_dir / "scene2.png").read_bytes()
+    (clean_dir / "scene2.png").write_bytes(data[: len(data) // 2])
+    summary = synthesize(clean_dir, tmp_path / "out", count=7, seed=0, density="light")
+    assert summary.pairs == 6
+    (left_out,) = summary.left_out
+    assert left_out.path == str(clean_dir / "scene2.png")
+    assert left_out.reason.startswith("damaged: ")
+    whole, rest = digests(tmp_path / "whole"), digests(tmp_path / "out")
+    lost = {Path(name).name for name in set(whole) - set(rest)}
+    assert lost == {"000002-scene2.png"}
+    assert {name: rest[name] for name in rest if name.endswith(".png")}.items() <= whole.items()
+
+
+def test_what_is_no_photograph_is_passed_over(clean_dir: Path, tmp_path: Path) -> None:
+    os.mkfifo(clean_dir / "live.jpg")
+    (clean_dir / "scene9.png").mkdir()
+    (clean_dir / "below").mkdir()
+    (clean_dir / "scene3.png").rename(clean_dir / "below" / "scene3.png")
+    summary = synthesize(clean_dir, tmp_path / "out", count=8, seed=0, density="light")
+    assert summary.scenes == ("scene0", "scene1", "scene2", "scene4")
+    assert summary.left_out == ()
+
+
+def test_odd_photographs_are_converted(tmp_path: Path) -> None:
+    (tmp_path / "clean").mkdir()
+    for kind in ("TIFF of 16 bits", "PNG in Display P3", "JPEG of orientation 6"):
+        (tmp_path / "clean" / f"{kind}.png").write_bytes(VARIANTS[kind])
+    synthesize(tmp_path / "clean", tmp_path / "out", count=3, seed=0, density="light")
+    for path in (tmp_path / "out" / "clean").iterdir():
+        kind = path.stem.partition("-")[2]
+        np.testing.assert_array_equal(read_image(path), read_odd(VARIANTS[kind], kind).plain())
+
+
+def test_long_names_and_names_that_are_not_utf8_are_taken(tmp_path: Path) -> None:
+    (tmp_path / "clean").mkdir()
+    for name in ("\u96e8" * 83 + ".jpg", os.fsdecode(b"\xd3\xea.png")):
+        (tmp_path / "clean" / name).write_bytes(VARIANTS["PNG in Display P3"])
+    synthesize(tmp_path / "clean", tmp_path / "out", count=2, seed=0, density="light")
+    found = find_pairs("paired", tmp_path / "out")
+    assert len(found.pairs) == 2
+    assert all(pair.labels["density"] == "light" for pair in found.pairs)
 
 
 def test_folders_without_photographs_are_refused(tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "readme.txt").write_text("no image")
-    for folder, complaint in (("notes", "contains no image"), ("absent", "is not a folder")):
+    for folder, complaint in (("notes", "no image"), ("absent", "is not a folder")):
         with pytest.raises(DataError, match=complaint):
             synthesize(tmp_path / folder, tmp_path / "out", count=1, seed=0, density="light")
 

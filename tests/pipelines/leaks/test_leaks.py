@@ -17,7 +17,7 @@ from derain.data.synthetic.synthesis import bundled_photographs
 from derain.errors import DataError, OccupiedError
 from derain.pipelines.leaks.clean_images import hash_dataset
 from derain.pipelines.leaks.compare import DISTANCE, compare
-from derain.pipelines.leaks.report import read_leaked, write_report
+from derain.pipelines.leaks.report import read_leaked, summary, write_report
 from derain.pipelines.leaks.verb import leaks
 from derain.pipelines.prepare.verb import prepare
 
@@ -133,12 +133,22 @@ def test_the_command_prints_json_and_fails_only_with_strict(sets: Path) -> None:
     assert "2 of the test images" in strict.stdout
 
 
-def test_a_damaged_image_is_named(sets: Path, tmp_path: Path) -> None:
+def test_a_damaged_image_costs_only_itself(sets: Path, tmp_path: Path) -> None:
     done = prepare("paired", sets / "test", tmp_path / "damaged", split="test")
     row = open_prepared(done.folder).index.to_pylist()[0]
     path = tmp_path / "damaged" / row["shard"]
     data = bytearray(path.read_bytes())
     data[row["clean_offset"] + 100] ^= 1
     path.write_bytes(data)
-    with pytest.raises(DataError, match="clean image of t4: damaged"):
-        leaks(sets / "p/train", tmp_path / "damaged")
+    found = leaks(sets / "p/train", tmp_path / "damaged")
+    (left_out,) = found.left_out["test"]
+    assert left_out.path == row["clean_source"]
+    assert "clean image of t4: damaged" in left_out.reason
+    assert {match.test for match in found.matches} == {"t5"}
+    assert "1 clean images of test cannot be read and were left out" in summary(found)
+    run = subprocess.run(
+        [sys.executable, "-m", "derain.cli", "leaks", str(sets / "p/train"), str(path.parent)],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 1
+    assert "cannot be read" in run.stdout
