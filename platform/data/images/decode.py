@@ -13,7 +13,9 @@ from PIL import Image, UnidentifiedImageError
 
 from derain.errors import DataError
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
+SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".webp", ".tif", ".tiff"}
+)
 MAX_PIXELS = 64_000_000
 """8,000 x 8,000: more than any rain dataset has, less than what exhausts a worker's memory."""
 
@@ -23,7 +25,7 @@ MAX_BYTES = 3 * MAX_PIXELS + 2**20
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF")
 """Accepted formats of the content, whatever the name: Pillow would try 40, and run Ghostscript."""
 
-_ENDINGS = {".jpeg": ".jpg", ".tiff": ".tif"}
+_ENDINGS = {".jpeg": ".jpg", ".jpe": ".jpg", ".jfif": ".jpg", ".dib": ".bmp", ".tiff": ".tif"}
 
 _CONVERTIBLE = frozenset({"RGB", "L", "P", "1"})
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from derain.data.sources.catalogue import CATALOGUE, USUAL_FOLDERS
+from derain.data.sources.catalogue import CATALOGUE
+from derain.data.sources.catalogue.shared import USUAL_FOLDERS
 from derain.data.sources.discover import count_pairs, find_pairs
 from derain.data.sources.selection import Naming, parse_naming, parse_share
 from derain.errors import DataError
@@ -31,14 +32,16 @@ def test_images_without_partner_are_reported(tmp_path: Path) -> None:
     touch(tmp_path / "rain/a.png", tmp_path / "clean/a.png", tmp_path / "rain/b.png")
     touch(tmp_path / "clean/c.png", tmp_path / "rain/d.png", tmp_path / "rain/d.jpg")
     touch(tmp_path / "clean/d.png")
+    touch(*(tmp_path / name for name in ("rain/e.png", "rain/e.jpg", "clean/e.bmp")))
     found = find_pairs("paired", tmp_path)
-    assert [pair.key for pair in found.pairs] == ["a"]
+    assert [pair.rain for pair in found.pairs] == ["rain/a.png", "rain/d.png"]
     assert {item.path: item.reason for item in found.unpaired} == {
         "rain/b.png": "no clean partner clean/{name}",
-        "rain/d.png": "several files have this name up to its ending",
-        "rain/d.jpg": "several files have this name up to its ending",
+        "rain/d.jpg": "clean/d.png is the clean partner of rain/d.png",
+        "rain/e.png": "several files have this name up to its ending",
+        "rain/e.jpg": "several files have this name up to its ending",
         "clean/c.png": "no rainy partner rain/{name}",
-        "clean/d.png": "no rainy partner rain/{name}",
+        "clean/e.bmp": "no rainy partner rain/{name}",
     }
 
 
@@ -113,8 +116,8 @@ def test_labels_may_be_given_by_path_or_by_name(tmp_path: Path) -> None:
     labels = {
         pair.rain: pair.labels.get("density") for pair in find_pairs("nturain-r", tmp_path).pairs
     }
-    assert labels == {"ra1_Rain/1.jpg": "heavy", "ra2_Rain/1.jpg": None, "rb1_Rain/1.jpg": "light"}
-    (tmp_path / "labels.json").write_text('{"1.jpg": {"a": "b"}, "1.png": {"a": "c"}}')
+    assert labels == {"ra1_Rain/1.jpg": "heavy", "ra2_Rain/1.jpg": "", "rb1_Rain/1.jpg": "light"}
+    (tmp_path / "labels.json").write_text('{"1.bmp": {"a": "b"}, "1.png": {"a": "c"}}')
     with pytest.raises(DataError, match="conflicting labels for 1"):
         find_pairs("nturain-r", tmp_path)
 
