@@ -77,6 +77,8 @@ def _read_halves(pair: Pair, source: Path) -> PairImages:
         ImageFile(".png", encode_png(half), (width // 2, height))
         for half in (pixels[:, : width // 2], pixels[:, width // 2 :])
     )
+    if pair.clean_half == "none":
+        return PairImages(pair, rain=left, clean=None)
     if pair.clean_half == "left":
         return PairImages(pair, rain=right, clean=left)
     return PairImages(pair, rain=left, clean=right)
