@@ -34,7 +34,7 @@ class OwnLayout(Section):
     """The clean half, if a file holds two images side by side."""
     listing: str | None = None
     """A text file that lists the pairs, `rainy clean` in each line."""
-    only: dict[str, tuple[int, int]] = {}
+    only: dict[str, tuple[int, int]] = Field(default_factory=dict)
     """First and last number of fields, for a split that is a part of a folder."""
     labels: Texts = ()
     """Fields that become labels of the image."""

@@ -88,6 +88,7 @@ def find_pairs(
     labelled = [replace(it, labels=own) for it, own in zip(best.pairs, labels, strict=True)]
     kept, leaked = select(labelled, source, share, without or ())
     pairs = _with_keys(kept, best.layout)
+    unread_labels = _unread_labels(best, entries)
     alone = unrecognised_images(best, (), row, source, names)
     unrecognised = unrecognised_images(best, others, row, source, names) if others else alone
     return FoundPairs(
@@ -100,9 +101,9 @@ def find_pairs(
         leaked=_with_keys(leaked, best.layout),
         unrecognised=unrecognised,
         other_splits=sorted({*alone} - {*unrecognised}),
-        ignored=(*entries.ignored(), *_ignored_labels(best, entries)),
+        ignored=(*entries.ignored(), *_ignored_labels(best, entries, unread_labels)),
         partial_labels=tuple(partial),
-        quiet=tuple(entries.quiet_notes(best.files)),
+        quiet=tuple(entries.quiet_notes([*best.files, *unread_labels])),
     )
 
 
@@ -215,14 +216,18 @@ def _may_hold_images(folder: str, layout: Layout) -> bool:
     return False
 
 
-def _ignored_labels(match: LayoutMatch, entries: Entries) -> list[Ignored]:
-    """Entries of labels.json for no image, and label files that were not read."""
-    found = [it for labels in match.labels for it in labels.unmatched(entries.images)]
-    unread = [
+def _unread_labels(match: LayoutMatch, entries: Entries) -> list[str]:
+    """Files that are called labels.json and are in another folder."""
+    return [
         name
         for name in entries.others
         if fold(name.rpartition("/")[2]) == LABELS and name not in match.files
     ]
+
+
+def _ignored_labels(match: LayoutMatch, entries: Entries, unread: Sequence[str]) -> list[Ignored]:
+    """Entries of labels.json for no image, and label files that were not read."""
+    found = [it for labels in match.labels for it in labels.unmatched(entries.images)]
     if unread:
         place = match.layout.folder or "SOURCE"
         what = f"Files with labels that were not read, because they are not in {place}"

@@ -41,8 +41,11 @@ def what_is_there(names: Sequence[str]) -> str:
 
 
 def suggest(row: Dataset, source: Path, split: str, names: Sequence[str]) -> str | None:
-    """The options `--rain ... --clean ...` that find the most pairs, ready to paste; None if none
-    can be derived from the names. `row` is a dataset with clean images in files of their own."""
+    """The options `--rain ... --clean ...` that find the most pairs, ready to paste.
+
+    None if none can be derived from the names. `row` is a dataset with clean images in files of
+    their own.
+    """
     best, most = None, 0
     for rain, clean in dict.fromkeys(_candidates(names)):
         if rain.count("{") != rain.count("{name}") + rain.count("{n:d}") + rain.count("folder}"):
@@ -53,7 +56,12 @@ def suggest(row: Dataset, source: Path, split: str, names: Sequence[str]) -> str
             best, most = (rain, clean), count
     if best is None:
         return None
-    return f"--rain {_quoted(best[0])} --clean {_quoted(best[1])}"
+    options = f"--rain {_quoted(best[0])} --clean {_quoted(best[1])}"
+    if _rainy_score(best[0]) == _rainy_score(best[1]):
+        return (
+            f"{options}\nNothing in the names says which images are rainy: the two may be swapped."
+        )
+    return options
 
 
 def nearest_layout(layouts: Sequence[Layout], names: Sequence[str]) -> str:
@@ -108,19 +116,19 @@ def _candidates(names: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 def _oriented(one: str, other: str, stems: dict[str, set[str]]) -> tuple[str, str]:
     """The folder that is likely rainy, and the other."""
-    scores = {folder: _rainy_score(folder) for folder in (one, other)}
-    if scores[one] == scores[other]:
+    scores = [_rainy_score(it, *_common_ends(stems[it])) for it in (one, other)]
+    if scores[0] == scores[1]:
         return (one, other) if len(stems[one]) >= len(stems[other]) else (other, one)
-    return (one, other) if scores[one] > scores[other] else (other, one)
+    return (one, other) if scores[0] > scores[1] else (other, one)
 
 
-def _rainy_score(folder: str) -> int:
-    """How much the name of a folder says that its images are rainy; negative if clean."""
+def _rainy_score(*texts: str) -> int:
+    """How much names say that images are rainy; negative if they say clean."""
     score = 0
-    for part in map(fold, folder.split("/")):
-        if part in CLEAN_NAMES or re.search(r"no[-_ ]?rain|derain|clean|clear|truth|dry|gt", part):
+    for part in re.split(r"[/ ._-]+", re.sub(r"no[-_ ]rain", "norain", fold("/".join(texts)))):
+        if part in CLEAN_NAMES or re.search(r"norain|derain|clean|clear|truth", part):
             score -= 2
-        elif part in RAINY_NAMES or "rain" in part or "wet" in part:
+        elif part in RAINY_NAMES or "rain" in part:
             score += 1
     return score
 
