@@ -7,7 +7,6 @@ from pathlib import Path
 
 from derain.data.sources import suggestions
 from derain.data.sources.catalogue import find_dataset
-from derain.data.sources.catalogue.usual import split_key, split_of, usual_layouts
 from derain.data.sources.entries import (
     LABELS,
     Entries,
@@ -18,12 +17,17 @@ from derain.data.sources.entries import (
 )
 from derain.data.sources.found import FoundPairs
 from derain.data.sources.labels import complete
+from derain.data.sources.layout_search import (
+    best_match,
+    counts_of_others,
+    layouts_for,
+    repacked,
+)
 from derain.data.sources.layouts import Dataset, Layout, has_clean, layouts_of
 from derain.data.sources.matching import (
     LayoutMatch,
     MatchedPair,
     Unpaired,
-    match_layout,
     unrecognised_images,
     with_labels,
 )
@@ -39,8 +43,11 @@ _SHAPES_SHOWN = 12
 def check_source(dataset: str | Dataset, source: Path, split: str | None) -> None:
     """Raise DataError for an unknown dataset or split, or a source without any image."""
     row, _ = _dataset_and_split(dataset, split)
-    if not source.is_dir():
-        raise DataError(f"{source}: no such folder.")
+    try:
+        if not source.is_dir():
+            raise DataError(f"{source}: no such folder.")
+    except PermissionError as error:
+        raise DataError(f"{source}: cannot be read ({error.strerror}).") from None
     if files.is_remote(source) or has_image(source):
         return
     hint = f"Run `derainctl datasets {row.name}` to see the expected layout."
@@ -75,10 +82,10 @@ def find_pairs(
         layouts: Sequence[Layout] = (naming.layout(row, chosen),)
         others: Sequence[Layout] = ()
     else:
-        chosen, layouts, others = _layouts(row, chosen, split, names)
-    best = _best_match(layouts, row, source, names)
+        chosen, layouts, others = layouts_for(row, chosen, split, names)
+    best = best_match(layouts, row, source, names)
     if not best.pairs and not naming and not row.any_split:
-        best = _repacked(row, source, names, chosen) or best
+        best = repacked(row, source, names, chosen) or best
     unpaired = [*best.unpaired, *(Unpaired(name, NOT_UTF8) for name in entries.not_utf8)]
     _require_readable(source, entries, [best.layout] if best.pairs else layouts)
     if not best.pairs:
@@ -115,7 +122,7 @@ def count_pairs(dataset: Dataset, source: Path) -> dict[str, int]:
     entries = find_entries(source)
     counts = {}
     for split in dataset.splits:
-        best = _best_match(layouts_of(dataset, split), dataset, source, entries.images)
+        best = best_match(layouts_of(dataset, split), dataset, source, entries.images)
         if best.pairs:
             _require_readable(source, entries, [best.layout])
             counts[split] = len(best.pairs)
@@ -132,63 +139,6 @@ def _dataset_and_split(dataset: str | Dataset, split: str | None) -> tuple[Datas
     if split and not re.fullmatch(r"\w+", split, re.ASCII):  # what Hugging Face takes as a name
         raise DataError(f"--split {split!r}: expected letters, digits and underscores.")
     return row, split or next(iter(row.splits))
-
-
-def _layouts(
-    row: Dataset, split: str, asked: str | None, names: Sequence[str]
-) -> tuple[str, Sequence[Layout], list[Layout]]:
-    """The split, its layouts, and those of other splits."""
-    if not row.any_split:
-        return split, layouts_of(row, split), [it for it in row.layouts if it.split != split]
-    if not has_clean(row, split):
-        return split, row.layouts, []
-    by_split: dict[str | None, list[Layout]] = {}
-    for layout in usual_layouts(names, split):
-        by_split.setdefault(split_of(f"{layout.folder}/{layout.rain}"), []).append(layout)
-    key = _chosen_split(split, asked, by_split)
-    layouts = by_split.pop(key, [])
-    split = key if key and not asked else split
-    chosen = [replace(layout, split=split) for layout in layouts]
-    return split, chosen or row.layouts, [it for rest in by_split.values() for it in rest]
-
-
-def _chosen_split(split: str, asked: str | None, found: Collection[str | None]) -> str | None:
-    """The split, as folders name it, whose layouts are taken; None for folders that name none."""
-    key = split_key(split)
-    if key in found and (asked or None not in found):
-        return key
-    if asked or None in found:
-        return None
-    return next((it for it in ("train", "val", "test") if it in found), None)
-
-
-def _repacked(row: Dataset, source: Path, names: Sequence[str], split: str) -> LayoutMatch | None:
-    """Pairs of a published dataset in folders of usual names; None if there are none."""
-    if not has_clean(row, split) or any(it.clean_half or it.only for it in layouts_of(row, split)):
-        return None
-    own = {split_key(split), fold(split)}
-    layouts = [
-        layout
-        for layout in usual_layouts(names, split)
-        if split_of(f"{layout.folder}/{layout.rain}") in own
-        or own & {*fold(layout.folder).split("/")}
-        or (len(row.splits) == 1 and split_of(f"{layout.folder}/{layout.rain}") is None)
-    ]
-    if not layouts:
-        return None
-    found = _best_match(layouts, row, source, names)
-    return found if found.pairs else None
-
-
-def _best_match(
-    layouts: Sequence[Layout], row: Dataset, source: Path, names: Sequence[str]
-) -> LayoutMatch:
-    """The match of the layout with the most pairs, the first of equals.
-
-    If no layout has any, the one that fits the most names: what it lacks is the reason.
-    """
-    matches = [match_layout(layout, row, source, names) for layout in layouts]
-    return max(matches, key=lambda it: (len(it.pairs), 0 if it.pairs else len(it.unpaired)))
 
 
 def _require_readable(source: Path, entries: Entries, layouts: Sequence[Layout]) -> None:
@@ -278,15 +228,7 @@ def _hint(
     row: Dataset, split: str, source: Path, others: Sequence[Layout], names: Sequence[str]
 ) -> str:
     """What to do about a source without pairs of a split."""
-    by_split: dict[str, list[Layout]] = {}
-    for layout in others:
-        named = layout.split if not row.any_split else split_of(f"{layout.folder}/{layout.rain}")
-        by_split.setdefault(named or split, []).append(layout)
-    counts = {
-        other: len(_best_match(its, row, source, names).pairs)
-        for other, its in by_split.items()
-        if other != split
-    }
+    counts = counts_of_others(row, split, source, others, names)
     if any(counts.values()):
         other = max(counts, key=lambda it: counts[it])
         return f"It contains {counts[other]:,} pairs of the split {other}: give --split {other}."

@@ -1,17 +1,14 @@
 """Match one layout against the file names in a folder: which of them form pairs."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from derain.data.sources.labels import Labels, read_labels
 from derain.data.sources.layouts import Dataset, Layout
 from derain.data.sources.names import fold, stem
-from derain.data.sources.partners import Fields, assign
-from derain.data.sources.patterns import Pattern
+from derain.data.sources.partners import CleanTable, Fields, fitting, partners_of
 from derain.errors import DataError
-
-Key = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +95,7 @@ def unrecognised_images(
     match: LayoutMatch, others: Iterable[Layout], row: Dataset, source: Path, names: Sequence[str]
 ) -> list[str]:
     """The images that neither the match nor any of the other layouts accounts for."""
+    own = match.layout
     used = {item.path for item in match.unpaired}
     used.update(name for it in match.pairs for name in (it.rain, it.clean) if name)
     rest = [name for name in names if name not in used]
@@ -105,11 +103,11 @@ def unrecognised_images(
         return []
     for layout in others:
         prefix = folder_prefix(layout, row, source, names)
-        if prefix is None:
+        if prefix is None or replace(layout, split=own.split, folder=prefix.rstrip("/")) == own:
             continue
         inside = _names_below(prefix, rest)
         for pattern in (layout.rain_pattern, *layout.clean_patterns):
-            used.update(prefix + name for name in _fitting(pattern, layout, inside))
+            used.update(prefix + name for name in fitting(pattern, layout, inside))
     return [name for name in rest if name not in used]
 
 
@@ -155,97 +153,19 @@ def _pairs_by_fields(
     layout: Layout, names: Sequence[str]
 ) -> tuple[list[MatchedPair], list[Unpaired]]:
     """Pairs of rainy and clean names whose common fields are equal."""
-    rainy = _fitting(layout.rain_pattern, layout, names)
+    rainy = fitting(layout.rain_pattern, layout, names)
     if not layout.clean:
         half = layout.clean_half not in (None, "none")
         return [_pair(layout, n, n if half else None, f) for n, f in rainy.items()], []
     tables = [
-        _CleanTable(layout.rain_pattern, clean, layout, names) for clean in layout.clean_patterns
+        CleanTable(layout.rain_pattern, clean, layout, names) for clean in layout.clean_patterns
     ]
-    partners, reasons = _partners(rainy, tables, f"no clean partner {' or '.join(layout.clean)}")
+    partners, reasons = partners_of(rainy, tables, f"no clean partner {' or '.join(layout.clean)}")
     pairs = [_pair(layout, name, partners[name], rainy[name]) for name in rainy if name in partners]
     unpaired = [Unpaired(name, reasons[name]) for name in rainy if name in reasons]
     alone = {name for table in tables for name in table.names} - {*partners.values()}
     unpaired += [Unpaired(name, f"no rainy partner {layout.rain}") for name in sorted(alone)]
     return pairs, unpaired
-
-
-def _partners(
-    rainy: Mapping[str, Fields], tables: Sequence["_CleanTable"], none: str
-) -> tuple[dict[str, str], dict[str, str]]:
-    """The clean name of each rainy name, or the reason why it has none."""
-    groups: dict[Key, list[str]] = {}
-    for name, fields in rainy.items():
-        groups.setdefault(_folded(fields.values()), []).append(name)
-    partners: dict[str, str] = {}
-    reasons: dict[str, str] = {}
-    for group in groups.values():
-        clean = next((row for it in tables if (row := it.find(rainy[group[0]]))), {})
-        if len(group) == len(clean) == 1:
-            partners[group[0]] = next(iter(clean))
-            continue
-        found, unclear = assign({name: rainy[name] for name in group}, clean)
-        partners.update(found)
-        owners = {it: name for name, it in found.items()}
-        for name in group:
-            if name in unclear:
-                reasons[name] = "several files have this name up to its ending"
-            elif name not in found:
-                taken = next(iter(owners), None)
-                reasons[name] = (
-                    f"{taken} is the clean partner of {owners[taken]}" if taken else none
-                )
-    return partners, reasons
-
-
-class _CleanTable:
-    """Clean images by the fields that their pattern has in common with the rainy one."""
-
-    def __init__(self, rain: Pattern, clean: Pattern, layout: Layout, names: Sequence[str]) -> None:
-        self._shared = [name for name in clean.fields if name in rain.fields]
-        self._rows: dict[Key, dict[str, Fields]] = {}
-        for name, fields in _fitting(clean, layout, names).items():
-            self._rows.setdefault(self._key(fields), {})[name] = fields
-
-    def find(self, fields: Fields) -> Mapping[str, Fields]:
-        """The clean images that match the fields of a rainy one but for case, and their fields."""
-        return self._rows.get(self._key(fields), {})
-
-    @property
-    def names(self) -> Iterator[str]:
-        """All clean images."""
-        return (name for row in self._rows.values() for name in row)
-
-    def _key(self, fields: Fields) -> Key:
-        return _folded(fields[name] for name in self._shared)
-
-
-def _folded(values: Iterable[str]) -> Key:
-    return tuple(map(fold, values))
-
-
-def _fitting(pattern: Pattern, layout: Layout, names: Sequence[str]) -> dict[str, Fields]:
-    """The names that fit the pattern and the layout's `only`, with their fields as spelled."""
-    fits = {name: fields for name in names if (fields := pattern.read(name)) is not None}
-    if pattern.has_ending and _may_have_any_ending(layout):
-        exact = {_folded(fields.values()) for fields in fits.values()}
-        for name in names:
-            fields = pattern.read(name, any_ending=True)
-            if fields is not None and _folded(fields.values()) not in exact:
-                fits[name] = fields
-    if not layout.only:
-        return dict(fits)
-    return {
-        name: fields
-        for name, fields in fits.items()
-        if all(int(fields[key]) in of for key, of in layout.only.items() if key in fields)
-    }
-
-
-def _may_have_any_ending(layout: Layout) -> bool:
-    """False if rainy and clean names differ in nothing but their endings."""
-    rain = fold(layout.rain_pattern.stem)
-    return layout.any_ending and all(fold(it.stem) != rain for it in layout.clean_patterns)
 
 
 def _pair(layout: Layout, rain: str, clean: str | None, fields: Fields) -> MatchedPair:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from derain.data.sources.catalogue.shared import USUAL_FOLDERS
 from derain.data.sources.layouts import Layout
 from derain.data.sources.names import fold, stem
 
@@ -80,12 +81,19 @@ def usual_layouts(names: Sequence[str], split: str) -> list[Layout]:
         for side in _sides(folder, CLEAN_NAMES):
             clean.setdefault(side.around, []).append(side)
     couples = [(one, other) for one in rainy for other in clean.get(one.around, [])]
-    couples.sort(key=lambda it: (RAINY_NAMES.index(it[0].name), CLEAN_NAMES.index(it[1].name)))
+    couples.sort(key=lambda it: _rank(it[0].name, it[1].name))
     return _unique(
         layout
         for one, other in couples
         for layout in _layouts(split, one, other, by_folder[one.folder], by_folder[other.folder])
     )
+
+
+def _rank(rainy: str, clean: str) -> tuple[int, int, int]:
+    """The place of two folder names among all; the most usual couples come first."""
+    names = (rainy, clean)
+    usual = USUAL_FOLDERS.index(names) if names in USUAL_FOLDERS else len(USUAL_FOLDERS)
+    return usual, RAINY_NAMES.index(rainy), CLEAN_NAMES.index(clean)
 
 
 def _unique(layouts: Iterable[Layout]) -> list[Layout]:
