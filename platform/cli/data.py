@@ -8,7 +8,7 @@ import typer
 from rich.console import RenderableType
 
 from derain.cli import output
-from derain.cli.options import Density, Json
+from derain.cli.options import Density, Json, Layouts
 from derain.cli.output import Results
 
 
@@ -43,13 +43,14 @@ def datasets(
     root: Annotated[
         Path | None, typer.Option(help="Report which are present in this folder.")
     ] = None,
+    layouts: Layouts = None,
     as_json: Json = False,
 ) -> None:
     """List the known datasets: number of pairs, file layout, source and licence."""
     results = Results(as_json)
     from derain.pipelines.datasets import datasets
 
-    rows = [dataclasses.asdict(row) for row in datasets(root, names)]
+    rows = [dataclasses.asdict(row) for row in datasets(root, names, layouts)]
     if names:
         text: RenderableType = "\n\n".join(map(output.dataset_entry, rows))
     else:
@@ -84,7 +85,19 @@ def prepare(
         bool, typer.Option("--clean-once", help="Store each clean image once, not once per pair.")
     ] = False,
     shard_mib: Annotated[int, typer.Option(min=1, help="Maximum size of a shard, in MiB.")] = 128,
-    strict: Annotated[bool, typer.Option(help="Fail if any image cannot be used.")] = False,
+    layouts: Layouts = None,
+    name: Annotated[
+        str | None, typer.Option(help="Your own data: its name, for the dataset card.")
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="Your own data: its licence, such as CC-BY-4.0.")
+    ] = None,
+    source_url: Annotated[
+        str | None, typer.Option("--source", help="Your own data: where it is from.")
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option(help="Fail if any image or label is left out, and list all of them.")
+    ] = False,
     decode: Annotated[
         bool, typer.Option(help="Also decode every image to check it; slower.")
     ] = False,
@@ -94,10 +107,13 @@ def prepare(
     results = Results(as_json)
     from derain.data.sources.selection import parse_naming, parse_share
     from derain.pipelines.leaks.report import read_leaked
-    from derain.pipelines.prepare.options import PrepareOptions
+    from derain.pipelines.prepare.options import PrepareOptions, dataset_row, parse_card
+    from derain.pipelines.prepare.strict import StrictError
     from derain.pipelines.prepare.verb import prepare
 
+    row = dataset_row(dataset, layouts)
     options = PrepareOptions(
+        card=parse_card(row, name, licence, source_url),
         split=split,
         shard_mib=shard_mib,
         strict=strict,
@@ -107,7 +123,12 @@ def prepare(
         clean_once=clean_once,
         without=None if without is None else read_leaked(without),
     )
-    done = prepare(dataset, source, out, options)
+    try:
+        done = prepare(row, source, out, options)
+    except StrictError as error:
+        if as_json:
+            results.show({"problems": error.problems}, "")
+        raise
     text = f"{done.pairs} pairs, {done.shards} shards in {done.folder}"
     if done.quarantined:
         text += f"; {len(done.quarantined)} images left out, listed in its manifest.json"

@@ -34,3 +34,6 @@ Density = Literal["light", "moderate", "heavy", "mixed"]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Only print the plan and the resolved config.")
 ]
+Layouts = Annotated[
+    Path | None, typer.Option(help="A YAML file with datasets of your own, as more rows.")
+]

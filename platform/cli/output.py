@@ -67,7 +67,9 @@ def dataset_table(
 def dataset_entry(row: Mapping[str, Any]) -> str:
     """One dataset as text: a description, then its folders."""
     lines = [f"{row['name']}: {row['title']}. {row['about']}"]
+    lines += [f"other names: {', '.join(row['aliases'])}"] if row["aliases"] else []
     lines += [f"pairs: {', '.join(_pairs_of(row))}"]
+    lines += [f"not checked: {row['unchecked']}"] if row["unchecked"] else []
     lines += [f"from: {row['where']}", f"licence: {row['terms']}"]
     lines += [f"found: {line}" for line in _found_lines(row)]
     return "\n".join([*lines, *(f"  {line}" for line in row["layout"].splitlines())])

@@ -78,7 +78,7 @@ def _perception(model: CLIPRPNConfig) -> RainPerception:
 
 
 def _labels(dataset: Prepared, label: str) -> list[str]:
-    found = [json.loads(text).get(label) for text in dataset.column("labels")]
+    found = [json.loads(text).get(label) or None for text in dataset.column("labels")]
     if None in found:
         key = dataset.column("key")[found.index(None)]
         raise DataError(

@@ -9,6 +9,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -76,28 +77,46 @@ def read_range(path: Path, offset: int, length: int) -> bytes:
         return os.pread(file.fileno(), length, offset)
 
 
-def walk(folder: Path) -> Iterator[str]:
+@dataclass
+class WalkNotes:
+    """What a walk noticed beside files; folders are named relative to the walked one."""
+
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """Folders that cannot be read, and why."""
+    empty: list[str] = field(default_factory=list)
+    """Folders without any entry."""
+
+
+def walk(folder: Path, notes: WalkNotes | None = None) -> Iterator[str]:
     """Relative names of all files below a folder, with slashes, in no order; links are followed.
 
     Raises DataError for a folder that cannot be read, because its files would silently be missing.
+    With `notes` such a folder is listed there instead, unless it is `folder` itself.
     """
     if isinstance(folder, RemotePath):
         yield from folder.walk()
         return
-    yield from _walk(str(folder), "", ())
+    yield from _walk(str(folder), "", (), notes)
 
 
-def _walk(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
+def _walk(
+    folder: str, prefix: str, above: tuple[tuple[int, int], ...], notes: WalkNotes | None
+) -> Iterator[str]:
     """`above` has device and inode of the parent folders: a link back to one is not followed."""
     try:
         found = os.stat(folder)  # noqa: PTH116
         here = found.st_dev, found.st_ino
         entries = [] if here in above else list(os.scandir(folder))
     except OSError as error:
-        raise DataError(f"{folder}: cannot be read ({error.strerror}).") from None
+        if notes is None or not prefix:
+            raise DataError(f"{folder}: cannot be read ({error.strerror}).") from None
+        notes.unreadable[prefix.rstrip("/")] = error.strerror or str(error)
+        return
+    if notes is not None and prefix and not entries:
+        notes.empty.append(prefix.rstrip("/"))
     for entry in entries:
         if _is_folder(entry):
-            yield from _walk(entry.path, f"{prefix}{entry.name}/", (*above, here))
+            yield from _walk(entry.path, f"{prefix}{entry.name}/", (*above, here), notes)
         else:
             yield prefix + entry.name
 

@@ -36,7 +36,7 @@ def build(layout: Layout, source: Path) -> Miniature:
         if clean:
             _image(source / clean, clean)
     if layout.clean_half:
-        pairs = {rain: rain for rain in pairs}
+        pairs = {rain: None if layout.clean_half == "none" else rain for rain in pairs}
     if layout.listing:
         inside = {rain.removeprefix(prefix): clean for rain, clean in pairs.items()}
         lines = [

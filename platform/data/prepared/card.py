@@ -8,10 +8,13 @@ croissant.json with what this module writes: other words there fail it for exist
 """
 
 import json
+import re
+from dataclasses import replace
 from typing import Any
 
 import yaml
 
+from derain.data.prepared import licences
 from derain.data.prepared.index import INDEX, INDEX_SCHEMA
 from derain.data.prepared.manifest import MANIFEST, Manifest
 from derain.data.sources.catalogue import CATALOGUE
@@ -19,9 +22,6 @@ from derain.data.sources.layouts import Dataset
 
 CROISSANT = "croissant.json"
 CARD = "README.md"
-
-_LICENCES = {"BSD-3-Clause": ("bsd-3-clause", "https://spdx.org/licenses/BSD-3-Clause")}
-"""Licences in the catalogue that the Hub knows: its name for each, and the licence's address."""
 
 _TYPES = {"string": "sc:Text", "int64": "sc:Integer", "int32": "sc:Integer"}
 
@@ -64,12 +64,12 @@ _CONTEXT = {
 
 def croissant(manifest: Manifest) -> str:
     """The content of croissant.json: the shards, the index, and one record per pair."""
-    row = CATALOGUE[manifest.dataset]
+    row = _row(manifest)
     tree: dict[str, Any] = {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
-        "name": f"{manifest.dataset}-{manifest.split}",
+        "name": f"{row.name}-{manifest.split}",
         "description": _description(row, manifest),
         "version": "1.0.0",
         "identifier": manifest.sha256(),
@@ -78,14 +78,14 @@ def croissant(manifest: Manifest) -> str:
     }
     if row.where.startswith("http"):
         tree["url"] = row.where.split()[0]
-    if row.terms in _LICENCES:
-        tree["license"] = _LICENCES[row.terms][1]
+    if (address := licences.address(row.terms)) is not None:
+        tree["license"] = address
     return json.dumps(tree, indent=2, sort_keys=True) + "\n"
 
 
 def card(manifest: Manifest) -> str:
     """The content of README.md."""
-    row = CATALOGUE[manifest.dataset]
+    row = _row(manifest)
     head = yaml.safe_dump(_front_matter(row, manifest), sort_keys=True)
     notes = [f"- {note}" for note in manifest.notes]
     if manifest.quarantined:
@@ -108,6 +108,31 @@ def card(manifest: Manifest) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _row(manifest: Manifest) -> Dataset:
+    """What the card says of a dataset: the row of the catalogue, or what the manifest has of it.
+
+    The manifest has the row of a user's own layout file, and name, licence and source of one's own
+    data. A dataset that this version does not know is described by its name alone.
+    """
+    own = manifest.settings.get("row", {})
+    row = CATALOGUE.get(manifest.dataset) or Dataset(
+        name=manifest.dataset,
+        title=own.get("title", manifest.dataset),
+        about=own.get("about", ""),
+        splits={},
+        layouts=(),
+        where=own.get("where", "your own"),
+        terms=own.get("terms", "yours"),
+        own=own,
+    )
+    stated = manifest.settings.get("card", {})
+    if "name" in stated:
+        slug = re.sub(r"[^A-Za-z0-9._-]+", "-", stated["name"]).strip("-") or row.name
+        row = replace(row, name=slug, title=stated["name"], about="")
+    where, terms = stated.get("source", row.where), stated.get("licence", row.terms)
+    return replace(row, where=where, terms=terms, own=row.own or stated or None)
+
+
 def _members(manifest: Manifest) -> str:
     if "clean_once" in manifest.settings:
         return (
@@ -118,7 +143,8 @@ def _members(manifest: Manifest) -> str:
 
 
 def _description(row: Dataset, manifest: Manifest) -> str:
-    what = f"{row.about[0].upper()}{row.about[1:]}."
+    about = row.about or row.title
+    what = f"{about[0].upper()}{about[1:]}."
     return f"{what} {manifest.pairs:,} samples of the split {manifest.split}, for image deraining."
 
 
@@ -135,8 +161,8 @@ def _front_matter(row: Dataset, manifest: Manifest) -> dict[str, Any]:
             }
         ],
     }
-    name, _ = _LICENCES.get(row.terms, ("unknown", ""))
-    return tree | {"license": name}
+    stated = row.own is not None and row.terms != "yours"
+    return tree | licences.front_matter(row.terms, own=stated)
 
 
 def _size_category(pairs: int) -> str:

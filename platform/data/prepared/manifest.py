@@ -109,12 +109,15 @@ class Prepared:
         return self.index.column(name).to_numpy()
 
     def labels(self, name: str) -> list[str]:
-        """The value of one label for every pair. Raises DataError if a pair lacks the label."""
+        """The value of one label for every pair. Raises DataError if a pair lacks the label.
+
+        A pair lacks it also if its value is empty or null: other pairs of the dataset have it.
+        """
         values = []
         for row, text in enumerate(self.column("labels")):
             labels = json.loads(text)
-            if name not in labels:
-                existing = ", ".join(labels) or "none"
+            if labels.get(name) in (None, ""):
+                existing = ", ".join(key for key, value in labels.items() if value) or "none"
                 raise DataError(
                     f"{self.folder}: {self.column('key')[row]} has no label `{name}`; its labels: "
                     f"{existing}. Labels come from labels.json beside the source images."

@@ -133,8 +133,8 @@ def _png(
     return ImageFile(".png", encode_png(pixels), header.size, header, pixels, changes)
 
 
-def _read_halves(pair: Pair, source: Path, convert: bool) -> tuple[ImageFile, ImageFile]:
-    """The rainy and the clean half of one image, encoded without loss."""
+def _read_halves(pair: Pair, source: Path, convert: bool) -> tuple[ImageFile, ImageFile | None]:
+    """The rainy and the clean half of one image, encoded without loss; None if both are rainy."""
     data = _read_bytes(source, pair.rain)
     if convert:
         odd = read_odd(data, pair.rain)
@@ -149,6 +149,8 @@ def _read_halves(pair: Pair, source: Path, convert: bool) -> tuple[ImageFile, Im
         _png(np.ascontiguousarray(half), changes, profile)
         for half in (pixels[:, : width // 2], pixels[:, width // 2 :])
     )
+    if pair.clean_half == "none":
+        return left, None
     return (right, left) if pair.clean_half == "left" else (left, right)
 
 

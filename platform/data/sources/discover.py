@@ -1,105 +1,62 @@
 """Find the pairs of a dataset in a folder, by the layouts that the catalogue lists for it."""
 
-import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from derain.data.images.decode import ending, is_image
-from derain.data.sources.catalogue import CATALOGUE
-from derain.data.sources.layouts import Dataset, Layout, layouts_of
+from derain.data.sources import suggestions
+from derain.data.sources.catalogue import find_dataset
+from derain.data.sources.entries import (
+    LABELS,
+    Entries,
+    Ignored,
+    find_entries,
+    has_image,
+    is_system_folder,
+)
+from derain.data.sources.found import FoundPairs
+from derain.data.sources.labels import complete
+from derain.data.sources.layout_search import (
+    best_match,
+    counts_of_others,
+    layouts_for,
+    repacked,
+)
+from derain.data.sources.layouts import Dataset, Layout, has_clean, layouts_of
 from derain.data.sources.matching import (
     LayoutMatch,
     MatchedPair,
     Unpaired,
-    match_layout,
     unrecognised_images,
+    with_labels,
 )
+from derain.data.sources.names import fold, printable
 from derain.data.sources.pairs import Pair, group_by_scene, unique_keys
 from derain.data.sources.selection import Naming, select
 from derain.errors import DataError
 from derain.storage import files
 
-
-@dataclass(frozen=True)
-class FoundPairs:
-    """What a source contains of one split."""
-
-    dataset: Dataset
-    split: str
-    layout: Layout
-    pairs: list[Pair]
-    unpaired: list[Unpaired]
-    total: int
-    """Number of pairs in the whole source, before a share was taken and leaks were left out."""
-    leaked: list[Pair]
-    """The pairs that were left out because another dataset has their clean images."""
-    unrecognised: list[str]
-    """Images that fit neither the layout nor the layout of another split."""
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What users of the dataset should know, such as a count that differs from the published.
-
-        The manifest stores these texts: other words give a prepared dataset another identity.
-        """
-        return (
-            *self._count_note(),
-            *self._leak_note(),
-            *self._format_notes(),
-            *self._unrecognised_note(),
-        )
-
-    def _leak_note(self) -> Iterator[str]:
-        if self.leaked:
-            yield (
-                f"{len(self.leaked):,} pairs were left out: another dataset has their clean images."
-            )
-
-    def _count_note(self) -> Iterator[str]:
-        published = self.dataset.splits.get(self.split, ())
-        if published and self.total not in published:
-            stated = " or ".join(f"{count:,}" for count in published)
-            yield (
-                f"{self.dataset.title}, {self.split}: {self.total:,} pairs were found, "
-                f"{stated} are published."
-            )
-
-    def _format_notes(self) -> Iterator[str]:
-        if self.layout.clean_half:
-            return  # halves of side-by-side images are all written as PNG
-        sides = {
-            "rainy": {ending(pair.rain) for pair in self.pairs},
-            "clean": {ending(pair.clean) for pair in self.pairs if pair.clean},
-        }
-        for side, endings in sides.items():
-            if len(endings) > 1:
-                yield (
-                    f"The {side} images mix {' and '.join(sorted(endings))}, as the source does: "
-                    'Hugging Face load_dataset("webdataset") wants one format a column.'
-                )
-
-    def _unrecognised_note(self) -> Iterator[str]:
-        if self.unrecognised:
-            yield (
-                f"Images without a place in the layout {self.layout}, which were left out: "
-                f"{len(self.unrecognised):,}, such as {self.unrecognised[0]}."
-            )
+_SHAPES_SHOWN = 12
 
 
-def check_source(dataset: str, source: Path, split: str | None) -> None:
+def check_source(dataset: str | Dataset, source: Path, split: str | None) -> None:
     """Raise DataError for an unknown dataset or split, or a source without any image."""
-    _dataset_and_split(dataset, split)
-    if not source.is_dir():
-        raise DataError(f"{source}: no such folder.")
-    if not files.is_remote(source) and not any(map(is_image, files.walk(source))):
-        hint = f"Run `derainctl datasets {dataset}` to see the expected layout"
-        raise DataError(f"{source}: contains no image. {hint}.")  # before Ray is started
+    row, _ = _dataset_and_split(dataset, split)
+    try:
+        if not source.is_dir():
+            raise DataError(f"{source}: no such folder.")
+    except PermissionError as error:
+        raise DataError(f"{source}: cannot be read ({error.strerror}).") from None
+    if files.is_remote(source) or has_image(source):
+        return
+    hint = f"Run `derainctl datasets {row.name}` to see the expected layout."
+    left_out = [*map(str, find_entries(source).ignored()), hint]
+    raise DataError(f"{source}: contains no image. {' '.join(left_out)}")  # before Ray is started
 
 
 def find_pairs(
-    dataset: str,
+    dataset: str | Dataset,
     source: Path,
     split: str | None = None,
     *,
@@ -110,22 +67,37 @@ def find_pairs(
 ) -> FoundPairs:
     """The pairs of a split, in the order of their clean images.
 
-    `split` defaults to the dataset's first. `share` selects a part of the clean images, with all
-    of their rainy images: (0, 0.9) and (0.9, 1) have none in common. `without` lists clean files
-    to leave out. With `clean_once` all pairs of a clean image are one sample. Raises DataError for
-    an unknown dataset or split, and for a source that is missing or contains no pair.
+    `dataset` is a row or the name of one in the catalogue. `split` defaults to the dataset's first;
+    for a folder of one's own, to the one that its sub-folders name. `share` selects a part of the
+    clean images, with all of their rainy images: (0, 0.9) and (0.9, 1) have none in common.
+    `without` lists clean files to leave out. With `clean_once` all pairs of a clean image are one
+    sample. Raises DataError for an unknown dataset or split, and for a source that is missing or
+    contains no pair, or has folders of the layout that cannot be read.
     """
     row, chosen = _dataset_and_split(dataset, split)
-    layouts = (naming.layout(row, chosen),) if naming else layouts_of(row, chosen)
-    check_source(dataset, source, split)
-    names, undecodable = _image_names(source)
-    best = _best_match(layouts, row, source, names)
-    unpaired = [*best.unpaired, *undecodable]
+    check_source(row, source, split)
+    entries = find_entries(source)
+    names = entries.images
+    if naming:
+        layouts: Sequence[Layout] = (naming.layout(row, chosen),)
+        others: Sequence[Layout] = ()
+    else:
+        chosen, layouts, others = layouts_for(row, chosen, split, names)
+    best = best_match(layouts, row, source, names)
+    if not best.pairs and not naming and not row.any_split:
+        best = repacked(row, source, names, chosen) or best
+    unpaired = [*best.unpaired, *(Unpaired(printable(name), NOT_UTF8) for name in entries.not_utf8)]
+    _require_readable(source, entries, [best.layout] if best.pairs else layouts)
     if not best.pairs:
-        raise _no_pairs_error(row, chosen, source, layouts, unpaired, names)
-    kept, leaked = select(best.pairs, source, share, without or ())
+        raise _no_pairs_error(row, chosen, source, layouts, others, unpaired, entries)
+    best = with_labels(best, source)
+    labels, partial = complete([pair.labels for pair in best.pairs])
+    labelled = [replace(it, labels=own) for it, own in zip(best.pairs, labels, strict=True)]
+    kept, leaked = select(labelled, source, share, without or ())
     pairs = _with_keys(kept, best.layout)
-    others = () if naming or row.any_split else [it for it in row.layouts if it.split != chosen]
+    unread_labels = _unread_labels(best, entries)
+    alone = unrecognised_images(best, (), row, source, names)
+    unrecognised = unrecognised_images(best, others, row, source, names) if others else alone
     return FoundPairs(
         dataset=row,
         split=chosen,
@@ -134,58 +106,83 @@ def find_pairs(
         unpaired=unpaired,
         total=len(best.pairs),
         leaked=_with_keys(leaked, best.layout),
-        unrecognised=unrecognised_images(best, others, row, source, names),
+        unrecognised=unrecognised,
+        other_splits=sorted({*alone} - {*unrecognised}),
+        ignored=(*entries.ignored(), *_ignored_labels(best, entries, unread_labels)),
+        partial_labels=tuple(partial),
+        quiet=tuple(entries.quiet_notes([*best.files, *unread_labels])),
     )
 
 
 def count_pairs(dataset: Dataset, source: Path) -> dict[str, int]:
-    """The number of pairs of each split in a folder, without splits that have none."""
-    return _count_pairs(dataset, source, _image_names(source)[0])
+    """The number of pairs of each split in a folder, without splits that have none.
+
+    Raises DataError if the folder or one of a layout that was found in it cannot be read.
+    """
+    entries = find_entries(source)
+    counts = {}
+    for split in dataset.splits:
+        best = best_match(layouts_of(dataset, split), dataset, source, entries.images)
+        if best.pairs:
+            _require_readable(source, entries, [best.layout])
+            counts[split] = len(best.pairs)
+    return counts
 
 
-def _count_pairs(dataset: Dataset, source: Path, names: Sequence[str]) -> dict[str, int]:
-    counts = {
-        split: len(_best_match(layouts_of(dataset, split), dataset, source, names).pairs)
-        for split in dataset.splits
-    }
-    return {split: count for split, count in counts.items() if count}
+NOT_UTF8 = "its name is not UTF-8: rename it"
 
 
-def _dataset_and_split(dataset: str, split: str | None) -> tuple[Dataset, str]:
-    row = CATALOGUE.get(dataset)
-    if row is None:
-        raise DataError(f"{dataset}: no such dataset. Known: {', '.join(CATALOGUE)}.")
+def _dataset_and_split(dataset: str | Dataset, split: str | None) -> tuple[Dataset, str]:
+    row = find_dataset(dataset) if isinstance(dataset, str) else dataset
     if split and split not in row.splits and not row.any_split:
-        raise DataError(f"{dataset}: no such split {split!r}; it has {', '.join(row.splits)}.")
+        raise DataError(f"{row.name}: no such split {split!r}; it has {', '.join(row.splits)}.")
     if split and not re.fullmatch(r"\w+", split, re.ASCII):  # what Hugging Face takes as a name
         raise DataError(f"--split {split!r}: expected letters, digits and underscores.")
     return row, split or next(iter(row.splits))
 
 
-def _best_match(
-    layouts: Sequence[Layout], row: Dataset, source: Path, names: Sequence[str]
-) -> LayoutMatch:
-    """The match of the layout with the most pairs, the first of equals.
-
-    If no layout has any, the one that fits the most names: what it lacks is the reason.
-    """
-    matches = [match_layout(layout, row, source, names) for layout in layouts]
-    return max(matches, key=lambda it: (len(it.pairs), 0 if it.pairs else len(it.unpaired)))
-
-
-def _image_names(source: Path) -> tuple[list[str], list[Unpaired]]:
-    """The sorted names of all images below a folder, and those that are not valid UTF-8."""
-    names = [name for name in files.walk(source) if is_image(name)]
-    valid = [name for name in names if name.isascii() or _printable(name) == name]
-    invalid = [] if len(valid) == len(names) else sorted(map(_printable, {*names} - {*valid}))
-    return (
-        sorted(valid, key=lambda name: (name.casefold(), name)),
-        [Unpaired(name, "its name is not UTF-8: rename it") for name in invalid],
-    )
+def _require_readable(source: Path, entries: Entries, layouts: Sequence[Layout]) -> None:
+    """Raise DataError if a folder that may hold images of a layout cannot be read."""
+    for folder, reason in entries.unreadable.items():
+        if any(_may_hold_images(folder, layout) for layout in layouts):
+            raise DataError(
+                f"{source / folder}: cannot be read ({reason}), and the layout has images there. "
+                "Make it readable, or give a SOURCE without it."
+            )
 
 
-def _printable(name: str) -> str:
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+def _may_hold_images(folder: str, layout: Layout) -> bool:
+    """Whether a folder is in the folders of a layout, or one that its patterns describe."""
+    prefix = f"{layout.folder}/" if layout.folder else ""
+    path = fold(folder)
+    for pattern in (layout.rain_pattern, *layout.clean_patterns):
+        literal = fold(prefix + pattern.folder).strip("/")
+        if literal and (path == literal or path.startswith(f"{literal}/")):
+            return True
+        if literal.startswith(f"{path}/"):
+            return True
+        if not is_system_folder(folder) and pattern.leads_to(folder.removeprefix(prefix)):
+            return True
+    return False
+
+
+def _unread_labels(match: LayoutMatch, entries: Entries) -> list[str]:
+    """Files that are called labels.json and are in another folder."""
+    return [
+        name
+        for name in entries.others
+        if fold(name.rpartition("/")[2]) == LABELS and name not in match.files
+    ]
+
+
+def _ignored_labels(match: LayoutMatch, entries: Entries, unread: Sequence[str]) -> list[Ignored]:
+    """Entries of labels.json for no image, and label files that were not read."""
+    found = [it for labels in match.labels for it in labels.unmatched(entries.images)]
+    if unread:
+        place = match.layout.folder or "SOURCE"
+        what = f"Files with labels that were not read, because they are not in {place}"
+        found.append(Ignored(what, tuple(unread)))
+    return found
 
 
 def _with_keys(pairs: Iterable[MatchedPair], layout: Layout) -> list[Pair]:
@@ -198,9 +195,9 @@ def _with_keys(pairs: Iterable[MatchedPair], layout: Layout) -> list[Pair]:
     ]
 
 
-def _scene_order(pair: MatchedPair) -> tuple[str, str, str]:
+def _scene_order(pair: MatchedPair) -> tuple[str, str, str, str]:
     clean = pair.clean or ""
-    return clean.casefold(), clean, pair.rain.casefold()
+    return clean.casefold(), clean, pair.rain.casefold(), pair.rain
 
 
 def _no_pairs_error(
@@ -208,21 +205,41 @@ def _no_pairs_error(
     split: str,
     source: Path,
     layouts: Sequence[Layout],
+    others: Sequence[Layout],
     unpaired: Sequence[Unpaired],
-    names: Sequence[str],
+    entries: Entries,
 ) -> DataError:
-    shapes = [" + ".join((layout.rain, *layout.clean)) for layout in layouts]
-    expected = "\n  ".join(dict.fromkeys(shapes))
-    found = ", ".join(names[:: max(1, len(names) // 4)][:4]) or "no image"
+    names = entries.images
+    shapes = list(dict.fromkeys(" + ".join((it.rain, *it.clean)) for it in layouts))
+    more = len(shapes) - _SHAPES_SHOWN
+    expected = "\n  ".join([*shapes[:_SHAPES_SHOWN], *([f"and {more} more"] if more > 0 else [])])
+    found = suggestions.what_is_there(list(map(printable, names))) or "no image"
     if unpaired:
-        found = f"{unpaired[0].path}: {unpaired[0].reason}"
-    hint = "If the files have other names, give --rain and --clean (see `derainctl datasets`)"
-    other_splits = {} if row.any_split else _count_pairs(row, source, names)
-    other_splits.pop(split, None)
-    if other_splits:
-        other, count = max(other_splits.items(), key=lambda it: it[1])
-        hint = f"It contains {count:,} pairs of the split {other}: give --split {other}"
-    return DataError(
-        f"{source}: contains no pair of {row.name}, split {split}. Expected one of\n  {expected}\n"
-        f"found {found}. {hint}."
+        found = f"{unpaired[0].path}: {unpaired[0].reason}; {found}"
+    lines = [
+        f"{source}: contains no pair of {row.name}, split {split}. Expected one of\n  {expected}",
+        f"found {found}. {_hint(row, split, source, others, names)}",
+        *map(str, entries.ignored()),
+    ]
+    return DataError("\n".join(lines))
+
+
+def _hint(
+    row: Dataset, split: str, source: Path, others: Sequence[Layout], names: Sequence[str]
+) -> str:
+    """What to do about a source without pairs of a split."""
+    counts = counts_of_others(row, split, source, others, names)
+    if any(counts.values()):
+        other = max(counts, key=lambda it: counts[it])
+        return f"It contains {counts[other]:,} pairs of the split {other}: give --split {other}."
+    if has_clean(row, split):
+        options = suggestions.suggest(row, source, split, names)
+    else:
+        options = suggestions.suggest_unpaired(names)
+    if options:
+        return f"To take what is there: {options}"
+    nearest = suggestions.nearest_layout(layouts_of(row, split), names)
+    return (
+        f"The nearest layout is {nearest}. If the files have other names, give --rain and --clean "
+        "(see `derainctl datasets`)."
     )

@@ -1,6 +1,5 @@
 """The images that a user names for a command that reads image files: files and whole folders."""
 
-import os
 import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -8,6 +7,7 @@ from pathlib import Path
 
 from derain.data.images.left_out import LeftOut
 from derain.data.sources.entries import find_entries
+from derain.data.sources.names import printable
 from derain.errors import DataError
 
 
@@ -62,7 +62,7 @@ def _add_folder(found: Inputs, folder: Path, below: bool) -> None:
         deeper = [name for name in names if "/" in name]
         names = [name for name in names if "/" not in name]
         if deeper:
-            example = _printable(deeper[0])
+            example = printable(deeper[0])
             found.notes.append(
                 f"{folder}: images in folders below it, which were not used: {len(deeper):,}, "
                 f"such as {example}."
@@ -87,7 +87,3 @@ def _none_found(paths: Sequence[Path], found: Inputs) -> str:
     rest = [*found.notes, *(f"{item.path}: {item.reason}." for item in found.left_out)]
     where = ", ".join(map(str, paths))
     return " ".join([f"{where}: no image (PNG, JPEG, BMP, WebP or TIFF).", *rest])
-
-
-def _printable(name: str) -> str:
-    return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from derain.data.sources.patterns import Pattern
 
-Half = Literal["left", "right"]
+Half = Literal["left", "right", "none"]
+"""The clean half of a file with two images side by side; with `none` the left one is the rainy
+image, and there is no clean one."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,15 @@ class Layout:
     """Ranges of numeric fields, for a split that is a part of one folder."""
     labels: tuple[str, ...] = ()
     """Fields that become labels of the image."""
+    any_ending: bool = True
+    """A file ending in the patterns is a hint: without such a file, one with the ending of any
+    image is taken."""
 
     def __str__(self) -> str:
         """The patterns with their folder, in one line. The manifest stores this text."""
         folder = f"{self.folder}/" if self.folder else ""
         half = f", clean {self.clean_half}" if self.clean_half else ""
+        half = ", two copies side by side" if self.clean_half == "none" else half
         return " + ".join(folder + name for name in (self.rain, *self.clean)) + half
 
     @cached_property
@@ -63,6 +69,12 @@ class Dataset:
     """Its licence."""
     folders: tuple[str, ...] = ()
     """Usual names of its folder, other than `name` and `title`."""
+    aliases: tuple[str, ...] = ()
+    """Other names of the dataset; case, blanks, hyphens and underscores do not matter."""
+    unchecked: str = ""
+    """What of this row could not be checked against the files as published."""
+    own: Mapping[str, Any] | None = None
+    """Set for a row of the user's own: its content, as the manifest records it."""
     any_split: bool = False
     """The user chooses the name of the split: any folder can be such a dataset."""
 
@@ -72,6 +84,11 @@ def layouts_of(dataset: Dataset, split: str) -> tuple[Layout, ...]:
     if dataset.any_split:
         return dataset.layouts
     return tuple(row for row in dataset.layouts if row.split == split)
+
+
+def has_clean(dataset: Dataset, split: str) -> bool:
+    """True if every layout of a split has clean images, in files of their own or as halves."""
+    return all(it.clean or it.clean_half in ("left", "right") for it in layouts_of(dataset, split))
 
 
 def drawing(dataset: Dataset) -> str:
@@ -86,7 +103,9 @@ def drawing(dataset: Dataset) -> str:
 
 def _file_lines(row: Layout) -> list[str]:
     """The files of one layout, one line each."""
-    if row.clean_half:
+    if row.clean_half == "none":
+        files = [(row.rain, "rainy | the same once more, side by side")]
+    elif row.clean_half:
         sides = "clean | rainy" if row.clean_half == "left" else "rainy | clean"
         files = [(row.rain, f"{sides}, side by side")]
     else:

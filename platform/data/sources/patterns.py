@@ -3,24 +3,29 @@
 import re
 from collections.abc import Mapping
 from functools import cached_property
+from unicodedata import normalize
 
 from derain.data.images.decode import SUFFIXES
+from derain.data.sources.names import fold
 from derain.errors import DataError
 
-_FIELD = re.compile(r"\{([a-z_]+)(:d)?\}")
-_ENDINGS = "|".join(re.escape(suffix) for suffix in sorted(SUFFIXES))
+_FIELD = re.compile(r"\{([a-z_]+)(:d|:\*)?\}")
+_FIELD_TEXTS = {None: "[^/]+", ":d": "[0-9]+", ":*": "[^/]*"}
+_SUFFIXES = sorted(SUFFIXES)
+_ENDINGS = "|".join(map(re.escape, _SUFFIXES))
 
 
 class Pattern:
     """A pattern of file names below a folder.
 
-    `{name}` matches any text without a slash, as long as possible; `{name:d}` matches digits. A
-    pattern without the file ending of an image matches all of them. Case is ignored. Raises
-    DataError for text that is not a pattern.
+    `{name}` matches any text without a slash, as long as possible; `{name:d}` matches digits;
+    `{name:*}` matches any text or none. A pattern without the file ending of an image matches all
+    of them. Case is ignored, and so is whether accents are characters of their own (NFD) or not
+    (NFC). Raises DataError for text that is not a pattern.
     """
 
     def __init__(self, text: str) -> None:
-        self.text = text.removeprefix("./").strip("/")
+        self.text = normalize("NFC", text).removeprefix("./").strip("/")
         rest = _FIELD.sub("", self.text)
         self.fields = tuple(name for name, _ in _FIELD.findall(self.text))
         if not self.text or "{" in rest or "}" in rest or len(set(self.fields)) < len(self.fields):
@@ -34,11 +39,20 @@ class Pattern:
         return f"Pattern({self.text!r})"
 
     def match(self, name: str) -> dict[str, str] | None:
-        """The fields of a file name, in lower case; None if it does not match."""
-        found = self._expression.fullmatch(name)
-        return (
-            {key: value.casefold() for key, value in found.groupdict().items()} if found else None
-        )
+        """The fields of a file name, without case and in one Unicode form; None without a match."""
+        found = self.read(name)
+        return None if found is None else {key: fold(value) for key, value in found.items()}
+
+    def read(self, name: str, *, any_ending: bool = False) -> dict[str, str] | None:
+        """The fields of a file name as they are spelled; None if it does not match.
+
+        With `any_ending` the name may have the ending of any image.
+        """
+        expression = self._any_ending if any_ending else self._expression
+        found = expression.fullmatch(name)
+        if found is None and not name.isascii():
+            found = expression.fullmatch(normalize("NFC", name))
+        return found.groupdict() if found else None
 
     def fill(self, values: Mapping[str, object], ending: str = ".png") -> str:
         """The file name with these fields, and with `ending` if the pattern has none."""
@@ -50,17 +64,38 @@ class Pattern:
         """The folder of all names: the text up to the last slash before the first field."""
         return self.text.partition("{")[0].rpartition("/")[0]
 
+    def leads_to(self, folder: str) -> bool:
+        """Whether names that match may be in this folder or below it."""
+        own, parts = self.text.split("/")[:-1], folder.split("/")
+        return len(parts) <= len(own) and all(
+            _compile(text, "").fullmatch(normalize("NFC", part))
+            for text, part in zip(own, parts, strict=False)
+        )
+
     @property
     def has_ending(self) -> bool:
         """True if the pattern includes the file ending."""
-        return any(self.text.casefold().endswith(suffix) for suffix in SUFFIXES)
+        return self.stem != self.text
+
+    @cached_property
+    def stem(self) -> str:
+        """The text without the file ending of an image."""
+        folded = self.text.casefold()
+        return next((self.text[: -len(it)] for it in _SUFFIXES if folded.endswith(it)), self.text)
 
     @cached_property
     def _expression(self) -> re.Pattern[str]:
-        parts, at = [], 0
-        for field in _FIELD.finditer(self.text):
-            parts.append(re.escape(self.text[at : field.start()]))
-            parts.append(f"(?P<{field[1]}>{'[0-9]+' if field[2] else '[^/]+'})")
-            at = field.end()
-        ending = "" if self.has_ending else f"(?:{_ENDINGS})"
-        return re.compile("".join(parts) + re.escape(self.text[at:]) + ending, re.IGNORECASE)
+        return _compile(self.text, "" if self.has_ending else f"(?:{_ENDINGS})")
+
+    @cached_property
+    def _any_ending(self) -> re.Pattern[str]:
+        return _compile(self.stem, f"(?:{_ENDINGS})")
+
+
+def _compile(text: str, ending: str) -> re.Pattern[str]:
+    parts, at = [], 0
+    for field in _FIELD.finditer(text):
+        parts.append(re.escape(text[at : field.start()]))
+        parts.append(f"(?P<{field[1]}>{_FIELD_TEXTS[field[2]]})")
+        at = field.end()
+    return re.compile("".join(parts) + re.escape(text[at:]) + ending, re.IGNORECASE)

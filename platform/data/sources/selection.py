@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from derain.data.sources.layouts import Dataset, Half, Layout
+from derain.data.sources.layouts import Dataset, Half, Layout, has_clean
 from derain.data.sources.matching import MatchedPair
 from derain.errors import DataError
 
@@ -26,11 +26,10 @@ class Naming:
         """
         if self.clean and self.clean_half:
             raise DataError("Give either --clean or --clean-half, not both.")
-        needs_clean = all(layout.clean or layout.clean_half for layout in dataset.layouts)
-        if needs_clean and not (self.clean or self.clean_half):
+        if has_clean(dataset, split) and not (self.clean or self.clean_half):
             raise DataError(f"{dataset.name}: --rain also needs --clean or --clean-half.")
         clean = (self.clean,) if self.clean else ()
-        return Layout(split, self.rain, clean, clean_half=self.clean_half)
+        return Layout(split, self.rain, clean, clean_half=self.clean_half, any_ending=False)
 
 
 def parse_naming(rain: str | None, clean: str | None, clean_half: Half | None) -> Naming | None:

@@ -20,6 +20,8 @@ from derain.data.prepared.manifest import Quarantined
 from derain.data.prepared.reading import read_pair
 from derain.data.prepared.shards import packed_size
 from derain.data.sources import discover
+from derain.data.sources.entries import Ignored
+from derain.data.sources.layouts import Dataset
 from derain.data.sources.pairs import Pair, group_samples
 from derain.errors import DataError
 from derain.pipelines.prepare.options import PrepareOptions
@@ -42,6 +44,10 @@ class Plan:
     notes: tuple[str, ...]
     quarantined: tuple[Quarantined, ...]
     """Images without a partner, not a file, or too large to read."""
+    left_out: tuple[Ignored, ...]
+    """What else was left out though it may be an image, and labels of no image."""
+    partial_labels: tuple[str, ...]
+    """A note for each label that some images lack."""
     fingerprint: str
     """SHA-256 of names, sizes and labels."""
     names_sha256: str
@@ -83,7 +89,7 @@ class Plan:
 
 
 def make_plan(
-    dataset: str, source: Path, out: Path, options: PrepareOptions
+    dataset: str | Dataset, source: Path, out: Path, options: PrepareOptions
 ) -> tuple[Plan, np.ndarray]:
     """The plan, and its lines as (bytes,) uint8.
 
@@ -107,9 +113,17 @@ def make_plan(
         split=found.split,
         notes=found.notes,
         quarantined=(*unpaired, *unreadable),
+        left_out=found.left_out,
+        partial_labels=found.partial_labels,
         fingerprint=_fingerprint(pairs, stats),
         names_sha256=hashlib.sha256("\n".join(it.rain for it in found.pairs).encode()).hexdigest(),
-        settings={"dataset": row, "split": found.split, "layout": layout, **options.settings()},
+        settings={
+            "dataset": row,
+            "split": found.split,
+            "layout": layout,
+            **({"row": dict(found.dataset.own)} if found.dataset.own else {}),
+            **options.settings(),
+        },
         pairs=len(pairs),
         repeated_bytes=_repeated_bytes(pairs, stats),
         ends=tuple(accumulate(map(len, lines))),
@@ -200,5 +214,6 @@ def _fingerprint(pairs: Sequence[Pair], stats: Mapping[str, Stat]) -> str:
     for pair in pairs:
         for name in pair.files:
             digest.update(f"{name}\t{stats[name].st_size}\n".encode())
-        digest.update(json.dumps(dict(pair.labels), sort_keys=True).encode())
+        labels = {key: value for key, value in pair.labels.items() if value}
+        digest.update(json.dumps(labels, sort_keys=True).encode())
     return digest.hexdigest()

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,12 @@ import ray
 
 from derain import cluster
 from derain.data.prepared.card import CARD, CROISSANT, card, croissant
-from derain.data.prepared.manifest import MANIFEST, Manifest, Quarantined, write_manifest
+from derain.data.prepared.manifest import MANIFEST, Manifest, write_manifest
 from derain.data.sources import discover
+from derain.data.sources.found import QUIET
+from derain.data.sources.layouts import Dataset
 from derain.errors import DataError
-from derain.pipelines.prepare import finished_shards, output_folder, shard_tasks
+from derain.pipelines.prepare import finished_shards, output_folder, shard_tasks, strict
 from derain.pipelines.prepare.finished_shards import IndexSummary
 from derain.pipelines.prepare.options import DEFAULTS, PrepareOptions
 from derain.pipelines.prepare.plan import Plan, make_plan
@@ -23,9 +25,6 @@ from derain.pipelines.sigterm import stopping_at_sigterm
 from derain.storage import files
 
 log = logging.getLogger(__name__)
-
-SHOWN = 5
-"""How many images a message names."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class PreparedSummary:
 
 
 def prepare(
-    dataset: str,
+    dataset: str | Dataset,
     source: str | Path,
     out: str | Path,
     options: PrepareOptions = DEFAULTS,
@@ -55,6 +54,7 @@ def prepare(
 ) -> PreparedSummary:
     """Write the pairs of a dataset as shards, index and manifest.
 
+    `dataset` is a name of the catalogue, or a row of the user's own (`catalogue.own_file`).
     `changes` are fields of `options`, as keywords. Source and output folder may be s3:// or gs://.
     The finished shards of an interrupted call are kept, a finished dataset of the same source and
     options is reused. Pairs that cannot be used are quarantined: the manifest lists them. The
@@ -72,16 +72,16 @@ def prepare(
     stopped = f"{folder}: stopped by SIGTERM. To continue, {RUN_AGAIN}"
     with cluster.connected(), stopping_at_sigterm(stopped), explaining_errors():
         plan, lines = _make_plan(dataset, place, folder, options)
-        if options.strict:
-            _require_no_quarantined(plan.quarantined)
         manifest = output_folder.finished_manifest(plan, lines)
+        if options.strict:
+            strict.check(plan, lines, manifest)
         reused = manifest is not None
         if manifest is None:
             output_folder.claim(plan)
             shard_tasks.write_missing_shards(plan, lines)
             manifest = _finish(plan, options.strict)
         else:
-            _reuse(folder, manifest, options.strict)
+            _reuse(folder, manifest)
     _warn(manifest)
     return PreparedSummary(
         pairs=manifest.pairs,
@@ -98,7 +98,7 @@ def prepare(
 
 
 def _make_plan(
-    dataset: str, source: Path, out: Path, options: PrepareOptions
+    dataset: str | Dataset, source: Path, out: Path, options: PrepareOptions
 ) -> tuple[Plan, ray.ObjectRef]:
     """The plan, and a reference to its lines."""
     task = _coreless(make_plan).options(num_returns=2)
@@ -126,24 +126,22 @@ def _coreless(work: Callable[..., Any]) -> Any:
     return ray.remote(num_cpus=0)(work)
 
 
-def _reuse(out: Path, manifest: Manifest, strict: bool) -> None:
+def _reuse(out: Path, manifest: Manifest) -> None:
     """Complete a finished dataset whose `prepare` was killed right after writing the manifest."""
     finished_shards.clean_up(out)
     _describe(out, manifest)
-    if strict:
-        _require_no_quarantined(manifest.quarantined)
     log.info("prepare: %s is already finished, nothing to do", out)
 
 
-def _finish(plan: Plan, strict: bool) -> Manifest:
+def _finish(plan: Plan, is_strict: bool) -> Manifest:
     """Write index and manifest; the index in a Ray task, so that the driver holds no rows."""
     shards = [shard for shard in shard_tasks.finished(plan) if shard]
     entries = tuple(shard.entry for shard in shards if shard.entry)
     quarantined = (*plan.quarantined, *(item for shard in shards for item in shard.quarantined))
-    if strict:
-        _require_no_quarantined(quarantined)
+    if is_strict:
+        strict.refuse(plan, quarantined)
     if not entries:
-        raise DataError(f"{plan.source}: no pair can be used. {_listed(quarantined)}")
+        raise DataError(f"{plan.source}: no pair can be used. {strict.listed(quarantined)}")
     write_index = _coreless(finished_shards.write_joined_index)
     index: IndexSummary = ray.get(write_index.remote(plan.out, len(plan)))
     manifest = Manifest(
@@ -175,29 +173,16 @@ def _describe(out: Path, manifest: Manifest) -> None:
         (out / CARD).write_text(card(manifest), encoding="utf-8")
 
 
-def _require_no_quarantined(quarantined: Sequence[Quarantined]) -> None:
-    if quarantined:
-        count = len(quarantined)
-        raise DataError(f"{count} images cannot be used (--strict). {_listed(quarantined)}")
-
-
-def _listed(quarantined: Sequence[Quarantined]) -> str:
-    """The first quarantined images and their reasons, each on a line of its own."""
-    lines = _first([f"{item.path}: {item.reason}" for item in quarantined], "and {:,} more")
-    return "\n  ".join(["", *lines])
-
-
 def _warn(manifest: Manifest) -> None:
     """Log the quarantined images, the notes and the duplicates."""
     more = f"and {{:,}} more: see {MANIFEST}"
     quarantined = [f"left out {item.path}: {item.reason}" for item in manifest.quarantined]
     groups = [(len(group), ", ".join(group)) for group in manifest.duplicates]
     copies = [f"{count} copies of the same image were kept: {names}" for count, names in groups]
-    for line in (*_first(quarantined, more), *manifest.notes, *_first(copies, more)):
+    loud = [note for note in manifest.notes if not note.startswith(QUIET)]
+    lines = (*strict.first(quarantined, more), *loud, *strict.first(copies, more))
+    for line in lines:
         log.warning("prepare: %s", line)
-
-
-def _first(lines: Sequence[str], more: str) -> list[str]:
-    """The first lines; `more` is a format for how many others there are."""
-    others = len(lines) - SHOWN
-    return [*lines[:SHOWN], more.format(others)] if others > 0 else list(lines)
+    for note in manifest.notes:
+        if note not in loud:
+            log.info("prepare: %s", note)

@@ -15,8 +15,9 @@ from tests.data.miniatures import build
 
 NAMES = [
     *("rain13k", "rain100h", "rain100l", "rain200h", "rain200l", "rain800", "rain1200"),
-    *("rain14000", "rain12", "spa-data", "hq-rain", "mpid", "nturain-r", "gt-rain", "raindrop"),
-    *("paired", "unpaired"),
+    *("rain14000", "rain12", "hq-rain", "outdoor-rain", "raincityscapes", "rainds-syn"),
+    *("4k-rain13k", "spa-data", "mpid", "nturain-r", "gt-rain", "raindrop", "rainds-real"),
+    *("realrain-1k-l", "realrain-1k-h", "lhp-rain", "sirr", "paired", "unpaired"),
 ]
 ROWS = [(row, layout) for row in CATALOGUE.values() for layout in row.layouts]
 
@@ -51,7 +52,8 @@ def test_a_miniature_is_found_and_written(row: Dataset, layout: Layout, tmp_path
     assert all(set(pair.labels) == set(layout.labels) for pair in found.pairs)
     clutter = "deep/er/down/rainstreak-1.png"
     assert found.unrecognised == [f"{layout.folder}/{clutter}" if layout.folder else clutter]
-    assert len(found.notes) == 1 + bool(row.splits.get(layout.split, ()))
+    assert len(found.notes) == 2 + bool(row.splits.get(layout.split, ()))
+    assert found.notes[-1].startswith("Other files, which were not used: 1 .txt")
     written = write_shard(found.pairs, made.source, tmp_path / "a.tar")
     assert not written.quarantined
     assert written.rows.column("rain_source").to_pylist() == [pair.rain for pair in found.pairs]

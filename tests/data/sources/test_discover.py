@@ -2,11 +2,16 @@
 
 import json
 import os
+import shlex
+import shutil
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 
-from derain.data.sources.catalogue import CATALOGUE, USUAL_FOLDERS
+from derain.data.sources.catalogue import CATALOGUE
+from derain.data.sources.catalogue.shared import USUAL_FOLDERS
+from derain.data.sources.catalogue.usual import CLEAN_NAMES, RAINY_NAMES, usual_layouts
 from derain.data.sources.discover import count_pairs, find_pairs
 from derain.data.sources.selection import Naming, parse_naming, parse_share
 from derain.errors import DataError
@@ -31,14 +36,16 @@ def test_images_without_partner_are_reported(tmp_path: Path) -> None:
     touch(tmp_path / "rain/a.png", tmp_path / "clean/a.png", tmp_path / "rain/b.png")
     touch(tmp_path / "clean/c.png", tmp_path / "rain/d.png", tmp_path / "rain/d.jpg")
     touch(tmp_path / "clean/d.png")
+    touch(*(tmp_path / name for name in ("rain/e.png", "rain/e.jpg", "clean/e.bmp")))
     found = find_pairs("paired", tmp_path)
-    assert [pair.key for pair in found.pairs] == ["a"]
+    assert [pair.rain for pair in found.pairs] == ["rain/a.png", "rain/d.png"]
     assert {item.path: item.reason for item in found.unpaired} == {
         "rain/b.png": "no clean partner clean/{name}",
-        "rain/d.png": "several files have this name up to its ending",
-        "rain/d.jpg": "several files have this name up to its ending",
+        "rain/d.jpg": "clean/d.png is the clean partner of rain/d.png",
+        "rain/e.png": "several files have this name up to its ending",
+        "rain/e.jpg": "several files have this name up to its ending",
         "clean/c.png": "no rainy partner rain/{name}",
-        "clean/d.png": "no rainy partner rain/{name}",
+        "clean/e.bmp": "no rainy partner rain/{name}",
     }
 
 
@@ -113,8 +120,8 @@ def test_labels_may_be_given_by_path_or_by_name(tmp_path: Path) -> None:
     labels = {
         pair.rain: pair.labels.get("density") for pair in find_pairs("nturain-r", tmp_path).pairs
     }
-    assert labels == {"ra1_Rain/1.jpg": "heavy", "ra2_Rain/1.jpg": None, "rb1_Rain/1.jpg": "light"}
-    (tmp_path / "labels.json").write_text('{"1.jpg": {"a": "b"}, "1.png": {"a": "c"}}')
+    assert labels == {"ra1_Rain/1.jpg": "heavy", "ra2_Rain/1.jpg": "", "rb1_Rain/1.jpg": "light"}
+    (tmp_path / "labels.json").write_text('{"1.bmp": {"a": "b"}, "1.png": {"a": "c"}}')
     with pytest.raises(DataError, match="conflicting labels for 1"):
         find_pairs("nturain-r", tmp_path)
 
@@ -288,3 +295,168 @@ def test_the_rainy_images_of_a_scene_are_one_sample(tmp_path: Path) -> None:
     touch(*(tmp_path / f"ground_truth/{scene}.jpg" for scene in (1, 2)))
     found = find_pairs("rain14000", tmp_path, clean_once=True)
     assert [(pair.sample, pair.key) for pair in found.pairs] == [(name[0], name) for name in rains]
+
+
+def test_any_usual_folders_are_found_in_any_case_and_depth(tmp_path: Path) -> None:
+    """Formerly seven couples of names, directly below the source, were known."""
+    for rain, clean in (
+        ("LQ", "HQ"), ("O", "B"), ("rainy_image", "ground_truth"), ("degraded", "sharp"),
+        ("data/one/Input", "data/one/GroundTruth"), ("rain/scene", "background/scene"),
+    ):  # fmt: skip
+        source = tmp_path / rain.replace("/", "-")
+        touch(source / rain / "b.png", source / clean / "B.jpg")
+        (pair,) = find_pairs("paired", source).pairs
+        assert (pair.rain, pair.clean) == (f"{rain}/b.png", f"{clean}/B.jpg")
+
+
+def test_every_rainy_name_goes_with_every_clean_one() -> None:
+    names = [f"{it}/1.png" for it in (*RAINY_NAMES, *CLEAN_NAMES)]
+    found = {str(it) for it in usual_layouts(names, "train")}
+    assert len(found) == len(RAINY_NAMES) * len(CLEAN_NAMES)
+    assert not {*RAINY_NAMES} & {*CLEAN_NAMES}
+
+
+@pytest.mark.parametrize("path", ["{split}/rain + {split}/clean", "rain/{split} + norain/{split}"])
+def test_the_split_may_be_in_the_path(path: str, tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for n, folder in enumerate(path.format(split=split).split(" + ")):
+            touch(tmp_path / folder / "1.png", tmp_path / folder / f"only-{n}.png")
+    for asked, split in ((None, "train"), ("train", "train"), ("test", "test")):
+        found = find_pairs("paired", tmp_path, asked)
+        assert found.split == split
+        assert all(split in pair.rain and split in str(pair.clean) for pair in found.pairs)
+        assert len(found.pairs) == 1
+        assert not found.unrecognised
+        assert len(found.other_splits) == 4
+    with pytest.raises(DataError, match="give --split t"):
+        find_pairs("paired", tmp_path, "val")
+    only_test = tmp_path / "data/testing"
+    touch(only_test / "input/1.png", only_test / "target/1.png")
+    assert find_pairs("paired", tmp_path / "data").split == "test"
+
+
+def test_rain_001_and_norain_001_in_usual_folders(tmp_path: Path) -> None:
+    for n in ("001", "002"):
+        touch(tmp_path / f"Train/Rain/rain-{n}.png", tmp_path / f"Train/NoRain/norain-{n}.png")
+        touch(tmp_path / f"drops/data/{n}_rain.png", tmp_path / f"drops/gt/{n}_clean.png")
+    assert {it.rain: it.clean for it in find_pairs("paired", tmp_path, "train").pairs} == {
+        f"Train/Rain/rain-{n}.png": f"Train/NoRain/norain-{n}.png" for n in ("001", "002")
+    }
+    assert len(find_pairs("paired", tmp_path / "drops").pairs) == 2
+
+
+def test_a_published_set_in_usual_folders_is_found(tmp_path: Path) -> None:
+    touch(tmp_path / "Test/LQ/1.png", tmp_path / "Test/GT/1.png", tmp_path / "train/x/1.png")
+    assert [it.rain for it in find_pairs("rain200l", tmp_path, "test").pairs] == ["Test/LQ/1.png"]
+    with pytest.raises(DataError, match="give --split test"):
+        find_pairs("rain200l", tmp_path / "Test")
+
+
+OLD_FRENCH = ("Zürich", "café", "plain")
+
+
+def test_names_differ_in_neither_case_nor_unicode_form(tmp_path: Path) -> None:
+    """Case 21: rainy names from a Mac (NFD), clean ones from Windows (NFC)."""
+    for name in OLD_FRENCH:
+        touch(tmp_path / "input" / f"{normalize('NFD', name)}.png")
+        touch(tmp_path / "target" / f"{normalize('NFC', name.upper())}.PNG")
+    labels = {f"{normalize('NFC', name)}.PNG": {"town": name[:1]} for name in OLD_FRENCH}
+    (tmp_path / "labels.json").write_text(json.dumps(labels))
+    found = find_pairs("paired", tmp_path)
+    assert not found.unpaired
+    assert {pair.labels["town"] for pair in found.pairs} == {"Z", "c", "p"}
+    assert found.notes == ()
+
+
+def test_the_very_same_name_comes_before_one_that_differs_in_case_or_ending(
+    tmp_path: Path,
+) -> None:
+    names = ("A.png", "a.PNG", "a.png", "1.png", "1.jpg", "é.png", normalize("NFD", "é.png"))
+    touch(*(tmp_path / side / name for side in ("input", "target") for name in names))
+    found = find_pairs("paired", tmp_path)
+    assert {pair.rain: pair.clean for pair in found.pairs} == {
+        f"input/{name}": f"target/{name}" for name in names
+    }
+    assert len({pair.key for pair in found.pairs}) == len(names)
+    assert not found.unpaired
+    for name in ("A.png", "1.jpg"):
+        (tmp_path / "target" / name).unlink()
+    reasons = {it.path: it.reason for it in find_pairs("paired", tmp_path).unpaired}
+    assert set(reasons) == {"input/A.png", "input/1.jpg"}
+    assert reasons["input/1.jpg"] == "target/1.png is the clean partner of input/1.png"
+
+
+def test_the_ending_of_a_published_layout_is_a_hint(tmp_path: Path) -> None:
+    touch(tmp_path / "rain-1.jpg", tmp_path / "norain-1.jpeg", tmp_path / "rain-2.png")
+    touch(tmp_path / "norain-2.webp", tmp_path / "rain-2.jpg")
+    found = find_pairs("rain100h", tmp_path)
+    assert {pair.rain: pair.clean for pair in found.pairs} == {
+        "rain-1.jpg": "norain-1.jpeg",
+        "rain-2.png": "norain-2.webp",
+    }
+    assert found.unrecognised == ["rain-2.jpg"]
+    touch(tmp_path / "own/1.jpg", tmp_path / "own/1.png", tmp_path / "own/2.jpg")
+    own = find_pairs("paired", tmp_path / "own", naming=Naming("{n}.jpg", "{n}.png"))
+    assert [pair.rain for pair in own.pairs] == ["1.jpg"]
+
+
+def test_the_clean_partner_is_chosen_by_the_nearest_name(tmp_path: Path) -> None:
+    touch(tmp_path / "rainy_image/1_1.jpg", tmp_path / "rainy_image/1_2.JPG")
+    touch(tmp_path / "ground_truth/1.jpg", tmp_path / "ground_truth/1.JPG")
+    pairs = {pair.rain: pair.clean for pair in find_pairs("rain14000", tmp_path).pairs}
+    assert pairs == {
+        "rainy_image/1_1.jpg": "ground_truth/1.jpg",
+        "rainy_image/1_2.JPG": "ground_truth/1.JPG",
+    }
+
+
+def test_the_photographs_of_rain800_beside_themselves_are_no_pairs(tmp_path: Path) -> None:
+    touch(tmp_path / "test_nature/1.jpg", tmp_path / "training/1.jpg")
+    with pytest.raises(DataError, match="1 pairs of the split real: give --split real"):
+        find_pairs("rain800", tmp_path / "test_nature")
+    (pair,) = find_pairs("rain800", tmp_path / "test_nature", "real").pairs
+    assert (pair.clean, pair.clean_half) == (None, "none")
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "pairs"),
+    [
+        (("1_rain.png", "1_clean.png", "2_rain.png", "2_clean.png"), "{name}_clean", 2),
+        (("rain-001.png", "norain-001.png"), "norain-{name}", 1),
+        (("foo bar/1.png", "foo bar/2.png", "it's norain/1.png"), "it's norain/{name}", 1),
+        (("one/s1_x.png", "one/s2_x.png", "b/s1_y.png", "b/s2_y.png"), "{name}_y", 2),
+        (("w/1_1.png", "w/1_2.png", "w/2_1.png", "c/1.png", "c/2.png"), "c/{name}", 3),
+        (("s1/w/1.png", "s1/sun/1.png", "s2/w/1.png", "s2/sun/1.png"), "{folder}/", 2),
+        (("z/1_rain.png", "q/1_clean.png"), "q/{name}_clean", 1),
+    ],
+)
+def test_options_that_take_what_is_there_are_suggested(
+    names: tuple[str, ...], options: str, pairs: int, tmp_path: Path
+) -> None:
+    """They are pasted as they are printed."""
+    touch(*(tmp_path / name for name in names))
+    with pytest.raises(DataError, match=r"To take what is there: --rain ") as caught:
+        find_pairs("paired", tmp_path)
+    line = str(caught.value).split("To take what is there: ")[1].splitlines()[0]
+    rain, rain_pattern, clean, clean_pattern = shlex.split(line)
+    assert (rain, clean) == ("--rain", "--clean")
+    assert options in rain_pattern + clean_pattern
+    assert options.startswith("{folder}") or options in clean_pattern
+    found = find_pairs("paired", tmp_path, naming=Naming(rain_pattern, clean_pattern))
+    assert len(found.pairs) == pairs
+
+
+def test_without_a_suggestion_the_nearest_layout_and_what_is_there_are_named(
+    tmp_path: Path,
+) -> None:
+    touch(*(tmp_path / f"foo/{n}.png" for n in range(3)), tmp_path / "bar/x.png")
+    with pytest.raises(
+        DataError, match=r"found foo/0\.png \(3 images in foo/\); bar/x\.png\."
+    ) as it:
+        find_pairs("paired", tmp_path)
+    assert "The nearest layout is " in str(it.value)
+    for folder in ("foo", "bar"):
+        shutil.rmtree(tmp_path / folder)
+    touch(*(tmp_path / f"a/b/{n}.png" for n in range(2)))
+    with pytest.raises(DataError, match=r"To take what is there: --rain 'a/b/\{name\}'"):
+        find_pairs("unpaired", tmp_path)
