@@ -38,7 +38,12 @@ class Labels:
         and that before one in other case. Raises DataError if two entries contradict each other.
         """
         for text in (name, name.rpartition("/")[2]):
-            for table, key in zip(self._tables, _spellings(text), strict=True):
+            whole, short, folded, folded_short = self._tables
+            for table, key in (
+                *((whole, text), (whole, stem(text)), (short, stem(text))),
+                *((folded, fold(text)), (folded, fold(stem(text)))),
+                (folded_short, fold(stem(text))),
+            ):
                 if names := table.get(key):
                     self.used.update(names)
                     return self._agreed(text, names)
