@@ -8,27 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from derain.data.images.kinds import UNREAD, kind_of
 from derain.data.sources.catalogue import CATALOGUE
 from derain.data.sources.discover import count_pairs, find_pairs
 from derain.data.sources.entries import find_entries
 from derain.data.sources.layouts import layouts_of
 from derain.errors import DataError
 from derain.pipelines.datasets import datasets
+from tests.data.sources.touched import pair_of, touch
 from tests.folders import noise_image
 
 NOBODY = 65534
 AsOther = Callable[[Path], None]
-
-
-def touch(*paths: Path) -> None:
-    for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"x")
-
-
-def pair_of(source: Path, name: str = "1.png") -> None:
-    touch(source / "input" / name, source / "target" / name)
 
 
 @pytest.fixture
@@ -82,18 +72,6 @@ def test_every_entry_is_counted_once(tmp_path: Path) -> None:
         "Empty folders that are called like images: 1, such as input/scene.jpg.",
         "Other files, which were not used: 1 .md, 1 .txt, 1 without ending, such as README.md.",
     )
-
-
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF", "JPEG2000"])
-def test_an_image_is_known_by_its_first_bytes(kind: str, tmp_path: Path) -> None:
-    noise_image(1, width=8, height=8).save(tmp_path / "x", kind)
-    assert kind_of((tmp_path / "x").read_bytes()[:32]) is not None
-
-
-@pytest.mark.parametrize("text", [b"", b"BM", b"Not an image", b"RIFF1234AVI LIST", b"BMW x5"])
-def test_what_is_no_image_is_not_taken_for_one(text: bytes) -> None:
-    assert kind_of(text) is None
-    assert ".png" not in UNREAD
 
 
 def test_a_source_of_unread_kinds_only_says_so(tmp_path: Path) -> None:

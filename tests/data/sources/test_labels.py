@@ -9,7 +9,7 @@ import pytest
 from derain.data.sources.discover import find_pairs
 from derain.data.sources.labels import Labels
 from derain.errors import DataError
-from tests.data.sources.test_entries import pair_of, touch
+from tests.data.sources.touched import pair_of, touch
 
 
 def write(source: Path, labels: dict[str, Any]) -> None:

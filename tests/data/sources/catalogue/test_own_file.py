@@ -9,7 +9,7 @@ from derain.data.sources.catalogue.own_file import read_rows
 from derain.data.sources.discover import find_pairs
 from derain.data.sources.layouts import drawing
 from derain.errors import UsageError
-from tests.data.sources.test_entries import touch
+from tests.data.sources.touched import touch
 
 ROW = """
 name: alley
