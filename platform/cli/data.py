@@ -90,7 +90,10 @@ def prepare(
         str | None, typer.Option(help="Your own data: its name, for the dataset card.")
     ] = None,
     licence: Annotated[
-        str | None, typer.Option(help="Your own data: its licence, such as CC-BY-4.0.")
+        str | None,
+        typer.Option(
+            "--licence", "--license", help="Your own data: its licence, such as CC-BY-4.0."
+        ),
     ] = None,
     source_url: Annotated[
         str | None, typer.Option("--source", help="Your own data: where it is from.")

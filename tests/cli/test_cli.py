@@ -235,6 +235,9 @@ def test_an_unpaired_image_stops_a_strict_prepare(
     done = derainctl("prepare", "paired", source, "out", "--strict")
     refused(done, "clean/alone.png", "--strict")
     assert not (tmp_path / "out").exists()
+    done = derainctl("prepare", "paired", source, "out", "--strict", "--json")
+    (problem,) = json.loads(done.stdout)["problems"]
+    assert problem["path"] == "clean/alone.png"
 
 
 def test_a_dry_run_prints_the_resolved_config_and_does_nothing(

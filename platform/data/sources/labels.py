@@ -8,6 +8,7 @@ from pathlib import Path
 from derain.data.sources.entries import LABELS, Ignored
 from derain.data.sources.names import fold, printable, stem
 from derain.errors import DataError
+from derain.storage import files
 
 UNKNOWN = ""
 """The value of a label that an image lacks and others have. Not null: Hugging Face takes the type
@@ -38,7 +39,12 @@ class Labels:
         and that before one in other case. Raises DataError if two entries contradict each other.
         """
         for text in (name, name.rpartition("/")[2]):
-            for table, key in zip(self._tables, _spellings(text), strict=True):
+            whole, short, folded, folded_short = self._tables
+            for table, key in (
+                *((whole, text), (whole, stem(text)), (short, stem(text))),
+                *((folded, fold(text)), (folded, fold(stem(text)))),
+                (folded_short, fold(stem(text))),
+            ):
                 if names := table.get(key):
                     self.used.update(names)
                     return self._agreed(text, names)
@@ -83,13 +89,15 @@ def read_labels(source: Path, folder: str) -> Labels | None:
     if not path.is_file():
         return None
     try:
-        tree = json.loads(path.read_bytes())
+        tree = json.loads(files.read_bytes(source, name))
         entries = {
             key.removeprefix("./"): {label: _text(value) for label, value in of.items()}
             for key, of in tree.items()
         }
     except (ValueError, AttributeError):
         raise DataError(f"{path}: expected {{file name: {{label: value}}}}.") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from None
     return Labels(name, entries)
 
 

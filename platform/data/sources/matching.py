@@ -215,3 +215,5 @@ def _read_lines(path: Path) -> list[str]:
         return path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise DataError(f"{path}: not UTF-8. Save the file as UTF-8.") from None
+    except PermissionError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).") from None

@@ -15,6 +15,8 @@ from derain.pipelines.prepare.plan import Plan
 SHOWN = 5
 """How many images a message names."""
 
+MORE = "and {:,} more"
+
 
 class StrictError(DataError):
     """`--strict` does not accept what is left out; `problems` lists all of it, for `--json`."""
@@ -43,16 +45,18 @@ def refuse(plan: Plan, quarantined: Sequence[Quarantined]) -> None:
     if quarantined:
         texts.append(f"{len(quarantined)} images cannot be used (--strict). {listed(quarantined)}")
     for item in plan.left_out:
-        examples = first([printable(name) for name in item.names], "and {:,} more")
+        examples = first([printable(name) for name in item.names], MORE)
         texts.append("\n  ".join([f"{item.what} (--strict): {len(item.names):,}.", *examples]))
     texts += [f"{note} (--strict)" for note in plan.partial_labels]
     if texts:
-        raise StrictError("\n".join([f"{plan.source}:", *texts]), _problems(plan, quarantined))
+        problems = _problems(plan, quarantined)
+        texts.append(f"--json lists all {len(problems):,} problems.")
+        raise StrictError("\n".join([f"{plan.source}:", *texts]), problems)
 
 
 def listed(quarantined: Sequence[Quarantined]) -> str:
     """The first quarantined images and their reasons, each on a line of its own."""
-    lines = first([f"{item.path}: {item.reason}" for item in quarantined], "and {:,} more")
+    lines = first([f"{item.path}: {item.reason}" for item in quarantined], MORE)
     return "\n  ".join(["", *lines])
 
 

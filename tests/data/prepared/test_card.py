@@ -70,3 +70,49 @@ def test_every_dataset_has_a_card_and_valid_metadata(name: str) -> None:
     assert head["pretty_name"] == CATALOGUE[name].title
     assert head["license"] == ("bsd-3-clause" if name == "spa-data" else "unknown")
     assert "Mind the gap." in text
+
+
+@pytest.mark.parametrize(
+    ("licence", "expected", "address"),
+    [
+        ("cc-by-4.0", {"license": "cc-by-4.0"}, "https://spdx.org/licenses/CC-BY-4.0"),
+        ("ODbL-1.0", {"license": "odbl"}, "https://spdx.org/licenses/ODbL-1.0"),
+        ("GPL-3.0-only", {"license": "gpl-3.0"}, "https://spdx.org/licenses/GPL-3.0-only"),
+        ("ask me first", {"license": "other", "license_name": "ask-me-first"}, None),
+        (
+            "https://example.org/l",
+            {
+                "license": "other",
+                "license_name": "https-example.org-l",
+                "license_link": "https://example.org/l",
+            },
+            "https://example.org/l",
+        ),
+    ],
+)
+def test_ones_own_data_has_a_name_a_licence_and_a_source(
+    licence: str, expected: dict[str, str], address: str | None
+) -> None:
+    stated = {"name": "Rain in Ürümqi", "licence": licence, "source": "https://example.org/data"}
+    manifest = replace(manifest_of("paired", "train"), settings={"card": stated})
+    tree = json.loads(croissant(manifest))
+    assert not mlcroissant.Dataset(jsonld=tree).metadata.ctx.issues.errors
+    assert (tree["name"], tree["url"]) == ("Rain-in-r-mqi-train", "https://example.org/data")
+    assert tree.get("license") == address
+    assert tree["description"].startswith("Rain in Ürümqi. 1 samples of the split train")
+    text = card(manifest)
+    head = yaml.safe_load(text.split("---\n")[1])
+    assert head["pretty_name"] == "Rain in Ürümqi"
+    assert {key: head[key] for key in head if key.startswith("license")} == expected
+    assert f"published at https://example.org/data; licence: {licence}" in text
+
+
+def test_a_row_of_ones_own_is_described_without_its_file() -> None:
+    row = {"name": "alley", "title": "The alley", "about": "real rain", "terms": "CC0-1.0"}
+    for settings, title, licence in (({"row": row}, "The alley", "cc0-1.0"), ({}, "alley", None)):
+        manifest = replace(manifest_of("alley", "day"), settings=settings)
+        tree = json.loads(croissant(manifest))
+        assert not mlcroissant.Dataset(jsonld=tree).metadata.ctx.issues.errors
+        head = yaml.safe_load(card(manifest).split("---\n")[1])
+        assert head["pretty_name"] == title
+        assert head["license"] == (licence or "unknown")

@@ -11,16 +11,10 @@ import pytest
 
 from derain.data.sources.catalogue import CATALOGUE
 from derain.data.sources.catalogue.shared import USUAL_FOLDERS
-from derain.data.sources.catalogue.usual import CLEAN_NAMES, RAINY_NAMES, usual_layouts
 from derain.data.sources.discover import count_pairs, find_pairs
 from derain.data.sources.selection import Naming, parse_naming, parse_share
 from derain.errors import DataError
-
-
-def touch(*paths: Path) -> None:
-    for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"x")
+from tests.data.sources.touched import touch
 
 
 @pytest.mark.parametrize(("rain", "clean"), USUAL_FOLDERS)
@@ -307,13 +301,6 @@ def test_any_usual_folders_are_found_in_any_case_and_depth(tmp_path: Path) -> No
         touch(source / rain / "b.png", source / clean / "B.jpg")
         (pair,) = find_pairs("paired", source).pairs
         assert (pair.rain, pair.clean) == (f"{rain}/b.png", f"{clean}/B.jpg")
-
-
-def test_every_rainy_name_goes_with_every_clean_one() -> None:
-    names = [f"{it}/1.png" for it in (*RAINY_NAMES, *CLEAN_NAMES)]
-    found = {str(it) for it in usual_layouts(names, "train")}
-    assert len(found) == len(RAINY_NAMES) * len(CLEAN_NAMES)
-    assert not {*RAINY_NAMES} & {*CLEAN_NAMES}
 
 
 @pytest.mark.parametrize("path", ["{split}/rain + {split}/clean", "rain/{split} + norain/{split}"])

@@ -1,8 +1,7 @@
 """Usual names of folders for rainy and for clean images, and the layouts that they make."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 from derain.data.sources.catalogue.shared import USUAL_FOLDERS
 from derain.data.sources.layouts import Layout
@@ -37,7 +36,10 @@ _SUFFIXES = (("_rain", "_clean"), ("-rain", "-clean"), ("_rain", "_norain"), ("_
 """Usual beginnings and ends of rainy and clean file names."""
 
 _FIELDS = ("folder", "subfolder", "subsubfolder")
-_PARTNERS_EXAMINED = 1000
+_COUPLES_EXAMINED, _NAMES_EXAMINED = 10, 100
+"""How many folders of a kind are looked at, and names in each, to see what they have in common."""
+
+Shape = tuple[str | None, ...]
 
 
 @dataclass(frozen=True)
@@ -72,21 +74,23 @@ def usual_layouts(names: Sequence[str], split: str) -> list[Layout]:
     """The layouts of usual folder names that the images of a source may be in, likely ones first.
 
     A rainy and a clean folder belong together if their paths differ in nothing but that name:
-    `train/rain` and `train/clean`, or `rain/train` and `norain/train`.
+    `train/rain` and `train/clean`, or `rain/train` and `norain/train`. Where several folders have
+    such a couple, as scenes do, one layout has them all.
     """
     by_folder = _by_folder(names)
-    rainy = [it for folder in by_folder for it in _sides(folder, RAINY_NAMES)]
     clean: dict[object, list[_Side]] = {}
     for folder in by_folder:
         for side in _sides(folder, CLEAN_NAMES):
             clean.setdefault(side.around, []).append(side)
-    couples = [(one, other) for one in rainy for other in clean.get(one.around, [])]
-    couples.sort(key=lambda it: _rank(it[0].name, it[1].name))
-    return _unique(
-        layout
-        for one, other in couples
-        for layout in _layouts(split, one, other, by_folder[one.folder], by_folder[other.folder])
-    )
+    groups: dict[tuple[str, str, Shape, Shape], list[tuple[_Side, _Side]]] = {}
+    for folder in by_folder:
+        for one in _sides(folder, RAINY_NAMES):
+            for other in clean.get(one.around, []):
+                key = one.name, other.name, _shape(one.before), _shape(one.after)
+                groups.setdefault(key, []).append((one, other))
+    ordered = sorted(groups.items(), key=lambda it: _rank(it[0][0], it[0][1]))
+    found = (_layouts(split, couples, by_folder) for _, couples in ordered)
+    return list({str(layout): layout for layouts in found for layout in layouts}.values())
 
 
 def _rank(rainy: str, clean: str) -> tuple[int, int, int]:
@@ -94,10 +98,6 @@ def _rank(rainy: str, clean: str) -> tuple[int, int, int]:
     names = (rainy, clean)
     usual = USUAL_FOLDERS.index(names) if names in USUAL_FOLDERS else len(USUAL_FOLDERS)
     return usual, RAINY_NAMES.index(rainy), CLEAN_NAMES.index(clean)
-
-
-def _unique(layouts: Iterable[Layout]) -> list[Layout]:
-    return list({str(layout): layout for layout in layouts}.values())
 
 
 def _by_folder(names: Iterable[str]) -> dict[str, list[str]]:
@@ -119,28 +119,43 @@ def _sides(folder: str, names: Sequence[str]) -> list[_Side]:
     ]
 
 
+def _shape(parts: Sequence[str]) -> Shape:
+    """The folders of a path that name a split; None for each of the others."""
+    return tuple(fold(part) if split_of(part) else None for part in parts)
+
+
 def _layouts(
-    split: str, rainy: _Side, clean: _Side, rains: Sequence[str], cleans: Sequence[str]
+    split: str, couples: Sequence[tuple[_Side, _Side]], by_folder: Mapping[str, Sequence[str]]
 ) -> list[Layout]:
-    """The layouts of two folders: below them, those of splits are literal, others are fields."""
-    if len(rainy.after) > len(_FIELDS):
+    """The layouts of folders with equal names at equal places.
+
+    Folders of splits are literal, and those above if they are the same for all; others are fields.
+    """
+    rainy, clean = couples[0]
+    same = len({tuple(map(fold, one.before)) for one, _ in couples}) == 1
+    free = [*([] if same else _shape(rainy.before)), *_shape(rainy.after)]
+    if free.count(None) > len(_FIELDS):
         return []
-    fields = iter(_FIELDS)
-    after = [
-        part if split_of(part) else f"{{{field}}}"
-        for part, field in zip(rainy.after, fields, strict=False)
-    ]
-    ways = [("{name}", "{name}"), *_affixed(rains, cleans)]
-    folder = "/".join(rainy.before)
+    fields = iter(f"{{{name}}}" for name in _FIELDS)
+    folder = "/".join(rainy.before) if same else ""
+    before = [] if same else _with_fields(rainy.before, fields)
+    after = _with_fields(rainy.after, fields)
+    shown = couples[:_COUPLES_EXAMINED]
+    rains = [name for one, _ in shown for name in by_folder[one.folder][:_NAMES_EXAMINED]]
+    cleans = [name for _, one in shown for name in by_folder[one.folder][:_NAMES_EXAMINED]]
     return [
         Layout(
             split,
-            "/".join([rainy.name, *after, rain]),
-            ("/".join([clean.name, *after, end]),),
+            "/".join([*before, rainy.name, *after, rain]),
+            ("/".join([*before, clean.name, *after, end]),),
             folder=folder,
         )
-        for rain, end in ways
+        for rain, end in [("{name}", "{name}"), *_affixed(rains, cleans)]
     ]
+
+
+def _with_fields(parts: Sequence[str], fields: Iterator[str]) -> list[str]:
+    return [part if split_of(part) else next(fields) for part in parts]
 
 
 def _affixed(rains: Sequence[str], cleans: Sequence[str]) -> list[tuple[str, str]]:
@@ -155,5 +170,4 @@ def _affixed(rains: Sequence[str], cleans: Sequence[str]) -> list[tuple[str, str
 
 
 def _mostly(stems: Sequence[str], affix: str, has: Callable[[str, str], bool]) -> bool:
-    examined = list(islice(stems, _PARTNERS_EXAMINED))
-    return 2 * sum(has(fold(it), affix) for it in examined) > len(examined)
+    return 2 * sum(has(fold(it), affix) for it in stems) > len(stems)

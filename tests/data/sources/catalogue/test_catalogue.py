@@ -8,9 +8,10 @@ import pytest
 
 from derain.data.images.decode import decode_image, read_image
 from derain.data.prepared.shards import read_member, write_shard
-from derain.data.sources.catalogue import CATALOGUE
+from derain.data.sources.catalogue import CATALOGUE, find_dataset, names_of
 from derain.data.sources.discover import find_pairs
-from derain.data.sources.layouts import Dataset, Layout, drawing
+from derain.data.sources.layouts import Dataset, Layout, drawing, layouts_of
+from derain.errors import DataError
 from tests.data.miniatures import build
 
 NAMES = [
@@ -142,3 +143,55 @@ def test_gt_rain_prefers_the_clean_frame_of_the_same_index(tmp_path: Path) -> No
         "g/w-R-000.png": "g/w-C-000.png",
         "g/w-R-001.png": "g/w-C-001.png",
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("rain1400", "rain14000"), ("Rain_14000", "rain14000"), ("DDN-Data", "rain14000"),
+        ("did-mdn", "rain1200"), ("rain100-h", "rain100h"), ("Rain100 L", "rain100l"),
+        ("SPA", "spa-data"), ("GTRain", "gt-rain"), ("RainDS", "rainds-syn"), ("PAIRED", "paired"),
+    ],
+)  # fmt: skip
+def test_a_dataset_has_other_names(name: str, expected: str) -> None:
+    assert find_dataset(name).name == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("rain100hh", "rain100h"), ("rain13", "rain13k"), ("outdor-rain", "outdoor-rain")],
+)
+def test_the_nearest_name_is_suggested(name: str, nearest: str) -> None:
+    with pytest.raises(DataError, match=rf"no such dataset\. Did you mean .*{nearest}"):
+        find_dataset(name)
+    with pytest.raises(DataError, match=r"zzz: no such dataset\. Known: rain13k"):
+        find_dataset("zzz")
+
+
+def test_no_two_datasets_share_a_name() -> None:
+    names = [name for row in CATALOGUE.values() for name in {*names_of(row)}]
+    assert len(names) == len({*names})
+
+
+def test_rainds_has_scenes_with_and_without_a_prefix(tmp_path: Path) -> None:
+    for name in ("rd-rain-1", "pie-rd-rain-2"):
+        clean = name.replace("rd-rain", "norain")
+        for path in (f"rainstreak_raindrop/{name}.png", f"gt/{clean}.png"):
+            (tmp_path / "train" / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "train" / path).touch()
+    pairs = find_pairs("rainds", tmp_path, "train_both").pairs
+    assert [pair.clean for pair in pairs] == ["train/gt/norain-1.png", "train/gt/pie-norain-2.png"]
+
+
+def test_two_copies_side_by_side_are_one_rainy_image(tmp_path: Path) -> None:
+    (layout,) = layouts_of(CATALOGUE["rain800"], "real")
+    made = build(layout, tmp_path)
+    found = find_pairs("rain800", tmp_path, "real")
+    written = write_shard(found.pairs, made.source, tmp_path / "a.tar")
+    assert not written.quarantined
+    assert set(written.rows.column("clean_member").to_pylist()) == {None}
+    with (tmp_path / "a.tar").open("rb") as tar:
+        item = written.rows.to_pylist()[0]
+        data = read_member(tar, item["rain_offset"], item["rain_length"])
+    left = np.split(read_image(tmp_path / item["rain_source"]), 2, axis=1)[0]
+    assert np.array_equal(decode_image(data, "rain"), left)
