@@ -46,7 +46,7 @@ def _kill_repeatedly(
     """Kill `prepare` up to `kills` times, then let it finish; return the shards at each kill."""
     rng, shards = random.Random(seed), []
     while len(shards) < kills and not (out / MANIFEST).exists():
-        target = min(SHARDS, len(list(out.glob("shard-*.tar"))) + rng.randint(0, 2))
+        target = min(SHARDS, len(list(out.glob("*.tar"))) + rng.randint(0, 2))
         shards.append(kill_prepare(source, out, target, rng.random() * 0.02, *options))
     assert start_prepare(source, out, *options).wait(timeout=300) == 0
     return shards

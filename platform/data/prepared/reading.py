@@ -32,6 +32,8 @@ class PairImages:
     rain: ImageFile
     clean: ImageFile | None
     """None without a clean image."""
+    remarks: tuple[str, ...] = ()
+    """What is unusual about the pair, although it can be used: kinds of `remarks.Remarks`."""
 
 
 def read_pair(

@@ -1,8 +1,11 @@
-"""Which pairs go into which shard: always the same for the same source and options.
+"""Which pairs go into which part: always the same for the same source and options.
+
+A part is one shard, except where images are stored in another format than that of the source:
+their size is only estimated, and what is written decides whether a part becomes several shards.
 
 Making a plan of ten million pairs takes gigabytes. So `make_plan` runs in a Ray task: the driver
-holds only what grows with the number of shards. The pairs are in `lines`, one line of JSON per
-shard, which tasks pass on by reference. Only names, sizes and times are read, no image is opened.
+holds only what grows with the number of parts. The pairs are in `lines`, one line of JSON per
+part, which tasks pass on by reference. Only names, sizes and times are read, no image is opened.
 """
 
 import hashlib
@@ -15,19 +18,24 @@ from typing import Any
 
 import numpy as np
 
-from derain.data.images.decode import MAX_BYTES
+from derain.data.images.decode import MAX_BYTES, ending
 from derain.data.prepared.manifest import Quarantined
 from derain.data.prepared.reading import read_pair
-from derain.data.prepared.shards import packed_size
+from derain.data.prepared.samples import json_length
+from derain.data.prepared.shards import ShardLimits, packed_size
 from derain.data.sources import discover
 from derain.data.sources.pairs import Pair, group_samples
 from derain.errors import DataError
+from derain.pipelines.prepare import shard_names
 from derain.pipelines.prepare.options import PrepareOptions
 from derain.storage import files
 from derain.storage.remote import Stat
 
-NOTE_BYTES = 512
-"""Estimated size of a pair's JSON member, used only to decide when a shard is full."""
+_GROWTH = {".jpg": 10.0, ".webp": 16.0}
+_GROWTH_OF_OTHERS = 1.25
+"""How many times larger an image is as PNG. Photographs as JPEG of quality 75 to 95 grow 4- to
+8.5-fold, as WebP of 75 and 90 12- and 6-fold (medians); more here, because a shard that is not
+full is better than a part whose last shard has few pairs."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +60,9 @@ class Plan:
     repeated_bytes: int
     """Bytes of clean images that are stored more than once, for several rainy images each."""
     ends: tuple[int, ...]
-    """Offset of the end of each shard's line, in bytes."""
+    """Offset of the end of each part's line, in bytes."""
     marks: tuple[str, ...]
-    """SHA-256 of each line; it changes when a source file of the shard does."""
+    """SHA-256 of each line; it changes when a source file of the part does."""
     newest_ns: int
     """Time of the latest change to any source file."""
 
@@ -66,17 +74,28 @@ class Plan:
         """Whether every image is decoded."""
         return "decode" in self.settings
 
+    @property
+    def limits(self) -> ShardLimits:
+        """How much fits into one shard."""
+        return _limits(self.settings)
+
+    @property
+    def prefix(self) -> str:
+        """What the names of the shards begin with, see `shard_names`."""
+        content = json.dumps([dict(self.settings), self.fingerprint], sort_keys=True)
+        return shard_names.prefix(self.dataset, self.split, content)
+
     def identity(self) -> str:
         """JSON that must be equal for an interrupted `prepare` to continue with this plan.
 
-        File sizes are not part of it: an image may be repaired, and `marks` show which shards are
+        File sizes are not part of it: an image may be repaired, and `marks` show which parts are
         affected.
         """
         settings = dict(self.settings)
         return json.dumps({"names": self.names_sha256, "settings": settings}, sort_keys=True)
 
     def pairs_of(self, lines: np.ndarray, number: int) -> list[Pair]:
-        """The pairs of a shard, parsed from its line."""
+        """The pairs of a part, parsed from its line."""
         begin = self.ends[number - 1] if number else 0
         tree = json.loads(lines[begin : self.ends[number]].tobytes())
         return [Pair(*fields) for fields in tree["pairs"]]
@@ -97,7 +116,8 @@ def make_plan(
     )  # fmt: skip
     _check_leaked(source, found.leaked, without)
     stats, pairs, unreadable = _stats(source, found.pairs)
-    lines = [_line(shard, stats) for shard in _packed(pairs, stats, options.shard_mib)]
+    limits = _limits(options.settings())
+    lines = [_line(part, stats) for part in _packed(pairs, stats, limits)]
     unpaired = [Quarantined(item.path, item.reason) for item in found.unpaired]
     row, layout = found.dataset.name, str(found.layout)
     plan = Plan(
@@ -163,21 +183,36 @@ def _stats(
     return stats, usable, unreadable
 
 
-def _packed(pairs: Sequence[Pair], stats: Mapping[str, Stat], mib: int) -> Iterator[list[Pair]]:
+def _limits(settings: Mapping[str, Any]) -> ShardLimits:
+    return ShardLimits(settings["shard_mib"] * 2**20, settings.get("pairs_per_shard"))
+
+
+def _packed(
+    pairs: Sequence[Pair], stats: Mapping[str, Stat], limits: ShardLimits
+) -> Iterator[list[Pair]]:
     """As many consecutive samples as fit into a shard, but at least one."""
-    shard: list[Pair] = []
+    part: list[Pair] = []
     filled = 0
     for together in group_samples(pairs):
-        names = {name for pair in together for name in pair.files}
-        lengths = [stats[name].st_size for name in names]
-        size = packed_size([NOTE_BYTES * len(together), *lengths])
-        if shard and filled + size > mib * 2**20:
-            yield shard
-            shard, filled = [], 0
-        shard += together
+        size = _stored_size(together, stats)
+        if part and not limits.allow(filled + size, len(part) + len(together)):
+            yield part
+            part, filled = [], 0
+        part += together
         filled += size
-    if shard:
-        yield shard
+    if part:
+        yield part
+
+
+def _stored_size(pairs: Sequence[Pair], stats: Mapping[str, Stat]) -> int:
+    """Bytes that a sample takes in a tar: an upper limit if the bytes of its images pass through
+    unchanged, otherwise an estimate."""
+    names = {name for pair in pairs for name in pair.files}
+    lengths = [stats[name].st_size for name in names]
+    if pairs[0].clean_half:
+        growth = _GROWTH.get(ending(pairs[0].rain), _GROWTH_OF_OTHERS)
+        lengths = [round(length * growth / 2) for length in lengths for _ in range(2)]
+    return packed_size([json_length(pairs), *lengths])
 
 
 def _repeated_bytes(pairs: Iterable[Pair], stats: Mapping[str, Stat]) -> int:

@@ -70,3 +70,15 @@ def test_every_dataset_has_a_card_and_valid_metadata(name: str) -> None:
     assert head["pretty_name"] == CATALOGUE[name].title
     assert head["license"] == ("bsd-3-clause" if name == "spa-data" else "unknown")
     assert "Mind the gap." in text
+
+
+def test_the_card_names_exactly_the_shards() -> None:
+    """Datasets of version 0.1.0 may have gaps between their numbers."""
+    whole = manifest_of("paired", "train")
+    text = card(whole)
+    assert 'webdataset.WebDataset("shard-{000000..000000}.tar")\n' in text
+    assert 'ray.data.read_webdataset([f"shard-{n:06d}.tar" for n in range(1)])\n' in text
+    later = replace(whole.shards[0], name="shard-000002.tar")
+    gap = replace(whole, shards=(*whole.shards, later))
+    assert card(gap).count('(sorted(glob.glob("shard-*.tar")))\n') == 2
+    assert '"includes": "shard-*.tar"' in croissant(gap)

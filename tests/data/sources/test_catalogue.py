@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from derain.data.images.decode import decode_image, read_image
-from derain.data.prepared.shards import read_member, write_shard
+from derain.data.prepared.shards import read_member, write_shards
 from derain.data.sources.catalogue import CATALOGUE
 from derain.data.sources.discover import find_pairs
 from derain.data.sources.layouts import Dataset, Layout, drawing
@@ -52,7 +52,7 @@ def test_a_miniature_is_found_and_written(row: Dataset, layout: Layout, tmp_path
     clutter = "deep/er/down/rainstreak-1.png"
     assert found.unrecognised == [f"{layout.folder}/{clutter}" if layout.folder else clutter]
     assert len(found.notes) == 1 + bool(row.splits.get(layout.split, ()))
-    written = write_shard(found.pairs, made.source, tmp_path / "a.tar")
+    written = write_shards(found.pairs, made.source, tmp_path / "a.tar")
     assert not written.quarantined
     assert written.rows.column("rain_source").to_pylist() == [pair.rain for pair in found.pairs]
 
@@ -77,7 +77,7 @@ def test_side_by_side_images_are_split_without_loss(
     row = CATALOGUE[name]
     made = build(row.layouts[0], tmp_path)
     found = find_pairs(name, tmp_path)
-    written = write_shard(found.pairs, made.source, tmp_path / "a.tar")
+    written = write_shards(found.pairs, made.source, tmp_path / "a.tar")
     with (tmp_path / "a.tar").open("rb") as tar:
         for item in written.rows.to_pylist():
             whole = read_image(tmp_path / item["rain_source"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from derain.data.images.decode import MAX_BYTES
-from derain.data.prepared.shards import write_shard
+from derain.data.prepared.shards import write_shards
 from derain.errors import DataError
 from derain.pipelines.prepare.options import PrepareOptions
 from derain.pipelines.prepare.plan import Plan, make_plan
@@ -33,7 +33,7 @@ def test_every_pair_is_in_one_shard_and_no_shard_is_too_large(
     assert len(shards) > 2
     _, lines = make_plan("paired", source, source, SMALL)
     for number in range(len(plan)):
-        write_shard(plan.pairs_of(lines, number), source, tmp_path / "x.tar")
+        write_shards(plan.pairs_of(lines, number), source, tmp_path / "x.tar")
         with tarfile.open(tmp_path / "x.tar") as archive:
             assert sum(512 + info.size + -info.size % 512 for info in archive) <= 2**20
 
