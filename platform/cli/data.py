@@ -82,6 +82,9 @@ def prepare(
         bool, typer.Option("--clean-once", help="Store each clean image once, not once per pair.")
     ] = False,
     shard_mib: Annotated[int, typer.Option(min=1, help="Maximum size of a shard, in MiB.")] = 128,
+    pairs_per_shard: Annotated[
+        int | None, typer.Option(min=1, help="Maximum number of pairs in a shard.")
+    ] = None,
     strict: Annotated[bool, typer.Option(help="Fail if any image cannot be used.")] = False,
     decode: Annotated[
         bool, typer.Option(help="Also decode every image to check it; slower.")
@@ -98,6 +101,7 @@ def prepare(
     options = PrepareOptions(
         split=split,
         shard_mib=shard_mib,
+        pairs_per_shard=pairs_per_shard,
         strict=strict,
         naming=parse_naming(rain, clean, clean_half),
         share=parse_share(share),

@@ -1,16 +1,15 @@
 """Which pairs go into which part: always the same for the same source and options.
 
-A part is one shard, except where images are stored in another format than that of the source:
-their size is only estimated, and what is written decides whether a part becomes several shards.
-
 Making a plan of ten million pairs takes gigabytes. So `make_plan` runs in a Ray task: the driver
 holds only what grows with the number of parts. The pairs are in `lines`, one line of JSON per
-part, which tasks pass on by reference. Only names, sizes and times are read, no image is opened.
+part, which tasks pass on by reference. It needs names, sizes and times; of the images, only those of
+the first pair are read.
 """
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -18,24 +17,18 @@ from typing import Any
 
 import numpy as np
 
-from derain.data.images.decode import MAX_BYTES, ending
+from derain.data.images.decode import MAX_BYTES
 from derain.data.prepared.manifest import Quarantined
 from derain.data.prepared.reading import read_pair
-from derain.data.prepared.samples import json_length
-from derain.data.prepared.shards import ShardLimits, packed_size
+from derain.data.prepared.shards import ShardLimits
 from derain.data.sources import discover
 from derain.data.sources.pairs import Pair, group_samples
 from derain.errors import DataError
 from derain.pipelines.prepare import shard_names
 from derain.pipelines.prepare.options import PrepareOptions
+from derain.pipelines.prepare.packing import limits_of, packed
 from derain.storage import files
 from derain.storage.remote import Stat
-
-_GROWTH = {".jpg": 10.0, ".webp": 16.0}
-_GROWTH_OF_OTHERS = 1.25
-"""How many times larger an image is as PNG. Photographs as JPEG of quality 75 to 95 grow 4- to
-8.5-fold, as WebP of 75 and 90 12- and 6-fold (medians); more here, because a shard that is not
-full is better than a part whose last shard has few pairs."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +45,8 @@ class Plan:
     """Images without a partner, not a file, or too large to read."""
     fingerprint: str
     """SHA-256 of names, sizes and labels."""
+    first_sha256: str
+    """SHA-256 of the files of the first pair: sizes do not tell uncompressed images apart."""
     names_sha256: str
     """SHA-256 of the names of all rainy images."""
     settings: Mapping[str, Any]
@@ -77,12 +72,13 @@ class Plan:
     @property
     def limits(self) -> ShardLimits:
         """How much fits into one shard."""
-        return _limits(self.settings)
+        return limits_of(self.settings)
 
     @property
     def prefix(self) -> str:
         """What the names of the shards begin with, see `shard_names`."""
-        content = json.dumps([dict(self.settings), self.fingerprint], sort_keys=True)
+        parts = [dict(self.settings), self.fingerprint, self.first_sha256]
+        content = json.dumps(parts, sort_keys=True)
         return shard_names.prefix(self.dataset, self.split, content)
 
     def identity(self) -> str:
@@ -116,8 +112,8 @@ def make_plan(
     )  # fmt: skip
     _check_leaked(source, found.leaked, without)
     stats, pairs, unreadable = _stats(source, found.pairs)
-    limits = _limits(options.settings())
-    lines = [_line(part, stats) for part in _packed(pairs, stats, limits)]
+    limits = limits_of(options.settings())
+    lines = [_line(part, stats) for part in packed(pairs, stats, limits)]
     unpaired = [Quarantined(item.path, item.reason) for item in found.unpaired]
     row, layout = found.dataset.name, str(found.layout)
     plan = Plan(
@@ -128,6 +124,7 @@ def make_plan(
         notes=found.notes,
         quarantined=(*unpaired, *unreadable),
         fingerprint=_fingerprint(pairs, stats),
+        first_sha256=_content_sha256(source, pairs[0].files),
         names_sha256=hashlib.sha256("\n".join(it.rain for it in found.pairs).encode()).hexdigest(),
         settings={"dataset": row, "split": found.split, "layout": layout, **options.settings()},
         pairs=len(pairs),
@@ -183,38 +180,6 @@ def _stats(
     return stats, usable, unreadable
 
 
-def _limits(settings: Mapping[str, Any]) -> ShardLimits:
-    return ShardLimits(settings["shard_mib"] * 2**20, settings.get("pairs_per_shard"))
-
-
-def _packed(
-    pairs: Sequence[Pair], stats: Mapping[str, Stat], limits: ShardLimits
-) -> Iterator[list[Pair]]:
-    """As many consecutive samples as fit into a shard, but at least one."""
-    part: list[Pair] = []
-    filled = 0
-    for together in group_samples(pairs):
-        size = _stored_size(together, stats)
-        if part and not limits.allow(filled + size, len(part) + len(together)):
-            yield part
-            part, filled = [], 0
-        part += together
-        filled += size
-    if part:
-        yield part
-
-
-def _stored_size(pairs: Sequence[Pair], stats: Mapping[str, Stat]) -> int:
-    """Bytes that a sample takes in a tar: an upper limit if the bytes of its images pass through
-    unchanged, otherwise an estimate."""
-    names = {name for pair in pairs for name in pair.files}
-    lengths = [stats[name].st_size for name in names]
-    if pairs[0].clean_half:
-        growth = _GROWTH.get(ending(pairs[0].rain), _GROWTH_OF_OTHERS)
-        lengths = [round(length * growth / 2) for length in lengths for _ in range(2)]
-    return packed_size([json_length(pairs), *lengths])
-
-
 def _repeated_bytes(pairs: Iterable[Pair], stats: Mapping[str, Stat]) -> int:
     """How many bytes more the samples take than the files that they are made of."""
     sets = ({name for pair in together for name in pair.files} for together in group_samples(pairs))
@@ -236,4 +201,13 @@ def _fingerprint(pairs: Sequence[Pair], stats: Mapping[str, Stat]) -> str:
         for name in pair.files:
             digest.update(f"{name}\t{stats[name].st_size}\n".encode())
         digest.update(json.dumps(dict(pair.labels), sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def _content_sha256(source: Path, names: Iterable[str]) -> str:
+    """SHA-256 of the bytes of files, without those that cannot be read."""
+    digest = hashlib.sha256()
+    for name in names:
+        with contextlib.suppress(OSError):
+            digest.update(files.read_bytes(source, name))
     return digest.hexdigest()

@@ -31,8 +31,10 @@ from derain.pipelines.prepare.shard_names import (
 )
 from derain.pipelines.prepare.verb import prepare
 from derain.pipelines.verify import verify
+from derain.storage import files
 from tests.folders import PairedFolder, digests, noise_image, write_pairs
 from tests.pipelines.prepare.unfinished import index_cannot_be_written
+from tests.storage.faulty_store import BUCKET, FaultyStore
 
 SHARDS = 4
 
@@ -61,16 +63,15 @@ def shard_prefix(source: Path, **changes: object) -> str:
 
 
 def test_the_name_depends_on_content_and_settings(tmp_path: Path) -> None:
-    sources = [
-        write_pairs(tmp_path / name, 2, width=width, height=32)
-        for name, width in (("a/rain", 40), ("b/rain", 41), ("c/rain", 40))
-    ]
-    one, other, again = map(shard_prefix, sources)
-    assert one == again != other
-    assert (
-        len({one, *(shard_prefix(sources[0], **it) for it in ({"split": "x"}, {"decode": True}))})
-        == 3
-    )
+    kinds = (("a/rain", 40), ("b/rain", 41), ("c/rain", 40), ("d/rain", 40))
+    sources = [write_pairs(tmp_path / name, 2, width=width, height=32) for name, width in kinds]
+    pixels = sources[3] / "rain/000.png"
+    pixels.write_bytes(pixels.read_bytes()[::-1])  # with the same size
+    one, other, again, reversed_ = map(shard_prefix, sources)
+    assert one == again
+    options = [{"split": "x"}, {"decode": True}, {"pairs_per_shard": 9}]
+    changed = [shard_prefix(sources[0], **changes) for changes in options]
+    assert len({one, other, reversed_, *changed}) == 6
     assert re.fullmatch(r"paired-train-[0-9a-f]{8}", one)
 
 
@@ -185,6 +186,21 @@ def test_taking_back_restores_the_names(tmp_path: Path, done: int) -> None:
     take_back(tmp_path, tmp_path / "renamed")
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {n: n for n in moves}
     take_back(tmp_path, tmp_path / "renamed")
+
+
+def test_shards_are_renamed_in_an_object_store(object_store: FaultyStore) -> None:
+    out = files.locate(f"s3://{BUCKET}/prepared")
+    moves = {f"old-{n}": f"new-{n}" for n in range(3)}
+    for name in moves:
+        (out / name).write_text(name)
+    object_store.errors = 0.1
+    rename(out, out / "renamed", moves)
+    assert {path.name: path.read_text() for path in out.iterdir() if path.name != "renamed"} == {
+        target: name for name, target in moves.items()
+    }
+    (out / "old-1").write_text("old-1")  # as if it had been interrupted before the deletion
+    take_back(out, out / "renamed")
+    assert {path.name: path.read_text() for path in out.iterdir()} == {n: n for n in moves}
 
 
 @pytest.mark.parametrize(
