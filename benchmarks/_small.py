@@ -10,7 +10,7 @@ import numpy as np
 
 from derain.data.prepared.index import INDEX, write_index
 from derain.data.prepared.manifest import Manifest, Prepared, open_prepared, write_manifest
-from derain.data.prepared.shards import write_shard
+from derain.data.prepared.shards import write_shards
 from derain.data.sources.discover import find_pairs
 
 NETWORK: dict[str, Any] = {
@@ -51,10 +51,10 @@ def write_dataset(
     out.mkdir()
     found = find_pairs("paired", source).pairs[:pairs]
     written = [
-        write_shard(found[number::shards], source, out / f"shard-{number:06d}.tar")
+        write_shards(found[number::shards], source, out / f"shard-{number:06d}.tar")
         for number in range(shards)
     ]
-    entries = tuple(shard.entry for shard in written if shard.entry)
+    entries = tuple(entry for shard in written for entry in shard.entries)
     digest = write_index(out / INDEX, (shard.rows for shard in written))
     count = sum(entry.pairs for entry in entries)
     write_manifest(out, Manifest("paired", "train", count, 0, entries, digest, "", {}))

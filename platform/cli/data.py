@@ -101,6 +101,9 @@ def prepare(
     strict: Annotated[
         bool, typer.Option(help="Fail if any image or label is left out, and list all of them.")
     ] = False,
+    pairs_per_shard: Annotated[
+        int | None, typer.Option(min=1, help="Maximum number of pairs in a shard.")
+    ] = None,
     decode: Annotated[
         bool, typer.Option(help="Also decode every image to check it; slower.")
     ] = False,
@@ -119,6 +122,7 @@ def prepare(
         card=parse_card(row, name, licence, source_url),
         split=split,
         shard_mib=shard_mib,
+        pairs_per_shard=pairs_per_shard,
         strict=strict,
         naming=parse_naming(rain, clean, clean_half),
         share=parse_share(share),

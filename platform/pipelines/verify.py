@@ -18,10 +18,18 @@ from derain.data.prepared.card import CARD, CROISSANT, croissant
 from derain.data.prepared.index import INDEX, read_index, rows_sha256
 from derain.data.prepared.integrity import Problem
 from derain.data.prepared.manifest import MANIFEST, Manifest, ShardEntry, read_manifest
+from derain.data.prepared.shard_reader import parse_header
+from derain.data.prepared.shards import BLOCK
 from derain.errors import DataError
 from derain.storage import files
 
 log = logging.getLogger(__name__)
+
+SHOWN = 5
+"""How many files a note names."""
+
+_COMPRESSED = frozenset({".gz", ".bz2", ".xz", ".zst"})
+"""Further endings of a tar that other readers take for a shard."""
 
 REWORDED = (
     "other bytes; if an older version of derainctl prepared the dataset, run the same `derainctl "
@@ -40,6 +48,8 @@ class Verified:
     bytes: int
     manifest_sha256: str
     seconds: float
+    notes: list[str]
+    """What was not checked, such as files that other tools put beside the shards."""
 
 
 def verify(folder: str | Path) -> Verified:
@@ -50,9 +60,14 @@ def verify(folder: str | Path) -> Verified:
     began = time.monotonic()
     place = files.locate(folder)
     manifest, problems = _read_manifest(place)
+    notes = []
     if manifest is not None:
         log.info("verify: %s: %d shards, %d bytes", place, len(manifest.shards), manifest.bytes)
-        problems += _check_contents(place, manifest)
+        extra, others = _unlisted(place, manifest)
+        problems += [*extra, *_check_contents(place, manifest)]
+        notes = _notes(others)
+    for note in notes:
+        log.warning("verify: %s", note)
     return Verified(
         ok=not problems,
         problems=problems,
@@ -61,6 +76,7 @@ def verify(folder: str | Path) -> Verified:
         bytes=manifest.bytes if manifest else 0,
         manifest_sha256=manifest.sha256() if manifest else "",
         seconds=time.monotonic() - began,
+        notes=notes,
     )
 
 
@@ -75,7 +91,7 @@ def _read_manifest(place: Path) -> tuple[Manifest | None, list[Problem]]:
 
 
 def _check_contents(place: Path, manifest: Manifest) -> list[Problem]:
-    problems = [*_extra_shards(place, manifest), *_check_descriptions(place, manifest)]
+    problems = [*_check_descriptions(place, manifest)]
     index, index_problems = _read_index(place, manifest)
     problems += index_problems
     if index is None:
@@ -95,12 +111,32 @@ def _check_contents(place: Path, manifest: Manifest) -> list[Problem]:
     return problems
 
 
-def _extra_shards(place: Path, manifest: Manifest) -> Iterator[Problem]:
-    """Shards that the manifest does not list: other readers would include them."""
+def _unlisted(place: Path, manifest: Manifest) -> tuple[list[Problem], list[str]]:
+    """What is in the folder and not in the manifest: tars, which other readers would include, as
+    problems; the names of all other entries, which no reader takes for a shard."""
     listed = {entry.name for entry in manifest.shards}
-    for name in sorted(path.name for path in place.iterdir()):
-        if re.fullmatch(r"[^.].*\.tar(\..*)?", name) and name not in listed:
-            yield Problem(name, "all of it", "extra shard", f"{len(listed)} shards", "one more")
+    names = sorted(path.name for path in place.iterdir())
+    unlisted = [name for name in names if name not in listed | {MANIFEST, INDEX, CARD, CROISSANT}]
+    tars = [name for name in unlisted if _is_tar(place / name)]
+    expected = f"{len(listed)} shards"
+    extra = [Problem(name, "all of it", "extra shard", expected, "one more") for name in tars]
+    return extra, [name for name in unlisted if name not in tars]
+
+
+def _is_tar(path: Path) -> bool:
+    """Whether a file is a tar by its name, or is another's copy of one by its content."""
+    name = re.fullmatch(r"[^.].*\.tar(\.[^.]+)?(\..*)?", path.name)
+    if name is None or name[1] is None or name[1] in _COMPRESSED:
+        return name is not None
+    return path.is_file() and parse_header(files.read_range(path, 0, BLOCK)) is not None
+
+
+def _notes(others: Sequence[str]) -> list[str]:
+    if not others:
+        return []
+    shown = ", ".join(others[:SHOWN])
+    more = f" and {len(others) - SHOWN:,} more" if len(others) > SHOWN else ""
+    return [f"not part of the dataset and not checked: {shown}{more}"]
 
 
 def _check_descriptions(place: Path, manifest: Manifest) -> Iterator[Problem]:

@@ -133,6 +133,12 @@ class RemotePath(PurePosixPath):
         with contextlib.suppress(FileNotFoundError) if missing_ok else contextlib.nullcontext():
             self._retry(lambda: self._store.delete_file(self._key()))
 
+    def replace(self, target: "RemotePath") -> "RemotePath":
+        """Rename the file, or replace `target` by it: the store copies it, then it is deleted."""
+        self._retry(lambda: self._store.copy_file(self._key(), target._key()))
+        self.unlink()
+        return target
+
     def rmdir(self) -> None:
         """Delete the marker object of the folder that some clients create, if there is one."""
         self._retry(lambda: self._store.delete_dir(self._key()) if self.is_dir() else None)

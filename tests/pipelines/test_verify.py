@@ -16,7 +16,7 @@ from derain.data.prepared.card import CARD, CROISSANT, card, croissant
 from derain.data.prepared.index import INDEX, write_index
 from derain.data.prepared.manifest import MANIFEST, Manifest, open_prepared
 from derain.data.prepared.manifest import write_manifest as write
-from derain.data.prepared.shards import write_shard
+from derain.data.prepared.shards import write_shards
 from derain.data.sources.discover import find_pairs
 from derain.data.sources.pairs import Pair
 from derain.errors import DataError
@@ -36,9 +36,9 @@ def prepared(paired_folder: PairedFolder, tmp_path: Path) -> Path:
 
 def written(source: Path, pairs: Sequence[Pair], out: Path) -> Path:
     shards = [
-        write_shard(pairs[4 * n : 4 * n + 4], source, out / f"shard-{n:06d}.tar") for n in range(3)
+        write_shards(pairs[4 * n : 4 * n + 4], source, out / f"shard-{n:06d}.tar") for n in range(3)
     ]
-    entries = tuple(shard.entry for shard in shards if shard.entry)
+    entries = tuple(entry for shard in shards for entry in shard.entries)
     index = write_index(out / INDEX, (shard.rows for shard in shards))
     size = sum(entry.bytes for entry in entries)
     manifest = Manifest("paired", "train", 12, size, entries, index, "", {})
@@ -195,6 +195,33 @@ def test_an_intact_dataset_has_no_problem(prepared: Path) -> None:
     done = verify(prepared)
     assert (done.ok, done.problems, done.pairs, done.shards) == (True, [], 12, 3)
     assert done.manifest_sha256 == open_prepared(prepared).manifest.sha256()
+
+
+def test_files_of_other_tools_are_noted_and_not_checked(
+    prepared: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """webdataset, wids, DALI and desktops leave files beside the shards; no reader takes them for
+    one."""
+    (shard, *_) = sorted(prepared.glob("*.tar"))
+    left = [f"{shard.name}.idx", f"{shard.name}.json", f"{shard.name}.index", f"{shard.stem}.idx"]
+    left += ["shardindex.json", ".DS_Store", f".{shard.name}.0123abcd.tmp"]
+    for name in left:
+        (prepared / name).write_text("v1.2 1")
+    (prepared / ".cache").mkdir()
+    done = verify(prepared)
+    assert (done.ok, done.problems) == (True, [])
+    (note,) = done.notes
+    assert note.startswith("not part of the dataset and not checked: .DS_Store, .cache, ")
+    assert note.endswith(" and 3 more")
+    assert note in caplog.text
+
+
+@pytest.mark.parametrize("name", ["copy.tar", "shard-000000.tar.1", "shard-000003.tar.gz"])
+def test_an_extra_tar_is_a_problem(prepared: Path, name: str) -> None:
+    shutil.copy(prepared / "shard-000000.tar", prepared / name)
+    done = verify(prepared)
+    assert [(item.shard, item.kind) for item in done.problems] == [(name, "extra shard")]
+    assert done.notes == []
 
 
 def test_every_damage_is_found(prepared: Path, scenes: Path, tmp_path: Path) -> None:

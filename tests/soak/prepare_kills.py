@@ -1,7 +1,8 @@
 """Twenty SIGKILLs of `prepare` at random moments: the bytes equal those of an uninterrupted run.
 
-The source has scenes of two rainy images; datasets alternate between storing the clean image once
-per pair and once per scene. Run it as `python -m tests.soak.prepare_kills`; part of `make soak`.
+The source has scenes of two rainy images, and one clean image that cannot be read, so that shards
+are renamed in the end; datasets alternate between storing the clean image once per pair and once
+per scene. Run it as `python -m tests.soak.prepare_kills`; part of `make soak`.
 """
 
 import random
@@ -24,6 +25,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         source = write_scenes(folder / "source", SHARDS, rains=2, width=450, height=420)
+        (source / "ground_truth/3.jpg").write_bytes(b"not an image")
         for once in (False, True):
             prepare("rain14000", source, folder / f"whole-{once}", shard_mib=1, clean_once=once)
         for seed in range(KILLS):
@@ -46,7 +48,7 @@ def _kill_repeatedly(
     """Kill `prepare` up to `kills` times, then let it finish; return the shards at each kill."""
     rng, shards = random.Random(seed), []
     while len(shards) < kills and not (out / MANIFEST).exists():
-        target = min(SHARDS, len(list(out.glob("shard-*.tar"))) + rng.randint(0, 2))
+        target = min(SHARDS, len(list(out.glob("*.tar"))) + rng.randint(0, 2))
         shards.append(kill_prepare(source, out, target, rng.random() * 0.02, *options))
     assert start_prepare(source, out, *options).wait(timeout=300) == 0
     return shards

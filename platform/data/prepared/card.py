@@ -73,7 +73,7 @@ def croissant(manifest: Manifest) -> str:
         "description": _description(row, manifest),
         "version": "1.0.0",
         "identifier": manifest.sha256(),
-        "distribution": [_index_file(manifest), _shard_files()],
+        "distribution": [_index_file(manifest), _shard_files(manifest)],
         "recordSet": [_records()],
     }
     if row.where.startswith("http"):
@@ -90,6 +90,7 @@ def card(manifest: Manifest) -> str:
     notes = [f"- {note}" for note in manifest.notes]
     if manifest.quarantined:
         notes.append(f"- {len(manifest.quarantined)} source images were left out: see {MANIFEST}.")
+    webdataset, ray = _shard_lists(manifest)
     lines = [
         f"---\n{head}---\n",
         f"# {row.title}, {manifest.split}\n",
@@ -101,9 +102,9 @@ def card(manifest: Manifest) -> str:
         f"\nStandard WebDataset shards: {_members(manifest)}. `{INDEX}` has one row per pair, with "
         f"the offset and the sha256 of each member. `{CROISSANT}` describes both.\n",
         "```python\n"
-        f'webdataset.WebDataset("shard-{{000000..{len(manifest.shards) - 1:06d}}}.tar")\n'
-        'datasets.load_dataset("webdataset", data_files="shard-*.tar")\n'
-        'ray.data.read_webdataset("shard-*.tar")\n```',
+        f"webdataset.WebDataset({webdataset})\n"
+        f'datasets.load_dataset("webdataset", data_files="{_shard_pattern(manifest)}")\n'
+        f"ray.data.read_webdataset({ray})\n```",
     ]
     return "\n".join(lines) + "\n"
 
@@ -133,6 +134,30 @@ def _row(manifest: Manifest) -> Dataset:
     return replace(row, where=where, terms=terms, own=row.own or stated or None)
 
 
+def _shard_pattern(manifest: Manifest) -> str:
+    """A pattern of file names that takes the shards and no other tar of ours."""
+    return f"{_beginning(manifest)}*.tar"
+
+
+def _shard_lists(manifest: Manifest) -> tuple[str, str]:
+    """Exactly the shards, as Python expressions for webdataset and for Ray, which has no patterns.
+
+    Datasets of version 0.1.0 may have gaps between their numbers.
+    """
+    first, count = _beginning(manifest), len(manifest.shards)
+    if [entry.name for entry in manifest.shards] == [f"{first}{n:06d}.tar" for n in range(count)]:
+        braces = f'"{first}{{000000..{count - 1:06d}}}.tar"'
+        return braces, f'[f"{first}{{n:06d}}.tar" for n in range({count})]'
+    files = f'sorted(glob.glob("{_shard_pattern(manifest)}"))'
+    return files, files
+
+
+def _beginning(manifest: Manifest) -> str:
+    """What the names of all shards begin with, up to their numbers; "" for names of others."""
+    found = {re.sub(r"\d+\.tar$", "", entry.name) for entry in manifest.shards}
+    return found.pop() if len(found) == 1 else ""
+
+
 def _members(manifest: Manifest) -> str:
     if "clean_once" in manifest.settings:
         return (
@@ -149,17 +174,13 @@ def _description(row: Dataset, manifest: Manifest) -> str:
 
 
 def _front_matter(row: Dataset, manifest: Manifest) -> dict[str, Any]:
+    files = {"split": manifest.split, "path": _shard_pattern(manifest)}
     tree: dict[str, Any] = {
         "pretty_name": row.title,
         "tags": ["deraining", "webdataset"],
         "task_categories": ["image-to-image"],
         "size_categories": [_size_category(manifest.pairs)],
-        "configs": [
-            {
-                "config_name": "default",
-                "data_files": [{"split": manifest.split, "path": "shard-*.tar"}],
-            }
-        ],
+        "configs": [{"config_name": "default", "data_files": [files]}],
     }
     stated = row.own is not None and row.terms != "yours"
     return tree | licences.front_matter(row.terms, own=stated)
@@ -188,14 +209,14 @@ def _index_file(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _shard_files() -> dict[str, Any]:
+def _shard_files(manifest: Manifest) -> dict[str, Any]:
     return {
         "@type": "cr:FileSet",
         "@id": "shards",
         "name": "shards",
         "description": "WebDataset shards; the index has the sha256 of each member.",
         "encodingFormat": "application/x-tar",
-        "includes": "shard-*.tar",
+        "includes": _shard_pattern(manifest),
     }
 
 

@@ -15,8 +15,9 @@ import pyarrow as pa
 
 from derain.data.prepared.index import rows_sha256
 from derain.data.prepared.manifest import ShardEntry
+from derain.data.prepared.samples import json_member
 from derain.data.prepared.shard_reader import ShardReader, parse_header
-from derain.data.prepared.shards import BLOCK, end, header, json_member
+from derain.data.prepared.shards import BLOCK, end, header
 from derain.errors import DataError
 
 SIDES = ("rain", "clean", "json")

@@ -1,8 +1,8 @@
 """The manifest of a prepared dataset: the contract between its writer and its readers.
 
-<folder>/shard-000000.tar ...   standard WebDataset shards
-<folder>/index.parquet          one row per pair (see `index`)
-<folder>/manifest.json          written last: if it exists, everything else is complete
+<folder>/<name>-000000.tar ...   standard WebDataset shards; <name> differs between datasets
+<folder>/index.parquet           one row per pair (see `index`)
+<folder>/manifest.json           written last: if it exists, everything else is complete
 """
 
 import builtins

@@ -48,7 +48,7 @@ class PairImages:
     clean: ImageFile | None
     """None without a clean image."""
     remarks: tuple[str, ...] = ()
-    """What is unusual about this pair: sentences without an end, which are counted."""
+    """What is unusual about the pair, although it can be used: kinds of `remarks.Remarks`."""
 
 
 def read_pair(

@@ -1,27 +1,24 @@
-"""Write pairs to a WebDataset tar, always with the same bytes, and read its members."""
+"""Write pairs to WebDataset tars, always with the same bytes, and read their members."""
 
 import hashlib
-import json
 import os
 import tarfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import pyarrow as pa
 
-from derain.data.prepared.index import INDEX_SCHEMA, index_table, rows_sha256
+from derain.data.prepared.index import index_table, rows_sha256
 from derain.data.prepared.manifest import Quarantined, ShardEntry
-from derain.data.prepared.reading import ImageFile, PairImages, read_pair
-from derain.data.sources.pairs import Pair, group_samples
+from derain.data.prepared.remarks import Remarks
+from derain.data.prepared.samples import Row, Sample, SampleReader
+from derain.data.sources.pairs import Pair
 from derain.errors import DataError
 from derain.storage.atomic import Writable, new_large_file
 
-Row = dict[str, Any]
-
 BLOCK = tarfile.BLOCKSIZE
-_EMPTY = dict.fromkeys(INDEX_SCHEMA.names)
 
 
 def _empty_header() -> bytes:
@@ -36,45 +33,67 @@ _HEADER = _empty_header()
 
 
 @dataclass(frozen=True)
-class WrittenShard:
-    """A shard that was written; `entry` is None if every pair was quarantined."""
+class ShardLimits:
+    """How much fits into one shard. A sample that exceeds it gets a shard of its own."""
 
-    entry: ShardEntry | None
+    bytes: int | None = None
+    """Size of the whole tar."""
+    pairs: int | None = None
+
+    def allow(self, size: int, pairs: int) -> bool:
+        """Whether a shard may have members of `size` bytes in all, and so many pairs."""
+        fits = self.bytes is None or size + _end_size(size) <= self.bytes
+        return fits and (self.pairs is None or pairs <= self.pairs)
+
+
+UNLIMITED = ShardLimits()
+
+
+@dataclass(frozen=True)
+class WrittenShards:
+    """The shards into which some pairs were written; none if every pair was quarantined."""
+
+    entries: tuple[ShardEntry, ...]
     rows: pa.Table
+    """The index rows of all shards, in their order."""
     quarantined: tuple[Quarantined, ...]
+    remarks: Remarks = field(default_factory=dict)
 
 
-def write_shard(
-    pairs: Sequence[Pair], source: Path, path: Path, *, decode: bool = False
-) -> WrittenShard:
-    """Write pairs into one tar at `path`, atomically.
+def write_shards(
+    pairs: Sequence[Pair],
+    source: Path,
+    path: Path,
+    *,
+    limits: ShardLimits = UNLIMITED,
+    decode: bool = False,
+) -> WrittenShards:
+    """Write pairs into one tar at `path`, or into as many as the limits require, each atomically.
+
+    The second is called `NAME-01.tar` if `path` is `NAME.tar`, and so on. How much fits is decided
+    by what is written, so the same images always give the same tars.
 
     The bytes of images pass through unchanged. Neighbouring pairs of one scene are one sample,
     which has their clean image once. A pair with an image that cannot be read, or with images of
     two sizes, is left out and reported. Owner, time and order in the tar are fixed. Images are
     inspected (`decode.inspect`); with `decode` they are decoded too.
     """
-    rows: list[Row] = []
-    quarantined: list[Quarantined] = []
-    try:
-        with new_large_file(path) as file:
+    reader = SampleReader(source, decode=decode)
+    samples = reader.read(pairs)
+    entries: list[ShardEntry] = []
+    tables = [index_table(())]
+    sample = next(samples, None)
+    while sample is not None:
+        target = path.with_stem(f"{path.stem}-{len(entries):02d}") if entries else path
+        with new_large_file(target) as file:
             tar = _Tar(file)
-            for together in group_samples(pairs):
-                written, left_out = _write_sample(tar, together, source, decode)
-                rows += [{**row, "shard": path.name} for row in written]
-                quarantined += left_out
-            if not rows:
-                raise _EmptyShardError
+            rows, sample = _fill(tar, sample, samples, limits)
             tar.end()
-    except _EmptyShardError:
-        return WrittenShard(None, index_table(()), tuple(quarantined))
-    table = index_table(rows)
-    entry = ShardEntry(path.name, tar.size, len(rows), rows_sha256(table))
-    return WrittenShard(entry, table, tuple(quarantined))
-
-
-class _EmptyShardError(Exception):
-    """Stops writing a shard that would have no pair."""
+        tables.append(index_table([{**row, "shard": target.name} for row in rows]))
+        entries.append(ShardEntry(target.name, tar.size, len(rows), rows_sha256(tables[-1])))
+    return WrittenShards(
+        tuple(entries), pa.concat_tables(tables), tuple(reader.quarantined), reader.remarks
+    )
 
 
 def read_member(tar: BinaryIO, offset: int, length: int) -> bytes:
@@ -99,12 +118,7 @@ def header(name: str, size: int) -> bytes:
 
 def end(size: int) -> bytes:
     """The end of a tar whose members take `size` bytes: two empty blocks, filled up to a record."""
-    return bytes(2 * BLOCK + -(size + 2 * BLOCK) % tarfile.RECORDSIZE)
-
-
-def json_member(rain_member: str) -> str:
-    """The name of the JSON member in the sample of a rainy image."""
-    return f"{rain_member.partition('.')[0]}.json"
+    return bytes(_end_size(size))
 
 
 def packed_size(lengths: Sequence[int]) -> int:
@@ -112,85 +126,21 @@ def packed_size(lengths: Sequence[int]) -> int:
     return sum(BLOCK + length + -length % BLOCK for length in lengths)
 
 
-def _write_sample(
-    tar: "_Tar", pairs: Sequence[Pair], source: Path, decode: bool
-) -> tuple[list[Row], list[Quarantined]]:
-    """Write the usable pairs of one sample; returns their rows and the pairs left out."""
-    sample = _SampleWriter(tar, pairs[0])
-    left_out = []
-    for pair in pairs:
-        try:
-            sample.add(read_pair(pair, source, decode=decode, clean=sample.clean))
-        except DataError as error:
-            left_out.append(Quarantined(pair.rain, str(error)))
-    return sample.end(), left_out
+def _end_size(size: int) -> int:
+    return 2 * BLOCK + -(size + 2 * BLOCK) % tarfile.RECORDSIZE
 
 
-class _SampleWriter:
-    """Writes one sample: the rainy image of each pair, the clean image once, and one JSON member.
-
-    Of the members, only the rainy one differs between the rows of its pairs.
-    """
-
-    def __init__(self, tar: "_Tar", first: Pair) -> None:
-        self._tar, self._key = tar, first.sample
-        self._is_scene = first.scene is not None
-        self._metadata: list[Row] = []
-        self._rainy: list[Row] = []
-        self._shared: Row = {}
-        self.clean: ImageFile | None = None
-        """The clean image, once the first pair was added."""
-
-    def add(self, images: PairImages) -> None:
-        """Append the rainy image of a pair, and its clean image if it is not in the sample yet."""
-        name = f"rain-{len(self._rainy) + 1:02d}" if self._is_scene else "rain"
-        self._rainy.append(self._append("rain", name, images.rain))
-        self._metadata.append(_metadata(images))
-        if images.clean and not self.clean:
-            self.clean = images.clean
-            self._shared = self._append("clean", "clean", images.clean)
-
-    def end(self) -> list[Row]:
-        """Append the JSON member; returns the index rows of the pairs."""
-        if not self._metadata:
-            return []
-        text = json.dumps(self._json(), sort_keys=True).encode()
-        shared = {**self._shared, **self._tar.append("json", f"{self._key}.json", text)}
-        return [
-            {**_EMPTY, **note, "labels": json.dumps(note["labels"], sort_keys=True), **rain}
-            | shared
-            for note, rain in zip(self._metadata, self._rainy, strict=True)
-        ]
-
-    def _append(self, side: str, name: str, image: ImageFile) -> Row:
-        member = f"{self._key}.{name}{image.ending}"
-        return {f"{side}_member": member, **self._tar.append(side, member, image.data)}
-
-    def _json(self) -> Row:
-        """The content of the JSON member; for a scene, first what all its pairs have in common."""
-        first = self._metadata[0]
-        if not self._is_scene:
-            return first
-        own = ("key", "rain_source", "labels")
-        pairs = [
-            {"member": rain["rain_member"].partition(".")[2], **{name: note[name] for name in own}}
-            for note, rain in zip(self._metadata, self._rainy, strict=True)
-        ]
-        common = {name: value for name, value in first.items() if name not in own}
-        return {"key": self._key, **common, "pairs": pairs}
-
-
-def _metadata(images: PairImages) -> Row:
-    """The part of an index row that does not depend on the tar."""
-    width, height = images.rain.size
-    return {
-        "key": images.pair.key,
-        "rain_source": images.pair.rain,
-        "clean_source": images.pair.clean,
-        "width": width,
-        "height": height,
-        "labels": dict(images.pair.labels),
-    }
+def _fill(
+    tar: "_Tar", sample: Sample, following: Iterator[Sample], limits: ShardLimits
+) -> tuple[list[Row], Sample | None]:
+    """Write a sample and those after it that fit; returns the rows, and the first that does not."""
+    rows = sample.write(tar.append)
+    for upcoming in following:
+        size = tar.size + packed_size(upcoming.lengths())
+        if not limits.allow(size, len(rows) + len(upcoming)):
+            return rows, upcoming
+        rows += upcoming.write(tar.append)
+    return rows, None
 
 
 class _Tar:

@@ -37,10 +37,14 @@ class PrepareOptions:
     """Maximum size of a shard in MiB; a sample that is larger gets a shard of its own."""
     card: Mapping[str, str] = field(default_factory=dict)
     """What the dataset card says of data of one's own: `name`, `licence`, `source`."""
+    pairs_per_shard: int | None = None
+    """Maximum number of pairs in a shard; a sample with more pairs gets a shard of its own."""
 
     def settings(self) -> dict[str, Any]:
         """The options that the manifest records; apart from `shard_mib` only non-default ones."""
         settings: dict[str, Any] = {"shard_mib": self.shard_mib}
+        if self.pairs_per_shard is not None:
+            settings["pairs_per_shard"] = self.pairs_per_shard
         if self.share != ALL:
             settings["share"] = list(self.share)
         if self.decode:

@@ -3,7 +3,6 @@ the same plan."""
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from derain.data.sources.pairs import Pair
 from derain.errors import DataError, OccupiedError
 from derain.pipelines.prepare.finished_shards import PARTS
 from derain.pipelines.prepare.plan import Plan
+from derain.pipelines.prepare.shard_names import is_shard_name
 from derain.storage import files
 from derain.storage.atomic import new_file
 
@@ -38,7 +38,7 @@ def refuse_foreign(out: Path) -> None:
 
 def _is_ours(name: str) -> bool:
     """True for a file of a prepared dataset, which may have lost its manifest."""
-    return name in (INDEX, CROISSANT) or bool(re.fullmatch(r"shard-\d{6}\.tar", name))
+    return name in (INDEX, CROISSANT) or is_shard_name(name)
 
 
 def claim(plan: Plan) -> None:

@@ -1,13 +1,15 @@
-"""Which pairs go into which shard: always the same for the same source and options.
+"""Which pairs go into which part: always the same for the same source and options.
 
 Making a plan of ten million pairs takes gigabytes. So `make_plan` runs in a Ray task: the driver
-holds only what grows with the number of shards. The pairs are in `lines`, one line of JSON per
-shard, which tasks pass on by reference. Only names, sizes and times are read, no image is opened.
+holds only what grows with the number of parts. The pairs are in `lines`, one line of JSON per
+part, which tasks pass on by reference. It needs names, sizes and times; of the images, only those
+of the first pair are read.
 """
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -18,18 +20,17 @@ import numpy as np
 from derain.data.images.decode import MAX_BYTES
 from derain.data.prepared.manifest import Quarantined
 from derain.data.prepared.reading import read_pair
-from derain.data.prepared.shards import packed_size
+from derain.data.prepared.shards import ShardLimits
 from derain.data.sources import discover
 from derain.data.sources.entries import Ignored
 from derain.data.sources.layouts import Dataset
 from derain.data.sources.pairs import Pair, group_samples
 from derain.errors import DataError
+from derain.pipelines.prepare import shard_names
 from derain.pipelines.prepare.options import PrepareOptions
+from derain.pipelines.prepare.packing import limits_of, packed
 from derain.storage import files
 from derain.storage.remote import Stat
-
-NOTE_BYTES = 512
-"""Estimated size of a pair's JSON member, used only to decide when a shard is full."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ class Plan:
     """A note for each label that some images lack."""
     fingerprint: str
     """SHA-256 of names, sizes and labels."""
+    first_sha256: str
+    """SHA-256 of the files of the first pair: sizes do not tell uncompressed images apart."""
     names_sha256: str
     """SHA-256 of the names of all rainy images."""
     settings: Mapping[str, Any]
@@ -58,9 +61,9 @@ class Plan:
     repeated_bytes: int
     """Bytes of clean images that are stored more than once, for several rainy images each."""
     ends: tuple[int, ...]
-    """Offset of the end of each shard's line, in bytes."""
+    """Offset of the end of each part's line, in bytes."""
     marks: tuple[str, ...]
-    """SHA-256 of each line; it changes when a source file of the shard does."""
+    """SHA-256 of each line; it changes when a source file of the part does."""
     newest_ns: int
     """Time of the latest change to any source file."""
 
@@ -72,17 +75,29 @@ class Plan:
         """Whether every image is decoded."""
         return "decode" in self.settings
 
+    @property
+    def limits(self) -> ShardLimits:
+        """How much fits into one shard."""
+        return limits_of(self.settings)
+
+    @property
+    def prefix(self) -> str:
+        """What the names of the shards begin with, see `shard_names`."""
+        parts = [dict(self.settings), self.fingerprint, self.first_sha256]
+        content = json.dumps(parts, sort_keys=True)
+        return shard_names.prefix(self.dataset, self.split, content)
+
     def identity(self) -> str:
         """JSON that must be equal for an interrupted `prepare` to continue with this plan.
 
-        File sizes are not part of it: an image may be repaired, and `marks` show which shards are
+        File sizes are not part of it: an image may be repaired, and `marks` show which parts are
         affected.
         """
         settings = dict(self.settings)
         return json.dumps({"names": self.names_sha256, "settings": settings}, sort_keys=True)
 
     def pairs_of(self, lines: np.ndarray, number: int) -> list[Pair]:
-        """The pairs of a shard, parsed from its line."""
+        """The pairs of a part, parsed from its line."""
         begin = self.ends[number - 1] if number else 0
         tree = json.loads(lines[begin : self.ends[number]].tobytes())
         return [Pair(*fields) for fields in tree["pairs"]]
@@ -103,7 +118,8 @@ def make_plan(
     )  # fmt: skip
     _check_leaked(source, found.leaked, without)
     stats, pairs, unreadable = _stats(source, found.pairs)
-    lines = [_line(shard, stats) for shard in _packed(pairs, stats, options.shard_mib)]
+    limits = limits_of(options.settings())
+    lines = [_line(part, stats) for part in packed(pairs, stats, limits)]
     unpaired = [Quarantined(item.path, item.reason) for item in found.unpaired]
     row, layout = found.dataset.name, str(found.layout)
     plan = Plan(
@@ -116,6 +132,7 @@ def make_plan(
         left_out=found.left_out,
         partial_labels=found.partial_labels,
         fingerprint=_fingerprint(pairs, stats),
+        first_sha256=_content_sha256(source, pairs[0].files),
         names_sha256=hashlib.sha256("\n".join(it.rain for it in found.pairs).encode()).hexdigest(),
         settings={
             "dataset": row,
@@ -177,23 +194,6 @@ def _stats(
     return stats, usable, unreadable
 
 
-def _packed(pairs: Sequence[Pair], stats: Mapping[str, Stat], mib: int) -> Iterator[list[Pair]]:
-    """As many consecutive samples as fit into a shard, but at least one."""
-    shard: list[Pair] = []
-    filled = 0
-    for together in group_samples(pairs):
-        names = {name for pair in together for name in pair.files}
-        lengths = [stats[name].st_size for name in names]
-        size = packed_size([NOTE_BYTES * len(together), *lengths])
-        if shard and filled + size > mib * 2**20:
-            yield shard
-            shard, filled = [], 0
-        shard += together
-        filled += size
-    if shard:
-        yield shard
-
-
 def _repeated_bytes(pairs: Iterable[Pair], stats: Mapping[str, Stat]) -> int:
     """How many bytes more the samples take than the files that they are made of."""
     sets = ({name for pair in together for name in pair.files} for together in group_samples(pairs))
@@ -216,4 +216,13 @@ def _fingerprint(pairs: Sequence[Pair], stats: Mapping[str, Stat]) -> str:
             digest.update(f"{name}\t{stats[name].st_size}\n".encode())
         labels = {key: value for key, value in pair.labels.items() if value}
         digest.update(json.dumps(labels, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def _content_sha256(source: Path, names: Iterable[str]) -> str:
+    """SHA-256 of the bytes of files, without those that cannot be read."""
+    digest = hashlib.sha256()
+    for name in names:
+        with contextlib.suppress(OSError):
+            digest.update(files.read_bytes(source, name))
     return digest.hexdigest()

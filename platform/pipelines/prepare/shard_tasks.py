@@ -7,11 +7,12 @@ import ray
 import ray.data
 
 from derain import cluster
-from derain.data.prepared.shards import write_shard
+from derain.data.prepared.shards import write_shards
 from derain.errors import StorageError
 from derain.pipelines.prepare import finished_shards
-from derain.pipelines.prepare.finished_shards import FinishedShard
+from derain.pipelines.prepare.finished_shards import RENAMED, FinishedPart
 from derain.pipelines.prepare.plan import Plan
+from derain.pipelines.prepare.shard_names import shard_name, take_back
 from derain.pipelines.prepare.task_errors import explaining_errors
 
 log = logging.getLogger(__name__)
@@ -19,16 +20,18 @@ log = logging.getLogger(__name__)
 BLOCKS_PER_CPU = 4
 
 
-def finished(plan: Plan) -> list[FinishedShard | None]:
-    """Every shard of the plan; None if it has to be written."""
+def finished(plan: Plan) -> list[FinishedPart | None]:
+    """Every part of the plan; None if it has to be written."""
     marks = enumerate(plan.marks)
     return [finished_shards.find(plan.out, number, mark) for number, mark in marks]
 
 
 def write_missing_shards(plan: Plan, lines: ray.ObjectRef) -> None:
-    """Write the shards that are not finished. Raises StorageError if one cannot be written."""
-    missing = [number for number, shard in enumerate(finished(plan)) if shard is None]
-    kept = len(plan) - len(missing)
+    """Write the parts that are not finished. Raises StorageError if one cannot be written."""
+    take_back(plan.out, plan.out / RENAMED)
+    parts = finished(plan)
+    missing = [number for number, part in enumerate(parts) if part is None]
+    kept = sum(len(part.entries) for part in parts if part)
     log.info("prepare: writing %d shards (%d kept) to %s", len(missing), kept, plan.out)
     if not missing:
         return
@@ -48,7 +51,7 @@ def write_missing_shards(plan: Plan, lines: ray.ObjectRef) -> None:
 def _write_batch(
     batch: dict[str, np.ndarray], plan_ref: ray.ObjectRef, lines_ref: ray.ObjectRef
 ) -> dict[str, np.ndarray]:
-    """Write the shards of one task; returns the message of the StorageError that ended it, or "".
+    """Write the parts of one task; returns the message of the StorageError that ended it, or "".
 
     It is returned because Ray Data passes on nothing but a text of a task's exception.
     """
@@ -64,7 +67,7 @@ def _write_batch(
 
 
 def _write(plan: Plan, lines: np.ndarray, number: int) -> None:
-    path = plan.out / f"shard-{number:06d}.tar"
+    path = plan.out / shard_name(plan.prefix, number)
     pairs = plan.pairs_of(lines, number)
-    written = write_shard(pairs, plan.source, path, decode=plan.decodes)
+    written = write_shards(pairs, plan.source, path, limits=plan.limits, decode=plan.decodes)
     finished_shards.record(plan.out, number, written, plan.marks[number])

@@ -10,13 +10,20 @@ from typing import Any
 import ray
 
 from derain import cluster
+from derain.data.prepared import remarks
 from derain.data.prepared.card import CARD, CROISSANT, card, croissant
 from derain.data.prepared.manifest import MANIFEST, Manifest, write_manifest
 from derain.data.sources import discover
 from derain.data.sources.found import QUIET
 from derain.data.sources.layouts import Dataset
 from derain.errors import DataError
-from derain.pipelines.prepare import finished_shards, output_folder, shard_tasks, strict
+from derain.pipelines.prepare import (
+    finished_shards,
+    output_folder,
+    shard_names,
+    shard_tasks,
+    strict,
+)
 from derain.pipelines.prepare.finished_shards import IndexSummary
 from derain.pipelines.prepare.options import DEFAULTS, PrepareOptions
 from derain.pipelines.prepare.plan import Plan, make_plan
@@ -135,15 +142,17 @@ def _reuse(out: Path, manifest: Manifest) -> None:
 
 def _finish(plan: Plan, is_strict: bool) -> Manifest:
     """Write index and manifest; the index in a Ray task, so that the driver holds no rows."""
-    shards = [shard for shard in shard_tasks.finished(plan) if shard]
-    entries = tuple(shard.entry for shard in shards if shard.entry)
-    quarantined = (*plan.quarantined, *(item for shard in shards for item in shard.quarantined))
+    parts = [part for part in shard_tasks.finished(plan) if part]
+    quarantined = (*plan.quarantined, *(item for part in parts for item in part.quarantined))
     if is_strict:
         strict.refuse(plan, quarantined)
-    if not entries:
+    written = [part.entries for part in parts]
+    if not any(written):
         raise DataError(f"{plan.source}: no pair can be used. {strict.listed(quarantined)}")
+    names = shard_names.final_names(plan.prefix, written)
     write_index = _coreless(finished_shards.write_joined_index)
-    index: IndexSummary = ray.get(write_index.remote(plan.out, len(plan)))
+    index: IndexSummary = ray.get(write_index.remote(plan.out, written, names))
+    entries = index.entries
     manifest = Manifest(
         dataset=plan.dataset,
         split=plan.split,
@@ -154,11 +163,12 @@ def _finish(plan: Plan, is_strict: bool) -> Manifest:
         source_fingerprint=plan.fingerprint,
         settings=plan.settings,
         quarantined=quarantined,
-        notes=(*plan.notes, *index.notes),
+        notes=(*plan.notes, *index.notes, *remarks.notes(remarks.joined(p.remarks for p in parts))),
         duplicates=index.duplicates,
     )
     _describe(plan.out, manifest)
-    finished_shards.remove_stale_shards(plan.out, entries)
+    shard_names.rename(plan.out, plan.out / finished_shards.RENAMED, names)
+    finished_shards.remove_stale_shards(plan.out, manifest)
     write_manifest(plan.out, manifest)
     finished_shards.clean_up(plan.out)
     return manifest

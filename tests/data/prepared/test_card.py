@@ -116,3 +116,15 @@ def test_a_row_of_ones_own_is_described_without_its_file() -> None:
         head = yaml.safe_load(card(manifest).split("---\n")[1])
         assert head["pretty_name"] == title
         assert head["license"] == (licence or "unknown")
+
+
+def test_the_card_names_exactly_the_shards() -> None:
+    """Datasets of version 0.1.0 may have gaps between their numbers."""
+    whole = manifest_of("paired", "train")
+    text = card(whole)
+    assert 'webdataset.WebDataset("shard-{000000..000000}.tar")\n' in text
+    assert 'ray.data.read_webdataset([f"shard-{n:06d}.tar" for n in range(1)])\n' in text
+    later = replace(whole.shards[0], name="shard-000002.tar")
+    gap = replace(whole, shards=(*whole.shards, later))
+    assert card(gap).count('(sorted(glob.glob("shard-*.tar")))\n') == 2
+    assert '"includes": "shard-*.tar"' in croissant(gap)

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from derain.data.prepared import integrity
-from derain.data.prepared.shards import WrittenShard, write_shard
+from derain.data.prepared.shards import WrittenShards, write_shards
 from derain.data.sources.discover import find_pairs
 from derain.errors import DataError
 from tests.folders import PairedFolder
@@ -25,19 +25,18 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def written(paired_folder: PairedFolder, path: Path) -> WrittenShard:
+def written(paired_folder: PairedFolder, path: Path) -> WrittenShards:
     source = paired_folder(4)
-    return write_shard(find_pairs("paired", source).pairs, source, path)
+    return write_shards(find_pairs("paired", source).pairs, source, path)
 
 
-def found(path: Path, written: WrittenShard) -> list[tuple[str, str]]:
-    assert written.entry is not None
-    wrong = integrity.find_problems(path, written.entry, written.rows)
+def found(path: Path, written: WrittenShards) -> list[tuple[str, str]]:
+    wrong = integrity.find_problems(path, written.entries[0], written.rows)
     assert all(item.expected and item.found and item.shard == path.name for item in wrong)
     return [(item.member, item.kind) for item in wrong]
 
 
-def test_a_whole_shard_has_no_problem(path: Path, written: WrittenShard) -> None:
+def test_a_whole_shard_has_no_problem(path: Path, written: WrittenShards) -> None:
     assert found(path, written) == []
     assert len(integrity.indexed_members(written.rows)) == 12
 
@@ -99,7 +98,7 @@ CHANGES: dict[str, tuple[Change, tuple[str, str]]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_change_is_named(change: str, path: Path, written: WrittenShard) -> None:
+def test_a_change_is_named(change: str, path: Path, written: WrittenShards) -> None:
     data = path.read_bytes()
     with tarfile.open(path) as archive:
         there = {info.name: info for info in archive}
@@ -108,17 +107,16 @@ def test_a_change_is_named(change: str, path: Path, written: WrittenShard) -> No
     assert found(path, written)[0] == expected
 
 
-def test_a_missing_shard_is_named(path: Path, written: WrittenShard) -> None:
+def test_a_missing_shard_is_named(path: Path, written: WrittenShards) -> None:
     path.unlink()
     assert found(path, written) == [("000.rain.png to 003.json", "missing shard")]
 
 
-def test_require_whole_raises_the_first_problem(path: Path, written: WrittenShard) -> None:
-    assert written.entry is not None
-    integrity.require_whole(path, written.entry, written.rows)
+def test_require_whole_raises_the_first_problem(path: Path, written: WrittenShards) -> None:
+    integrity.require_whole(path, written.entries[0], written.rows)
     path.write_bytes(path.read_bytes()[:-1024])
     with pytest.raises(DataError, match=r"shard-000000\.tar: 003\.json: size: expected \d+ bytes"):
-        integrity.require_whole(path, written.entry, written.rows)
+        integrity.require_whole(path, written.entries[0], written.rows)
 
 
 def entry_of(name: str, **fields: object) -> tarfile.TarInfo:
@@ -164,7 +162,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_a_hostile_tar_is_only_ever_read(kind: str, path: Path, written: WrittenShard) -> None:
+def test_a_hostile_tar_is_only_ever_read(kind: str, path: Path, written: WrittenShards) -> None:
     rest = path.read_bytes()
     before = {item: item.read_bytes() for item in path.parent.rglob("*") if item.is_file()}
     for data in (HOSTILE[kind], HOSTILE[kind] + rest, rest[:-1024] + HOSTILE[kind]):
@@ -177,7 +175,7 @@ def test_a_hostile_tar_is_only_ever_read(kind: str, path: Path, written: Written
     assert not (path.parents[2] / "hostile-parent").exists()
 
 
-def test_hostile_tars_take_no_memory(path: Path, written: WrittenShard) -> None:
+def test_hostile_tars_take_no_memory(path: Path, written: WrittenShards) -> None:
     """Headers that claim 4 GiB to 8 EiB, in a process of its own that may use 1 GiB.
 
     VmHWM is its own peak; ru_maxrss would start at the peak of the parent process.
@@ -196,7 +194,7 @@ def test_hostile_tars_take_no_memory(path: Path, written: WrittenShard) -> None:
         "assert all(integrity.find_problems(Path(tar), entry, rows) for tar in sys.argv[5:]);"
         "print(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])"
     )
-    entry = written.entry
+    entry = written.entries[0]
     assert entry is not None
     fields = (entry.name, str(entry.bytes), str(entry.pairs))
     command = [sys.executable, "-c", script, str(path.with_name("rows.parquet")), *fields]

@@ -16,20 +16,21 @@ from derain.data.images.decode import decode_image, encode_png
 from derain.data.prepared import integrity
 from derain.data.prepared.shards import (
     BLOCK,
-    WrittenShard,
+    ShardLimits,
+    WrittenShards,
     end,
     header,
     packed_size,
     read_member,
-    write_shard,
+    write_shards,
 )
 from derain.data.sources.discover import find_pairs
 from derain.errors import DataError
-from tests.folders import PairedFolder, write_scenes
+from tests.folders import PairedFolder, noise_image, write_scenes
 
 
-def shard_of(source: Path, path: Path) -> WrittenShard:
-    return write_shard(find_pairs("paired", source).pairs, source, path)
+def shard_of(source: Path, path: Path) -> WrittenShards:
+    return write_shards(find_pairs("paired", source).pairs, source, path)
 
 
 def test_webdataset_reads_the_source_bytes(paired_folder: PairedFolder, tmp_path: Path) -> None:
@@ -51,8 +52,7 @@ def test_same_input_gives_the_same_bytes(paired_folder: PairedFolder, tmp_path: 
         entries.append(shard_of(source, tmp_path / name / "x.tar"))
     assert entries[0] == entries[1]
     assert (tmp_path / "a/x.tar").read_bytes() == (tmp_path / "b/x.tar").read_bytes()
-    assert entries[0].entry is not None
-    assert entries[0].entry.bytes == (tmp_path / "a/x.tar").stat().st_size
+    assert entries[0].entries[0].bytes == (tmp_path / "a/x.tar").stat().st_size
 
 
 @pytest.mark.parametrize("lengths", [[0], [1], [511, 512, 513], [9000, 0, 1238]])
@@ -125,7 +125,7 @@ def test_a_shard_without_a_usable_pair_is_not_written(
 ) -> None:
     source = paired_folder(1)
     (source / "rain/000.png").write_bytes(b"")
-    assert shard_of(source, tmp_path / "a.tar").entry is None
+    assert shard_of(source, tmp_path / "a.tar").entries == ()
     assert not list(tmp_path.glob("*a.tar*"))
 
 
@@ -134,7 +134,7 @@ def test_a_scene_is_one_sample_with_its_clean_image_once(tmp_path: Path) -> None
     (source / "rainy_image/1_2.jpg").write_bytes(b"not an image")
     (source / "ground_truth/2.jpg").write_bytes(b"not an image")
     pairs = find_pairs("rain14000", source, clean_once=True).pairs
-    written = write_shard(pairs, source, tmp_path / "a.tar")
+    written = write_shards(pairs, source, tmp_path / "a.tar")
     assert written.rows["key"].to_pylist() == ["1_1", "1_3", "3_1", "3_2", "3_3"]
     assert [item.path.split("/")[1] for item in written.quarantined] == [
         "1_2.jpg", "2_1.jpg", "2_2.jpg", "2_3.jpg",
@@ -148,8 +148,36 @@ def test_a_scene_is_one_sample_with_its_clean_image_once(tmp_path: Path) -> None
         ("rain-01.jpg", "1_1"), ("rain-02.jpg", "1_3"),
     ]  # fmt: skip
     assert (about["key"], about["width"], about["clean_source"]) == ("1", 24, "ground_truth/1.jpg")
-    assert written.entry is not None
-    assert not integrity.find_problems(tmp_path / "a.tar", written.entry, written.rows)
+    assert not integrity.find_problems(tmp_path / "a.tar", written.entries[0], written.rows)
+
+
+@pytest.mark.parametrize("once", [False, True])
+def test_limits_hold_for_what_is_written(tmp_path: Path, once: bool) -> None:
+    source = write_scenes(tmp_path / "source", scenes=6, rains=2, width=120, height=80)
+    pairs = find_pairs("rain14000", source, clean_once=once).pairs
+    for name in ("rainy_image/4_1.jpg", "ground_truth/4.jpg"):
+        noise_image(99, width=300, height=200).save(source / name, quality=99)
+    (source / "rainy_image/4_2.jpg").unlink()
+    (source / "rainy_image/2_1.jpg").write_bytes(b"not an image")
+    limits = ShardLimits(bytes=100_000, pairs=4)
+    written = write_shards(pairs, source, tmp_path / "a.tar", limits=limits)
+    assert sorted(path.name for path in tmp_path.glob("*.tar")) == sorted(
+        entry.name for entry in written.entries
+    )
+    assert [entry.name for entry in written.entries][:3] == ["a.tar", "a-01.tar", "a-02.tar"]
+    large = [entry for entry in written.entries if entry.bytes > limits.bytes]
+    assert [entry.pairs for entry in large] == [1]
+    assert max(entry.pairs for entry in written.entries) == (4 if once else 3)
+    keys = [pair.key for pair in pairs if pair.key not in ("2_1", "4_2")]
+    assert written.rows["key"].to_pylist() == keys
+    first = 0
+    for entry in written.entries:
+        rows = written.rows.slice(first, entry.pairs)
+        first += entry.pairs
+        assert not integrity.find_problems(tmp_path / entry.name, entry, rows)
+    (tmp_path / "again").mkdir()
+    again = write_shards(pairs, source, tmp_path / "again/a.tar", limits=limits)
+    assert again == written
 
 
 def encoded(image: Image.Image, **options: object) -> bytes:

@@ -31,8 +31,8 @@ def kill_prepare(source: Path, out: Path, shards: int, delay_s: float, *options:
     The driver, Ray's servers and its workers all get SIGKILL at once.
     """
     process = start_prepare(source, out, *options)
-    while process.poll() is None and len(list(out.glob("shard-*.tar"))) < shards:
+    while process.poll() is None and len(list(out.glob("*.tar"))) < shards:
         time.sleep(0.005)
     time.sleep(delay_s)
     kill_group(process)
-    return len(list(out.glob("shard-*.tar")))
+    return len(list(out.glob("*.tar")))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from derain.data.images.decode import MAX_BYTES
-from derain.data.prepared.shards import write_shard
+from derain.data.prepared.shards import write_shards
 from derain.errors import DataError
 from derain.pipelines.prepare.options import PrepareOptions
 from derain.pipelines.prepare.plan import Plan, make_plan
@@ -33,9 +33,10 @@ def test_every_pair_is_in_one_shard_and_no_shard_is_too_large(
     assert len(shards) > 2
     _, lines = make_plan("paired", source, source, SMALL)
     for number in range(len(plan)):
-        write_shard(plan.pairs_of(lines, number), source, tmp_path / "x.tar")
+        write_shards(plan.pairs_of(lines, number), source, tmp_path / "x.tar")
         with tarfile.open(tmp_path / "x.tar") as archive:
-            assert sum(512 + info.size + -info.size % 512 for info in archive) <= 2**20
+            assert len(archive.getnames()) == 3 * len(shards[number])
+        assert (tmp_path / "x.tar").stat().st_size <= 2**20
 
 
 def test_a_scene_is_in_one_shard(tmp_path: Path) -> None:
@@ -103,4 +104,5 @@ def test_the_manifest_records_the_options_that_differ_from_the_defaults() -> Non
     assert SMALL.settings() == {"shard_mib": 1}
     options = replace(SMALL, split="test", share=(0.0, 0.9), strict=True, decode=True)
     assert options.settings() == {"shard_mib": 1, "share": [0.0, 0.9], "decode": True}
+    assert replace(SMALL, pairs_per_shard=9).settings() == {"shard_mib": 1, "pairs_per_shard": 9}
     assert replace(SMALL, clean_once=True).settings() == {"shard_mib": 1, "clean_once": True}

@@ -42,6 +42,11 @@ def prepared(source: Path, out: Path, **options: bool) -> PreparedSummary:
     return prepare("paired", source, out, shard_mib=1, **options)
 
 
+def tars(folder: Path) -> list[Path]:
+    """The shards in a folder, in their order."""
+    return sorted(folder.glob("*.tar"))
+
+
 def contents(folder: Path) -> dict[str, str]:
     return {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
@@ -54,25 +59,25 @@ def contents(folder: Path) -> dict[str, str]:
 def test_other_readers_find_the_bytes_of_the_source(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = prepared(source, out)
-    tars = sorted(str(path) for path in out.glob("*.tar"))
-    assert (done.pairs, done.shards, len(tars)) == (SHARDS, SHARDS, SHARDS)
-    assert done.bytes == sum(Path(tar).stat().st_size for tar in tars)
+    names = [str(path) for path in tars(out)]
+    assert (done.pairs, done.shards, len(names)) == (SHARDS, SHARDS, SHARDS)
+    assert done.bytes == sum(Path(name).stat().st_size for name in names)
     assert done.manifest_sha256 == hashlib.sha256((out / MANIFEST).read_bytes()).hexdigest()
     original = {
         (path.stem, side): path.read_bytes()
         for side in ("rain", "clean")
         for path in (source / side).iterdir()
     }
-    samples = list(webdataset.WebDataset(tars, shardshuffle=False))
+    samples = list(webdataset.WebDataset(names, shardshuffle=False))
     read = {(item["__key__"], side): item[f"{side}.png"] for item in samples for side in SIDES}
     assert read == original
-    rows = ray.data.read_webdataset(tars, decoder=None).take_all()
+    rows = ray.data.read_webdataset(names, decoder=None).take_all()
     assert {
         (row["__key__"], side): row[f"{side}.png"] for row in rows for side in SIDES
     } == original
     assert {json.loads(row["json"])["width"] for row in rows} == {450}
     table = datasets.load_dataset(
-        "webdataset", data_files={"train": tars}, split="train", cache_dir=str(tmp_path / "hf")
+        "webdataset", data_files={"train": names}, split="train", cache_dir=str(tmp_path / "hf")
     ).cast_column("rain.png", datasets.Image(decode=False))
     table = table.cast_column("clean.png", datasets.Image(decode=False))
     assert {
@@ -100,13 +105,14 @@ def test_an_interrupted_call_continues_to_the_same_bytes(source: Path, tmp_path:
     with pytest.raises(DataError, match="not a finished prepared dataset"):
         open_prepared(broken)
 
-    (broken / "shard-000000.tar").unlink()
+    first, _, third = tars(broken)
+    first.unlink()
     (broken / PARTS / "000001.parquet").write_bytes(b"")
-    kept = (broken / "shard-000002.tar").stat().st_mtime_ns
+    kept = third.stat().st_mtime_ns
     done = prepared(source, broken)
     assert done.manifest_sha256 == expected.manifest_sha256
     assert contents(broken) == contents(whole)
-    assert (broken / "shard-000002.tar").stat().st_mtime_ns == kept
+    assert third.stat().st_mtime_ns == kept
     assert not (broken / PARTS).exists()
     assert len(open_prepared(broken)) == SHARDS
 
@@ -114,17 +120,16 @@ def test_an_interrupted_call_continues_to_the_same_bytes(source: Path, tmp_path:
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_shard_that_cannot_be_written_is_one_message(source: Path, tmp_path: Path) -> None:
     """The soak test fills a disk; here a folder has the name of a shard."""
-    out = tmp_path / "out"
-    (out / PARTS).mkdir(parents=True)
-    (out / "shard-000001.tar").mkdir()
-    expected = (
-        r"^\S+/out/shard-000001\.tar: Is a directory\. .*then run the same `derainctl prepare`"
-    )
+    out, whole = tmp_path / "out", prepared(source, tmp_path / "whole")
+    name = tars(tmp_path / "whole")[1].name
+    (out / name).mkdir(parents=True)
+    (out / PARTS).mkdir()
+    expected = rf"^\S+/out/{name}: Is a directory\. .*then run the same `derainctl prepare`"
     with pytest.raises(StorageError, match=expected):
         prepared(source, out)
     assert not (out / MANIFEST).exists()
-    (out / "shard-000001.tar").rmdir()
-    assert prepared(source, out).manifest_sha256 == prepared(source, tmp_path / "b").manifest_sha256
+    (out / name).rmdir()
+    assert prepared(source, out).manifest_sha256 == whole.manifest_sha256
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -137,7 +142,7 @@ def test_a_finished_dataset_is_reused_and_logged(
     times = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
     (out / PARTS).mkdir()  # as if killed after writing the manifest
     (out / PARTS / "000000.parquet").touch()
-    (out / ".shard-000000.tar.0123abcd.tmp").touch()
+    (out / f".{tars(out)[0].name}.0123abcd.tmp").touch()
     lost = (out / CROISSANT).read_bytes()
     (out / CROISSANT).unlink()
     second = prepared(source, out)
@@ -181,7 +186,7 @@ def test_unusable_images_are_named_and_left_out(
     assert set(reasons) == {"rain/000.png", "rain/001.png", "clean/alone.png"}
     assert "40 x 32" in reasons["rain/001.png"]
     assert "10 x 32" in reasons["rain/001.png"]
-    with tarfile.open(tmp_path / "out" / "shard-000000.tar") as tar:
+    with tarfile.open(*tars(tmp_path / "out")) as tar:
         assert {name.split(".")[0] for name in tar.getnames()} == {"002", "003"}
     listed = json.loads((tmp_path / "out" / MANIFEST).read_text())["quarantined"]
     assert listed == done.quarantined
@@ -243,11 +248,11 @@ def test_a_wrong_source_is_named(dataset: str, folder: str, named: str, tmp_path
 def test_a_lost_manifest_is_written_again(paired_folder: PairedFolder, tmp_path: Path) -> None:
     source, out = paired_folder(5), tmp_path / "out"
     first = prepare("paired", source, out, shard_mib=1)
-    before = {path.name: path.read_bytes() for path in out.glob("shard-*.tar")}
+    before = {path.name: path.read_bytes() for path in tars(out)}
     (out / "manifest.json").unlink()
     again = prepare("paired", source, out, shard_mib=1)
     assert again.manifest_sha256 == first.manifest_sha256
-    assert {path.name: path.read_bytes() for path in out.glob("shard-*.tar")} == before
+    assert {path.name: path.read_bytes() for path in tars(out)} == before
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -278,7 +283,7 @@ def test_a_shard_without_usable_pairs_is_removed(source: Path, tmp_path: Path) -
         prepared(source, out)
     (source / "rain" / "002.png").write_bytes(b"not an image")
     assert prepared(source, out).shards == 2
-    assert len(list(out.glob("shard-*.tar"))) == 2
+    assert len(tars(out)) == 2
     assert verify(out).ok
 
 

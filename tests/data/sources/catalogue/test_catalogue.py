@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from derain.data.images.decode import decode_image, read_image
-from derain.data.prepared.shards import read_member, write_shard
+from derain.data.prepared.shards import read_member, write_shards
 from derain.data.sources.catalogue import CATALOGUE, find_dataset, names_of
 from derain.data.sources.discover import find_pairs
 from derain.data.sources.layouts import Dataset, Layout, drawing, layouts_of
@@ -55,7 +55,7 @@ def test_a_miniature_is_found_and_written(row: Dataset, layout: Layout, tmp_path
     assert found.unrecognised == [f"{layout.folder}/{clutter}" if layout.folder else clutter]
     assert len(found.notes) == 2 + bool(row.splits.get(layout.split, ()))
     assert found.notes[-1].startswith("Other files, which were not used: 1 .txt")
-    written = write_shard(found.pairs, made.source, tmp_path / "a.tar")
+    written = write_shards(found.pairs, made.source, tmp_path / "a.tar")
     assert not written.quarantined
     assert written.rows.column("rain_source").to_pylist() == [pair.rain for pair in found.pairs]
 
@@ -80,7 +80,7 @@ def test_side_by_side_images_are_split_without_loss(
     row = CATALOGUE[name]
     made = build(row.layouts[0], tmp_path)
     found = find_pairs(name, tmp_path)
-    written = write_shard(found.pairs, made.source, tmp_path / "a.tar")
+    written = write_shards(found.pairs, made.source, tmp_path / "a.tar")
     with (tmp_path / "a.tar").open("rb") as tar:
         for item in written.rows.to_pylist():
             whole = read_image(tmp_path / item["rain_source"])
