@@ -78,6 +78,12 @@ def prepare(
     share: Annotated[
         str, typer.Option(help="LOW:HIGH, a range of the clean images within 0:1.")
     ] = "0:1",
+    convert: Annotated[
+        bool,
+        typer.Option(
+            help="Store images of 16 bits, other colours, alpha or a rotation as plain PNG."
+        ),
+    ] = False,
     without: Annotated[
         Path | None, typer.Option(help="Leave out the images that this leaks.json lists.")
     ] = None,
@@ -127,6 +133,7 @@ def prepare(
         naming=parse_naming(rain, clean, clean_half),
         share=parse_share(share),
         decode=decode,
+        convert=convert,
         clean_once=clean_once,
         without=None if without is None else read_leaked(without),
     )

@@ -23,6 +23,20 @@ ALMOST_EQUAL_DB = 40.0
 """PSNR from which on two images are all but equal: no rain, or a photograph beside itself."""
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How source images are checked and changed."""
+
+    decode: bool = False
+    """Decode every image; otherwise headers and checksums are inspected."""
+    convert: bool = False
+    """Make a PNG of 8-bit sRGB of each image that is not plain, by the rules of `images.convert`;
+    otherwise such an image is refused."""
+
+
+INSPECT = Reading()
+
+
 @dataclass(frozen=True)
 class ImageFile:
     """An encoded image, as it is written to a tar."""
@@ -54,26 +68,24 @@ class PairImages:
 def read_pair(
     pair: Pair,
     source: Path,
+    reading: Reading = INSPECT,
     *,
-    decode: bool = False,
-    convert: bool = False,
     clean: ImageFile | None = None,
 ) -> PairImages:
     """Read a pair from its source.
 
-    Bytes pass through unchanged; a side-by-side image becomes two PNGs. With `decode` the images
-    are decoded too. With `convert` an image that is not plain 8-bit sRGB becomes a PNG, by the
-    rules of `images.convert`. `clean` is the clean image if it was read before.
+    Bytes pass through unchanged, apart from what `reading` converts; a side-by-side image becomes
+    two PNGs. `clean` is the clean image if it was read before.
 
     Raises DataError for an image that cannot be read, and for a pair of two sizes or two colour
     spaces.
     """
     if pair.clean_half:
-        rain, clean = _read_halves(pair, source, convert)
+        rain, clean = _read_halves(pair, source, reading.convert)
     else:
-        rain = _read_image(pair.rain, source, decode, convert)
+        rain = _read_image(pair.rain, source, reading)
         if clean is None and pair.clean:
-            clean = _read_image(pair.clean, source, decode, convert)
+            clean = _read_image(pair.clean, source, reading)
     if clean:
         _require_alike(pair, rain, clean)
     return PairImages(pair, rain, clean, tuple(_remarks(rain, clean)))
@@ -113,15 +125,15 @@ def almost_equal(one: np.ndarray | None, other: np.ndarray | None) -> bool:
     return bool(error <= 255**2 / 10 ** (ALMOST_EQUAL_DB / 10))
 
 
-def _read_image(name: str, source: Path, decode: bool, convert: bool) -> ImageFile:
+def _read_image(name: str, source: Path, reading: Reading) -> ImageFile:
     data = _read_bytes(source, name)
-    if convert:
+    if reading.convert:
         header = read_header(data, name)
         if header.oddities() or not colour.is_srgb(header):
             odd = read_odd(data, name)
             return _png(odd.plain(), odd.changes())
     header = inspect(data, name)
-    pixels = decode_image(data, name) if decode else None
+    pixels = decode_image(data, name) if reading.decode else None
     return ImageFile(ending(name), data, header.size, header, pixels)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from derain.data.prepared.index import INDEX_SCHEMA
 from derain.data.prepared.manifest import Quarantined
-from derain.data.prepared.reading import ImageFile, PairImages, read_pair
+from derain.data.prepared.reading import ImageFile, PairImages, Reading, read_pair
 from derain.data.prepared.remarks import Remarks, joined
 from derain.data.sources.pairs import Pair, group_samples
 from derain.errors import DataError
@@ -87,8 +87,8 @@ class Sample:
 class SampleReader:
     """Reads the samples of pairs from their source, and keeps what it left out and remarked."""
 
-    def __init__(self, source: Path, *, decode: bool) -> None:
-        self._source, self._decode = source, decode
+    def __init__(self, source: Path, reading: Reading) -> None:
+        self._source, self._reading = source, reading
         self.quarantined: list[Quarantined] = []
         self.remarks: Remarks = {}
 
@@ -107,7 +107,7 @@ class SampleReader:
 
     def _add(self, sample: Sample, pair: Pair) -> None:
         try:
-            images = read_pair(pair, self._source, decode=self._decode, clean=sample.clean)
+            images = read_pair(pair, self._source, self._reading, clean=sample.clean)
             sample.add(images)
         except DataError as error:
             self.quarantined.append(Quarantined(pair.rain, str(error)))

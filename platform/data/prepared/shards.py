@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from derain.data.prepared.index import index_table, rows_sha256
 from derain.data.prepared.manifest import Quarantined, ShardEntry
+from derain.data.prepared.reading import INSPECT, Reading
 from derain.data.prepared.remarks import Remarks
 from derain.data.prepared.samples import Row, Sample, SampleReader
 from derain.data.sources.pairs import Pair
@@ -64,9 +65,9 @@ def write_shards(
     pairs: Sequence[Pair],
     source: Path,
     path: Path,
+    reading: Reading = INSPECT,
     *,
     limits: ShardLimits = UNLIMITED,
-    decode: bool = False,
 ) -> WrittenShards:
     """Write pairs into one tar at `path`, or into as many as the limits require, each atomically.
 
@@ -75,10 +76,9 @@ def write_shards(
 
     The bytes of images pass through unchanged. Neighbouring pairs of one scene are one sample,
     which has their clean image once. A pair with an image that cannot be read, or with images of
-    two sizes, is left out and reported. Owner, time and order in the tar are fixed. Images are
-    inspected (`decode.inspect`); with `decode` they are decoded too.
+    two sizes, is left out and reported. Owner, time and order in the tar are fixed.
     """
-    reader = SampleReader(source, decode=decode)
+    reader = SampleReader(source, reading)
     samples = reader.read(pairs)
     entries: list[ShardEntry] = []
     tables = [index_table(())]

@@ -31,6 +31,9 @@ class PrepareOptions:
     labels are partial or of no image."""
     decode: bool = False
     """Decode every image; by default only headers and checksums are inspected."""
+    convert: bool = False
+    """Convert images that are not plain 8-bit sRGB, by the rules of `images.convert`, and store
+    them as PNG; by default they are quarantined."""
     clean_once: bool = False
     """Store a clean image once, in one WebDataset sample with all of its rainy images."""
     shard_mib: int = 128
@@ -49,6 +52,8 @@ class PrepareOptions:
             settings["share"] = list(self.share)
         if self.decode:
             settings["decode"] = True
+        if self.convert:
+            settings["convert"] = True
         if self.clean_once:
             settings["clean_once"] = True
         if self.card:

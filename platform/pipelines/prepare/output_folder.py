@@ -119,7 +119,7 @@ def _first_change(plan: Plan, lines: np.ndarray) -> str | None:
 def _has_changed(pair: Pair, plan: Plan, row: Mapping[str, Any] | None) -> bool:
     """Whether a pair differs from its row of the index; None if it was quarantined."""
     try:
-        read = read_pair(pair, plan.source, decode=plan.decodes)
+        read = read_pair(pair, plan.source, plan.reading)
     except DataError:
         return row is not None
     images = {"rain": read.rain}

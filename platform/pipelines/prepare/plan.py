@@ -19,7 +19,7 @@ import numpy as np
 
 from derain.data.images.decode import MAX_BYTES
 from derain.data.prepared.manifest import Quarantined
-from derain.data.prepared.reading import read_pair
+from derain.data.prepared.reading import Reading, read_pair
 from derain.data.prepared.shards import ShardLimits
 from derain.data.sources import discover
 from derain.data.sources.entries import Ignored
@@ -71,9 +71,9 @@ class Plan:
         return len(self.ends)
 
     @property
-    def decodes(self) -> bool:
-        """Whether every image is decoded."""
-        return "decode" in self.settings
+    def reading(self) -> Reading:
+        """How the images are checked and changed."""
+        return Reading(decode="decode" in self.settings, convert="convert" in self.settings)
 
     @property
     def limits(self) -> ShardLimits:
@@ -116,7 +116,8 @@ def make_plan(
         dataset, source, options.split,
         naming=options.naming, share=options.share, without=without, clean_once=options.clean_once,
     )  # fmt: skip
-    _check_leaked(source, found.leaked, without)
+    reading = Reading(decode=options.decode, convert=options.convert)
+    _check_leaked(source, found.leaked, without, reading)
     stats, pairs, unreadable = _stats(source, found.pairs)
     limits = limits_of(options.settings())
     lines = [_line(part, stats) for part in packed(pairs, stats, limits)]
@@ -150,19 +151,22 @@ def make_plan(
     return plan, np.frombuffer(b"".join(lines), np.uint8)
 
 
-def _check_leaked(source: Path, leaked: Iterable[Pair], without: Mapping[str, str]) -> None:
+def _check_leaked(
+    source: Path, leaked: Iterable[Pair], without: Mapping[str, str], reading: Reading
+) -> None:
     """Raise DataError for a leaked name with other content: many datasets have `target/1.png`."""
     for name, pair in {pair.clean or "": pair for pair in leaked}.items():
-        if hashlib.sha256(_clean_bytes(pair, source)).hexdigest() != without[name]:
+        if hashlib.sha256(_clean_bytes(pair, source, reading)).hexdigest() != without[name]:
             raise DataError(
                 f"{source}: {name} differs from the image of this name in --without. Its list "
                 "belongs to another dataset, or TRAIN and TEST of `derainctl leaks` were swapped."
             )
 
 
-def _clean_bytes(pair: Pair, source: Path) -> bytes:
+def _clean_bytes(pair: Pair, source: Path, reading: Reading) -> bytes:
     """The clean image as it is stored in a shard."""
-    clean = read_pair(pair, source).clean if pair.clean_half else None
+    as_stored = pair.clean_half or reading.convert
+    clean = read_pair(pair, source, reading).clean if as_stored else None
     return clean.data if clean else files.read_bytes(source, pair.clean or "")
 
 

@@ -69,5 +69,5 @@ def _write_batch(
 def _write(plan: Plan, lines: np.ndarray, number: int) -> None:
     path = plan.out / shard_name(plan.prefix, number)
     pairs = plan.pairs_of(lines, number)
-    written = write_shards(pairs, plan.source, path, limits=plan.limits, decode=plan.decodes)
+    written = write_shards(pairs, plan.source, path, plan.reading, limits=plan.limits)
     finished_shards.record(plan.out, number, written, plan.marks[number])

@@ -90,7 +90,7 @@ def _inspect(plan: Plan, lines: np.ndarray, number: int) -> list[Quarantined]:
     found = []
     for pair in plan.pairs_of(lines, number):
         try:
-            read_pair(pair, plan.source, decode=plan.decodes)
+            read_pair(pair, plan.source, plan.reading)
         except DataError as error:
             found.append(Quarantined(pair.rain, str(error)))
     return found
