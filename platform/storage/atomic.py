@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
 from derain.storage.direct import DirectFile
+from derain.storage.names import MAX_BYTES, fitting
 from derain.storage.remote import RemotePath
 
 
@@ -98,7 +99,8 @@ def _renamed(path: Path) -> Iterator[Path]:
 
 
 def _hidden(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    mark = f".{uuid.uuid4().hex[:8]}.tmp"
+    return path.with_name(f".{fitting(path.name, MAX_BYTES - 1 - len(mark))}{mark}")
 
 
 def _sync(path: Path) -> None:

@@ -122,3 +122,15 @@ def test_a_killed_writer_leaves_only_hidden_leftovers(tmp_path: Path, writer: st
     assert leftover.endswith(".tmp")
     remove_leftovers(tmp_path)
     assert names(tmp_path) == [".hidden", "other"]
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "雨" * 85, "\udcd3" * 200 + "x" * 55])
+def test_a_name_of_255_bytes_can_be_written(tmp_path: Path, name: str) -> None:
+    with new_folder(tmp_path / "folders" / name):
+        pass
+    write_text(tmp_path / name, "whole")
+    with new_large_file(tmp_path / f"{name[:-1]}y") as file:
+        file.write(b"whole")
+
+    assert (tmp_path / name).read_text() == "whole"
+    assert len(list(tmp_path.iterdir())) == 3
