@@ -114,15 +114,7 @@ def _refusal(error: BaseException) -> tuple[str, str] | None:
             f"Out of memory ({text or type(error).__name__})",
             "Use smaller images or batches, fewer workers, or a machine with more memory",
         )
-    return _number_in_text(error, text) or _refusal_of_sqlite(error, text)
-
-
-def _number_in_text(error: BaseException, text: str) -> tuple[str, str] | None:
-    """The refusal in an error of safetensors, which has the system's number in its text only."""
-    number = re.search(r"\(os error (\d+)\)", text)
-    if number is None or type(error).__name__ != "SafetensorError":
-        return None
-    return os.strerror(int(number[1])), _ADVICE.get(int(number[1]), "Mend this")
+    return _refusal_of_sqlite(error, text)
 
 
 def _refusal_of_sqlite(error: BaseException, text: str) -> tuple[str, str] | None:
@@ -149,8 +141,11 @@ def _first_line(error: BaseException) -> str:
 
 
 def _not_utf8(error: UnicodeEncodeError) -> UsageError:
-    name = error.object[max(0, error.start - 40) : error.end + 40]
+    """The word around the bytes: the text may be a whole file that was about to be written."""
+    before = re.search(r"[^\s\"]*$", error.object[: error.start])
+    after = re.match(r"[^\s\"]*", error.object[error.start :])
+    name = f"{before[0] if before else ''}{after[0] if after else ''}"
     return UsageError(
-        f"{name!a}: expected UTF-8, found other bytes ({error.encoding} cannot hold them). Rename "
-        "the file or folder, for example with `convmv`."
+        f"{name!a}: expected a name in UTF-8, found other bytes. Rename the file or folder, for "
+        "example with `convmv`."
     )
