@@ -5,6 +5,7 @@ progress go to stderr, results to stdout. Each command imports the heavy package
 that --help stays fast.
 """
 
+import io
 import logging
 import sys
 from typing import Annotated, Any, NoReturn, TextIO
@@ -13,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from derain.cli import data, evaluation, inference, tracking, training
-from derain.errors import DerainError
+from derain.storage.refusals import expected
 
 INTERRUPTED = 130
 
@@ -39,16 +40,18 @@ COMMANDS = (
 
 
 class _Commands(TyperGroup):
-    """All commands; an expected error becomes one message and its exit code."""
+    """All commands; an expected error, or what the machine refuses, becomes one message and its
+    exit code. Any other exception is a bug and keeps its traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except DerainError as error:
-            if ctx.params["debug"]:
+        except Exception as error:
+            explained = expected(error)
+            if explained is None or ctx.params["debug"]:
                 raise
-            print(f"derainctl: {error}", file=sys.stderr)
-            raise typer.Exit(error.exit_code) from error
+            print(f"derainctl: {explained}", file=sys.stderr)
+            raise typer.Exit(explained.exit_code) from error
 
 
 app = typer.Typer(
@@ -74,6 +77,9 @@ def common(
 
 def main() -> NoReturn:
     """Run a command; exit codes: 0 done, 1 failed, 2 wrong usage or input, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # both are None if the caller closed them
+            stream.reconfigure(errors="backslashreplace")  # names of files may be any bytes
     try:
         app()
     except SystemExit as ended:

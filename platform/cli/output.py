@@ -4,10 +4,12 @@ import dataclasses
 import io
 import json
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
+import typer
 from rich.console import Console, Group, RenderableType
 from rich.table import Column, Table
 
@@ -20,8 +22,12 @@ class Results:
 
     def __init__(self, as_json: bool) -> None:
         self._as_json = as_json
-        sys.stdout.flush()
-        self._stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
+        if sys.stdout is None:  # the caller closed it
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        else:
+            sys.stdout.flush()
+        # Names of files may be any bytes, which a reader gets back unchanged.
+        self._stream = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="surrogateescape")
         os.dup2(2, 1)
         self.on_terminal = self._stream.isatty()
 
@@ -34,12 +40,24 @@ class Results:
             value = dataclasses.asdict(value)
         if self._as_json:
             text = json.dumps(value, indent=2, default=os.fspath)
-        if isinstance(text, str):
-            print(text.rstrip("\n"), file=self._stream, flush=True)
-        elif self.on_terminal:
-            Console(file=self._stream, markup=False, highlight=False).print(text)
-        else:
-            print(plain(text), file=self._stream, flush=True)
+        if not isinstance(text, str) and not self.on_terminal:
+            text = plain(text)
+        try:
+            if isinstance(text, str):
+                print(text.rstrip("\n"), file=self._stream)
+            else:
+                Console(file=self._stream, markup=False, highlight=False).print(text)
+            self._stream.flush()
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> NoReturn:
+        """End silently, as Unix tools do, if the reader has gone; otherwise name what refused."""
+        # Python would try to write the rest once more at its end, and print a traceback.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise typer.Exit(128 + signal.SIGPIPE)
+        raise OSError(error.errno, error.strerror, "standard output") from error
 
 
 def plain(table: RenderableType) -> str:

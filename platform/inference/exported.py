@@ -69,6 +69,8 @@ def load_exported(path: str | Path, *, trust: bool = False, stride: int | None =
     Raises UsageError for a file that may run code without `trust`, WeightsError for a damaged one.
     """
     path = Path(path)
+    with path.open("rb"):  # torch and onnxruntime call a file that may not be read a damaged one
+        pass
     if path.suffix == ".onnx":
         return _load_onnx(path, stride)
     if not trust:

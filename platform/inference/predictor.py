@@ -21,13 +21,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from derain import models
 from derain.errors import DataError, DerainError, OccupiedError, UsageError, WeightsError
 from derain.models.shapes import image_batch
+from derain.models.tensor_files import read_tensors, write_tensors
 
 NETWORK_FILE = "network.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -138,7 +137,7 @@ def save_model_folder(
         key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for key, value in network.state_dict().items()
     }
-    _write(folder / WEIGHTS_FILE, lambda path: save_file(state, path))
+    _write(folder / WEIGHTS_FILE, lambda path: write_tensors(state, path))
     description = json.dumps(_description(name, options), indent=2, sort_keys=True) + "\n"
     _write(folder / NETWORK_FILE, lambda path: path.write_text(description, encoding="utf-8"))
     return folder
@@ -164,6 +163,7 @@ def load_model_folder(
         WeightsError: the folder is incomplete or damaged, describes an unknown network, or its
             weights do not match the network exactly.
         UsageError: the network is a user-defined class, and `trust` is not given.
+        OSError: a file may not be read.
     """
     folder = Path(folder)
     description = _read_description(folder / NETWORK_FILE)
@@ -284,8 +284,8 @@ def _read_description(path: Path) -> dict[str, Any]:
 def _read_state(path: Path) -> dict[str, Tensor]:
     _check_exists(path)
     try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
+        return read_tensors(path)
+    except ValueError as error:
         raise WeightsError(
             f"{path} is damaged or not a safetensors file ({error}). Copy or register it again."
         ) from error

@@ -6,9 +6,9 @@ import zipfile
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from derain.models.tensor_files import read_tensors
 
 _CONVERT = (
     'python -c "import torch, safetensors.torch as s; '
@@ -71,8 +71,8 @@ def download_torchvision(arch: str, tag: str, remedy: str) -> dict[str, Tensor]:
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
-        return load_file(path)
-    except SafetensorError as error:
+        return read_tensors(path)
+    except ValueError as error:
         raise ValueError(
             f"Expected a safetensors file at {path}, found something else: {error}. "
             "Copy or download it again."

@@ -49,9 +49,8 @@ class Outbox:
         self._flushing = self._closing = False
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / f"{name}.{os.getpid()}-{time.monotonic_ns()}{SUFFIX}"
-        file = _open_locked(self.path)
-        assert file is not None  # no other process uses this name
-        self._file = file
+        self._file = self.path.open("a", encoding="utf-8")
+        try_lock(self._file)  # no other process uses this name
         for record in _take_over(folder, name, self.path):
             self.put(record)
         self._thread = threading.Thread(target=self._run, daemon=True, name=f"outbox {name}")

@@ -130,7 +130,7 @@ def _unusable_message(uri: str, error: Exception) -> str:
     )
 
 
-def write_lock(uri: str) -> contextlib.AbstractContextManager[None]:
+def write_lock(uri: str) -> contextlib.AbstractContextManager[object]:
     """Keep our other processes from writing to a sqlite store; other stores need no lock."""
     database = sqlite_file(uri)
     if database is None:

@@ -21,12 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from derain.config import Config, load_config
 from derain.errors import DerainError, OccupiedError, WeightsError
+from derain.models.tensor_files import read_tensors, write_tensors
 from derain.storage.atomic import new_folder, remove_leftovers
 from derain.storage.locks import LockHeldError, locked
 
@@ -82,12 +81,12 @@ class Checkpoint:
 
     def model(self) -> dict[str, Tensor]:
         """The trained tensors."""
-        return load_file(self.folder / MODEL)
+        return read_tensors(self.folder / MODEL)
 
     def ema(self) -> dict[str, Tensor] | None:
         """The moving average of the trained tensors; None if the run keeps none."""
         path = self.folder / EMA
-        return load_file(path) if path.exists() else None
+        return read_tensors(path) if path.exists() else None
 
     def optimizer(self) -> dict[str, Any]:
         """The optimiser's state dict."""
@@ -119,13 +118,13 @@ def save(
     final = folder_of(run, state.step)
     try:
         with new_folder(final) as folder:  # replaces a damaged one of the same step
-            save_file(_contiguous(model), folder / MODEL)
+            write_tensors(_contiguous(model), folder / MODEL)
             if ema is not None:
-                save_file(_contiguous(ema), folder / EMA)
+                write_tensors(_contiguous(ema), folder / EMA)
             torch.save(optimizer, folder / OPTIMIZER)
             (folder / CONFIG).write_text(config.to_yaml(), encoding="utf-8")
             _write_state(folder, state)
-    except (OSError, RuntimeError, SafetensorError) as error:  # each library raises its own
+    except (OSError, RuntimeError) as error:  # torch raises its own
         raise DerainError(
             f"The checkpoint of step {state.step} cannot be written: {error}. Earlier ones are "
             f"intact. Make {run} writable or free some space, then --resume {config.name}."
@@ -144,7 +143,8 @@ def _write_state(folder: Path, state: State) -> None:
 def load(folder: str | Path) -> Checkpoint:
     """Open a checkpoint folder and check every file against its digest.
 
-    Raises WeightsError, which names the missing or damaged file.
+    Raises WeightsError, which names the missing or damaged file, PermissionError for one that may
+    not be read: nothing is known of it, so it is not passed over as damaged.
     """
     path = Path(folder)
     try:
@@ -153,6 +153,8 @@ def load(folder: str | Path) -> Checkpoint:
         files = tree.pop("files")
         tree |= {name: tuple(tree[name]) for name in ("manifests", "held_out")}
         state = State(**tree)
+    except PermissionError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{path}: not a checkpoint: {STATE} is unusable ({error}).") from None
     if actual != expected:

@@ -5,6 +5,7 @@ differ. Routes are kept next to the pixel caches, named by the dataset and every
 them.
 """
 
+import contextlib
 import hashlib
 import logging
 from collections.abc import Iterator, Sequence
@@ -45,7 +46,10 @@ def routes_of(
     if key is None:
         return None
     routes_folder = cache_folder(folder) / "routes"
-    with locked(routes_folder / ".lock"):  # other processes of this node wait, then read
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # the folder is another user's
+            # Other processes of this node wait, then read.
+            stack.enter_context(locked(routes_folder / ".lock"))
         parts = [
             _dataset_routes(network, key, dataset, pairs, routes_folder, device)
             for dataset, pairs in zip(datasets, pixels, strict=True)
@@ -89,8 +93,11 @@ def _dataset_routes(
     network.to(device)
     for numbers, images in rainy_batches(pixels, device):
         routes[numbers] = network.perceive(images).cpu().numpy()
-    with new_file(path, durable=False) as file:
-        np.save(file, routes)
+    try:
+        with new_file(path, durable=False) as file:
+            np.save(file, routes)
+    except OSError as error:
+        log.warning("routes: not kept for the next run (%s)", error)
     return routes
 
 

@@ -21,8 +21,8 @@ from derain.data.loading.loader import Batch, Position
 from derain.data.prepared.manifest import open_prepared
 from derain.errors import DerainError
 from derain.inference.predictor import Predictor
-from derain.pipelines.train.worker_failures import expected_error
 from derain.pipelines.train.workers import uses_gpu
+from derain.storage.refusals import expected
 from derain.training.factory import build_network, loss_of, without_pretrained
 from derain.training.process.device import pick_device, to_device
 from derain.training.process.distributed import Rank
@@ -97,7 +97,7 @@ def _pace(config: Config) -> Pace:
     try:
         return Pace(*ray.get(task.remote(config.model_dump(mode="json"))))
     except ray.exceptions.RayTaskError as error:
-        raise expected_error(error) or DerainError(
+        raise expected(error) or DerainError(
             f"A trial cannot run here; timing a few steps failed: {error.cause}"
         ) from error
 

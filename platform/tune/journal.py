@@ -45,7 +45,7 @@ class Journal:
         Raises OccupiedError if another process holds it, UsageError if it cannot be read.
         """
         handle = os.open(folder / JOURNAL, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        if not try_lock(handle):
+        if not try_lock(handle, unsure=True):
             os.close(handle)
             raise OccupiedError(f"{folder}: another process is running this sweep.")
         text = (folder / JOURNAL).read_bytes()

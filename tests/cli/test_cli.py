@@ -1,5 +1,6 @@
 """The command line: exit codes, one message on stderr, one JSON document on stdout."""
 
+import errno
 import json
 import logging
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 import yaml
 from PIL import Image
 from typer.testing import CliRunner
@@ -204,6 +206,28 @@ def test_an_error_in_the_file_names_its_line(derainctl: Derainctl, config: Path)
     config.write_text(config.read_text().replace("steps:", "stpes:"))
     line = config.read_text().splitlines().index("  stpes: 4") + 1
     refused(derainctl("train", config), f"small.yaml:{line}", "`train.stpes`")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_what_the_machine_refuses_is_one_message_of_every_verb_and_a_bug_is_not(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    errors = [PermissionError(errno.EACCES, "Permission denied", "/x"), TypeError("a bug")]
+    commands = typer.main.get_command(app.app)
+    commands.commands[verb].params = []  # type: ignore[attr-defined]
+    commands.commands[verb].callback = lambda: _raise(errors.pop(0))  # type: ignore[attr-defined]
+
+    with pytest.raises(SystemExit, match="1"):
+        commands.main([verb])
+    stderr = capsys.readouterr().err
+    assert stderr.startswith("derainctl: /x: Permission denied. ")
+    assert stderr.count("\n") == 1
+    with pytest.raises(TypeError, match="a bug"):
+        commands.main([verb])
+
+
+def _raise(error: Exception) -> None:
+    raise error
 
 
 def test_debug_shows_the_traceback(derainctl: Derainctl) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import signal
 import subprocess
 import sys
 
@@ -18,6 +19,17 @@ print("a library prints")
 os.write(1, b"a C library prints")
 os.system("echo a child prints")
 results.show({{"pairs": 3}}, "3 pairs")
+"""
+
+SHOWING = """
+import sys
+from derain.cli import app, output
+from derain.tracking import registry
+
+sys.argv[1:] = ["models"]
+registry.models = list
+output.versions = lambda _: {text!a}
+app.main()
 """
 
 
@@ -97,3 +109,37 @@ def test_a_plan_lists_obstacles_and_finished_trials() -> None:
         "",
         "config",
     ]
+
+
+def printed(text: str, *, shell: str) -> subprocess.CompletedProcess[bytes]:
+    """What a shell command prints in which `$SHOW` shows a result of this text."""
+    code = SHOWING.format(text=text)
+    command = shell.replace("$SHOW", f'"{sys.executable}" -c "$CODE"')
+    environment = {**os.environ, "CODE": code}
+    return subprocess.run(["bash", "-c", command], env=environment, capture_output=True)
+
+
+def test_a_pipe_gets_the_true_bytes_of_a_name() -> None:
+    done = printed("out/\udcd3\udcea.png", shell="$SHOW")
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"out/\xd3\xea.png\n", b"")
+
+
+def test_a_reader_that_has_gone_ends_the_command_silently() -> None:
+    done = printed("x" * 100_000, shell="$SHOW | true; exit ${PIPESTATUS[0]}")
+
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+def test_a_full_disk_behind_stdout_is_one_message() -> None:
+    done = printed("x", shell="$SHOW >/dev/full")
+
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"derainctl: standard output: No space left on device. ")
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_a_closed_stdout_is_no_error() -> None:
+    done = printed("x", shell="$SHOW >&-")
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")

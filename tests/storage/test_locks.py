@@ -1,5 +1,8 @@
 """Locks between real processes: exclusive, shared, and released when their holder is killed."""
 
+import errno
+import fcntl
+import os
 import subprocess
 import sys
 import time
@@ -10,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from derain.storage.locks import LockHeldError, lock_shared, locked, try_lock
+from tests.users import give_away, unprivileged
 
 HOLDER = """
 import sys
@@ -104,3 +108,46 @@ def test_a_shared_lock_excludes_only_exclusive_ones(tmp_path: Path) -> None:
         assert not try_lock(third)
         second.close()
         assert try_lock(third)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_without_locks_work_goes_on_with_one_warning(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    number: int,
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    for _ in range(2):
+        with locked(tmp_path / ".lock", waits_s=0) as alone, (tmp_path / ".lock").open() as file:
+            assert not alone
+            assert not try_lock(file)
+            assert try_lock(file, unsure=True)
+            lock_shared(file)
+    assert caplog.text.count("this file system has no locks") == 1
+
+
+def test_another_error_of_a_lock_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with pytest.raises(OSError, match="Input/output"), locked(tmp_path / ".lock"):
+        pass
+
+
+@pytest.mark.parametrize("mode", [0o444, 0o644])
+def test_a_lock_file_of_another_user_serves(tmp_path: Path, mode: int) -> None:
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    (folder / ".lock").touch(mode)
+    give_away(folder)
+    folder.chmod(0o555)
+
+    with unprivileged(), locked(folder / ".lock"), (folder / ".lock").open("rb") as second:
+        assert not try_lock(second)
+    with unprivileged(), pytest.raises(PermissionError), locked(folder / "none.lock"):
+        pass

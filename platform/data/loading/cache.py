@@ -5,11 +5,12 @@ image as uint8 HWC RGB. A clean image that several samples share is stored once.
 by the manifest's sha256, so it never becomes stale; the index determines the offsets in it.
 """
 
+import contextlib
 import logging
 import os
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -19,11 +20,12 @@ from derain.data.loading.cache_builder import (
     build_cache,
     cache_layout,
     decode_member,
+    refusals_explained,
 )
 from derain.data.prepared.manifest import Prepared
 from derain.errors import UsageError
 from derain.storage.files import is_remote
-from derain.storage.locks import lock_shared, locked, try_lock
+from derain.storage.locks import lock_shared, locked, open_to_lock, try_lock
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +48,10 @@ def open_pixels(prepared: Prepared, *, folder: str | Path | None, budget_gib: fl
 
     One process of the node builds it while the others wait. Other caches that are not in use are
     removed, the least recently used first, to keep the budget. If that is not enough, images are
-    decoded from the tars, and the log says so. Raises DataError if a shard differs from the
-    manifest, DerainError if the disk is full, UsageError if remote tars would have to be decoded.
+    decoded from the tars, and the log says so. A cache of another user is used like one's own if
+    it may be read. Raises DataError if a shard differs from the manifest, StorageError if the disk
+    is full or the folder of caches cannot be written to, UsageError if remote tars would have to be
+    decoded.
     """
     prepared.require_clean()
     layout = cache_layout(prepared)
@@ -57,28 +61,38 @@ def open_pixels(prepared: Prepared, *, folder: str | Path | None, budget_gib: fl
         return _from_tars(prepared, f"its cache needs {_gib(size)}, the budget is {_gib(budget)}")
     caches = cache_folder(folder)
     path = caches / f"{prepared.manifest.sha256()}{_SUFFIX}"
-    with locked(path.with_suffix(".lock"), on_wait=partial(_log_waiting, prepared.folder)):
-        with locked(caches / ".lock"):
-            if _is_complete(path, size):
-                log.info("cache: reusing %s for %s", path, prepared.folder)
-                path.touch()
-                return MappedPixels(path, layout, *_sizes(prepared))
-            for leftover in caches.glob(f"{path.name}.tmp*"):  # of a builder that was killed
-                leftover.unlink()
-            taken = _make_room(caches, budget - size)
-        if taken > budget - size:
-            return _from_tars(prepared, f"caches in use take {_gib(taken)} in {caches}")
-        build_cache(prepared, layout, path)
-        return MappedPixels(path, layout, *_sizes(prepared))
+    with refusals_explained(caches, size):
+        found = _finished(prepared, layout, path)
+        if found is not None:
+            return found
+        waiting = partial(_log_waiting, prepared.folder)
+        with locked(path.with_suffix(".lock"), on_wait=waiting) as alone:
+            found = _finished(prepared, layout, path)  # another process may have built it
+            if found is not None:
+                return found
+            with locked(caches / ".lock"):
+                for leftover in caches.glob(f"{path.name}.tmp*") if alone else ():
+                    _unlink(leftover)  # of a builder that was killed
+                taken = _make_room(caches, budget - size)
+            if taken > budget - size:
+                return _from_tars(prepared, f"caches in use take {_gib(taken)} in {caches}")
+            build_cache(prepared, layout, path)
+            return MappedPixels(path, layout, *_sizes(prepared))
 
 
 def cache_folder(folder: str | Path | None) -> Path:
     """The folder of caches: `folder`, default: DERAIN_CACHE_DIR, then the user's cache folder."""
     chosen = folder or os.environ.get(ENVIRONMENT)
-    if chosen:
-        return Path(chosen).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "derain"
+    base = os.environ.get("XDG_CACHE_HOME")
+    try:
+        if chosen:
+            return Path(chosen).expanduser()
+        return Path(base or Path.home() / ".cache") / "derain"
+    except RuntimeError as error:
+        raise UsageError(
+            f"There is no home folder for the cache ({error}). Set {ENVIRONMENT} or data.cache_dir "
+            "to a folder on a local disk, or HOME."
+        ) from None
 
 
 class MappedPixels:
@@ -95,6 +109,10 @@ class MappedPixels:
         lock_shared(self._file)
         # As a plain array: each view of an np.memmap takes a microsecond more.
         self._pixels = np.asarray(np.memmap(self._file, dtype=np.uint8, mode="r"))
+
+    def is_at(self, path: Path) -> bool:
+        """Whether the mapped file still has this name; otherwise it was removed meanwhile."""
+        return os.path.samestat(os.fstat(self._file.fileno()), path.stat())
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Unpickling maps the file again."""
@@ -129,6 +147,26 @@ class TarPixels:
             return np.stack([decode_member(tar, row, side) for side in SIDES])
 
 
+def _finished(prepared: Prepared, layout: CacheLayout, path: Path) -> MappedPixels | None:
+    """The pixels of a finished cache, None if there is none.
+
+    That takes no lock file, which another user could not write. Whoever removes a cache locks it
+    first: so one that still has its name after it was locked stays.
+    """
+    if not _is_complete(path, layout.size):
+        return None
+    try:
+        pixels = MappedPixels(path, layout, *_sizes(prepared))
+        if not pixels.is_at(path):
+            return None
+    except FileNotFoundError:
+        return None
+    log.info("cache: reusing %s for %s", path, prepared.folder)
+    with contextlib.suppress(OSError):  # only its owner can mark it as used
+        path.touch()
+    return pixels
+
+
 def _sizes(prepared: Prepared) -> tuple[np.ndarray, np.ndarray]:
     return prepared.column("height"), prepared.column("width")
 
@@ -160,26 +198,36 @@ def _make_room(folder: Path, allowed: int) -> int:
     recently used first; returns the bytes that the rest takes."""
     leftovers = [*folder.glob(f"*{_SUFFIX}.tmp*")]
     caches = sorted(folder.glob(f"*{_SUFFIX}"), key=lambda path: path.stat().st_mtime)
-    taken = sum(path.stat().st_size for path in (*leftovers, *caches))
+    taken = sum(path.stat().st_size for path in (*leftovers, *caches) if path.exists())
     for path in leftovers:
-        builder_lock = folder / f"{path.name.split('.')[0]}.lock"
-        taken -= _remove_if_unused(path, builder_lock.open("ab"))
+        taken -= _remove_if_unused(path, folder / f"{path.name.split('.')[0]}.lock")
     for path in caches:
         if taken <= allowed:
             break
-        taken -= _remove_if_unused(path, path.open("rb"))
+        taken -= _remove_if_unused(path, path)
     return taken
 
 
-def _remove_if_unused(path: Path, lock: BinaryIO) -> int:
-    """Remove a file unless a process that builds or reads it holds the lock; returns bytes freed.
+def _remove_if_unused(path: Path, lock: Path) -> int:
+    """Remove a file unless a process that builds or reads it holds the lock, or it is another
+    user's; returns the bytes freed."""
+    try:
+        with lock.open("rb") if lock == path else open_to_lock(lock) as file:
+            if not try_lock(file):
+                return 0
+            size = path.stat().st_size
+            if not _unlink(path):
+                return 0
+    except (PermissionError, FileNotFoundError):
+        return 0
+    log.info("cache: removing %s", path)
+    return size
 
-    Closes the lock file.
-    """
-    with lock:
-        if not try_lock(lock):
-            return 0
-        log.info("cache: removing %s", path)
-        size = path.stat().st_size
-        path.unlink()
-        return size
+
+def _unlink(path: Path) -> bool:
+    """Remove a file; False if it is another user's, in a folder where that keeps it."""
+    try:
+        path.unlink(missing_ok=True)
+    except PermissionError:
+        return False
+    return True

@@ -27,7 +27,7 @@ from derain.data.images.decode import decode_image
 from derain.data.prepared import integrity
 from derain.data.prepared.manifest import Prepared, ShardEntry
 from derain.data.prepared.shards import read_member
-from derain.errors import DerainError
+from derain.errors import StorageError
 from derain.storage.files import is_remote
 
 log = logging.getLogger(__name__)
@@ -71,16 +71,17 @@ def build_cache(prepared: Prepared, layout: CacheLayout, path: Path) -> None:
 
     `storage.atomic` does not serve here: the name of an unfinished file must lead `cache` to the
     lock of its builder, and shards that are fetched beside it are removed with it. Raises DataError
-    if a shard differs from the manifest, DerainError if the disk is full.
+    if a shard differs from the manifest, OSError if the disk is full.
     """
-    temporary = path.with_name(f"{path.name}.tmp")
+    # Of this process: what another user's killed builder left cannot be written again.
+    temporary = path.with_name(f"{path.name}.tmp{os.getpid()}")
     size = layout.size
     log.info(
         "cache: decoding %d pairs of %s (%.2f GiB)", len(prepared), prepared.folder, size / 2**30
     )
     began = time.monotonic()
     try:
-        with _full_disk_explained(path.parent, size), temporary.open("wb") as out:
+        with temporary.open("wb") as out:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(out.fileno(), 0, size)  # fail on a full disk before decoding
             with _flushing(out):
@@ -89,8 +90,8 @@ def build_cache(prepared: Prepared, layout: CacheLayout, path: Path) -> None:
             temporary.replace(path)
             log.info("cache: built in %.1f s: %s", time.monotonic() - began, path)
     finally:
-        for leftover in path.parent.glob(f"{temporary.name}*"):
-            leftover.unlink()
+        for leftover in (temporary, *path.parent.glob(f"{temporary.name}.*")):
+            leftover.unlink(missing_ok=True)
 
 
 def decode_member(tar: BinaryIO, row: Mapping[str, Any], side: str) -> np.ndarray:
@@ -183,19 +184,37 @@ def _flush_until(done: threading.Event, out: BinaryIO) -> None:
 
 
 @contextlib.contextmanager
-def _full_disk_explained(folder: Path, size: int) -> Iterator[None]:
-    """Turn the OSError of a full disk into an error that says what to do."""
+def refusals_explained(folder: Path, size: int) -> Iterator[None]:
+    """Turn the OSError of a folder of caches into an error that says what to do."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        reason = _refusal(error, folder, size)
+        if reason is None:
             raise
-        free = shutil.disk_usage(folder).free
-        raise DerainError(
-            f"{folder}: no room for a cache of {size / 2**30:.2f} GiB ({error.strerror}; "
-            f"{free / 2**30:.2f} GiB are free). Free some space, choose another folder with "
-            "data.cache_dir, or decode from the tars with data.cache_gib=0, which is slower."
-        ) from None
+        raise StorageError(
+            f"{folder}: {reason}. Choose another folder on a local disk with data.cache_dir or "
+            "DERAIN_CACHE_DIR, or decode from the tars with data.cache_gib=0, which is slower."
+        ) from error
+
+
+def _refusal(error: OSError, folder: Path, size: int) -> str | None:
+    """Why there is no cache in the folder; None for an error of another kind."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        free = shutil.disk_usage(folder).free / 2**30
+        return (
+            f"no room for a cache of {size / 2**30:.2f} GiB ({error.strerror}; {free:.2f} GiB are "
+            "free)"
+        )
+    if error.errno == errno.ENODEV:
+        return f"the cache cannot be mapped into memory ({error.strerror})"
+    where = str(error.filename or folder)
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST) and (
+        Path(where).absolute().is_relative_to(folder.absolute())
+        or folder.absolute().is_relative_to(where)
+    ):
+        return f"no cache can be read or written there ({where}: {error.strerror})"
+    return None
 
 
 def available_cores() -> int:

@@ -5,7 +5,8 @@ a worker or its node dies      Ray Train restarts all workers, at most `train.ma
 a node is to be preempted      Ray warns the workers, which save a checkpoint at once
 SIGTERM to the driver          all workers save and stop, exit code 143 (see `sigterm.py`)
 a worker hangs                 it ends itself (see `watchdog.py`) and counts as dead
-an expected error              ends the run: after a restart it would be raised again
+an expected error              ends the run: after a restart it would be raised again; so does
+                               what the machine refuses for good, such as a full disk
 """
 
 import contextlib
@@ -19,7 +20,8 @@ import ray.train
 
 from derain import errors
 from derain.config.training import TrainConfig
-from derain.errors import DerainError, StoppedError
+from derain.errors import StoppedError
+from derain.storage import refusals
 from derain.training.process import interrupt
 
 log = logging.getLogger(__name__)
@@ -52,8 +54,11 @@ def noting_expected_errors(run: Path, world: int) -> Iterator[None]:
         yield
     except StoppedError:
         return
-    except DerainError as error:
-        note = {"kind": type(error).__name__, "message": str(error)}
+    except Exception as error:
+        expected = refusals.expected(error) if refusals.lasts(error) else None
+        if expected is None:
+            raise
+        note = {"kind": type(expected).__name__, "message": str(expected)}
         (run / FAILURE).write_text(json.dumps(note), encoding="utf-8")
         if world > 1:
             raise
@@ -79,15 +84,3 @@ def raise_noted(run: Path, name: str) -> None:
         raise getattr(errors, note["kind"])(note["message"])
     if interrupt.stop_requested(run):
         raise StoppedError(f"{name}: stopped as requested. Continue with --resume {name}.")
-
-
-def expected_error(error: BaseException) -> DerainError | None:
-    """The DerainError among the causes of an error that Ray raised; None for any other error."""
-    failures = list((getattr(error, "worker_failures", None) or {}).values())
-    for cause in (*failures, getattr(error, "cause", None), error.__cause__):
-        if isinstance(cause, DerainError):
-            return cause
-        expected = expected_error(cause) if cause else None
-        if expected:
-            return expected
-    return None

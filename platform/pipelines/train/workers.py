@@ -15,6 +15,7 @@ from derain.errors import DerainError, UsageError
 from derain.pipelines.train import worker_failures
 from derain.pipelines.train.recording import TrackingTarget
 from derain.pipelines.train.run import run_in_this_process
+from derain.storage.refusals import expected
 from derain.training.process.distributed import Rank
 
 
@@ -60,7 +61,7 @@ def run_under_ray_train(config: Config, target: TrackingTarget, until: int | Non
         _call_in_thread(trainer.fit)
     except ray.train.TrainingFailedError as error:
         worker_failures.raise_noted(config.folder, config.name)
-        raise DerainError(f"Training failed: {error}") from error
+        raise expected(error) or DerainError(f"Training failed: {error}") from error
     worker_failures.raise_noted(config.folder, config.name)
 
 

@@ -136,12 +136,12 @@ def test_a_killed_builder_leaves_nothing_that_looks_complete(
     assert builder.stdout.readline() == "half\n"
     builder.kill()
     builder.communicate()
-    assert list(place.glob("*.tmp"))
+    assert list(place.glob("*.tmp*"))
     assert not list(place.glob("*.rgb"))
     pixels = open_pixels(dataset, folder=place, budget_gib=1)
     tars = TarPixels(dataset)
     assert all(np.array_equal(pixels[sample], tars[sample]) for sample in range(len(dataset)))
-    assert not list(place.glob("*.tmp"))
+    assert not list(place.glob("*.tmp*"))
 
 
 def test_building_another_cache_removes_the_leftovers_of_a_killed_builder(
@@ -150,7 +150,7 @@ def test_building_another_cache_removes_the_leftovers_of_a_killed_builder(
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "abc.rgb.tmp").write_bytes(b"half")
     open_pixels(dataset, folder=tmp_path / "c", budget_gib=1)
-    assert not list((tmp_path / "c").glob("*.tmp"))
+    assert not list((tmp_path / "c").glob("*.tmp*"))
 
 
 def test_a_full_disk_is_an_error_with_advice_and_leaves_nothing(
@@ -164,7 +164,7 @@ def test_a_full_disk_is_an_error_with_advice_and_leaves_nothing(
             open_pixels(dataset, folder=tmp_path / "c", budget_gib=1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert not [*(tmp_path / "c").glob("*.tmp"), *(tmp_path / "c").glob("*.rgb")]
+    assert not [*(tmp_path / "c").glob("*.tmp*"), *(tmp_path / "c").glob("*.rgb")]
     assert isinstance(open_pixels(dataset, folder=tmp_path / "c", budget_gib=1), MappedPixels)
 
 

@@ -1,24 +1,16 @@
 """Failures of workers: expected errors are found in what Ray raises, and noted for the driver."""
 
 import contextlib
+import errno
 import json
 from pathlib import Path
 
 import pytest
 
-from derain.errors import DataError, StoppedError, WeightsError
+from derain.errors import DataError, StoppedError, StorageError
 from derain.pipelines.train import worker_failures
-from derain.pipelines.train.worker_failures import FAILURE, expected_error
+from derain.pipelines.train.worker_failures import FAILURE
 from derain.training.process.interrupt import request_stop
-
-
-def test_an_expected_error_is_found_among_the_causes() -> None:
-    expected = WeightsError("missing")
-    wrapped = RuntimeError("a worker failed")
-    wrapped.__cause__ = ValueError("a task failed")
-    wrapped.__cause__.__cause__ = expected
-    assert expected_error(wrapped) is expected
-    assert expected_error(RuntimeError("something else")) is None
 
 
 @pytest.mark.parametrize("world", [1, 2])
@@ -35,6 +27,20 @@ def test_an_expected_error_reaches_the_driver_through_the_folder(
         worker_failures.raise_noted(tmp_path, "one")
     worker_failures.forget(tmp_path)
     worker_failures.raise_noted(tmp_path, "one")
+
+
+def test_a_full_disk_ends_the_run_and_a_passing_failure_is_left_to_a_restart(
+    tmp_path: Path,
+) -> None:
+    with worker_failures.noting_expected_errors(tmp_path, world=1):
+        raise OSError(errno.ENOSPC, "No space left on device", "/data/metrics.jsonl")
+    with pytest.raises(StorageError, match=r"^/data/metrics\.jsonl: No space left on device\."):
+        worker_failures.raise_noted(tmp_path, "one")
+    worker_failures.forget(tmp_path)
+    for passing in (ConnectionResetError(errno.ECONNRESET, "reset"), MemoryError()):
+        with pytest.raises(type(passing)), worker_failures.noting_expected_errors(tmp_path, 1):
+            raise passing
+    assert not worker_failures.is_noted(tmp_path)
 
 
 def test_a_stopped_run_is_not_a_failure(tmp_path: Path) -> None:
