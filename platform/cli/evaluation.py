@@ -38,6 +38,8 @@ def evaluate(
         stride=stride,
     )
     results.show(result, output.scores(result))
+    if result["left_out"]:
+        raise typer.Exit(1)
 
 
 def density(

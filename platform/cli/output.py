@@ -106,8 +106,8 @@ def _found_lines(row: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def scores(result: Mapping[str, Any]) -> Table:
-    """The scores of an evaluation, a row for each dataset and protocol."""
+def scores(result: Mapping[str, Any]) -> RenderableType:
+    """The scores of an evaluation, a row for each dataset and protocol, and what was left out."""
     table = _table(
         "dataset", "images", "protocol", "PSNR-Y", "SSIM-Y", "input PSNR-Y", "input SSIM-Y"
     )
@@ -115,7 +115,13 @@ def scores(result: Mapping[str, Any]) -> Table:
         for name, found in item["by_protocol"].items():
             measured = (*_psnr_ssim(found["metrics"]), *_psnr_ssim(found["input"]))
             table.add_row(item["name"], str(item["pictures"]), name, *measured)
-    return table
+    lines = [
+        f"left out, and in no mean: {item['dataset']}"
+        + (f", {item['key']}" if item["key"] else "")
+        + f": {item['reason']}"
+        for item in result["left_out"]
+    ]
+    return Group(table, *lines) if lines else table
 
 
 def matches(found: Mapping[str, Any], label: str) -> Table:

@@ -29,9 +29,9 @@ def train(
 
         loaded = config_to_resume(loaded, resume, parse_overrides(overrides or ()))
     if dry_run:
-        from derain.training.factory import describe
+        from derain.pipelines.train.checks import describe_checked
 
-        planned = describe(loaded)
+        planned = describe_checked(loaded)
         results.show(planned, output.network_summary(planned["network"]) + loaded.to_yaml())
         return
     from derain.pipelines.train import verb as train

@@ -4,6 +4,7 @@ A value without the name of its protocol is meaningless: rounding the luma alone
 0.09 dB at 39 dB. docs/reference/protocols.md says which published tables used which protocol.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +41,12 @@ class Protocol:
     truncated_output: bool = False
     """The network's output is truncated to 8 bits, as in PReNet's test script, instead of rounded;
     this changes PSNR by 0.17 dB at 37 dB."""
+
+    @property
+    def least_px(self) -> int:
+        """The shortest side of an image that can be measured: one window of SSIM. An image that
+        `downsampled_ssim` shrinks has more than 128 px on each side afterwards."""
+        return SSIM_WINDOW_PX
 
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -101,6 +108,11 @@ def quantised(levels: np.ndarray, protocol: str = "rain13k") -> np.ndarray:
 def check_protocol(name: str) -> None:
     """Raise DataError for an unknown protocol."""
     _protocol(name)
+
+
+def least_px(protocols: Sequence[str]) -> int:
+    """The shortest side of an image that all these protocols can measure."""
+    return max(_protocol(name).least_px for name in protocols)
 
 
 def _protocol(name: str) -> Protocol:

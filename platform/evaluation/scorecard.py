@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 SETS = ("test100", "rain100h", "rain100l", "test2800", "test1200")
 TABLE3: dict[str, tuple[float, ...]] = {
@@ -37,6 +38,8 @@ class GalleryImages:
 def markdown(result: Mapping[str, Any], galleries: Sequence[GalleryImages] = ()) -> str:
     """The report of a result of `evaluate`; `galleries` has one item per dataset, or none."""
     lines = [f"# {result['model']}", "", *_measured_table(result["datasets"])]
+    if result.get("left_out"):
+        lines += ["", *_left_out(result["left_out"])]
     for item in result["datasets"]:
         if published_set(item["dataset"], item["split"]) is not None:
             lines += ["", *_published_table(item, result["protocols"])]
@@ -59,8 +62,21 @@ def _gallery(item: Mapping[str, Any], images: GalleryImages, protocol: str) -> l
     ]
     for index in images.indices:
         scored = item["per_picture"][index]
-        lines.append(f"| {scored['key']} | {_metric_cells(scored)} |")
-    return [*lines, "", f"![rainy, derained, clean](<{images.file}>)"]
+        lines.append(f"| {_cell(scored['key'])} | {_metric_cells(scored)} |")
+    return [*lines, "", f"![rainy, derained, clean](<{quote(images.file)}>)"]
+
+
+def _left_out(items: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The images and datasets that could not be scored; no mean includes them."""
+    return ["Left out, and in no mean:", ""] + [
+        f"- {item['dataset']}{', ' + item['key'] if item['key'] else ''}: {item['reason']}"
+        for item in items
+    ]
+
+
+def _cell(text: str) -> str:
+    """A name as part of a table's row."""
+    return text.replace("\\", "\\\\").replace("|", "\\|")
 
 
 def _metric_cells(scores: Mapping[str, Any]) -> str:
@@ -82,7 +98,7 @@ def _measured_table(datasets: Sequence[Mapping[str, Any]]) -> list[str]:
         "| --- | ---: | --- | ---: | ---: | ---: | ---: |",
     ]
     return lines + [
-        f"| {item['name']} | {item['pictures']} | {protocol} | {_metric_cells(scores)} |"
+        f"| {_cell(item['name'])} | {item['pictures']} | {protocol} | {_metric_cells(scores)} |"
         for item in datasets
         for protocol, scores in item["by_protocol"].items()
     ]
@@ -113,6 +129,8 @@ def _comparability(item: Mapping[str, Any], protocols: Sequence[str]) -> str:
     reasons = []
     if item["dataset"] != "rain13k":
         reasons.append("the images are not Rain13K's version of the set (which crops some)")
+    if left_out := item.get("left_out"):
+        reasons.append(f"{len(left_out)} images were left out")
     if "rain13k" not in protocols:
         reasons.append("the protocol differs from the published one")
     if reasons:

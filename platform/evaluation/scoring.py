@@ -8,7 +8,8 @@ import numpy as np
 
 from derain.data.loading.cache import Pixels
 from derain.data.prepared.manifest import Prepared
-from derain.evaluation.protocols import quantised, score
+from derain.errors import DerainError
+from derain.evaluation.protocols import least_px, quantised, score
 
 Derain = Callable[[np.ndarray], np.ndarray]
 """Rainy image, uint8 HWC RGB -> derained: uint8, or float levels in 0..255 for scoring."""
@@ -25,8 +26,16 @@ class ImageScores:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """An image that could not be scored, and why."""
+
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class DatasetScores:
-    """The mean metrics of one dataset, and those of each image."""
+    """The mean metrics of one dataset, and those of each image that was scored."""
 
     name: str
     manifest_sha256: str
@@ -34,26 +43,72 @@ class DatasetScores:
     metrics: dict[str, float]
     input: dict[str, float]
     per_picture: list[ImageScores] = field(repr=False)
+    left_out: list[LeftOut] = field(default_factory=list)
 
 
 def score_dataset(
-    derain: Derain, dataset: Prepared, pixels: Pixels, protocol: str
+    derain: Derain, dataset: Prepared, pixels: Pixels, protocol: str, *, name: str | None = None
 ) -> DatasetScores:
     """The metrics of every image of a dataset under one protocol, and their means."""
-    return score_under_protocols(derain, dataset, pixels, [protocol])[protocol]
+    return score_under_protocols(derain, dataset, pixels, [protocol], name=name)[protocol]
 
 
 def score_under_protocols(
-    derain: Derain, dataset: Prepared, pixels: Pixels, protocols: Sequence[str]
+    derain: Derain,
+    dataset: Prepared,
+    pixels: Pixels,
+    protocols: Sequence[str],
+    *,
+    name: str | None = None,
+    leave_out: bool = False,
 ) -> dict[str, DatasetScores]:
-    """The scores of a dataset by protocol; the network runs once per image."""
+    """The scores of a dataset by protocol; the network runs once per image.
+
+    `name` replaces that of the folder. An image that is too small for a protocol, cannot be read,
+    or on which the network fails, raises a DerainError; with `leave_out` it is listed and the
+    others are scored. Raises DerainError if none is left.
+    """
     scores: dict[str, list[ImageScores]] = {protocol: [] for protocol in protocols}
+    left_out: list[LeftOut] = []
+    small = too_small(dataset, protocols) if leave_out else {}
     for at, key in enumerate(dataset.column("key").tolist()):
-        pair = pixels[at]
-        derained = derain(pair[0])
-        for protocol, images in scores.items():
-            images.append(_score_image(derained, key, pair, protocol))
-    return {protocol: _with_means(dataset, images) for protocol, images in scores.items()}
+        try:
+            if at in small:
+                raise DerainError(small[at])
+            scored = _score_pair(derain, key, pixels[at], protocols)
+        except DerainError as error:
+            if not leave_out:
+                raise
+            left_out.append(LeftOut(key, str(error)))
+            continue
+        for protocol, image in zip(protocols, scored, strict=True):
+            scores[protocol].append(image)
+    if len(left_out) == len(dataset):
+        reason = left_out[0].reason if left_out else "it has no pairs"
+        raise DerainError(f"{dataset.folder}: no image of it could be scored: {reason}")
+    name = name or dataset.folder.name
+    return {
+        protocol: _with_means(name, dataset, images, left_out)
+        for protocol, images in scores.items()
+    }
+
+
+def too_small(dataset: Prepared, protocols: Sequence[str]) -> dict[int, str]:
+    """By their number, the images of a dataset that the protocols cannot measure, and why not."""
+    least = least_px(protocols)
+    heights, widths = sizes(dataset)
+    keys = dataset.index.column("key")
+    return {
+        at: f"image {keys[at].as_py()} is {widths[at]}x{heights[at]} px; "
+        f"{' and '.join(protocols)} need{'s' if len(protocols) == 1 else ''} at least {least} px on "
+        "each side, for SSIM"
+        for at in np.flatnonzero(np.minimum(heights, widths) < least).tolist()
+    }
+
+
+def sizes(dataset: Prepared) -> tuple[np.ndarray, np.ndarray]:
+    """The heights and the widths of the images of a dataset, in pixels, from its index."""
+    return dataset.column("height"), dataset.column("width")
 
 
 def overall(scores: Sequence[DatasetScores]) -> tuple[dict[str, float], dict[str, float]]:
@@ -64,15 +119,26 @@ def overall(scores: Sequence[DatasetScores]) -> tuple[dict[str, float], dict[str
     )
 
 
-def _with_means(dataset: Prepared, scores: list[ImageScores]) -> DatasetScores:
+def _with_means(
+    name: str, dataset: Prepared, scores: list[ImageScores], left_out: list[LeftOut]
+) -> DatasetScores:
     return DatasetScores(
-        name=dataset.folder.name,
+        name=name,
         manifest_sha256=dataset.manifest.sha256(),
         pictures=len(scores),
         metrics={name: fmean(item.metrics[name] for item in scores) for name in METRICS},
         input={name: fmean(item.input[name] for item in scores) for name in METRICS},
         per_picture=scores,
+        left_out=left_out,
     )
+
+
+def _score_pair(
+    derain: Derain, key: str, pair: np.ndarray, protocols: Sequence[str]
+) -> list[ImageScores]:
+    """The scores of one image, one for each protocol."""
+    derained = derain(pair[0])
+    return [_score_image(derained, key, pair, protocol) for protocol in protocols]
 
 
 def _score_image(levels: np.ndarray, key: str, pair: np.ndarray, protocol: str) -> ImageScores:

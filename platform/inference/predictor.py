@@ -75,12 +75,13 @@ class Predictor:
         Raises:
             DataError: not a uint8 or uint16 image of the shape (height, width, 3), or an empty
                 one.
-            DerainError: the network returned NaN or infinity.
+            DerainError: the network fails on an image of this size or needs more memory than there
+                is, or returned something else than an image of its size, NaN or infinity.
         """
         _check(image, ("height", "width", 3), _INTEGERS)
         height, width = image.shape[:2]
         rainy = self._tensor(_padded(image, _stride(self.network)))
-        derained = self._forward(rainy, image)[0, :, :height, :width]
+        derained = self._derained(rainy, image)[0, :, :height, :width]
         if not bool(torch.isfinite(derained).all()):
             raise DerainError(
                 "The network returned NaN or infinity for an image of "
@@ -88,6 +89,35 @@ class Predictor:
             )
         levels = derained.float().clamp(0.0, 1.0).mul(255.0)
         return levels.permute(1, 2, 0).contiguous().cpu().numpy()
+
+    def _derained(self, rainy: Tensor, image: np.ndarray) -> Tensor:
+        """The network's output for one image, which has the shape of `rainy`."""
+        try:
+            derained = self._forward(rainy, image)
+        except DerainError:
+            raise
+        except Exception as error:
+            raise self._explained(error, rainy, image) from error
+        check_output(self.network, derained, rainy)
+        return derained
+
+    def _explained(self, error: Exception, rainy: Tensor, image: np.ndarray) -> Exception:
+        """A DerainError for what a network's own code raises; an error of the GPU as it is."""
+        height, width = image.shape[:2]
+        text = str(error)
+        if isinstance(error, MemoryError) or "memory" in text.lower():
+            return DerainError(
+                f"{width} x {height} px need more memory than there is. Cut the image, or use a "
+                "machine with more."
+            )
+        if "CUDA" in text:
+            return error
+        return DerainError(
+            f"The network {type(self.network).__name__} fails on an image of {width}x{height} "
+            f"px, given to it as {rainy.shape[3]}x{rainy.shape[2]} px: {type(error).__name__}: "
+            f"{text}. Sides are padded to multiples of its `stride`, {self.network.stride}; if "
+            "it needs multiples of another number, or more pixels, that is the reason."
+        )
 
     def _tensor(self, image: np.ndarray) -> Tensor:
         """NCHW RGB in [0, 1]."""
@@ -113,6 +143,23 @@ class Predictor:
             return {}
         perceive: Any = self.network.perceive
         return {"route": perceive(self._tensor(image.copy()))}  # a cache's pixels are read-only
+
+
+def check_output(network: nn.Module, output: object, rainy: Tensor) -> None:
+    """Raise DerainError unless the output of a network is a batch of images like `rainy`."""
+    if isinstance(output, Tensor) and output.shape == rainy.shape and output.is_floating_point():
+        return
+    found = (
+        f"{output.dtype} of the shape {tuple(output.shape)}"
+        if isinstance(output, Tensor)
+        else f"a {type(output).__name__}"
+    )
+    raise DerainError(
+        f"The network {type(network).__name__} returned {found} for images of the shape "
+        f"{tuple(rainy.shape)}; expected one tensor of the same shape, float32. Return the derained "
+        "images only, as large as the rainy ones; if sides must be multiples of a number, make it "
+        f"the network's `stride`, which is {getattr(network, 'stride', None)} now."
+    )
 
 
 def save_model_folder(
@@ -222,8 +269,9 @@ def _check(
 def _stride(network: nn.Module) -> int:
     stride = network.stride
     if not isinstance(stride, int) or stride < 1:
-        raise TypeError(
-            f"{type(network).__name__}.stride must be a positive integer, is {stride!r}"
+        raise UsageError(
+            f"{type(network).__name__}.stride must be a positive integer, is {stride!r}; images "
+            "are padded to multiples of it."
         )
     return stride
 

@@ -44,6 +44,7 @@ __all__ = [
     "frozen_modules",
     "is_user_defined",
     "trained_parameters",
+    "user_defined_class",
 ]
 
 
@@ -57,13 +58,13 @@ def build(name: str, **options: object) -> nn.Module:
     weights are missing.
     """
     if is_user_defined(name):
-        network: Any = _import_class(name)(**options)
+        network: Any = user_defined_class(name)(**options)
         if not hasattr(network, "stride"):
             network.stride = 1
-        if not isinstance(network.stride, int):
+        if not isinstance(network.stride, int) or network.stride < 1:
             raise ValueError(
-                f"The network {name} has the stride {network.stride!r}; expected a whole number, "
-                "because height and width of an image are padded to multiples of it."
+                f"The network {name} has the stride {network.stride!r}; expected a whole number "
+                "above 0, because height and width of an image are padded to multiples of it."
             )
         return network
     if name not in MODELS:
@@ -83,14 +84,18 @@ is_plugin = is_user_defined
 use it, if this package is imported before they are."""
 
 
-def _import_class(name: str) -> type[nn.Module]:
+def user_defined_class(name: str) -> type[nn.Module]:
+    """The class `module:Class`; its module is imported, which runs its code.
+
+    Raises ValueError if it cannot be imported or is not a subclass of torch.nn.Module.
+    """
     module, _, attribute = name.partition(":")
     try:
         network = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # importing runs the module's own code
         raise ValueError(
-            f"The network {name} cannot be imported ({error}). Install its package, or add its "
-            "folder to PYTHONPATH, here and on every worker."
+            f"The network {name} cannot be imported ({type(error).__name__}: {error}). Install its "
+            "package, or add its folder to PYTHONPATH, here and on every worker."
         ) from error
     if not (isinstance(network, type) and issubclass(network, nn.Module)):
         raise ValueError(f"The network {name} is not a subclass of torch.nn.Module")

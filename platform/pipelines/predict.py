@@ -78,16 +78,7 @@ def predict(
 def _derain(predictor: Predictor, path: Path, target: Path) -> None:
     """Raises DerainError if the image is damaged, or too large for the memory."""
     image = read_odd(read_file(path), str(path))
-    height, width = image.srgb.shape[:2]
-    try:
-        derained = predictor.derain(image.srgb)
-    except (MemoryError, RuntimeError) as error:
-        if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
-            raise
-        raise DerainError(
-            f"{path}: {width} x {height} px need more memory than there is. Cut the image, or use "
-            "a machine with more."
-        ) from error
+    derained = predictor.derain(image.srgb)
     target.parent.mkdir(parents=True, exist_ok=True)
     with new_file(target, durable=False) as file:
         file.write(image.encode_result(derained))

@@ -41,12 +41,21 @@ RETRY_S = (0.5, 10.0)
 class Outbox:
     """Sends records in a thread of its own; its methods are for one other thread."""
 
-    def __init__(self, folder: Path, name: str, send: Send) -> None:
-        """Start with the records that earlier outboxes of this name left in the folder."""
+    def __init__(
+        self, folder: Path, name: str, send: Send, *, give_up_after: int | None = None
+    ) -> None:
+        """Start with the records that earlier outboxes of this name left in the folder.
+
+        `flush` and `close` stop waiting after `give_up_after` failures in a row, if given.
+        """
         self._send = send
+        self._give_up_after = give_up_after
+        self._failures = 0
+        """In a row, since `flush` was called."""
+        self.last_error: Exception | None = None
         self._pending: list[Record] = []
         self._changed = threading.Condition()
-        self._flushing = self._closing = False
+        self._flushing = self._closing = self._retry_now = False
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / f"{name}.{os.getpid()}-{time.monotonic_ns()}{SUFFIX}"
         self._file = self.path.open("a", encoding="utf-8")
@@ -68,11 +77,15 @@ class Outbox:
     def flush(self, timeout_s: float) -> bool:
         """Send everything now; False if that did not succeed in time."""
         with self._changed:
-            self._flushing = True
+            self._failures = 0
+            self._flushing = self._retry_now = True
             self._changed.notify_all()
-            done = self._changed.wait_for(lambda: not self._pending, timeout_s)
+            self._changed.wait_for(lambda: not self._pending or self._gave_up(), timeout_s)
             self._flushing = False
-            return done
+            return not self._pending
+
+    def _gave_up(self) -> bool:
+        return self._give_up_after is not None and self._failures >= self._give_up_after
 
     def close(self, timeout_s: float) -> int:
         """Send everything and stop; returns how many records stay in the file for lack of time."""
@@ -102,7 +115,11 @@ class Outbox:
                         "again later: %s", error,
                     )  # fmt: skip
                 with self._changed:
-                    self._changed.wait_for(lambda: self._closing, pause)
+                    self.last_error = error
+                    self._failures += 1
+                    self._changed.notify_all()
+                    self._changed.wait_for(lambda: self._closing or self._retry_now, pause)
+                    self._retry_now = False
                 pause = min(2 * pause, RETRY_S[1])
 
     def _wait_until_due(self) -> bool:

@@ -18,6 +18,7 @@ from PIL import Image
 
 from derain.config.flat import flattened
 from derain.errors import DerainError, StoppedError, StorageError
+from derain.tracking.names import accepted, shortened
 from derain.tracking.outbox import Outbox, unsent_names
 from derain.tracking.sender import METRICS_PER_CALL, Sender, chunks
 from derain.tracking.store import (
@@ -34,13 +35,19 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# MLflow's limits, in characters, of a parameter's value and of a dataset's digest.
+# MLflow's limits, in characters: of a parameter's value, and of a dataset's digest and name.
 PARAM_VALUE_LIMIT = 6000
 DIGEST_LIMIT = 36
+DATASET_NAME_LIMIT = 500
 
 END_WAITS_S = 90.0
 """How long a finished run waits for an unreachable store; unsent records stay on disk."""
 INTERRUPTED_WAITS_S = 5.0
+ARTIFACTS = "-artifacts"
+"""Ending of the name of the outbox for a run's artifacts."""
+ARTIFACT_TRIES = 3
+"""How often a finished run tries to store its artifacts: a place that refuses them (no credentials,
+no such folder) will refuse them again, while an unreachable store is waited for with the records."""
 
 
 class RunLog:
@@ -70,7 +77,7 @@ class RunLog:
         ignored. `outbox` is the folder for unsent records; default: one in the system's folder for
         temporary files.
         """
-        self.name = name
+        self.name = shortened(name)
         self.uri = uri or tracking_uri()
         self._experiment = experiment
         self._tags = dict(tags or {})
@@ -80,6 +87,7 @@ class RunLog:
         self._folder = outbox or Path(tempfile.gettempdir(), "derain-tracking")
         self._run_id = run_id
         self._outbox: Outbox | None = None
+        self._artifacts: Outbox | None = None
 
     @property
     def run_id(self) -> str:
@@ -118,16 +126,25 @@ class RunLog:
         if kind is not None:
             status = "KILLED" if interrupted else "FAILED"
         self._record(status=status)
-        outbox = _entered(self._outbox)
-        if unsent := outbox.close(INTERRUPTED_WAITS_S if interrupted else END_WAITS_S):
-            log.warning(
-                "%d records of %s are not sent, as the MLflow store cannot be reached; they are "
-                "kept in %s. Send them later with `derainctl sync %s`.",
-                unsent, self.name, outbox.path, self._folder.parent,
-            )  # fmt: skip
+        wait_s = INTERRUPTED_WAITS_S if interrupted else END_WAITS_S
+        for outbox in (_entered(self._outbox), _entered(self._artifacts)):
+            if unsent := outbox.close(wait_s):
+                wait_s = 0.0  # the files go to a store that did not answer either
+                self._warn_of_unsent(unsent, outbox)
+
+    def _warn_of_unsent(self, unsent: int, outbox: Outbox) -> None:
+        what = "artifacts" if outbox is self._artifacts else "records"
+        reason = outbox.last_error or "the MLflow store cannot be reached"
+        log.warning(
+            "%d %s of %s are not sent (%s); they are kept in %s. Send them later with "
+            "`derainctl sync %s`.",
+            unsent, what, self.name, reason, outbox.path, self._folder.parent,
+        )  # fmt: skip
 
     def _open_outbox(self) -> None:
+        """Two, so that metrics and status do not wait for a store of files that refuses them."""
         self._outbox = Outbox(self._folder, self.run_id, Sender(self.uri, self.run_id))
+        self._artifacts = _artifact_outbox(self._folder, self.run_id, self.uri)
 
     def _record(self, **record: Any) -> None:
         _entered(self._outbox).put(record)
@@ -147,18 +164,20 @@ class RunLog:
 
         A value longer than MLflow's 6,000 characters is cut and ends with its full SHA-256.
         """
-        self._record(params=[[key, _param_value(v)] for key, v in flattened(values).items()])
+        flat = flattened(values).items()
+        self._record(params=[[accepted(key), _param_value(value)] for key, value in flat])
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Log the metrics of one step."""
         now_ms = int(time.time() * 1000)
-        points = [[key, float(v), now_ms, step] for key, v in values.items()]
+        points = [[accepted(key), float(v), now_ms, step] for key, v in values.items()]
         for chunk in chunks(points, METRICS_PER_CALL):
             self._record(metrics=chunk)
 
     def flush(self, timeout_s: float = END_WAITS_S) -> bool:
         """Send everything now; False if that takes too long, and the rest is sent later."""
-        return _entered(self._outbox).flush(timeout_s)
+        outboxes = (_entered(self._outbox), _entered(self._artifacts))
+        return all([outbox.flush(timeout_s) for outbox in outboxes])
 
     def text(self, name: str, content: str) -> None:
         """Log a text as the artifact `name`, such as "config.yaml"."""
@@ -180,7 +199,7 @@ class RunLog:
         """Keep a copy, in a folder of its own, until it is sent."""
         copy = Path(tempfile.mkdtemp(dir=self._folder, prefix="artifact-"), Path(name).name)
         copy.write_bytes(content)
-        self._record(artifact=str(copy), folder=_parent(name))
+        _entered(self._artifacts).put({"artifact": str(copy), "folder": _parent(name)})
 
     def dataset(
         self, manifest_sha256: str, name: str, path: str, *, context: str, pairs: int
@@ -191,13 +210,13 @@ class RunLog:
         `<context>_manifest_sha256.<name>`.
         """
         dataset = {
-            "name": name,
+            "name": name[-DATASET_NAME_LIMIT:],
             "digest": manifest_sha256[:DIGEST_LIMIT],
             "source_type": urlparse(path).scheme or "local",
             "source": json.dumps({"uri": path, "manifest_sha256": manifest_sha256}),
             "profile": json.dumps({"pairs": pairs}),
         }
-        tag = f"{context}_manifest_sha256.{name}"
+        tag = accepted(f"{context}_manifest_sha256.{name}")
         self._record(dataset=dataset, context=context, tag=[tag, manifest_sha256])
 
 
@@ -208,14 +227,28 @@ def sync(folder: Path, uri: str | None = None) -> dict[str, int]:
         DerainError: the store still does not accept them.
     """
     uri = uri or tracking_uri()
-    names = unsent_names(folder)
-    unsent = {name: Outbox(folder, name, Sender(uri, name)).close(END_WAITS_S) for name in names}
+    unsent: dict[str, int] = {}
+    reason: Exception | None = None
+    for name in unsent_names(folder):
+        run_id = name.removesuffix(ARTIFACTS)
+        if name == run_id:
+            outbox = Outbox(folder, run_id, Sender(uri, run_id))
+        else:
+            outbox = _artifact_outbox(folder, run_id, uri)
+        unsent[run_id] = unsent.get(run_id, 0) + outbox.close(END_WAITS_S)
+        reason = outbox.last_error or reason
     if any(unsent.values()):
         raise DerainError(
             f"{sum(unsent.values())} records are still in {folder}, as the MLflow store "
-            f"{without_password(uri)} does not accept them. Try again when it can be reached."
+            f"{without_password(uri)} does not accept them"
+            f"{f' ({reason})' if reason else ''}. Try again when it does."
         )
     return unsent
+
+
+def _artifact_outbox(folder: Path, run_id: str, uri: str) -> Outbox:
+    sender = Sender(uri, run_id)
+    return Outbox(folder, f"{run_id}{ARTIFACTS}", sender, give_up_after=ARTIFACT_TRIES)
 
 
 def end_children(

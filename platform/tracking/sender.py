@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from derain.errors import StorageError
 from derain.tracking.outbox import Record
 from derain.tracking.store import client_of, mlflow, write_lock
 
@@ -44,6 +45,8 @@ class Sender:
         except mlflow().exceptions.MlflowException as error:
             if error.error_code not in PERMANENT_ERRORS:
                 raise
+            if count > 1:  # one of them is refused, not all
+                return self(records[:1])
             log.error("MLflow refuses a record of run %s permanently: %s", self._run_id, error)
         return count
 
@@ -67,9 +70,18 @@ class Sender:
             self._write_status(first["status"])
 
     def _write_artifact(self, file: Path, folder: str | None) -> None:
-        if file.is_file():  # if not, it was sent before
+        if not file.is_file():  # it was sent before
+            return
+        try:
             self._client.log_artifact(self._run_id, str(file), folder)
-            shutil.rmtree(file.parent)
+        except mlflow().exceptions.MlflowException:
+            raise
+        except Exception as error:  # of the artifact store's own library, such as boto3's
+            place = self._client.get_run(self._run_id).info.artifact_uri
+            raise StorageError(
+                f"{file.name} cannot be stored in {place}: {type(error).__name__}: {error}"
+            ) from error
+        shutil.rmtree(file.parent)
 
     def _write_status(self, status: str) -> None:
         if status == "RUNNING":

@@ -7,13 +7,14 @@ import torch
 from torch import nn
 
 from derain.config import Config
-from derain.errors import WeightsError
+from derain.errors import ConfigError, WeightsError
 from derain.inference.predictor import check_trust
-from derain.models import CLIPRPN, build, fingerprint, frozen_modules
+from derain.models import CLIPRPN, build, fingerprint, frozen_modules, is_user_defined
 from derain.models.cost import cost
 from derain.models.losses.loss_schedule import LossSchedule
 from derain.models.losses.total_loss import TotalLoss, build_loss
 from derain.training.checkpoint import Checkpoint
+from derain.training.user_defined import check_options
 
 _LOSS = "loss."
 
@@ -21,14 +22,29 @@ _LOSS = "loss."
 def build_network(config: Config) -> nn.Module:
     """The network of a config with its initial weights, which the seed determines.
 
-    Raises WeightsError if pretrained weights are missing or do not fit.
+    Raises WeightsError if pretrained weights are missing or do not fit, ConfigError if a
+    user-defined class does not take the options or fails to build.
     """
     torch.manual_seed(config.seed)
-    options = config.model.model_dump(exclude={"name"})
+    name, options = config.model.name, config.model.model_dump(exclude={"name"})
     try:
-        return build(config.model.name, **options)
+        if is_user_defined(name):
+            return _build_user_defined(name, options)
+        return build(name, **options)
     except (FileNotFoundError, ValueError) as error:
         raise WeightsError(str(error)) from error
+
+
+def _build_user_defined(name: str, options: dict[str, Any]) -> nn.Module:
+    check_options(name, options)
+    try:
+        return build(name, **options)
+    except (FileNotFoundError, ValueError):
+        raise
+    except Exception as error:  # the class's own code
+        raise ConfigError(
+            f"The network {name} cannot be built with {options}: {type(error).__name__}: {error}"
+        ) from error
 
 
 def start_from(saved: Checkpoint, network: nn.Module) -> None:

@@ -24,7 +24,8 @@ from derain.config import Config
 from derain.config.training import TrainConfig
 from derain.data.loading.loader import Batch
 from derain.data.loading.order import mix64
-from derain.models import frozen_modules, trained_parameters
+from derain.inference.predictor import check_output
+from derain.models import frozen_modules, is_user_defined, trained_parameters
 from derain.models.losses.loss_schedule import RunningError
 from derain.models.losses.total_loss import TotalLoss
 from derain.training import checkpoint
@@ -66,7 +67,11 @@ class Trainer:
         self._device = device
         self._loss = loss.to(device)
         self.network = self._to_device(network).train()
-        self._parallel = distributed.wrap(self.network, config.train.parallel, device, rank)
+        # Not known of other people's networks; the platform's own use all parameters in every step.
+        may_skip = is_user_defined(config.model.name)
+        self._parallel = distributed.wrap(
+            self.network, config.train.parallel, device, rank, may_skip_parameters=may_skip
+        )
         self._forward = torch.compile(self._parallel) if config.train.compile else self._parallel
         # Collected after wrapping: fsdp2 replaces the parameters.
         self._trained = trained_parameters(network)
@@ -280,8 +285,11 @@ class Trainer:
         weights: Mapping[str, float] = getattr(self.network, "auxiliary", {})
         route = self._route_argument(batch)
         if not weights:
-            return self._compare(self._forward(batch.rain, **route), batch, progress)
+            output = self._forward(batch.rain, **route)
+            check_output(self.network, output, batch.rain)
+            return self._compare(output, batch, progress)
         output, extra = self._forward(batch.rain, clean=batch.clean, **route)
+        check_output(self.network, output, batch.rain)
         total, terms = self._compare(output, batch, progress)
         total = total + sum(weight * extra[name] for name, weight in weights.items())
         return total, {**terms, **extra}

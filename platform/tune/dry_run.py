@@ -8,7 +8,7 @@ from typing import Any
 from derain import cluster
 from derain.config import Config
 from derain.errors import DerainError
-from derain.pipelines.train.datasets import check_data
+from derain.pipelines.train.checks import check_before_start
 from derain.pipelines.train.workers import check_resources
 from derain.tune import space
 from derain.tune.estimate import estimate
@@ -47,7 +47,7 @@ def _describe(
     trials = space.plan(config)
     remaining = 0 if complete else sum(states.get(trial.name) != "finished" for trial in trials)
     with _errors_as(warnings):
-        check_data(config)
+        check_before_start([trial.config for trial in trials])
     unknown = None if remaining else 0
     estimated = dict.fromkeys(("seconds", "gpu_hours", "steps", "disk_bytes"), unknown)
     if remaining:

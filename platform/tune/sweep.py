@@ -21,7 +21,8 @@ from derain.config import Config
 from derain.data.loading.loader import open_all_pixels
 from derain.data.prepared.manifest import open_prepared
 from derain.errors import OccupiedError, UsageError
-from derain.pipelines.train.datasets import check_data, with_data
+from derain.pipelines.train.checks import check_before_start
+from derain.pipelines.train.datasets import with_data
 from derain.pipelines.train.recording import TrackingTarget, record_inputs
 from derain.pipelines.train.run_folder import claim, read_json, write_json
 from derain.pipelines.train.workers import check_resources
@@ -47,9 +48,10 @@ def sweep(config: Config) -> dict[str, Any]:
     Returns what `derainctl sweep --json` prints. A failed trial is reported and the others
     continue. Raises DerainError, and registers nothing, if none finished.
     """
-    check_data(config)
     config = with_new_folder(config)
-    _announce(config, space.plan(config))
+    trials = space.plan(config)
+    _announce(config, trials)
+    check_before_start([trial.config for trial in trials])
     # The callbacks on `after_ray` run once Ray and its processes have ended.
     with contextlib.ExitStack() as after_ray, cluster.connected():
         config = with_data(config)
@@ -72,7 +74,9 @@ def resume(
     if is_complete(config):
         log.info("sweep: %s has finished; there is nothing left to do", config.folder)
         return read_json(config.folder / SWEEP)
-    _announce(config, space.plan(config))
+    trials = space.plan(config)
+    _announce(config, trials)
+    check_before_start([trial.config for trial in trials])
     with contextlib.ExitStack() as after_ray, cluster.connected():
         check_resources(config)
         return _run(config, after_ray)
@@ -131,8 +135,8 @@ def _run(config: Config, after_ray: contextlib.ExitStack) -> dict[str, Any]:
 
     A trial that is being killed can still open an MLflow run, so open ones are ended `after_ray`.
     """
+    uri = store.prepare_store()  # first, as it may be unavailable and decoding takes long
     _warm_cache(config)
-    uri = store.prepare_store()
     start = time.monotonic()
     with contextlib.ExitStack() as stack:
         journal = stack.enter_context(Journal.open(config.folder))

@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
-from derain.errors import UsageError
+from derain.errors import DerainError, UsageError
 from derain.tracking import runs
 from derain.tracking.runs import RunLog
 from tests.tracking.samples import EVALUATION, TRAIN
@@ -186,3 +186,58 @@ def test_a_dataset_input_keeps_the_full_manifest_digest(uri: str, client: Mlflow
     assert json.loads(found["train"].profile) == {"pairs": 200}
     assert found["eval"].source_type == "s3"
     assert logged.data.tags["eval_manifest_sha256.Rain100L"] == EVALUATION
+
+
+def test_an_artifact_store_that_refuses_does_not_keep_back_metrics_and_status(
+    uri: str, client: MlflowClient, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    in_the_way = tmp_path / "a file"
+    in_the_way.touch()
+    place = f"{in_the_way.as_uri()}/artifacts"
+    client.create_experiment("refusing", artifact_location=place)
+    outbox = tmp_path / "run" / "tracking"
+    with RunLog("kept back", uri=uri, experiment="refusing", outbox=outbox) as run:
+        run.text("config.yaml", "seed: 1\n")
+        run.metrics(1, {"psnr_y": 30.0})
+    recorded = client.get_run(run.run_id)
+    assert recorded.data.metrics == {"psnr_y": 30.0}
+    assert recorded.info.status == "FINISHED"
+    assert "1 artifacts of kept back are not sent" in caplog.text
+    assert "config.yaml cannot be stored in" in caplog.text
+    assert place in caplog.text
+    with pytest.raises(DerainError, match=r"1 records are still.*cannot be stored in"):
+        runs.sync(outbox, uri)
+    in_the_way.unlink()
+    assert runs.sync(outbox, uri) == {run.run_id: 0}
+    assert [item.path for item in client.list_artifacts(run.run_id)] == ["config.yaml"]
+
+
+NAMES = [
+    "rain [heavy]",
+    "100%",
+    "what?",
+    "a#b",
+    "a'b\"",
+    "é/雨",
+    "../up",
+    "./here",
+    "/abs",
+    "x" * 300,
+]
+
+
+def test_names_that_mlflow_refuses_are_recorded_under_similar_ones(
+    uri: str, client: MlflowClient
+) -> None:
+    with RunLog("n" * 300, uri=uri) as run:
+        for name in NAMES:
+            run.dataset(EVALUATION, name, f"/data/{name}", context="eval", pairs=1)
+            run.metrics(1, {name: 1.0})
+            run.params({name: name})
+    recorded = client.get_run(run.run_id)
+    for found in (recorded.data.metrics, recorded.data.params):
+        assert len(found) == len(NAMES)
+        assert "é/雨" in found
+    tags = [key for key in recorded.data.tags if key.startswith("eval_manifest_sha256.")]
+    assert len(tags) == len(NAMES)
+    assert len(recorded.inputs.dataset_inputs) == len(NAMES)

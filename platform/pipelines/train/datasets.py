@@ -9,7 +9,7 @@ from derain.config import Config
 from derain.config.data import SyntheticConfig
 from derain.data.prepared.manifest import MANIFEST, open_prepared
 from derain.data.synthetic.synthesis import Part, synthesize
-from derain.errors import ConfigError
+from derain.errors import ConfigError, DataError
 from derain.pipelines.prepare.options import PrepareOptions
 from derain.pipelines.prepare.verb import prepare
 
@@ -20,7 +20,10 @@ def check_data(config: Config) -> None:
     """Raise ConfigError if the config names no data, DataError if a dataset cannot be used."""
     data = config.data
     for folder in (*data.train, *data.eval):
-        open_prepared(folder).require_clean()
+        prepared = open_prepared(folder)
+        prepared.require_clean()
+        if not len(prepared):
+            raise DataError(f"{folder}: has no pairs, as all images of its source were left out.")
     if not data.train and data.synthetic is None:
         raise ConfigError(
             f"{config.name}, profile {config.profile or 'none'}: data.train and data.eval name no "

@@ -3,10 +3,10 @@
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from derain.config import Config
 from derain.data.prepared.manifest import open_prepared
+from derain.data.prepared.naming import distinct_names
 from derain.pipelines.train.run_folder import IDENTITY, read_json, write_json
 from derain.tracking import store
 from derain.tracking.outbox import OUTBOX_FOLDER
@@ -55,8 +55,6 @@ def record_inputs(config: Config, record: RunLog) -> None:
     record.params(config.model_dump(mode="json", exclude={"sweep"}))
     record.text(checkpoint.CONFIG, config.to_yaml())
     for context, folders in (("train", config.data.train), ("eval", config.data.eval)):
-        for folder in folders:
+        for name, folder in zip(distinct_names(folders), folders, strict=True):
             manifest = open_prepared(folder).manifest
-            record.dataset(
-                manifest.sha256(), Path(folder).name, folder, context=context, pairs=manifest.pairs
-            )
+            record.dataset(manifest.sha256(), name, folder, context=context, pairs=manifest.pairs)

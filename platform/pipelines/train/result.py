@@ -8,6 +8,7 @@ from derain.config import Config
 from derain.data.images.decode import encode_png
 from derain.data.loading.loader import open_all_pixels
 from derain.data.prepared.manifest import open_prepared
+from derain.data.prepared.naming import distinct_names
 from derain.evaluation.gallery import gallery
 from derain.evaluation.scoring import DatasetScores, overall, score_dataset
 from derain.inference.predictor import Predictor
@@ -28,9 +29,10 @@ def score_checkpoint(config: Config, outcome: Outcome, record: RunLog) -> list[D
     predictor = Predictor(network, pick_device(config.train))
     datasets = [open_prepared(folder) for folder in config.data.eval]
     pixels = open_all_pixels(datasets, config.data)
+    names = distinct_names(config.data.eval)
     scores = [
-        score_dataset(predictor.levels, dataset, pairs, config.eval.protocol)
-        for dataset, pairs in zip(datasets, pixels, strict=True)
+        score_dataset(predictor.levels, dataset, pairs, config.eval.protocol, name=name)
+        for dataset, pairs, name in zip(datasets, pixels, names, strict=True)
     ]
     if outcome.finished:
         grid = gallery([predictor.derain], pixels[0], GALLERY_IMAGES)

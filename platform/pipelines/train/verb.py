@@ -6,7 +6,8 @@ from typing import Any
 from derain import cluster
 from derain.config import Config
 from derain.pipelines.sigterm import saving_at_sigterm
-from derain.pipelines.train.datasets import check_data, with_data
+from derain.pipelines.train.checks import check_before_start
+from derain.pipelines.train.datasets import with_data
 from derain.pipelines.train.progress import show_progress
 from derain.pipelines.train.recording import find_target, recorded
 from derain.pipelines.train.resume import check_same_training
@@ -22,7 +23,7 @@ def train(config: Config) -> dict[str, Any]:
 
     Raises OccupiedError if the folder is in use.
     """
-    check_data(config)
+    check_before_start([config])
     claim(config)
     with checkpoint.command_lock(config.folder):
         claim(config)  # again, as another command may have been faster
@@ -42,6 +43,7 @@ def resume(config: Config) -> dict[str, Any]:
         else:
             check_same_training(saved, config)
             log.info("train: resuming %s after step %d", config.name, saved.state.step)
+        check_before_start([config])
         return _train(config)
 
 

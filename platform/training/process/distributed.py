@@ -103,10 +103,19 @@ class PendingSum:
             self._work.wait()
 
 
-def wrap(network: nn.Module, kind: Kind, device: torch.device, rank: Rank) -> nn.Module:
+def wrap(
+    network: nn.Module,
+    kind: Kind,
+    device: torch.device,
+    rank: Rank,
+    *,
+    may_skip_parameters: bool = False,
+) -> nn.Module:
     """The network wrapped for training on all ranks; with one rank, the network itself.
 
-    With `fsdp2` the network's own trained parameters become DTensors; frozen ones stay whole.
+    With `fsdp2` the network's own trained parameters become DTensors; frozen ones stay whole. If it
+    `may_skip_parameters` in a step, DDP looks for these after each forward pass, instead of waiting
+    for their gradients for ever.
     """
     if rank.world == 1:
         return network
@@ -117,7 +126,11 @@ def wrap(network: nn.Module, kind: Kind, device: torch.device, rank: Rank) -> nn
         return network
     ids = [device.index or 0] if device.type == "cuda" else None
     return DistributedDataParallel(
-        network, device_ids=ids, forward_sync_buffers=False, gradient_as_bucket_view=True
+        network,
+        device_ids=ids,
+        forward_sync_buffers=False,
+        gradient_as_bucket_view=True,
+        find_unused_parameters=may_skip_parameters,
     )
 
 

@@ -7,10 +7,11 @@ import pytest
 from PIL import Image
 
 from derain.data.images.convert import read_odd
-from derain.data.images.decode import decode_image
+from derain.data.images.decode import decode_image, read_image
 from derain.data.prepared.reading import Reading, read_pair
 from derain.data.sources.discover import find_pairs
 from derain.data.sources.pairs import Pair
+from derain.data.synthetic.synthesis import bundled_photographs
 from derain.errors import DataError
 from tests.data.images.odd_images import NOISE, PIXELS, VARIANTS, encoded, profile
 from tests.folders import PairedFolder
@@ -77,8 +78,9 @@ def test_a_pair_without_rain_is_noted_if_it_is_decoded(tmp_path: Path) -> None:
 
 
 def test_the_halves_of_a_photograph_beside_itself_are_noted(tmp_path: Path) -> None:
-    twice = Image.fromarray(np.concatenate([PIXELS, PIXELS], axis=1))
-    (tmp_path / "both.jpg").write_bytes(encoded(twice, "JPEG", quality=98, subsampling=0))
+    photograph = read_image(bundled_photographs() / "stream.jpg")
+    twice = Image.fromarray(np.concatenate([photograph, photograph], axis=1))
+    (tmp_path / "both.jpg").write_bytes(encoded(twice, "JPEG", quality=95))
     pair = Pair("a", "both.jpg", "both.jpg", clean_half="left")
     (remark,) = read_pair(pair, tmp_path).remarks
     assert "all but equal" in remark
