@@ -4,7 +4,7 @@ The tests use them too (tests/tiny.py).
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -28,6 +28,8 @@ NETWORK: dict[str, Any] = {
 
 class NoisePairs:
     """Pairs of noise images in memory: uint8 (2, side_px, side_px, 3)."""
+
+    left_out: ClassVar[dict[int, str]] = {}
 
     def __init__(self, count: int, side_px: int) -> None:
         shape = (count, 2, side_px, side_px, 3)

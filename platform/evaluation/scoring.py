@@ -75,7 +75,11 @@ def score_under_protocols(
         try:
             if at in small:
                 raise DerainError(small[at])
-            scored = _score_pair(derain, key, pixels[at], protocols)
+            pair = pixels[at]
+            if at in pixels.left_out:  # `pair` is another one
+                left_out.append(LeftOut(key, pixels.left_out[at]))
+                continue
+            scored = _score_pair(derain, key, pair, protocols)
         except DerainError as error:
             if not leave_out:
                 raise

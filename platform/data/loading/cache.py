@@ -2,28 +2,31 @@
 
 A cache file contains only pixels: for each sample, in index order, the rainy and then the clean
 image as uint8 HWC RGB. A clean image that several samples share is stored once. The file is named
-by the manifest's sha256, so it never becomes stale; the index determines the offsets in it.
+by the manifest's sha256, so it never becomes stale; the index determines the offsets in it. Pairs
+that cannot be decoded are listed in a file beside it.
 """
 
 import contextlib
 import logging
 import os
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from derain.data.loading import undecodable
 from derain.data.loading.cache_builder import (
     SIDES,
-    CacheLayout,
     build_cache,
-    cache_layout,
     decode_member,
     refusals_explained,
 )
+from derain.data.loading.cache_layout import CacheLayout, cache_layout
+from derain.data.loading.undecodable import LeftOut
 from derain.data.prepared.manifest import Prepared
-from derain.errors import UsageError
+from derain.errors import DataError, UsageError
 from derain.storage.files import is_remote
 from derain.storage.locks import lock_shared, locked, open_to_lock, try_lock
 
@@ -39,7 +42,15 @@ class Pixels(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, sample: int, /) -> np.ndarray:
-        """The rainy and the clean image of one sample: uint8, (2, height, width, 3), RGB."""
+        """The rainy and the clean image of one sample: uint8, (2, height, width, 3), RGB.
+
+        Those of the next sample in place of one that cannot be decoded.
+        """
+        ...
+
+    @property
+    def left_out(self) -> LeftOut:
+        """The samples that cannot be decoded, and why; of tars, those that were read so far."""
         ...
 
 
@@ -77,7 +88,7 @@ def open_pixels(prepared: Prepared, *, folder: str | Path | None, budget_gib: fl
             if taken > budget - size:
                 return _from_tars(prepared, f"caches in use take {_gib(taken)} in {caches}")
             build_cache(prepared, layout, path)
-            return MappedPixels(path, layout, *_sizes(prepared))
+            return MappedPixels(path, layout, *_sizes(prepared), undecodable.read_note(path))
 
 
 def cache_folder(folder: str | Path | None) -> Path:
@@ -102,9 +113,16 @@ class MappedPixels:
     """
 
     def __init__(
-        self, path: Path, layout: CacheLayout, heights: np.ndarray, widths: np.ndarray
+        self,
+        path: Path,
+        layout: CacheLayout,
+        heights: np.ndarray,
+        widths: np.ndarray,
+        left_out: LeftOut,
     ) -> None:
-        self._arguments = path, layout, heights, widths
+        self._arguments = path, layout, heights, widths, left_out
+        read = undecodable.substitutes(len(layout.rain), left_out) if left_out else slice(None)
+        self._places = layout.rain[read], layout.clean[read], heights[read], widths[read]
         self._file = path.open("rb")
         lock_shared(self._file)
         # As a plain array: each view of an np.memmap takes a microsecond more.
@@ -119,11 +137,16 @@ class MappedPixels:
         return MappedPixels, self._arguments
 
     def __len__(self) -> int:
-        return len(self._arguments[1].rain)
+        return len(self._places[0])
+
+    @property
+    def left_out(self) -> LeftOut:
+        """The samples that could not be decoded, and why."""
+        return self._arguments[-1]
 
     def __getitem__(self, sample: int) -> np.ndarray:
-        _, layout, heights, widths = self._arguments
-        rain, clean = layout.rain[sample], layout.clean[sample]
+        rains, cleans, heights, widths = self._places
+        rain, clean = rains[sample], cleans[sample]
         height, width = heights[sample], widths[sample]
         # One view of both images, wherever the clean one is, because stacking two views would copy
         # whole images for every crop: 1.1 us an access (a crop takes 40 us).
@@ -137,12 +160,24 @@ class TarPixels:
     def __init__(self, prepared: Prepared) -> None:
         self._folder = prepared.folder
         self._rows = prepared.index.to_pylist()
+        self.left_out: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, sample: int) -> np.ndarray:
-        row = self._rows[sample]
+        """Raises DataError if no sample can be decoded."""
+        for step in range(len(self)):
+            at = (sample + step) % len(self)
+            if at not in self.left_out:
+                try:
+                    return self._decode(self._rows[at])
+                except DataError as error:
+                    log.warning("cache: left out a pair of %s: %s", self._folder, error)
+                    self.left_out[at] = str(error)
+        raise DataError(f"{self._folder}: no pair can be decoded: {self.left_out[sample]}")
+
+    def _decode(self, row: Mapping[str, Any]) -> np.ndarray:
         with (self._folder / row["shard"]).open("rb") as tar:
             return np.stack([decode_member(tar, row, side) for side in SIDES])
 
@@ -156,12 +191,14 @@ def _finished(prepared: Prepared, layout: CacheLayout, path: Path) -> MappedPixe
     if not _is_complete(path, layout.size):
         return None
     try:
-        pixels = MappedPixels(path, layout, *_sizes(prepared))
+        left_out = undecodable.read_note(path)
+        pixels = MappedPixels(path, layout, *_sizes(prepared), left_out)
         if not pixels.is_at(path):
             return None
     except FileNotFoundError:
         return None
     log.info("cache: reusing %s for %s", path, prepared.folder)
+    undecodable.warn(prepared, left_out)
     with contextlib.suppress(OSError):  # only its owner can mark it as used
         path.touch()
     return pixels
@@ -221,6 +258,7 @@ def _remove_if_unused(path: Path, lock: Path) -> int:
     except (PermissionError, FileNotFoundError):
         return 0
     log.info("cache: removing %s", path)
+    _unlink(undecodable.note_path(path))
     return size
 
 

@@ -10,9 +10,9 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,10 +24,13 @@ from rich.console import Console
 from rich.progress import Progress
 
 from derain.data.images.decode import decode_image
+from derain.data.images.likeness import almost_equal
+from derain.data.loading import undecodable
+from derain.data.loading.cache_layout import CacheLayout
 from derain.data.prepared import integrity
 from derain.data.prepared.manifest import Prepared, ShardEntry
 from derain.data.prepared.shards import read_member
-from derain.errors import StorageError
+from derain.errors import DataError, StorageError
 from derain.storage.files import is_remote
 
 log = logging.getLogger(__name__)
@@ -38,32 +41,6 @@ _FLUSH_EVERY_S = 0.1
 """Interval at which decoded pixels are flushed to the disk."""
 _PAIRS_A_TASK = 2
 """Small, so that many cores stay busy to the end of a shard of a few hundred pairs."""
-
-
-@dataclass(frozen=True, eq=False)
-class CacheLayout:
-    """Offsets of the images of each sample in a cache file: int64 bytes, in index order.
-
-    The rainy image of a sample comes first, then its clean image, unless the sample before it has
-    the same one.
-    """
-
-    rain: np.ndarray
-    clean: np.ndarray
-    size: int
-    """Of the whole file, in bytes."""
-
-
-def cache_layout(prepared: Prepared) -> CacheLayout:
-    """The layout of the cache file of a prepared dataset."""
-    shard, offset = prepared.column("shard"), prepared.column("clean_offset")
-    own = np.ones(len(prepared), bool)
-    own[1:] = (shard[1:] != shard[:-1]) | (offset[1:] != offset[:-1])
-    image = 3 * prepared.column("height").astype(np.int64) * prepared.column("width")
-    ends = np.cumsum(image * (1 + own))
-    rain = ends - image * (1 + own)
-    clean = (rain + image)[own][np.cumsum(own) - 1]
-    return CacheLayout(rain, clean, int(ends[-1]))
 
 
 def build_cache(prepared: Prepared, layout: CacheLayout, path: Path) -> None:
@@ -85,8 +62,12 @@ def build_cache(prepared: Prepared, layout: CacheLayout, path: Path) -> None:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(out.fileno(), 0, size)  # fail on a full disk before decoding
             with _flushing(out):
-                _decode_all(prepared, layout, out)
+                found = _decode_all(prepared, layout, out)
             os.fsync(out.fileno())
+            left_out = undecodable.pairs_of(layout, found.failed)
+            undecodable.warn(prepared, left_out)
+            _warn_of_equal_images(prepared, layout, found.alike)
+            undecodable.write_note(path, left_out)
             temporary.replace(path)
             log.info("cache: built in %.1f s: %s", time.monotonic() - began, path)
     finally:
@@ -95,18 +76,39 @@ def build_cache(prepared: Prepared, layout: CacheLayout, path: Path) -> None:
 
 
 def decode_member(tar: BinaryIO, row: Mapping[str, Any], side: str) -> np.ndarray:
-    """The rainy or the clean image of an index row, from its open tar: uint8, HWC, RGB."""
+    """The rainy or the clean image of an index row, from its open tar: uint8, HWC, RGB.
+
+    Raises DataError if it cannot be decoded or has another size than in the index.
+    """
+    name = f"{tar.name}: {row[f'{side}_member']}"
     data = read_member(tar, row[f"{side}_offset"], row[f"{side}_length"])
-    return decode_image(data, f"{tar.name}: {row[f'{side}_member']}")
+    image = decode_image(data, name)
+    if image.shape[:2] != (row["height"], row["width"]):
+        height, width = image.shape[:2]
+        raise DataError(
+            f"{name}: {width} x {height} px, the index has {row['width']} x {row['height']}."
+        )
+    return image
 
 
-def _decode_all(prepared: Prepared, layout: CacheLayout, out: BinaryIO) -> None:
+@dataclass
+class _Found:
+    """What decoding showed, by the offsets of images in the cache file."""
+
+    failed: dict[int, str] = field(default_factory=dict)
+    """Images that cannot be decoded, and why."""
+    alike: list[int] = field(default_factory=list)
+    """Rainy images that are all but equal to their clean ones."""
+
+
+def _decode_all(prepared: Prepared, layout: CacheLayout, out: BinaryIO) -> _Found:
     """Decode shard by shard, each on all cores, while the next shard is fetched and checked.
 
     With threads, because Pillow decodes outside the GIL; by writing instead of mapping the file,
     because a full disk kills a process that writes to a mapping.
     """
     entries = prepared.manifest.shards
+    found = _Found()
     names, offsets = prepared.column("shard"), np.stack([layout.rain, layout.clean], axis=1)
     with _progress(len(prepared)) as advance, ThreadPoolExecutor(available_cores() + 1) as pool:
         upcoming = pool.submit(_checked_shard, prepared, entries[0], out.name)
@@ -117,15 +119,18 @@ def _decode_all(prepared: Prepared, layout: CacheLayout, out: BinaryIO) -> None:
                     upcoming = pool.submit(_checked_shard, prepared, following, out.name)
                 begins = offsets[names == entry.name]
                 parts = (slice(at, at + _PAIRS_A_TASK) for at in range(0, len(rows), _PAIRS_A_TASK))
-                for task in as_completed(
-                    [pool.submit(_decode, path, rows[part], begins[part], out) for part in parts]
-                ):
+                tasks = [
+                    pool.submit(_decode, path, rows[part], begins[part], out, found)
+                    for part in parts
+                ]
+                for task in as_completed(tasks):
                     advance(task.result())
                 if is_remote(prepared.folder):
                     path.unlink()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+    return found
 
 
 def _checked_shard(prepared: Prepared, entry: ShardEntry, prefix: str) -> tuple[Path, pa.Table]:
@@ -142,17 +147,47 @@ def _checked_shard(prepared: Prepared, entry: ShardEntry, prefix: str) -> tuple[
     return path, rows
 
 
-def _decode(path: Path, rows: pa.Table, begins: np.ndarray, out: BinaryIO) -> int:
+def _decode(path: Path, rows: pa.Table, begins: np.ndarray, out: BinaryIO, found: _Found) -> int:
     """Decode pairs of a shard and write each image once; returns the number of pairs.
 
-    `begins` has the offsets of the rainy and of the clean image of each pair: (pairs, 2).
+    `begins` has the offsets of the rainy and of the clean image of each pair: (pairs, 2). An image
+    that cannot be decoded is noted in `found`.
     """
     with path.open("rb") as tar:
         for row, (rain, clean) in zip(rows.to_pylist(), begins.tolist(), strict=True):
-            _write_at(out, rain, decode_member(tar, row, "rain"))
+            rainy = _decode_to(out, rain, tar, row, "rain", found)
             if clean > rain:  # otherwise an earlier pair has written it
-                _write_at(out, clean, decode_member(tar, row, "clean"))
+                partner = _decode_to(out, clean, tar, row, "clean", found)
+                if almost_equal(_thinned(rainy), _thinned(partner)):
+                    found.alike.append(rain)
     return len(rows)
+
+
+def _decode_to(
+    out: BinaryIO, offset: int, tar: BinaryIO, row: Mapping[str, Any], side: str, found: _Found
+) -> np.ndarray | None:
+    try:
+        image = decode_member(tar, row, side)
+    except DataError as error:
+        found.failed[offset] = str(error)
+        return None
+    _write_at(out, offset, image)
+    return image
+
+
+def _thinned(image: np.ndarray | None) -> np.ndarray | None:
+    """Every fourth row and column: a sixteenth of the time, and enough to compare two images."""
+    return None if image is None else image[::4, ::4]
+
+
+def _warn_of_equal_images(prepared: Prepared, layout: CacheLayout, alike: Sequence[int]) -> None:
+    if alike:
+        keys = prepared.column("key")[np.isin(layout.rain, alike)]
+        log.warning(
+            "cache: %s: %d pairs have a rainy image that is all but equal to the clean one, such "
+            "as %s",
+            prepared.folder, len(keys), keys[0],
+        )  # fmt: skip
 
 
 def _write_at(out: BinaryIO, offset: int, image: np.ndarray) -> None:

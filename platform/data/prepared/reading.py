@@ -15,12 +15,10 @@ from derain.data.images.convert import read_odd
 from derain.data.images.decode import decode_image, encode_png, ending, inspect
 from derain.data.images.facts import Header
 from derain.data.images.headers import read_header
+from derain.data.images.likeness import almost_equal
 from derain.data.sources.pairs import Pair
 from derain.errors import DataError
 from derain.storage import files
-
-ALMOST_EQUAL_DB = 40.0
-"""PSNR from which on two images are all but equal: no rain, or a photograph beside itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +113,6 @@ def _remarks(rain: ImageFile, clean: ImageFile | None) -> Iterator[str]:
         yield f"Pairs that were converted, {change}"
     if clean and almost_equal(rain.pixels, clean.pixels) and rain.data != clean.data:
         yield "Pairs whose two images are all but equal (40 dB or more)"
-
-
-def almost_equal(one: np.ndarray | None, other: np.ndarray | None) -> bool:
-    """Whether two images (uint8, of one shape) are all but equal; False if one is None."""
-    if one is None or other is None:
-        return False
-    error = np.square(one.astype(np.int32) - other).mean()
-    return bool(error <= 255**2 / 10 ** (ALMOST_EQUAL_DB / 10))
 
 
 def _read_image(name: str, source: Path, reading: Reading) -> ImageFile:

@@ -33,14 +33,14 @@ class Validation:
 
     def _mean(self, predictor: Predictor, dataset: int) -> dict[str, float]:
         pixels = self._pixels[dataset]
-        sums = torch.zeros(len(METRICS), dtype=torch.float64)
+        sums = torch.zeros(len(METRICS) + 1, dtype=torch.float64)  # the last counts images
         # All ranks predict equally often: sharded weights are gathered for each image.
         for turn in range(-(-len(pixels) // self._rank.world)):
             image = turn * self._rank.world + self._rank.number
             rain, clean = pixels[image % len(pixels)]
             derained = quantised(predictor.levels(rain), self._protocol)
             scores = score(derained, clean, self._protocol)
-            if image < len(pixels):
-                sums += sums.new_tensor([getattr(scores, name) for name in METRICS])
-        total = self._rank.sum(sums.to(self._device)) / len(pixels)
-        return dict(zip(METRICS, total.tolist(), strict=True))
+            if image < len(pixels) and image not in pixels.left_out:
+                sums += sums.new_tensor([*(getattr(scores, name) for name in METRICS), 1])
+        *totals, count = self._rank.sum(sums.to(self._device)).tolist()
+        return {name: total / count for name, total in zip(METRICS, totals, strict=True)}

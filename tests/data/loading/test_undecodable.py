@@ -1,0 +1,122 @@
+"""A pair that cannot be decoded costs itself: the rest is read, scored and validated."""
+
+import pickle
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks._small import write_dataset
+from derain.data.images.decode import decode_image, inspect
+from derain.data.loading.cache import MappedPixels, TarPixels, open_pixels
+from derain.data.loading.undecodable import substitutes
+from derain.data.prepared.manifest import Prepared, open_prepared
+from derain.data.sources.selection import Naming
+from derain.data.synthetic.synthesis import bundled_photographs
+from derain.errors import DataError
+from derain.evaluation.scoring import score_dataset
+from derain.pipelines.prepare.verb import prepare
+from tests.data.images.odd_images import chunk
+from tests.folders import PairedFolder, write_scenes
+
+
+def spoiled(data: bytes) -> bytes:
+    """A PNG whose pixels break off late, with correct checksums."""
+    at = data.index(b"IDAT")
+    (length,) = struct.unpack_from(">I", data, at - 4)
+    pixels = zlib.decompress(data[at + 4 : at + 4 + length])
+    broken = zlib.compress(pixels[: len(pixels) // 2] + b"\xff" * (len(pixels) // 2))
+    return data[: at - 4] + chunk(b"IDAT", broken) + chunk(b"IEND")
+
+
+@pytest.fixture
+def spoiled_set(paired_folder: PairedFolder, tmp_path: Path) -> Prepared:
+    """Five pairs, of which the rainy image of 001 and the clean one of 004 cannot be decoded."""
+    source = paired_folder(5)
+    for name in ("rain/001.png", "clean/004.png"):
+        data = spoiled((source / name).read_bytes())
+        inspect(data, name)  # nothing in its header shows it
+        with pytest.raises(DataError, match="not a readable image"):
+            decode_image(data, name)
+        (source / name).write_bytes(data)
+    return write_dataset(source, tmp_path / "prepared", shards=1)
+
+
+def test_the_next_pair_takes_the_place_of_one_without_pixels(
+    spoiled_set: Prepared, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    built = open_pixels(spoiled_set, folder=tmp_path / "c", budget_gib=1)
+    assert "2 of 5 pairs cannot be decoded and are left out" in caplog.text
+    again = open_pixels(spoiled_set, folder=tmp_path / "c", budget_gib=1)
+    tars = TarPixels(spoiled_set)
+    for pixels in (built, again, pickle.loads(pickle.dumps(again)), tars):
+        for at, taken in ((1, 2), (4, 0)):
+            np.testing.assert_array_equal(pixels[at], pixels[taken])
+        assert set(pixels.left_out) == {1, 4}
+        assert "001.rain.png" in pixels.left_out[1]
+    assert isinstance(again, MappedPixels)
+    np.testing.assert_array_equal(again[3], tars[3])
+
+
+def test_the_means_are_those_of_the_pairs_with_pixels(
+    spoiled_set: Prepared, tmp_path: Path
+) -> None:
+    for pixels in (
+        open_pixels(spoiled_set, folder=tmp_path / "c", budget_gib=1),
+        TarPixels(spoiled_set),
+    ):
+        scores = score_dataset(lambda rain: rain, spoiled_set, pixels, "rain13k")
+        assert [item.key for item in scores.per_picture] == ["000", "002", "003"]
+        assert [item.key for item in scores.left_out] == ["001", "004"]
+        assert scores.pictures == 3
+
+
+def test_a_scene_whose_clean_image_is_spoiled_is_left_out_whole(tmp_path: Path) -> None:
+    source = write_scenes(tmp_path / "scenes", 2, 3, width=32, height=24)
+    for path in source.rglob("*.jpg"):
+        Image.open(path).save(path.with_suffix(".png"))
+        path.unlink()
+    clean = source / "ground_truth/1.png"
+    clean.write_bytes(spoiled(clean.read_bytes()))
+    naming = Naming("rainy_image/{scene:d}_{n:d}", "ground_truth/{scene:d}")
+    done = prepare("paired", source, tmp_path / "prepared", naming=naming, clean_once=True)
+    pixels = open_pixels(open_prepared(done.folder), folder=tmp_path / "c", budget_gib=1)
+    assert set(pixels.left_out) == {0, 1, 2}
+
+
+def test_a_dataset_without_any_pixels_is_refused(
+    paired_folder: PairedFolder, tmp_path: Path
+) -> None:
+    source = paired_folder(2)
+    for path in (source / "rain").iterdir():
+        path.write_bytes(spoiled(path.read_bytes()))
+    dataset = write_dataset(source, tmp_path / "prepared", shards=1)
+    with pytest.raises(DataError, match="no pair can be decoded"):
+        open_pixels(dataset, folder=tmp_path / "c", budget_gib=1)
+    with pytest.raises(DataError, match="no pair can be decoded"):
+        TarPixels(dataset)[0]
+
+
+@pytest.mark.parametrize(
+    ("count", "left_out", "expected"),
+    [
+        (4, {}, [0, 1, 2, 3]),
+        (4, {1: "", 2: ""}, [0, 3, 3, 3]),
+        (4, {3: "", 0: ""}, [1, 1, 2, 1]),
+    ],
+)
+def test_substitutes(count: int, left_out: dict[int, str], expected: list[int]) -> None:
+    assert substitutes(count, left_out).tolist() == expected
+
+
+def test_pairs_without_rain_are_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for side, quality in (("rain", 95), ("clean", 100)):
+        (tmp_path / "source" / side).mkdir(parents=True)
+        photograph = bundled_photographs() / "stream.jpg"
+        Image.open(photograph).save(tmp_path / "source" / side / "0.jpg", quality=quality)
+    dataset = write_dataset(tmp_path / "source", tmp_path / "prepared", shards=1)
+    open_pixels(dataset, folder=tmp_path / "c", budget_gib=1)
+    assert "1 pairs have a rainy image that is all but equal" in caplog.text
