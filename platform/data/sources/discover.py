@@ -146,8 +146,8 @@ def _require_readable(source: Path, entries: Entries, layouts: Sequence[Layout])
     for folder, reason in entries.unreadable.items():
         if any(_may_hold_images(folder, layout) for layout in layouts):
             raise DataError(
-                f"{source / folder}: cannot be read ({reason}), and the layout has images there. "
-                "Make it readable, or give a SOURCE without it."
+                f"{source}/{printable(folder)}: cannot be read ({reason}), and the layout has "
+                "images there. Make it readable, or give a SOURCE without it."
             )
 
 
@@ -210,7 +210,7 @@ def _no_pairs_error(
     entries: Entries,
 ) -> DataError:
     names = entries.images
-    shapes = list(dict.fromkeys(" + ".join((it.rain, *it.clean)) for it in layouts))
+    shapes = list(dict.fromkeys(map(_shape, layouts)))
     more = len(shapes) - _SHAPES_SHOWN
     expected = "\n  ".join([*shapes[:_SHAPES_SHOWN], *([f"and {more} more"] if more > 0 else [])])
     found = suggestions.what_is_there(list(map(printable, names))) or "no image"
@@ -222,6 +222,12 @@ def _no_pairs_error(
         *map(str, entries.ignored()),
     ]
     return DataError("\n".join(lines))
+
+
+def _shape(layout: Layout) -> str:
+    """The patterns of a layout without its folder, for a message."""
+    listed = f", as listed in {layout.listing}" if layout.listing else ""
+    return " + ".join((layout.rain, *layout.clean)) + listed
 
 
 def _hint(
