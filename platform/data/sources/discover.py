@@ -20,6 +20,7 @@ from derain.data.sources.labels import complete
 from derain.data.sources.layout_search import (
     best_match,
     counts_of_others,
+    known_layout,
     layouts_for,
     repacked,
 )
@@ -212,7 +213,10 @@ def _no_pairs_error(
     names = entries.images
     shapes = list(dict.fromkeys(map(_shape, layouts)))
     more = len(shapes) - _SHAPES_SHOWN
-    expected = "\n  ".join([*shapes[:_SHAPES_SHOWN], *([f"and {more} more"] if more > 0 else [])])
+    shown = [*shapes[:_SHAPES_SHOWN], *([f"and {more} more"] if more > 0 else [])]
+    if row.any_split and has_clean(row, split):
+        shown.append("or other usual names of folders, at any depth")
+    expected = "\n  ".join(shown)
     found = suggestions.what_is_there(list(map(printable, names))) or "no image"
     if unpaired:
         found = f"{unpaired[0].path}: {unpaired[0].reason}; {found}"
@@ -242,8 +246,13 @@ def _hint(
         options = suggestions.suggest(row, source, split, names)
     else:
         options = suggestions.suggest_unpaired(names)
+    taken = f"To take what is there: {options}" if options else ""
+    if (not options or not row.any_split) and (known := known_layout(row, source, names)):
+        dataset, its_split, pairs = known
+        is_known = f"It has the layout of {dataset.name}, {its_split}, with {pairs:,} pairs"
+        return f"{is_known}: prepare that. {taken or 'Or give --rain and --clean.'}"
     if options:
-        return f"To take what is there: {options}"
+        return taken
     nearest = suggestions.nearest_layout(layouts_of(row, split), names)
     return (
         f"The nearest layout is {nearest}. If the files have other names, give --rain and --clean "
