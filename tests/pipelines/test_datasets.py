@@ -105,6 +105,7 @@ def test_a_row_of_ones_own_is_listed_prepared_and_verified_without_its_file(
     assert found.found == {str(source.resolve()): {"day": 2}}
     done = prepare(dataset_row("Alley", file), source, out)
     assert done.notes == ["The alley, day: 2 pairs were found, 3 are published."]
+    assert prepare(dataset_row("alley", file), source, out).reused
     file.unlink()
     assert verify(out).ok
     manifest = open_prepared(out).manifest

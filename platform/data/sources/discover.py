@@ -20,6 +20,7 @@ from derain.data.sources.labels import complete
 from derain.data.sources.layout_search import (
     best_match,
     counts_of_others,
+    known_layout,
     layouts_for,
     repacked,
 )
@@ -146,8 +147,8 @@ def _require_readable(source: Path, entries: Entries, layouts: Sequence[Layout])
     for folder, reason in entries.unreadable.items():
         if any(_may_hold_images(folder, layout) for layout in layouts):
             raise DataError(
-                f"{source / folder}: cannot be read ({reason}), and the layout has images there. "
-                "Make it readable, or give a SOURCE without it."
+                f"{source}/{printable(folder)}: cannot be read ({reason}), and the layout has "
+                "images there. Make it readable, or give a SOURCE without it."
             )
 
 
@@ -210,9 +211,12 @@ def _no_pairs_error(
     entries: Entries,
 ) -> DataError:
     names = entries.images
-    shapes = list(dict.fromkeys(" + ".join((it.rain, *it.clean)) for it in layouts))
+    shapes = list(dict.fromkeys(map(_shape, layouts)))
     more = len(shapes) - _SHAPES_SHOWN
-    expected = "\n  ".join([*shapes[:_SHAPES_SHOWN], *([f"and {more} more"] if more > 0 else [])])
+    shown = [*shapes[:_SHAPES_SHOWN], *([f"and {more} more"] if more > 0 else [])]
+    if row.any_split and has_clean(row, split):
+        shown.append("or other usual names of folders, at any depth")
+    expected = "\n  ".join(shown)
     found = suggestions.what_is_there(list(map(printable, names))) or "no image"
     if unpaired:
         found = f"{unpaired[0].path}: {unpaired[0].reason}; {found}"
@@ -222,6 +226,12 @@ def _no_pairs_error(
         *map(str, entries.ignored()),
     ]
     return DataError("\n".join(lines))
+
+
+def _shape(layout: Layout) -> str:
+    """The patterns of a layout without its folder, for a message."""
+    listed = f", as listed in {layout.listing}" if layout.listing else ""
+    return " + ".join((layout.rain, *layout.clean)) + listed
 
 
 def _hint(
@@ -236,8 +246,13 @@ def _hint(
         options = suggestions.suggest(row, source, split, names)
     else:
         options = suggestions.suggest_unpaired(names)
+    taken = f"To take what is there: {options}" if options else ""
+    if (not options or not row.any_split) and (known := known_layout(row, source, names)):
+        dataset, its_split, pairs = known
+        is_known = f"It has the layout of {dataset.name}, {its_split}, with {pairs:,} pairs"
+        return f"{is_known}: prepare that. {taken or 'Or give --rain and --clean.'}"
     if options:
-        return f"To take what is there: {options}"
+        return taken
     nearest = suggestions.nearest_layout(layouts_of(row, split), names)
     return (
         f"The nearest layout is {nearest}. If the files have other names, give --rain and --clean "

@@ -4,10 +4,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from derain.data.sources.catalogue import CATALOGUE
 from derain.data.sources.catalogue.usual import split_key, split_of, usual_layouts
 from derain.data.sources.layouts import Dataset, Layout, has_clean, layouts_of
 from derain.data.sources.matching import LayoutMatch, match_layout
 from derain.data.sources.names import fold
+
+_IMAGES_COMPARED = 20_000
+"""With more images than that a source is not compared with all of the catalogue."""
 
 
 def layouts_for(
@@ -85,3 +89,26 @@ def counts_of_others(
             best = repacked(row, source, names, other) or best
         counts[other] = len(best.pairs)
     return counts
+
+
+def known_layout(
+    row: Dataset, source: Path, names: Sequence[str]
+) -> tuple[Dataset, str, int] | None:
+    """Another dataset and its split whose layout most of the images are in, and the pairs.
+
+    None if there is no such, and for a source of very many images, where it would take long.
+    """
+    if len(names) > _IMAGES_COMPARED:
+        return None
+    found = [
+        (other, split, match.pairs)
+        for other in CATALOGUE.values()
+        if not other.any_split and other.name != row.name
+        for split in other.splits
+        if (match := best_match(layouts_of(other, split), other, source, names)).pairs
+    ]
+    if not found:
+        return None
+    other, split, pairs = max(found, key=lambda it: len(it[2]))
+    images = {name for pair in pairs for name in (pair.rain, pair.clean) if name}
+    return (other, split, len(pairs)) if 2 * len(images) > len(names) else None

@@ -4,6 +4,7 @@ import difflib
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import combinations, islice
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from derain.data.sources.selection import Naming
 
 _FOLDERS = 24
 """How many folders are compared with each other: those with the most images."""
+
+_TRIED = 2
+"""How many patterns are tried on all names, and as many again with fields for folders."""
 
 _RAINY_WORDS = ("rainy", "rain", "input", "degraded", "noisy", "lq", "rd", "wet", "in", "o", "x")
 _CLEAN_WORDS = (
@@ -47,17 +51,16 @@ def suggest(row: Dataset, source: Path, split: str, names: Sequence[str]) -> str
     their own.
     """
     best, most = None, 0
-    for rain, clean in dict.fromkeys(_candidates(names)):
-        if rain.count("{") != rain.count("{name}") + rain.count("{n:d}") + rain.count("folder}"):
-            continue  # a file name has a brace of its own
-        layout = Naming(rain, clean).layout(row, split)
+    for likely in _most_likely(_candidates(names)):
+        layout = Naming(likely.rain, likely.clean).layout(row, split)
         count = len(match_layout(layout, row, source, names).pairs)
         if count > most:
-            best, most = (rain, clean), count
+            best, most = likely, count
     if best is None:
         return None
-    options = f"--rain {_quoted(best[0])} --clean {_quoted(best[1])}"
-    if _rainy_score(best[0]) == _rainy_score(best[1]):
+    options = f"--rain {_quoted(best.rain)} --clean {_quoted(best.clean)}"
+    many = "{n:d}" in best.rain  # several images for each of the others: they are the rainy ones
+    if not many and _rainy_score(best.rain) == _rainy_score(best.clean):
         return (
             f"{options}\nNothing in the names says which images are rainy: the two may be swapped."
         )
@@ -95,23 +98,47 @@ def _quoted(pattern: str) -> str:
     return quoted if quoted != pattern else f"'{pattern}'"
 
 
-def _candidates(names: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Patterns of rainy and clean names that may fit, the simplest first."""
+@dataclass(frozen=True)
+class _Candidate:
+    """Patterns that may fit, and the number of pairs that the names of two folders would make."""
+
+    pairs: int
+    rain: str
+    clean: str
+
+    @property
+    def has_folders(self) -> bool:
+        """True if a field stands for a folder."""
+        return "folder}" in self.rain
+
+
+def _most_likely(candidates: Iterable[_Candidate]) -> list[_Candidate]:
+    """Those with the most pairs: a few, because each is tried on all names."""
+    found = {(it.rain, it.clean): it for it in candidates if it.pairs}
+    ordered = sorted(found.values(), key=lambda it: -it.pairs)
+    literal = [it for it in ordered if not it.has_folders]
+    return literal[:_TRIED] + [it for it in ordered if it.has_folders][:_TRIED]
+
+
+def _candidates(names: Sequence[str]) -> Iterator[_Candidate]:
+    """Patterns of rainy and clean names that may fit, in two folders or in one."""
     stems = {
-        folder: {stem(name.rpartition("/")[2]) for name in inside}
+        folder: {stem(name.rpartition("/")[2]) for name in inside if _is_plain(name)}
         for folder, inside in _by_folder(names).items()
-        if _is_plain(folder)
     }
+    stems = {folder: inside for folder, inside in stems.items() if inside}
     largest = sorted(stems, key=lambda it: (-len(stems[it]), it))[:_FOLDERS]
     for one, other in combinations(sorted(largest), 2):
         rain, clean = _oriented(one, other, stems)
-        for ours, theirs in _name_patterns(stems[rain], stems[clean]):
-            for rain_folder, clean_folder in _folder_patterns(rain, clean):
-                yield f"{rain_folder}/{ours}".lstrip("/"), f"{clean_folder}/{theirs}".lstrip("/")
+        for pairs, ours, theirs in _name_patterns(stems[rain], stems[clean]):
+            for above, clean_above in _folder_patterns(rain, clean):
+                yield _Candidate(
+                    pairs, f"{above}/{ours}".lstrip("/"), f"{clean_above}/{theirs}".lstrip("/")
+                )
     for folder in largest:
         start = f"{folder}/" if folder else ""
-        for ours, theirs in _affixes_within(stems[folder]):
-            yield start + ours, start + theirs
+        for pairs, ours, theirs in _affixes_within(stems[folder]):
+            yield _Candidate(pairs, start + ours, start + theirs)
 
 
 def _oriented(one: str, other: str, stems: dict[str, set[str]]) -> tuple[str, str]:
@@ -153,19 +180,22 @@ def _folder_patterns(rain: str, clean: str) -> Iterator[tuple[str, str]]:
         )
 
 
-def _name_patterns(rainy: set[str], clean: set[str]) -> Iterator[tuple[str, str]]:
-    """Patterns of the file names of two folders."""
+def _name_patterns(rainy: set[str], clean: set[str]) -> Iterator[tuple[int, str, str]]:
+    """Patterns of the file names of two folders, and how many pairs they make."""
     folded = {*map(fold, clean)}
-    if 2 * sum(fold(it) in folded for it in rainy) >= min(len(rainy), len(clean)):
-        yield "{name}", "{name}"
+    yield sum(fold(it) in folded for it in rainy), "{name}", "{name}"
     ours, theirs = _common_ends(rainy), _common_ends(clean)
-    yield _pattern(*ours), _pattern(*theirs)
-    for end in (r"[-_ ]\d+$", r"\d+$"):
-        separated = {re.sub(end, "", it) for it in rainy}
-        if {*map(fold, separated)} & folded and len(separated) < len(rainy):
-            mark = re.search(end, next(iter(sorted(rainy))))
-            between = mark[0].rstrip("0123456789") if mark else ""
-            yield f"{{name}}{between}{{n:d}}", "{name}"
+    cores = {fold(_core(it, *theirs)) for it in clean}
+    pairs = sum(fold(_core(it, *ours)) in cores for it in rainy)
+    yield pairs, _pattern(*ours), _pattern(*theirs)
+    for mark in ("_", "-", " ", ""):
+        numbered = re.compile(rf"(.*?){mark}\d+")
+        found = [match[1] for it in rainy if (match := numbered.fullmatch(it))]
+        yield sum(fold(it) in folded for it in found), f"{{name}}{mark}{{n:d}}", "{name}"
+
+
+def _core(name: str, before: str, after: str) -> str:
+    return name.removeprefix(before).removesuffix(after)
 
 
 def _common_ends(stems: set[str]) -> tuple[str, str]:
@@ -196,7 +226,7 @@ def _word_ends(name: str) -> tuple[str, str]:
     return "", ""
 
 
-def _affixes_within(stems: set[str]) -> Iterator[tuple[str, str]]:
+def _affixes_within(stems: set[str]) -> Iterator[tuple[int, str, str]]:
     """Patterns of rainy and clean names in one folder: each has a usual word at one end."""
     groups: dict[tuple[str, str, bool], set[str]] = {}
     for affix in _AFFIXES:
@@ -208,8 +238,12 @@ def _affixes_within(stems: set[str]) -> Iterator[tuple[str, str]]:
                 groups.setdefault(key, set()).add(found["core"])
     for (before, after, is_rainy), cores in groups.items():
         for (clean_before, clean_after, other_is_rainy), others in groups.items():
-            if is_rainy and not other_is_rainy and cores & others:
-                yield _pattern(before, after), _pattern(clean_before, clean_after)
+            if is_rainy and not other_is_rainy:
+                yield (
+                    len(cores & others),
+                    _pattern(before, after),
+                    _pattern(clean_before, clean_after),
+                )
 
 
 def _pattern(before: str, after: str) -> str:

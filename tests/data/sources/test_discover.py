@@ -444,6 +444,16 @@ def test_without_a_suggestion_the_nearest_layout_and_what_is_there_are_named(
     assert "The nearest layout is " in str(it.value)
     for folder in ("foo", "bar"):
         shutil.rmtree(tmp_path / folder)
+    touch(tmp_path / "training/1.jpg", tmp_path / "training/2.jpg")
+    with pytest.raises(DataError, match=r"has the layout of rain800, train, with 2 pairs: prepare"):
+        find_pairs("paired", tmp_path)
+    shutil.rmtree(tmp_path / "training")
+    touch(tmp_path / "x/rainy/1.png", tmp_path / "x/groundtruth/1.png")
+    with pytest.raises(
+        DataError, match=r"the layout of rain12, test, .*To take what is there: --r"
+    ):
+        find_pairs("rain100h", tmp_path / "x")
+    shutil.rmtree(tmp_path / "x")
     touch(*(tmp_path / f"a/b/{n}.png" for n in range(2)))
     with pytest.raises(DataError, match=r"To take what is there: --rain 'a/b/\{name\}'"):
         find_pairs("unpaired", tmp_path)

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from derain.data.sources.catalogue import CATALOGUE
@@ -148,3 +149,26 @@ def test_names_that_are_not_utf_8_are_printed_with_escapes(tmp_path: Path) -> No
     text = "\n".join(find_pairs("paired", tmp_path).notes)
     assert r"\xd3\xea.gif" in text
     assert r"\xd3\xea.txt" in text
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_nothing_vanishes(seed: int, tmp_path: Path) -> None:
+    """Every visible file is in exactly one place of the account, whatever the names are."""
+    random = np.random.default_rng(seed)
+    folders = ["", "input", "Input", "target", "train/input", "train/target", "test/gt", "x/y"]
+    endings = [".png", ".PNG", ".jpg", ".jfif", ".heic", ".txt", "", ".json"]
+    stems = ["a", "A", "b", "é", "e\u0301", "1", "01"]
+    names = {
+        "/".join(filter(None, (str(random.choice(folders)), f"{stem}{ending}")))
+        for stem in stems
+        for ending in random.choice(endings, 5)
+    } | {"input/z.png", "target/z.png"}
+    touch(*(tmp_path / name for name in names))
+    found = find_pairs("paired", tmp_path)
+    entries = find_entries(tmp_path)
+    account = [name for pair in found.pairs for name in pair.files]
+    account += [item.path for item in found.unpaired]
+    account += [*found.other_splits, *entries.others]
+    account += [name for item in found.left_out for name in item.names]
+    assert sorted(account) == sorted(names)
+    assert find_pairs("paired", tmp_path) == found

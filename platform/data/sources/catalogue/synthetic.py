@@ -260,6 +260,21 @@ SYNTHETIC = (
         unchecked="the counts, quoted from memory",
     ),
     Dataset(
+        name="synrain-13k",
+        title="SynRain-13k",
+        about="synthetic rain on the photographs of RealRain-1k's authors, about 482x420",
+        splits={"train": (), "test": ()},
+        layouts=tuple(
+            Layout(split, "input/{name}", ("target/{name}",), folder=f"{above}{split}")
+            for split in ("train", "test")
+            for above in ("", "SynRain-13k/")
+        ),
+        where="https://github.com/hiker-lw/RealRain-1k",
+        terms=NO_LICENCE,
+        folders=("RealRain-1k", "RealRain1k"),
+        unchecked="the counts are not known; the folders of train",
+    ),
+    Dataset(
         name="4k-rain13k",
         title="4K-Rain13k",
         about="synthetic rain on photographs of 3840x2160",

@@ -17,7 +17,16 @@ from tests.data.miniatures import build
 NAMES = [
     *("rain13k", "rain100h", "rain100l", "rain200h", "rain200l", "rain800", "rain1200"),
     *("rain14000", "rain12", "hq-rain", "outdoor-rain", "raincityscapes", "rainds-syn"),
-    *("4k-rain13k", "spa-data", "mpid", "nturain-r", "gt-rain", "raindrop", "rainds-real"),
+    *(
+        "synrain-13k",
+        "4k-rain13k",
+        "spa-data",
+        "mpid",
+        "nturain-r",
+        "gt-rain",
+        "raindrop",
+        "rainds-real",
+    ),
     *("realrain-1k-l", "realrain-1k-h", "lhp-rain", "sirr", "paired", "unpaired"),
 ]
 ROWS = [(row, layout) for row in CATALOGUE.values() for layout in row.layouts]
