@@ -22,6 +22,9 @@ Append = Callable[[str, str, bytes], Row]
 """Writes a member, given its side (`rain`, `clean`, `json`), its name and its bytes; returns its
 offset, length and sha256 as columns of the index."""
 
+_dump = json.JSONEncoder(sort_keys=True).encode
+"""`json.dumps` would make an encoder for every call."""
+
 _EMPTY = dict.fromkeys(INDEX_SCHEMA.names)
 _WIDEST = 64_000_000
 """No image is wider or higher, see MAX_PIXELS."""
@@ -75,8 +78,7 @@ class Sample:
             else:
                 rainy.append({"rain_member": name, **columns})
         return [
-            {**_EMPTY, **note, "labels": json.dumps(note["labels"], sort_keys=True), **rain}
-            | shared
+            {**_EMPTY, **note, "labels": _dump(note["labels"]), **rain} | shared
             for note, rain in zip(self._metadata, rainy, strict=True)
         ]
 
@@ -155,11 +157,11 @@ def _json(key: str, notes: Sequence[Mapping[str, Any]], fields: Sequence[str] | 
     """
     first = notes[0]
     if fields is None:
-        return json.dumps(first, sort_keys=True).encode()
+        return _dump(first).encode()
     own = ("key", "rain_source", "labels")
     pairs = [
         {"member": field, **{name: note[name] for name in own}}
         for note, field in zip(notes, fields, strict=True)
     ]
     common = {name: value for name, value in first.items() if name not in own}
-    return json.dumps({"key": key, **common, "pairs": pairs}, sort_keys=True).encode()
+    return _dump({"key": key, **common, "pairs": pairs}).encode()

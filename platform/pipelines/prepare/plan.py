@@ -2,8 +2,8 @@
 
 Making a plan of ten million pairs takes gigabytes. So `make_plan` runs in a Ray task: the driver
 holds only what grows with the number of parts. The pairs are in `lines`, one line of JSON per
-part, which tasks pass on by reference. It needs names, sizes and times; of the images, only those
-of the first pair are read.
+part, which tasks pass on by reference. It needs names, sizes and times; only the images of the
+first pair are read.
 """
 
 import contextlib

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from derain.data.images.decode import encode_png, read_image
+from derain.data.images.decode import is_image, read_image
 from derain.data.prepared.manifest import open_prepared
+from derain.data.prepared.shards import write_shards
 from derain.data.sources.selection import Naming
 from derain.data.synthetic.synthesis import bundled_photographs
 from derain.pipelines.prepare.options import PrepareOptions
@@ -67,20 +68,21 @@ def test_a_sample_larger_than_the_limit_has_a_shard_of_its_own(tmp_path: Path) -
     assert verify(out).ok
 
 
-def test_the_estimate_for_photographs_keeps_a_part_one_shard(tmp_path: Path) -> None:
+@pytest.mark.parametrize("quality", [75, 95])
+def test_the_estimate_is_large_enough_for_photographs(tmp_path: Path, quality: int) -> None:
     source = tmp_path / "source"
     source.mkdir()
-    growth = []
-    for number, path in enumerate(sorted(bundled_photographs().glob("*.[jp][pn]g"))):
+    for number, path in enumerate(sorted(filter(is_image, bundled_photographs().iterdir()))):
         pixels = read_image(path)
         image = Image.fromarray(np.hstack([pixels, pixels]))
-        image.save(source / f"{number}.jpg", quality=85)
-        stored = len(encode_png(read_image(source / f"{number}.jpg")))
-        growth.append(stored / (source / f"{number}.jpg").stat().st_size)
-    assert 4 < np.median(growth) < 10
-    plan, _ = make_plan("paired", source, source, PrepareOptions(shard_mib=1, naming=HALVES))
-    total = sum(path.stat().st_size for path in source.iterdir())
-    assert len(plan) >= min(plan.pairs, total * np.median(growth) / MIB)
+        image.save(source / f"{number}.jpg", quality=quality)
+    plan, lines = make_plan("paired", source, source, PrepareOptions(shard_mib=1, naming=HALVES))
+    shards = [
+        write_shards(plan.pairs_of(lines, n), source, tmp_path / f"{n}.tar", limits=plan.limits)
+        for n in range(len(plan))
+    ]
+    assert [len(shard.entries) for shard in shards] == [1] * len(plan)
+    assert len(plan) > 1
 
 
 def test_pairs_per_shard_is_a_limit_beside_the_size(
