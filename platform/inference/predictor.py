@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from derain import models
 from derain.errors import DataError, DerainError, OccupiedError, UsageError, WeightsError
-from derain.models.shapes import image_batch
+from derain.models.shapes import image_batch, with_dimensions
 from derain.models.tensor_files import read_tensors, write_tensors
 
 NETWORK_FILE = "network.json"
@@ -214,9 +214,10 @@ def load_model_folder(
     """
     folder = Path(folder)
     description = _read_description(folder / NETWORK_FILE)
-    state = _read_state(folder / WEIGHTS_FILE)
+    saved = _read_state(folder / WEIGHTS_FILE)
     check_trust(description["name"], folder, trust)
     network = _build(description, folder / NETWORK_FILE)
+    state = with_dimensions(saved, network.state_dict())
     _check_state(network, state, folder / WEIGHTS_FILE)
     network.load_state_dict(state)
     return network.to(device).eval()

@@ -20,6 +20,9 @@ def device_named(
 ) -> torch.device:
     """`auto` (CUDA if available), `cpu` or `cuda`; the message names `option` and `alternative`.
 
+    This is the only place that chooses a device. A CUDA device has its number, that of the current
+    one: Ray Train makes another one current in each worker of a node.
+
     Raises UsageError for `cuda` without a CUDA device: work never moves to the CPU silently.
     """
     available = torch.cuda.is_available()
@@ -28,7 +31,9 @@ def device_named(
             f"{option} is cuda, but torch finds no CUDA device. "
             f"Run on a machine with a GPU, or give {alternative}."
         )
-    return torch.device("cuda" if name == "cuda" or (name == "auto" and available) else "cpu")
+    if name == "cpu" or not available:
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())
 
 
 def memory_format(train: TrainConfig) -> torch.memory_format:
@@ -58,4 +63,5 @@ def seed_all(device: torch.device, seed: int) -> None:
     """
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
-        torch.cuda.manual_seed(seed)
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)

@@ -124,7 +124,7 @@ def wrap(
         mesh = init_device_mesh(device.type, (rank.world,))
         fully_shard(network, mesh=mesh, ignored_params=frozen)
         return network
-    ids = [device.index or 0] if device.type == "cuda" else None
+    ids = None if device.index is None else [device.index]
     return DistributedDataParallel(
         network,
         device_ids=ids,
