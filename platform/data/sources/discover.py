@@ -7,6 +7,13 @@ from pathlib import Path
 
 from derain.data.sources import suggestions
 from derain.data.sources.catalogue import find_dataset
+from derain.data.sources.catalogue.search import (
+    best_match,
+    counts_of_others,
+    known_layout,
+    layouts_for,
+    repacked,
+)
 from derain.data.sources.entries import (
     LABELS,
     Entries,
@@ -17,13 +24,6 @@ from derain.data.sources.entries import (
 )
 from derain.data.sources.found import FoundPairs
 from derain.data.sources.labels import complete
-from derain.data.sources.layout_search import (
-    best_match,
-    counts_of_others,
-    known_layout,
-    layouts_for,
-    repacked,
-)
 from derain.data.sources.layouts import Dataset, Layout, has_clean, layouts_of
 from derain.data.sources.matching import (
     LayoutMatch,
