@@ -120,7 +120,7 @@ def count_pairs(dataset: Dataset, source: Path) -> dict[str, int]:
 
     Raises DataError if the folder or one of a layout that was found in it cannot be read.
     """
-    entries = find_entries(source)
+    entries = find_entries(source, open_files=False)
     counts = {}
     for split in dataset.splits:
         best = best_match(layouts_of(dataset, split), dataset, source, entries.images)
@@ -223,9 +223,18 @@ def _no_pairs_error(
     lines = [
         f"{source}: contains no pair of {row.name}, split {split}. Expected one of\n  {expected}",
         f"found {found}. {_hint(row, split, source, others, names)}",
+        *_missing_lists(layouts, entries),
         *map(str, entries.ignored()),
     ]
     return DataError("\n".join(lines))
+
+
+def _missing_lists(layouts: Sequence[Layout], entries: Entries) -> list[str]:
+    """The text files that list the pairs and are not there."""
+    files_there = {name.rpartition("/")[2] for name in entries.others}
+    listings = {it.listing for it in layouts if it.listing}
+    missing = sorted(listings - files_there)
+    return [f"{name}, which lists the pairs, is missing." for name in missing]
 
 
 def _shape(layout: Layout) -> str:
