@@ -7,6 +7,13 @@ from pathlib import Path
 
 from derain.data.sources import suggestions
 from derain.data.sources.catalogue import find_dataset
+from derain.data.sources.catalogue.search import (
+    best_match,
+    counts_of_others,
+    known_layout,
+    layouts_for,
+    repacked,
+)
 from derain.data.sources.entries import (
     LABELS,
     Entries,
@@ -17,13 +24,6 @@ from derain.data.sources.entries import (
 )
 from derain.data.sources.found import FoundPairs
 from derain.data.sources.labels import complete
-from derain.data.sources.layout_search import (
-    best_match,
-    counts_of_others,
-    known_layout,
-    layouts_for,
-    repacked,
-)
 from derain.data.sources.layouts import Dataset, Layout, has_clean, layouts_of
 from derain.data.sources.matching import (
     LayoutMatch,
@@ -120,7 +120,7 @@ def count_pairs(dataset: Dataset, source: Path) -> dict[str, int]:
 
     Raises DataError if the folder or one of a layout that was found in it cannot be read.
     """
-    entries = find_entries(source)
+    entries = find_entries(source, open_files=False)
     counts = {}
     for split in dataset.splits:
         best = best_match(layouts_of(dataset, split), dataset, source, entries.images)
@@ -223,9 +223,18 @@ def _no_pairs_error(
     lines = [
         f"{source}: contains no pair of {row.name}, split {split}. Expected one of\n  {expected}",
         f"found {found}. {_hint(row, split, source, others, names)}",
+        *_missing_lists(layouts, entries),
         *map(str, entries.ignored()),
     ]
     return DataError("\n".join(lines))
+
+
+def _missing_lists(layouts: Sequence[Layout], entries: Entries) -> list[str]:
+    """The text files that list the pairs and are not there."""
+    files_there = {name.rpartition("/")[2] for name in entries.others}
+    listings = {it.listing for it in layouts if it.listing}
+    missing = sorted(listings - files_there)
+    return [f"{name}, which lists the pairs, is missing." for name in missing]
 
 
 def _shape(layout: Layout) -> str:

@@ -95,9 +95,11 @@ class Entries:
             yield f"{OTHER_FILES}: {_by_ending(others)}, such as {printable(others[0])}."
 
 
-def find_entries(source: Path) -> Entries:
+def find_entries(source: Path, *, open_files: bool = True) -> Entries:
     """Walk through a source, local or remote, and sort its entries by kind.
 
+    With `open_files` the first bytes of files that are not called like images are read, to see
+    whether they are images nevertheless; not in a store.
     Raises DataError if the source itself cannot be read.
     """
     notes = files.WalkNotes()
@@ -106,8 +108,8 @@ def find_entries(source: Path) -> Entries:
     utf8, invalid = _split(lambda name: printable(name) == name, images)
     unread, rest = _split(is_unread_kind, rest)
     visible = sorted(name for name in rest if name.rpartition("/")[2].lower() not in _JUNK)
-    local = not files.is_remote(source)
-    disguised, others = _split(lambda name: local and _has_image(f"{source}/{name}"), visible)
+    opens = open_files and not files.is_remote(source)
+    disguised, others = _split(lambda name: opens and _has_image(f"{source}/{name}"), visible)
     return Entries(
         images=sorted(utf8, key=lambda name: (name.casefold(), name)),
         not_utf8=sorted(invalid),

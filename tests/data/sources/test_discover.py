@@ -249,6 +249,8 @@ def test_mixed_formats_are_noted_and_spellings_of_one_are_not(tmp_path: Path) ->
 
 def test_a_malformed_list_is_refused_by_name(tmp_path: Path) -> None:
     touch(tmp_path / "real_world/a/b/1.png")
+    with pytest.raises(DataError, match=r"real_world\.txt, which lists the pairs, is missing"):
+        find_pairs("spa-data", tmp_path)
     (tmp_path / "real_world.txt").write_text("real_world/a/b/1.png\n")
     with pytest.raises(DataError, match=r"real_world\.txt:1: expected `rainy clean`"):
         find_pairs("spa-data", tmp_path)
@@ -296,6 +298,7 @@ def test_any_usual_folders_are_found_in_any_case_and_depth(tmp_path: Path) -> No
     for rain, clean in (
         ("LQ", "HQ"), ("O", "B"), ("rainy_image", "ground_truth"), ("degraded", "sharp"),
         ("data/one/Input", "data/one/GroundTruth"), ("rain/scene", "background/scene"),
+        ("Ünï {x}/rain", "Ünï {x}/clean"),
     ):  # fmt: skip
         source = tmp_path / rain.replace("/", "-")
         touch(source / rain / "b.png", source / clean / "B.jpg")

@@ -105,8 +105,7 @@ def _by_folder(names: Iterable[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name in names:
         folder, _, file = name.rpartition("/")
-        if not set("{}") & set(folder):
-            found.setdefault(folder, []).append(stem(file))
+        found.setdefault(folder, []).append(stem(file))
     return found
 
 

@@ -196,7 +196,7 @@ def test_two_copies_side_by_side_are_one_rainy_image(tmp_path: Path) -> None:
     (layout,) = layouts_of(CATALOGUE["rain800"], "real")
     made = build(layout, tmp_path)
     found = find_pairs("rain800", tmp_path, "real")
-    written = write_shard(found.pairs, made.source, tmp_path / "a.tar")
+    written = write_shards(found.pairs, made.source, tmp_path / "a.tar")
     assert not written.quarantined
     assert set(written.rows.column("clean_member").to_pylist()) == {None}
     with (tmp_path / "a.tar").open("rb") as tar:
