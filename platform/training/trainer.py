@@ -34,7 +34,7 @@ from derain.training.checkpoint import Checkpoint, State
 from derain.training.factory import check_frozen, fingerprints
 from derain.training.micro_batches import MicroBatches
 from derain.training.process import distributed
-from derain.training.process.device import memory_format, seed_all
+from derain.training.process.device import make_deterministic, memory_format, seed_all
 from derain.training.process.distributed import Rank
 
 
@@ -66,6 +66,7 @@ class Trainer:
         self._routes = routes
         self._rank = rank
         self._device = device
+        make_deterministic(device, config.train.deterministic)
         self._loss = loss.to(device)
         self.network = self._to_device(network).train()
         # Not known of other people's networks; the platform's own use all parameters in every step.

@@ -22,7 +22,8 @@ def full_at_1000() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_line_that_does_not_fit_leaves_nothing(tmp_path: Path, full_at_1000: None) -> None:
+@pytest.mark.usefixtures("full_at_1000")
+def test_a_line_that_does_not_fit_leaves_nothing(tmp_path: Path) -> None:
     handle = os.open(tmp_path / "lines", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     for _ in range(9):
         append_line(handle, LINE)
