@@ -68,10 +68,10 @@ def test_what_ends_the_loader_is_how_the_run_ended(
     monkeypatch.setattr(Loader, "write_crops", fails_in_the_third_step)
     tree = {**tiny, "name": "one", "output_dir": str(tmp_path)}
     config = Config.model_validate(tree).replaced({"data.loader_processes": 0}, "test")
+    target = TrackingTarget(store)
     with pytest.raises(type(error)):
-        if cohort:
-            run_cohort_in_this_process([config], TrackingTarget(store))
-        else:
-            run_in_this_process(config, TrackingTarget(store), Rank())
+        run_cohort_in_this_process([config], target) if cohort else run_in_this_process(
+            config, target, Rank()
+        )
     run_id = read_json(config.folder / IDENTITY)["run_id"]
     assert MlflowClient(tracking_uri=store).get_run(run_id).info.status == status
