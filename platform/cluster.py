@@ -4,15 +4,18 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from derain.errors import DerainError
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 CONNECT_TIMEOUT_S = 10.0
 _NOISY_LOGGERS = ("ray._private.authentication", "ray.data")
@@ -93,3 +96,26 @@ def cpus() -> int:
 def gpus() -> int:
     """Number of GPUs in the connected cluster."""
     return int(ray.cluster_resources().get("GPU", 0))
+
+
+def node_count() -> int:
+    """Number of nodes in the connected cluster."""
+    return len(_nodes())
+
+
+def on_every_node(work: Callable[..., T], *arguments: object) -> dict[str, T]:
+    """Call a function once on each node of the connected cluster; its results by node address.
+
+    It takes no core, so that it also runs on a node that is fully in use.
+    """
+    remote = ray.remote(num_cpus=0)(work)
+    calls = {}
+    for node in _nodes():
+        here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        name = f"{node['NodeManagerAddress']} ({node['NodeID'][:8]})"
+        calls[name] = remote.options(scheduling_strategy=here).remote(*arguments)
+    return dict(zip(calls, ray.get(list(calls.values())), strict=True))
+
+
+def _nodes() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]

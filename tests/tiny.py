@@ -1,6 +1,5 @@
 """A small run without data files, Ray or MLflow, for tests of its parts."""
 
-import json
 import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from derain.data.loading.loader import Loader
 from derain.data.loading.order import Recipe
 from derain.training import checkpoint
 from derain.training.factory import build_network, loss_of
-from derain.training.ledger import LEDGER
+from derain.training.ledger import read_ledger
 from derain.training.loop import Outcome, Run, drive
 from derain.training.process.distributed import Rank
 from derain.training.trainer import Trainer
@@ -130,8 +129,8 @@ def run(
 
 
 def ledger(folder: Path) -> list[dict[str, Any]]:
-    """The lines of the ledger of the run in `folder`."""
-    return [json.loads(line) for line in (folder / "run" / LEDGER).read_text().splitlines()]
+    """The lines of all ranks in the ledger of the run in `folder`."""
+    return read_ledger(folder / "run")
 
 
 def assert_close(one: Path, several: Path) -> None:

@@ -55,6 +55,9 @@ class TrainConfig(Section):
     """`auto` uses CUDA if available; `cuda` fails without it."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """`bf16` runs the forward pass under bfloat16 autocast; the weights stay float32."""
+    deterministic: bool = False
+    """On CUDA, use only operations that give the same bits every time; slower. On a CPU runs are
+    the same to the bit anyway."""
     channels_last: bool = True
     """Keep feature maps as NHWC in memory: faster convolutions on CPU and GPU."""
     num_workers: (

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 
 from derain import models
 from derain.errors import DataError, DerainError, OccupiedError, UsageError, WeightsError
-from derain.models.shapes import image_batch
+from derain.models.precision import without_tf32
+from derain.models.shapes import image_batch, with_dimensions
 from derain.models.tensor_files import read_tensors, write_tensors
 
 NETWORK_FILE = "network.json"
@@ -70,7 +71,8 @@ class Predictor:
         The image is mirrored at its right and lower edge up to a multiple of the network's
         stride, and the result cropped back. A network that routes images gets the route of the
         image without its mirrored edge, as in training. The network runs in eval mode; its
-        previous mode is restored afterwards. Its output is clamped to [0, 1] and scaled by 255.
+        previous mode is restored afterwards, in full float32, so that scores do not depend on the
+        kind of GPU. Its output is clamped to [0, 1] and scaled by 255.
 
         Raises:
             DataError: not a uint8 or uint16 image of the shape (height, width, 3), or an empty
@@ -132,7 +134,7 @@ class Predictor:
         modes = [(module, module.training) for module in self.network.modules()]
         self.network.eval()
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), without_tf32():
                 return self.network(rainy, **self._route_argument(image))
         finally:
             for module, was_training in modes:
@@ -214,9 +216,10 @@ def load_model_folder(
     """
     folder = Path(folder)
     description = _read_description(folder / NETWORK_FILE)
-    state = _read_state(folder / WEIGHTS_FILE)
+    saved = _read_state(folder / WEIGHTS_FILE)
     check_trust(description["name"], folder, trust)
     network = _build(description, folder / NETWORK_FILE)
+    state = with_dimensions(saved, network.state_dict())
     _check_state(network, state, folder / WEIGHTS_FILE)
     network.load_state_dict(state)
     return network.to(device).eval()

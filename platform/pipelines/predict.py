@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from derain.data.images.convert import read_odd
 from derain.data.images.decode import read_file
 from derain.data.images.left_out import LeftOut, because, warn
+from derain.data.prepared.remarks import Remarks, joined, notes
 from derain.data.sources.inputs import InputImage, find_inputs
 from derain.errors import DerainError, OccupiedError
 from derain.inference.predictor import Predictor
@@ -31,7 +32,7 @@ class Predicted:
     left_out: list[LeftOut] = field(default_factory=list)
     """Entries of folders that are called like images but are no files."""
     notes: list[str] = field(default_factory=list)
-    """What else in the folders was not used."""
+    """What else in the folders was not used, and what was converted for the network."""
 
 
 def predict(
@@ -64,24 +65,37 @@ def predict(
         log.warning("predict: %s", note)
     predictor = load_predictor(model, device, trust=trust, stride=stride)
     result = Predicted(left_out=found.left_out, notes=found.notes)
+    converted: Remarks = {}
     for target, image in targets.items():
         try:
-            _derain(predictor, image.path, target)
+            changes = _derain(predictor, image.path, target)
         except DerainError as error:
             result.failed.append(because(str(image.path), error))
         else:
             result.pictures.append(str(target))
+            own = {
+                f"Images that were converted for the network, {it}": (1, str(image.path))
+                for it in changes
+            }
+            converted = joined((converted, own))
     warn("predict", result.failed)
+    result.notes.extend(notes(converted))
+    for note in notes(converted):
+        log.info("predict: %s", note)
     return result
 
 
-def _derain(predictor: Predictor, path: Path, target: Path) -> None:
-    """Raises DerainError if the image is damaged, or too large for the memory."""
+def _derain(predictor: Predictor, path: Path, target: Path) -> tuple[str, ...]:
+    """Derain one file; returns what was converted for the network.
+
+    Raises DerainError if the image is damaged, or too large for the memory.
+    """
     image = read_odd(read_file(path), str(path))
     derained = predictor.derain(image.srgb)
     target.parent.mkdir(parents=True, exist_ok=True)
     with new_file(target, durable=False) as file:
         file.write(image.encode_result(derained))
+    return image.conversions()
 
 
 def _unique_names(images: Sequence[InputImage]) -> dict[str, InputImage]:

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import cast
 
 from derain.errors import DataError
+from derain.storage.in_parallel import in_parallel
 from derain.storage.remote import SCHEMES, RemotePath, Stat
 
-_BATCH = 1000
+_BATCH = 16
 
 
 def locate(path: str | os.PathLike[str]) -> Path:
@@ -42,8 +43,10 @@ def stats(folder: Path, names: Sequence[str]) -> Iterator[Stat | None]:
     FileNotFoundError instead.
     """
     if isinstance(folder, RemotePath):
-        for at in range(0, len(names), _BATCH):
-            yield from folder.stats(names[at : at + _BATCH])
+        # pyarrow asks for one file after another
+        batches = (names[at : at + _BATCH] for at in range(0, len(names), _BATCH))
+        for batch in in_parallel(folder.stats, batches, folder):
+            yield from batch
         return
     for name in names:
         yield _stat(f"{folder}/{name}")

@@ -13,6 +13,7 @@ from derain.models import CLIPRPN, build, fingerprint, frozen_modules, is_user_d
 from derain.models.cost import cost
 from derain.models.losses.loss_schedule import LossSchedule
 from derain.models.losses.total_loss import TotalLoss, build_loss
+from derain.models.shapes import with_dimensions
 from derain.training.checkpoint import Checkpoint
 from derain.training.user_defined import check_options
 
@@ -52,7 +53,7 @@ def start_from(saved: Checkpoint, network: nn.Module) -> None:
 
     Frozen modules keep the network's own weights. Raises WeightsError if the weights do not fit.
     """
-    weights = saved.ema() or saved.model()
+    weights = with_dimensions(saved.ema() or saved.model(), network.state_dict())
     if isinstance(network, CLIPRPN):
         weights = network.for_every_expert(weights)
     frozen = tuple(f"{name}." for name in frozen_modules(network))
@@ -102,8 +103,9 @@ def restore_network(saved: Checkpoint, *, trust: bool = False) -> nn.Module:
     check_trust(saved.config.model.name, saved.folder, trust)
     network = build_network(saved.config)
     check_frozen(saved, network)
-    trained = saved.ema() or saved.model()
-    network.load_state_dict({**network.state_dict(), **trained})
+    present = network.state_dict()
+    trained = with_dimensions(saved.ema() or saved.model(), present)
+    network.load_state_dict({**present, **trained})
     return network.eval()
 
 

@@ -28,12 +28,13 @@ from derain.inference.predictor import check_output
 from derain.models import frozen_modules, is_user_defined, trained_parameters
 from derain.models.losses.loss_schedule import RunningError
 from derain.models.losses.total_loss import TotalLoss
+from derain.models.shapes import with_dimensions
 from derain.training import checkpoint
 from derain.training.checkpoint import Checkpoint, State
 from derain.training.factory import check_frozen, fingerprints
 from derain.training.micro_batches import MicroBatches
 from derain.training.process import distributed
-from derain.training.process.device import memory_format, seed_all
+from derain.training.process.device import make_deterministic, memory_format, seed_all
 from derain.training.process.distributed import Rank
 
 
@@ -65,6 +66,7 @@ class Trainer:
         self._routes = routes
         self._rank = rank
         self._device = device
+        make_deterministic(device, config.train.deterministic)
         self._loss = loss.to(device)
         self.network = self._to_device(network).train()
         # Not known of other people's networks; the platform's own use all parameters in every step.
@@ -204,7 +206,7 @@ class Trainer:
             self._running_error = RunningError(**saved.state.running_error)
         check_frozen(saved, self.network, self._loss)
         present = self.network.state_dict()
-        trained = saved.model()
+        trained = with_dimensions(saved.model(), present)
         spread = {
             name: distributed.distributed_like(tensor, present[name])
             for name, tensor in trained.items()
@@ -214,6 +216,7 @@ class Trainer:
         self._restore_optimizer(saved.optimizer())
         average = saved.ema()
         if self._ema is not None and average is not None:
+            average = with_dimensions(average, self._ema)
             self._ema = {
                 k: distributed.distributed_like(average[k], v) for k, v in self._ema.items()
             }
@@ -263,6 +266,8 @@ class Trainer:
         weights = list(self._trained.values())
         for index, slot in state["state"].items():
             for key, value in slot.items():
+                if key != "step" and value.dim() == 0:  # a scalar of an earlier version
+                    value = value.reshape(weights[index].shape)
                 if value.shape == weights[index].shape:  # moments; the step counters are scalars
                     slot[key] = distributed.distributed_like(value, weights[index])
         self._optimizer.load_state_dict(state)

@@ -9,6 +9,7 @@ import logging
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from derain.errors import StorageError, WeightsError
@@ -31,8 +32,8 @@ class Remote:
     def __init__(self, location: str, name: str, extra_files: Sequence[str] = ()) -> None:
         """`location` is `train.upload_to`, `name` the run's name.
 
-        `extra_files` are copied with each checkpoint: files of the run's folder that only grow, so
-        that a copy may be ahead of the checkpoint.
+        `extra_files` are patterns of files of the run's folder that are copied with each
+        checkpoint. They only grow, so that a copy may be ahead of the checkpoint.
         """
         self.folder = locate(location) / name
         self._extra_files = extra_files
@@ -92,9 +93,9 @@ class Remote:
         return Checkpoint(final, saved.state, saved.config)
 
     def _copy_extra_files(self, source: Path, target: Path) -> None:
-        for name in self._extra_files:
-            if (source / name).is_file():
-                _copy(source / name, target / name)
+        for path in list(source.iterdir()) if source.is_dir() else []:
+            if any(fnmatchcase(path.name, pattern) for pattern in self._extra_files):
+                _copy(path, target / path.name)
 
 
 @dataclass(frozen=True)

@@ -287,3 +287,16 @@ def test_pyfunc_accepts_batches_only(tmp_path: Path) -> None:
         model.predict(batch.tolist())
     with pytest.raises(DataError, match="tile"):
         model.predict(batch, params={"tile": 4})
+
+
+def test_weights_of_rdmc_saved_with_scalars_still_load(tmp_path: Path) -> None:
+    options = {"widths": (4, 8), "dilations": (1,), "recursions": 1, "gate": "learned"}
+    network = models.build("rdmc", **options)
+    folder = save_model_folder(network, tmp_path / "model", "rdmc", options)
+    state = load_file(folder / "model.safetensors")
+    gates = [name for name in state if name.endswith("alpha")]
+    assert gates
+    old = {name: it.reshape(()) if name in gates else it for name, it in state.items()}
+    save_file(old, folder / "model.safetensors")
+    loaded = load_model_folder(folder).state_dict()
+    assert all(torch.equal(loaded[name], state[name]) for name in state)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from derain.models.shapes import check_image_size, image_batch
+from derain.models.shapes import check_image_size, image_batch, with_dimensions
 
 
 @pytest.mark.parametrize("memory", [torch.preserve_format, torch.channels_last])
@@ -21,3 +21,15 @@ def test_height_and_width_must_be_multiples_of_the_stride():
     for height, width in [(24, 16), (16, 24)]:
         with pytest.raises(ValueError, match=f"Any .* multiples of 16, got {height}x{width}"):
             check_image_size("Any", torch.empty(1, 3, height, width), 16)
+
+
+def test_scalars_of_earlier_versions_get_their_dimension():
+    state = {"alpha": torch.tensor(0.5), "step": torch.tensor(3.0), "weight": torch.ones(2)}
+    reference = {"alpha": torch.zeros(1), "step": torch.tensor(0.0), "weight": torch.zeros(2)}
+    found = with_dimensions(state, reference)
+    assert {name: tuple(value.shape) for name, value in found.items()} == {
+        "alpha": (1,),
+        "step": (),
+        "weight": (2,),
+    }
+    assert float(found["alpha"]) == 0.5

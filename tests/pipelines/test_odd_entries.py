@@ -170,7 +170,7 @@ def test_what_was_prepared_is_intact_scored_and_compared(
     assert leaks(done.folder, done.folder).left_out == {"train": [], "test": []}
 
 
-def test_converted_images_are_those_of_the_rules(prepared: tuple[str, Any]) -> None:
+def test_converted_images_are_those_of_the_rules(prepared: tuple[str, Any], source: Path) -> None:
     from derain.data.images.decode import decode_image
     from derain.data.prepared.shards import read_member
 

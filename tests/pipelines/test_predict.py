@@ -153,7 +153,7 @@ def test_an_image_that_is_too_large_for_the_memory_is_named(
     forward = Predictor._forward
 
     def fails(self: Predictor, rainy: Any, image: np.ndarray) -> Any:
-        if image.shape[0] == 33:  # noqa: PLR2004
+        if image.shape[0] == 33:
             torch.empty(2**60)
         return forward(self, rainy, image)
 

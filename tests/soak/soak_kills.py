@@ -4,7 +4,6 @@
 processes are forked from this one, which has imported torch, so that they start at once.
 """
 
-import json
 import os
 import signal
 import time
@@ -17,7 +16,7 @@ import torch
 
 from derain.config import Config
 from derain.training import checkpoint
-from derain.training.ledger import LEDGER
+from derain.training.ledger import LEDGER, read_ledger
 from tests.soak.in_process import EPOCHS, SAMPLES, config, train
 
 KILLS = {0: 34, 1: 33, 2: 33}
@@ -40,7 +39,7 @@ def fork(config: Config, processes: int) -> int:
 
 
 def ledger_lines(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / LEDGER).read_text().splitlines()]
+    return read_ledger(folder)
 
 
 def kill_after(child: int, ledger: Path, steps: int, delay_s: float) -> None:

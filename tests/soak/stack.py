@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from derain.training.ledger import LEDGER
+from derain.training.ledger import read_ledger
 
 BIN = Path(sys.executable).parent
 PAIRS = 97
@@ -73,10 +73,7 @@ def step_of(run: Path) -> int:
 
 def ledger(run: Path, last: int = 0) -> list[dict]:
     """The ledger's lines (default: all), without one that is still being written."""
-    path = run / LEDGER
-    text = path.read_text() if path.exists() else ""
-    whole = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
-    return [json.loads(line) for line in whole[-last:]]
+    return read_ledger(run)[-last:]
 
 
 def assert_nothing_lost(run: Path, steps: int) -> None:

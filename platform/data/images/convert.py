@@ -17,6 +17,7 @@ from derain.data.images import colour, png
 from derain.data.images.decode import stored_pixels
 from derain.data.images.facts import Bytes, Header
 from derain.data.images.headers import read_header
+from derain.data.images.metadata import UPRIGHT
 from derain.data.images.turning import upright
 from derain.errors import DataError
 
@@ -57,17 +58,20 @@ class OddImage:
 
     def changes(self) -> tuple[str, ...]:
         """What `plain` changes; empty for an image that is plain and in sRGB."""
+        deep = self.header.bits > 8
+        rounded = (f"{self.header.bits} bits rounded to 8",) if deep else ()
+        flattened = () if self.alpha is None else ("transparency flattened on white",)
+        return (*rounded, *self.conversions(), *flattened)
+
+    def conversions(self) -> tuple[str, ...]:
+        """What differs between `srgb` and the stored image."""
         found = []
-        if self.header.bits > 8:
-            found.append(f"{self.header.bits} bits rounded to 8")
         if self.header.colour in ("CMYK", "YCbCr"):
             found.append(f"{self.header.colour} to RGB")
         if not self._is_srgb:
             found.append(f"{colour.name_of(self.header)} to sRGB")
-        if self.header.orientation != 1:
+        if self.header.orientation != UPRIGHT:
             found.append("turned upright")
-        if self.alpha is not None:
-            found.append("transparency flattened on white")
         return tuple(found)
 
     def encode_result(self, result: np.ndarray) -> bytes:

@@ -48,6 +48,11 @@ class Quarantined:
     path: str
     reason: str
 
+    def __str__(self) -> str:
+        """Path and reason; most reasons name the path, or the one of the partner."""
+        named = self.reason.startswith(f"{self.path}: ")
+        return self.reason if named else f"{self.path}: {self.reason}"
+
 
 @dataclass(frozen=True)
 class Manifest:

@@ -1,6 +1,5 @@
 """Rain perception: how well each of several prompts describes an image, by frozen CLIP."""
 
-import contextlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
@@ -13,6 +12,7 @@ from torch.nn import functional as F
 from derain.models.encoders.clip_weights import CLIP_MEAN, CLIP_STD, read_clip
 from derain.models.encoders.random_weights import randomise_transformer
 from derain.models.fingerprints import digest
+from derain.models.precision import without_tf32
 from derain.models.shapes import ImageBatch
 from derain.models.weights import load_strictly
 
@@ -123,26 +123,12 @@ class RainPerception(nn.Module):
     @torch.no_grad()
     def forward(self, x: ImageBatch) -> Float[Tensor, "batch prompts"]:
         """NCHW RGB in [0, 1], whole images of any size -> scores, which sum to 1 per image."""
-        with torch.autocast(x.device.type, enabled=False), _without_tf32():
+        with torch.autocast(x.device.type, enabled=False), without_tf32():
             image = self.visual((clip_square(x.float()) - self.mean) / self.std)
             text = self.text
             if self.similarity == "cosine":
                 image, text = F.normalize(image, dim=-1), F.normalize(text, dim=-1)
             return torch.softmax(self.temperature * image @ text.T, dim=-1)
-
-
-@contextlib.contextmanager
-def _without_tf32() -> Iterator[None]:
-    """Run cuDNN's convolutions in full float32; by default it rounds 23 bits to 10 on CUDA.
-
-    Matrix products are not rounded unless the process enables it.
-    """
-    allowed = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = allowed
 
 
 def clip_square(x: ImageBatch) -> Float[Tensor, "batch 3 224 224"]:

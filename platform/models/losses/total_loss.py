@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from derain.models.encoders.frozen_encoder import FrozenEncoder
@@ -79,19 +80,31 @@ class TotalLoss(nn.Module):
         `rain`, the rainy image, is for the contrastive term; `progress`, the completed share of
         the run's steps, and `statistics` are for the schedule.
 
+        Computed in float32 also under autocast: near the end of a training the differences between
+        output and clean image are smaller than bfloat16's steps.
+
         Raises ValueError if an argument that a term needs is None.
         """
-        output, clean = output.float(), clean.float()
-        if self.schedule is None:
-            total = PIXEL_LOSSES[self.pixel](output, clean)
-        else:
-            total = self.schedule.loss(output, clean, progress, statistics)
-        terms: dict[str, Tensor] = {self.pixel: total}
-        if self.features is not None:
-            extra = self.features(output, clean, rain)
-            total = total + sum(self.features.lambdas[name] * term for name, term in extra.items())
-            terms |= extra
+        with torch.autocast(output.device.type, enabled=False):
+            total = self._pixel_loss(output.float(), clean.float(), progress, statistics)
+            terms: dict[str, Tensor] = {self.pixel: total}
+            if self.features is not None:
+                extra = self.features(output.float(), clean.float(), rain)
+                weights = self.features.lambdas
+                total = total + sum(weights[name] * term for name, term in extra.items())
+                terms |= extra
         return total, terms
+
+    def _pixel_loss(
+        self,
+        output: ImageBatch,
+        clean: ImageBatch,
+        progress: float | None,
+        statistics: Statistics | None,
+    ) -> Tensor:
+        if self.schedule is None:
+            return PIXEL_LOSSES[self.pixel](output, clean)
+        return self.schedule.loss(output, clean, progress, statistics)
 
 
 def build_loss(

@@ -166,7 +166,8 @@ class Path(nn.Module):
         super().__init__()
         self.operator = operator
         learned = gate == "learned"
-        self.alpha = nn.Parameter(torch.tensor(INITIAL_ALPHA)) if learned else None
+        # One element, not a scalar: FSDP2 shards every parameter.
+        self.alpha = nn.Parameter(torch.full((1,), INITIAL_ALPHA)) if learned else None
         self.gate = None if learned else _gate(source + target)
 
     def forward(

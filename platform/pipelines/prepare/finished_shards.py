@@ -25,6 +25,7 @@ from derain.data.prepared.shards import WrittenShards
 from derain.pipelines.prepare.index_statistics import IndexStatistics, digest_prefix
 from derain.pipelines.prepare.shard_names import is_shard_name
 from derain.storage.atomic import new_file, remove_leftovers
+from derain.storage.in_parallel import in_parallel
 
 log = logging.getLogger(__name__)
 
@@ -119,8 +120,8 @@ def remove_stale_shards(out: Path, manifest: Manifest) -> None:
 def clean_up(out: Path) -> None:
     """Remove the parts, and the temporary files of killed workers."""
     if (out / PARTS).is_dir():
-        for path in (out / PARTS).iterdir():
-            path.unlink(missing_ok=True)
+        parts = (out / PARTS).iterdir()
+        list(in_parallel(lambda path: path.unlink(missing_ok=True), parts, out))
         (out / PARTS).rmdir()
     remove_leftovers(out)
 
@@ -135,9 +136,9 @@ def _has_size(path: Path, size: int) -> bool:
 
 def _rows(out: Path, parts: int) -> Iterator[pa.Table]:
     """The index rows of each part."""
-    for number in range(parts):
-        path = _path(out, number)
-        yield read_index(path.read_bytes(), str(path)).replace_schema_metadata(None)
+    paths = (_path(out, number) for number in range(parts))
+    for path, data in in_parallel(lambda path: (path, path.read_bytes()), paths, out):
+        yield read_index(data, str(path)).replace_schema_metadata(None)
 
 
 def _shard_rows(

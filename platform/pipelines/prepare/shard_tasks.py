@@ -14,6 +14,7 @@ from derain.pipelines.prepare.finished_shards import RENAMED, FinishedPart
 from derain.pipelines.prepare.plan import Plan
 from derain.pipelines.prepare.shard_names import shard_name, take_back
 from derain.pipelines.prepare.task_errors import explaining_errors
+from derain.storage.in_parallel import in_parallel
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +24,8 @@ BLOCKS_PER_CPU = 4
 def finished(plan: Plan) -> list[FinishedPart | None]:
     """Every part of the plan; None if it has to be written."""
     marks = enumerate(plan.marks)
-    return [finished_shards.find(plan.out, number, mark) for number, mark in marks]
+    found = in_parallel(lambda it: finished_shards.find(plan.out, *it), marks, plan.out)
+    return list(found)
 
 
 def write_missing_shards(plan: Plan, lines: ray.ObjectRef) -> None:

@@ -56,7 +56,7 @@ def refuse(plan: Plan, quarantined: Sequence[Quarantined]) -> None:
 
 def listed(quarantined: Sequence[Quarantined]) -> str:
     """The first quarantined images and their reasons, each on a line of its own."""
-    lines = first([f"{item.path}: {item.reason}" for item in quarantined], MORE)
+    lines = first(list(map(str, quarantined)), MORE)
     return "\n  ".join(["", *lines])
 
 

@@ -186,7 +186,7 @@ def _describe(out: Path, manifest: Manifest) -> None:
 def _warn(manifest: Manifest) -> None:
     """Log the quarantined images, the notes and the duplicates."""
     more = f"and {{:,}} more: see {MANIFEST}"
-    quarantined = [f"left out {item.path}: {item.reason}" for item in manifest.quarantined]
+    quarantined = [f"left out {item}" for item in manifest.quarantined]
     groups = [(len(group), ", ".join(group)) for group in manifest.duplicates]
     copies = [f"{count} copies of the same image were kept: {names}" for count, names in groups]
     loud = [note for note in manifest.notes if not note.startswith(QUIET)]

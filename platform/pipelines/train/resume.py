@@ -35,6 +35,7 @@ MAY_CHANGE = frozenset(
         "spike_factor",
         "parallel",
         "compile",
+        "deterministic",
         "micro_batch_size",
         "ledger",
     }
@@ -42,7 +43,7 @@ MAY_CHANGE = frozenset(
 """Keys of `train` that may differ in a resumed run: how long, where and how closely watched it is.
 
 Some of them do affect a step: `steps` stretches the schedules of the learning rate and of the loss;
-`num_workers`, `micro_batch_size` and `compile` change the noise that networks draw, and rounding.
+`num_workers`, `micro_batch_size`, `compile` and `deterministic` change the noise that networks draw, and rounding.
 """
 
 

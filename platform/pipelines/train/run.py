@@ -12,7 +12,7 @@ from torch import nn
 
 from derain.config import Config
 from derain.data.loading.cache_builder import available_cores
-from derain.data.loading.loader import open_all_pixels, open_loader
+from derain.data.loading.loader import Loader, open_all_pixels, open_loader
 from derain.data.loading.prefetch import prefetch
 from derain.data.prepared.manifest import open_prepared
 from derain.evaluation.scoring import overall
@@ -43,10 +43,20 @@ def run_in_this_process(
 ) -> None:
     """One process's part of a run, see `open_run`."""
     torch.set_num_threads(config.train.cpu_threads or _cores_per_worker())
-    loader = open_loader(config, rank=rank.number, world=rank.world)
+    loader = rank.wait_for_all(lambda: _open_data(config, rank), pick_device(config.train))
     with prefetch(loader, config.data.loader_processes) as batch_at:
         session = open_run(config, target, rank, until, preemption_near=preemption_near)
         drive(session, batch_at, config.train)
+
+
+def _open_data(config: Config, rank: Rank) -> Loader:
+    """The loader of this rank; fills the node's caches, also that of the held-out images.
+
+    A node that joins with cold caches may need an hour for that.
+    """
+    if config.train.eval_every_steps or rank.leads:
+        open_all_pixels([open_prepared(folder) for folder in config.data.eval], config.data)
+    return open_loader(config, rank=rank.number, world=rank.world)
 
 
 def run_cohort_in_this_process(

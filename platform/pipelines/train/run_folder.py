@@ -12,7 +12,7 @@ from derain.storage.atomic import write_text
 from derain.storage.files import locate
 from derain.storage.output_paths import check_folder
 from derain.training import checkpoint
-from derain.training.ledger import LEDGER
+from derain.training.ledger import LEDGERS
 
 RESULT = "result.json"
 """Written at the end of a finished run: what `derainctl train --json` prints."""
@@ -21,8 +21,8 @@ PAUSED = "paused.json"
 IDENTITY = "mlflow.json"
 """The ID of the MLflow run."""
 GALLERY = "gallery.png"
-UPLOADED = (LEDGER, METRICS_FILE, IDENTITY)
-"""Files that are uploaded with every checkpoint."""
+UPLOADED = (LEDGERS, METRICS_FILE, IDENTITY)
+"""Patterns of the files that are uploaded with every checkpoint."""
 LOCKS = (checkpoint.LOCK, checkpoint.COMMAND_LOCK)
 """Files that a command leaves in the folder even if it ended before the run began."""
 

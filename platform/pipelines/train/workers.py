@@ -15,6 +15,7 @@ from derain.errors import DerainError, UsageError
 from derain.pipelines.train import worker_failures
 from derain.pipelines.train.recording import TrackingTarget
 from derain.pipelines.train.run import run_in_this_process
+from derain.pipelines.train.shared_places import check_shared_places
 from derain.storage.refusals import expected
 from derain.training.process.distributed import Rank
 
@@ -25,7 +26,8 @@ def uses_gpu(config: Config) -> bool:
 
 
 def check_resources(config: Config) -> None:
-    """Raise UsageError if Ray would wait forever for the cores or GPUs of the workers."""
+    """Raise UsageError if Ray would wait forever for the cores or GPUs of the workers, or if a node
+    does not see the run's folders."""
     gpu, workers = uses_gpu(config), config.train.min_workers
     if not cluster.can_start(workers, gpu=gpu):
         kind, available = ("GPUs", cluster.gpus()) if gpu else ("CPU cores", cluster.cpus())
@@ -33,6 +35,7 @@ def check_resources(config: Config) -> None:
             f"train.num_workers={workers} needs {workers} {kind}, but Ray has {available} here. "
             "Set RAY_ADDRESS to a cluster, or give --set train.num_workers=... or train.device=cpu."
         )
+    check_shared_places(config)
 
 
 def run_under_ray_train(config: Config, target: TrackingTarget, until: int | None = None) -> None:

@@ -1,5 +1,8 @@
 """The device of a run, the memory layout of images on it, and batches moved there."""
 
+import os
+from functools import lru_cache
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -8,6 +11,8 @@ from derain.config.training import TrainConfig
 from derain.data.loading.loader import Batch
 from derain.errors import UsageError
 from derain.models.shapes import image_batch
+
+CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 
 def pick_device(train: TrainConfig) -> torch.device:
@@ -20,6 +25,9 @@ def device_named(
 ) -> torch.device:
     """`auto` (CUDA if available), `cpu` or `cuda`; the message names `option` and `alternative`.
 
+    This is the only place that chooses a device. A CUDA device has its number, that of the current
+    one: Ray Train makes another one current in each worker of a node.
+
     Raises UsageError for `cuda` without a CUDA device: work never moves to the CPU silently.
     """
     available = torch.cuda.is_available()
@@ -28,7 +36,9 @@ def device_named(
             f"{option} is cuda, but torch finds no CUDA device. "
             f"Run on a machine with a GPU, or give {alternative}."
         )
-    return torch.device("cuda" if name == "cuda" or (name == "auto" and available) else "cpu")
+    if name == "cpu" or not available:
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())
 
 
 def memory_format(train: TrainConfig) -> torch.memory_format:
@@ -37,17 +47,44 @@ def memory_format(train: TrainConfig) -> torch.memory_format:
 
 
 def to_device(batch: Batch[np.ndarray], train: TrainConfig) -> Batch[Tensor]:
-    """The batch on a run's device, NCHW, float32 in [0, 1]."""
+    """The batch on a run's device, NCHW, float32 in [0, 1].
+
+    On CUDA it is copied on a stream of its own, while the step before it is still computed.
+    """
     device, layout = pick_device(train), memory_format(train)
-
-    def tensor(images: np.ndarray) -> Tensor:
-        host = torch.from_numpy(np.ascontiguousarray(images))
-        if device.type == "cuda":  # torch keeps it alive until the asynchronous copy is done
-            host = host.pin_memory()
-        return image_batch(host.to(device, non_blocking=True), layout)
-
-    rain, clean = tensor(batch.rain), tensor(batch.clean)
+    rain, clean = (image_batch(it, layout) for it in _copied((batch.rain, batch.clean), device))
     return Batch(rain, clean, ids=batch.ids, share=batch.share, following=batch.following)
+
+
+def _copied(images: tuple[np.ndarray, np.ndarray], device: torch.device) -> list[Tensor]:
+    hosts = [torch.from_numpy(np.ascontiguousarray(it)) for it in images]
+    if device.type != "cuda":
+        return [host.to(device) for host in hosts]
+    copying, computing = _copy_stream(device), torch.cuda.current_stream(device)
+    with torch.cuda.stream(copying):  # torch keeps pinned memory until a copy from it is done
+        copies = [host.pin_memory().to(device, non_blocking=True) for host in hosts]
+    computing.wait_stream(copying)
+    for copy in copies:
+        copy.record_stream(computing)  # its memory belongs to `copying`, which may reuse it
+    return copies
+
+
+@lru_cache(maxsize=8)
+def _copy_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
+
+
+def make_deterministic(device: torch.device, wanted: bool) -> None:
+    """Choose between operations of equal bits and fast ones, for this process; CUDA only.
+
+    Raises RuntimeError later, from an operation that has no deterministic form.
+    """
+    if device.type != "cuda":
+        return
+    if wanted:
+        os.environ.setdefault(CUBLAS_WORKSPACE, ":4096:8")  # read when cuBLAS starts
+    torch.use_deterministic_algorithms(wanted)
+    torch.backends.cudnn.deterministic = wanted
 
 
 def seed_all(device: torch.device, seed: int) -> None:
@@ -58,4 +95,5 @@ def seed_all(device: torch.device, seed: int) -> None:
     """
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
-        torch.cuda.manual_seed(seed)
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)

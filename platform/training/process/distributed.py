@@ -10,9 +10,10 @@ a step and resharded after it, so between steps the network is split over the ra
 
 import contextlib
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -23,6 +24,9 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 Kind = Literal["ddp", "fsdp2"]
+Result = TypeVar("Result")
+
+MEET_EVERY_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,25 @@ class Rank:
         if self.world > 1:
             dist.all_reduce(values, dist.ReduceOp.MIN)
         return int(values)
+
+    def wait_for_all(
+        self, work: Callable[[], Result], device: torch.device, every_s: float = MEET_EVERY_S
+    ) -> Result:
+        """Do work that may take longer on some ranks; returns its result once all ranks are done.
+
+        Ranks that are done meet the others every `every_s` seconds, so that no collective operation
+        times out, however long the others take.
+        """
+        if self.world == 1:
+            return work()
+        with ThreadPoolExecutor(1) as thread:
+            future = thread.submit(work)
+            while True:
+                done, _ = wait([future], every_s)
+                if done and future.exception() is not None:
+                    return future.result()  # raises it, which ends the other ranks too
+                if self.minimum(len(done), device):
+                    return future.result()
 
     def all_equal(self, text: str, device: torch.device) -> bool:
         """Whether every rank has the same text."""
@@ -124,7 +147,7 @@ def wrap(
         mesh = init_device_mesh(device.type, (rank.world,))
         fully_shard(network, mesh=mesh, ignored_params=frozen)
         return network
-    ids = [device.index or 0] if device.type == "cuda" else None
+    ids = None if device.index is None else [device.index]
     return DistributedDataParallel(
         network,
         device_ids=ids,

@@ -6,6 +6,7 @@ from torch import nn
 
 import derain.models as models
 from derain.models.losses.features import VGGFeatures
+from derain.models.losses.pixel import PIXEL_LOSSES
 from derain.models.losses.total_loss import build_loss
 
 
@@ -71,3 +72,39 @@ def test_terms_on_the_encoder_train_the_decoder_and_leave_the_encoder(tiny):
 def test_invalid_options_are_refused(options, named):
     with pytest.raises(ValueError, match=named):
         build_loss(nn.Identity(), **options)
+
+
+@pytest.mark.parametrize("pixel", PIXEL_LOSSES)
+@pytest.mark.parametrize("residual", [1e-1, 1e-2, 1e-3])
+def test_a_loss_is_computed_in_float32_under_autocast(pixel, residual):
+    """At small residuals bfloat16 would round the differences away."""
+    clean, noise = images(size=24)
+    loss = build_loss(nn.Identity(), pixel=pixel)
+    results = []
+    for enabled in (False, True):
+        output = (clean + residual * noise).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            total, _ = loss(output, clean)
+        (gradient,) = torch.autograd.grad(total, output)
+        results.append((total, gradient))
+    (plain, plain_gradient), (mixed, mixed_gradient) = results
+    assert torch.equal(plain, mixed)
+    assert torch.equal(plain_gradient, mixed_gradient)
+
+
+def test_terms_of_features_are_computed_in_float32_under_autocast():
+    clean, noise = images(size=24)
+    torch.manual_seed(0)
+    loss = build_loss(
+        nn.Identity(),
+        lambda_p=0.1,
+        perceptual="vgg16",
+        lambda_c=0.1,
+        contrastive="vgg16",
+        vgg_weights="random",
+    )
+    results = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            results.append(loss(clean + 1e-3 * noise, clean, rain=noise)[1])
+    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])

@@ -4,12 +4,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+from mlflow import MlflowClient
 
 from derain.config import Config
+from derain.data.loading.loader import Loader
 from derain.pipelines.train.recording import TrackingTarget
-from derain.pipelines.train.run import run_in_this_process
-from derain.pipelines.train.run_folder import RESULT, read_json
+from derain.pipelines.train.run import run_cohort_in_this_process, run_in_this_process
+from derain.pipelines.train.run_folder import IDENTITY, RESULT, read_json
 from derain.training import checkpoint
 from derain.training.process.distributed import Rank
 
@@ -39,3 +42,36 @@ def test_experts_start_from_a_network_trained_for_all_images(
     shutil.rmtree(shared.folder)
     run_in_this_process(config.replaced({"train.steps": 2}, "test"), TrackingTarget(store), Rank())
     assert read_json(config.folder / RESULT)["resumed_from_step"] == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(ValueError("the disk went away"), "FAILED"), (KeyboardInterrupt(), "KILLED")],
+)
+@pytest.mark.parametrize("cohort", [False, True])
+def test_what_ends_the_loader_is_how_the_run_ended(
+    tiny: dict[str, Any],
+    tmp_path: Path,
+    store: str,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    status: str,
+    cohort: bool,
+) -> None:
+    write_crops = Loader.write_crops
+
+    def fails_in_the_third_step(self: Loader, plan: Any, out: Any) -> None:
+        if plan.following.step > 2:
+            raise error
+        write_crops(self, plan, out)
+
+    monkeypatch.setattr(Loader, "write_crops", fails_in_the_third_step)
+    tree = {**tiny, "name": "one", "output_dir": str(tmp_path)}
+    config = Config.model_validate(tree).replaced({"data.loader_processes": 0}, "test")
+    with pytest.raises(type(error)):
+        if cohort:
+            run_cohort_in_this_process([config], TrackingTarget(store))
+        else:
+            run_in_this_process(config, TrackingTarget(store), Rank())
+    run_id = read_json(config.folder / IDENTITY)["run_id"]
+    assert MlflowClient(tracking_uri=store).get_run(run_id).info.status == status

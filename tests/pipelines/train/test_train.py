@@ -1,7 +1,6 @@
 """A run under Ray Train: its result, resuming it, and losing workers."""
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -27,15 +26,14 @@ from derain.pipelines.train.run_folder import GALLERY, RESULT, read_json
 from derain.pipelines.train.verb import resume, train
 from derain.training import checkpoint
 from derain.training.factory import build_network, loss_of
-from derain.training.ledger import LEDGER
+from derain.training.ledger import read_ledger
 from tests.processes import command_line, descendants
 
 
 def ledger(folder: Path) -> dict[int, list[int]]:
     """The samples of all ranks, by step."""
     steps: dict[int, list[int]] = {}
-    for line in (folder / LEDGER).read_text().splitlines():
-        entry = json.loads(line)
+    for entry in read_ledger(folder):
         steps.setdefault(entry["step"], []).extend(entry["ids"])
     return {step: sorted(ids) for step, ids in steps.items()}
 
@@ -127,8 +125,7 @@ def test_two_workers_train_the_same_run(trained: Any, tmp_path: Path) -> None:
     )
     assert result["best"]["psnr_y"] == max(metrics[step]["psnr_y"] for step in (2, 4))
     assert ledger(tmp_path / "one") == ledger(trained.config.folder)
-    lines = (tmp_path / "one" / LEDGER).read_text().splitlines()
-    assert {json.loads(line)["rank"] for line in lines} == {0, 1}
+    assert {line["rank"] for line in read_ledger(tmp_path / "one")} == {0, 1}
     assert result["metrics"]["psnr_y"] == pytest.approx(
         trained.result["metrics"]["psnr_y"], abs=0.05
     )
@@ -169,8 +166,7 @@ def test_a_worker_that_is_killed_is_replaced(trained: Any, tmp_path: Path) -> No
     result = train(config)
     killer.join()
     assert (result["steps"], result["resumed_from_step"] > 0) == (400, True)
-    lines = (config.folder / LEDGER).read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == list(range(400))
+    assert [line["step"] for line in read_ledger(config.folder)] == list(range(400))
     assert sorted(read_metrics(config.folder)) == list(range(1, 401))
 
 
