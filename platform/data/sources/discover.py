@@ -78,33 +78,22 @@ def find_pairs(
     row, chosen = _dataset_and_split(dataset, split)
     check_source(row, source, split)
     entries = find_entries(source)
-    names = entries.images
-    if naming:
-        layouts: Sequence[Layout] = (naming.layout(row, chosen),)
-        others: Sequence[Layout] = ()
-    else:
-        chosen, layouts, others = layouts_for(row, chosen, split, names)
-    best = best_match(layouts, row, source, names)
-    if not best.pairs and not naming and not row.any_split:
-        best = repacked(row, source, names, chosen) or best
-    unpaired = [*best.unpaired, *(Unpaired(printable(name), NOT_UTF8) for name in entries.not_utf8)]
-    _require_readable(source, entries, [best.layout] if best.pairs else layouts)
-    if not best.pairs:
-        raise _no_pairs_error(row, chosen, source, layouts, others, unpaired, entries)
-    best = with_labels(best, source)
+    chosen, best, others = _match(row, chosen, split, source, entries, naming)
     labels, partial = complete([pair.labels for pair in best.pairs])
     labelled = [replace(it, labels=own) for it, own in zip(best.pairs, labels, strict=True)]
     kept, leaked = select(labelled, source, share, without or ())
     pairs = _with_keys(kept, best.layout)
     unread_labels = _unread_labels(best, entries)
-    alone = unrecognised_images(best, (), row, source, names)
-    unrecognised = unrecognised_images(best, others, row, source, names) if others else alone
+    alone = unrecognised_images(best, (), row, source, entries.images)
+    unrecognised = alone
+    if others:
+        unrecognised = unrecognised_images(best, others, row, source, entries.images)
     return FoundPairs(
         dataset=row,
         split=chosen,
         layout=best.layout,
         pairs=group_by_scene(pairs) if clean_once else pairs,
-        unpaired=unpaired,
+        unpaired=_unpaired(best, entries),
         total=len(best.pairs),
         leaked=_with_keys(leaked, best.layout),
         unrecognised=unrecognised,
@@ -113,6 +102,40 @@ def find_pairs(
         partial_labels=tuple(partial),
         quiet=tuple(entries.quiet_notes([*best.files, *unread_labels])),
     )
+
+
+def _match(
+    row: Dataset,
+    split: str,
+    asked: str | None,
+    source: Path,
+    entries: Entries,
+    naming: Naming | None,
+) -> tuple[str, LayoutMatch, Sequence[Layout]]:
+    """The split, the pairs that were found, with their labels, and the layouts of other splits."""
+    names = entries.images
+    layouts: Sequence[Layout]
+    others: Sequence[Layout] = ()
+    if naming:
+        layouts = (naming.layout(row, split),)
+    else:
+        split, layouts, others = layouts_for(row, split, asked, names)
+    best = best_match(layouts, row, source, names)
+    if not best.pairs and not naming and not row.any_split:
+        best = repacked(row, source, names, split) or best
+    _require_readable(source, entries, [best.layout] if best.pairs else layouts)
+    if not best.pairs:
+        unpaired = _unpaired(best, entries)
+        raise _no_pairs_error(row, split, source, layouts, others, unpaired, entries)
+    return split, with_labels(best, source), others
+
+
+def _unpaired(match: LayoutMatch, entries: Entries) -> list[Unpaired]:
+    """The images without a partner, and those whose names cannot be stored."""
+    return [
+        *match.unpaired,
+        *(Unpaired(printable(name), NOT_UTF8) for name in entries.not_utf8),
+    ]
 
 
 def count_pairs(dataset: Dataset, source: Path) -> dict[str, int]:
