@@ -20,6 +20,7 @@ from urllib.parse import quote, urlparse
 
 from derain.errors import DerainError, StorageError, UsageError
 from derain.storage.locks import locked
+from derain.storage.output_paths import check_file
 from derain.tracking.address import (
     ARTIFACTS_FOLDER,
     DATABASE_FILE,
@@ -49,6 +50,22 @@ def prepare_store(uri: str | None = None, experiment: str = EXPERIMENT) -> str:
     with storage_errors(uri):
         experiment_id_of(client_of(uri), uri, experiment)
     return uri
+
+
+def check_store(uri: str | None = None) -> None:
+    """Check what can be known of a sqlite store without opening it; for before work begins.
+
+    Raises UsageError if it cannot be written there, StorageError if it is something else.
+    """
+    uri = uri or tracking_uri()
+    database = sqlite_file(uri)
+    if database is None:
+        return
+    try:
+        check_file(database)
+        _check_database(database)
+    except OSError as error:
+        raise StorageError(_unusable_message(uri, error)) from error
 
 
 def serve_ui(port: int, uri: str | None = None) -> None:
