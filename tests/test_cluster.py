@@ -61,7 +61,7 @@ def test_a_start_that_times_out_is_tried_once_more_with_more_time(
     waits = []
 
     def start(**_: object) -> None:
-        waits.append(os.environ.get("RAY_gcs_server_port_wait_time_s"))
+        waits.append(os.environ.get(min(cluster.PATIENCE)))
         raise Exception("The current node timed out during startup.")
 
     monkeypatch.setattr(ray, "init", start)
