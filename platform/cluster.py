@@ -3,7 +3,9 @@
 import contextlib
 import logging
 import os
+import secrets
 import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,13 +13,21 @@ from typing import Any, TypeVar
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from derain.errors import DerainError
+from derain.errors import DerainError, UsageError
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 CONNECT_TIMEOUT_S = 10.0
+PATIENCE = {
+    "RAY_gcs_server_port_wait_time_s": "120",
+    "RAY_gcs_server_request_timeout_seconds": "120",
+}
+"""How long a second start of Ray waits for its processes; by default 30 and 60 s."""
+LONGEST_FOLDER = 107 - len("/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store.12345")
+"""Bytes of Ray's folder: the path of a socket in it has at most 107."""
+SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 _NOISY_LOGGERS = ("ray._private.authentication", "ray.data")
 """They warn at every start that token authentication is on and that our settings apply."""
 
@@ -27,7 +37,7 @@ def connected() -> Iterator[None]:
     """Connect to Ray for the duration of the block: to RAY_ADDRESS, default: a new local Ray.
 
     If this process is already connected, that connection is used and left open. Raises DerainError
-    if no Ray answers at RAY_ADDRESS.
+    if no Ray answers at RAY_ADDRESS, or if none starts on this machine.
     """
     if ray.is_initialized():
         yield
@@ -49,9 +59,82 @@ def _start() -> None:
         _connect(address, options)
         _warn_of_temporary_copy()
     else:
-        # Without "local" Ray joins whatever cluster was last started on this machine.
-        ray.init(address="local", include_dashboard=False, **options)
+        _start_here({**options, **_for_this_machine()})
     ray.data.DataContext.get_current().enable_progress_bars = False  # we print our own
+
+
+def _start_here(options: Mapping[str, Any]) -> None:
+    """Start Ray on this machine; on a loaded one it may take longer than Ray waits, so twice."""
+    for patience in ({}, PATIENCE):
+        os.environ.update(patience)
+        try:
+            # Without "local" Ray joins whatever cluster was last started on this machine.
+            ray.init(address="local", include_dashboard=False, **options)
+            return
+        except Exception as error:  # Ray raises plain Exceptions
+            ray.shutdown()
+            if isinstance(error, OSError) and not isinstance(error, TimeoutError):
+                raise  # the disk refuses, and would again
+            reason = " ".join(str(error).split())
+            if patience:
+                raise DerainError(
+                    f"Ray did not start on this machine, in two tries ({reason}). Call again when "
+                    "fewer programs run, or start Ray with `ray start --head` and set "
+                    "RAY_ADDRESS=auto."
+                ) from error
+            log.warning("ray: did not start (%s); trying once more, with more time", reason)
+
+
+def _for_this_machine() -> dict[str, Any]:
+    """Options of a new Ray, whatever the folders of this user and machine are like.
+
+    Raises UsageError for a command line or a working directory that Ray cannot record.
+    """
+    for name in (*sys.argv, str(Path.cwd())):
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise UsageError(
+                f"{name!a}: Ray needs names in UTF-8, found other bytes. Rename the "
+                "file or folder, for example with `convmv`."
+            ) from None
+    if not _has_token_place():
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    folder = _short_folder()
+    return {} if folder is None else {"_temp_dir": folder}
+
+
+def _has_token_place() -> bool:
+    """Whether Ray's processes find their common token by themselves: Ray writes it to ~/.ray."""
+    if os.environ.keys() & {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
+        return True
+    try:
+        folder = Path.home() / ".ray"
+    except RuntimeError:  # no HOME, and the user has no name
+        return False
+    if not os.environ.get("HOME"):
+        return False
+    token = folder / "auth_token"
+    if os.path.exists(token):  # noqa: PTH110 - False where Path.exists raises PermissionError
+        return os.access(token, os.R_OK)
+    return os.access(folder if os.path.isdir(folder) else folder.parent, os.W_OK)  # noqa: PTH112
+
+
+def _short_folder() -> str | None:
+    """A folder for Ray, if the system's folder for temporary files has too long a path for its
+    sockets; None if that one serves."""
+    usual = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    if len(os.fsencode(os.path.abspath(usual))) + len("/ray") <= LONGEST_FOLDER:  # noqa: PTH100
+        return None
+    for place in SHORT_FOLDERS:
+        if os.access(place, os.W_OK | os.X_OK):
+            folder = f"{place}/ray-{os.getuid()}"
+            log.info("ray: %s is too long a path for its sockets; using %s", usual, folder)
+            return folder
+    raise UsageError(
+        f"{usual}: too long a path for Ray, which needs one of at most {LONGEST_FOLDER - 4} bytes. "
+        "Set RAY_TMPDIR to a short one on a local disk."
+    )
 
 
 def _connect(address: str, options: Mapping[str, Any]) -> None:

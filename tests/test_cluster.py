@@ -1,10 +1,15 @@
 """Connecting to Ray: an open connection is reused, an unreachable cluster is named at once."""
 
+import errno
+import os
+import sys
+from pathlib import Path
+
 import pytest
 import ray
 
 from derain import cluster
-from derain.errors import DerainError
+from derain.errors import DerainError, UsageError
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -38,3 +43,85 @@ def test_an_unreachable_cluster_is_named_at_once(address: str) -> None:
     """Calls `_connect`, as `connected` would reuse the Ray that the tests have started."""
     with pytest.raises(DerainError, match=rf"RAY_ADDRESS is {address}.*HOST:PORT"):
         cluster._connect(address, {"ignore_reinit_error": False})
+
+
+@pytest.fixture
+def _starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a start of Ray sets in the environment is gone after the test."""
+    for name in (*cluster.PATIENCE, "RAY_AUTH_TOKEN"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+
+
+@pytest.mark.usefixtures("_starts")
+def test_a_start_that_times_out_is_tried_once_more_with_more_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits = []
+
+    def start(**_: object) -> None:
+        waits.append(os.environ.get(min(cluster.PATIENCE)))
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", start)
+
+    with pytest.raises(DerainError, match=r"two tries \(The current node timed out.*RAY_ADDRESS"):
+        cluster._start_here({})
+    assert waits == [None, "120"]
+
+
+@pytest.mark.usefixtures("_starts")
+def test_a_disk_that_refuses_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    starts = []
+
+    def start(**_: object) -> None:
+        starts.append(1)
+        raise PermissionError(errno.EACCES, "Permission denied", "/tmp/ray")
+
+    monkeypatch.setattr(ray, "init", start)
+
+    with pytest.raises(PermissionError):
+        cluster._start_here({})
+    assert len(starts) == 1
+
+
+@pytest.mark.usefixtures("_starts")
+@pytest.mark.parametrize("variable", ["TMPDIR", "RAY_TMPDIR"])
+def test_a_long_folder_for_temporary_files_is_replaced_by_a_short_one(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv(variable, "/scratch/jobs/" + "x" * 60)
+    folder = cluster._for_this_machine()["_temp_dir"]
+    assert len(folder) <= cluster.LONGEST_FOLDER
+    monkeypatch.setenv(variable, "/scratch/job")
+    assert "_temp_dir" not in cluster._for_this_machine()
+    monkeypatch.setenv(variable, "/scratch/jobs/" + "x" * 60)
+    monkeypatch.setattr(cluster, "SHORT_FOLDERS", ())
+    with pytest.raises(UsageError, match="RAY_TMPDIR"):
+        cluster._for_this_machine()
+
+
+@pytest.mark.usefixtures("_starts")
+@pytest.mark.parametrize("home", [None, "", "/nowhere"])
+def test_without_a_home_folder_the_token_is_given_to_rays_processes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, home: str | None
+) -> None:
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    cluster._for_this_machine()
+    assert "RAY_AUTH_TOKEN" not in os.environ
+    monkeypatch.delenv("HOME") if home is None else monkeypatch.setenv("HOME", home)
+    cluster._for_this_machine()
+    assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
+
+
+@pytest.mark.usefixtures("_starts")
+def test_a_command_line_that_is_not_utf_8_is_refused_before_the_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["derainctl", "prepare", "paired", "in", "out-\udcd3\udcea"])
+    with pytest.raises(UsageError, match=r"out-.udcd3.udcea.*UTF-8"):
+        cluster._for_this_machine()

@@ -3,16 +3,24 @@
 import os
 from pathlib import Path
 
-from derain.errors import OccupiedError, UsageError
+from derain.errors import OccupiedError, StorageError, UsageError
+from derain.storage.files import is_remote
 
 
 def check_folder(folder: Path) -> None:
     """Raise OccupiedError if a file is in the way of a folder, UsageError if the folder cannot be
-    written to."""
+    written to, StorageError if its disk is full. A folder in an object store passes."""
+    if is_remote(folder):
+        return
     path = folder.absolute()
     existing = next(parent for parent in (path, *path.parents) if parent.exists())
     if not existing.is_dir():
         raise OccupiedError(f"{folder}: {existing} is a file, expected a folder. Choose another.")
+    disk = os.statvfs(existing)
+    if disk.f_flag & os.ST_RDONLY:
+        raise UsageError(f"{folder}: {existing} is on a read-only disk. Choose another folder.")
+    if disk.f_blocks and not disk.f_bavail:
+        raise StorageError(f"{folder}: the disk of {existing} is full. Free some space there.")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise UsageError(f"{folder}: no permission to write to {existing}. Choose another folder.")
 

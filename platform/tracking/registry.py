@@ -9,15 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from derain.errors import UsageError
+from derain.tracking.moved import check_in_place
 from derain.tracking.packing import LOADER_MODULES, log_model, provenance
 from derain.tracking.store import (
-    client_of,
     find_run,
     ignore_existing,
     mlflow,
+    no_store,
     pages,
+    reader_of,
+    sqlite_file,
     storage_errors,
     tracking_uri,
     without_password,
@@ -87,7 +91,7 @@ def register(
     """
     _check_registration(name, scores, tags)
     uri = uri or tracking_uri()
-    client = client_of(uri)
+    client = reader_of(uri)
     measured = {key: repr(float(scores[key])) for key in ("psnr_y", "ssim_y")}
     lineage = {**tags, **measured, "evaluation_sha256": evaluation_sha256}
     lineage |= provenance(find_run(client, uri, run_id))
@@ -119,7 +123,7 @@ def promote(name: str, version: int, uri: str | None = None) -> ModelVersion:
         StorageError: the store does not answer.
     """
     uri = uri or tracking_uri()
-    client = client_of(uri)
+    client = reader_of(uri)
     try:
         with storage_errors(uri):
             chosen = client.get_model_version(name, str(version))
@@ -127,7 +131,7 @@ def promote(name: str, version: int, uri: str | None = None) -> ModelVersion:
             aliases = client.get_registered_model(name).aliases
     except mlflow().exceptions.MlflowException as error:
         raise UsageError(
-            f"There is no version {version} of {name!r} in the registry: {error}. "
+            f"There is no version {version} of {name!r} in {without_password(uri)}: {error}. "
             "`derainctl models` lists the registered versions."
         ) from error
     if str(aliases.get(CHALLENGER)) == str(version):
@@ -137,12 +141,16 @@ def promote(name: str, version: int, uri: str | None = None) -> ModelVersion:
 
 
 def models(uri: str | None = None) -> list[ModelVersion]:
-    """All registered model versions, sorted by name and version.
+    """All registered model versions, sorted by name and version; none if there is no store yet.
 
-    Raises StorageError if the store does not answer.
+    The log says where there are none. Raises StorageError if the store does not answer.
     """
     uri = uri or tracking_uri()
-    client = client_of(uri)
+    database = sqlite_file(uri)
+    if database is not None and not database.exists():
+        log.warning(no_store(uri))
+        return []
+    client = reader_of(uri)
     listed = []
     with storage_errors(uri):
         for model in pages(client.search_registered_models):
@@ -150,6 +158,11 @@ def models(uri: str | None = None) -> list[ModelVersion]:
             aliases = {alias: int(version) for alias, version in model.aliases.items()}
             search = functools.partial(client.search_model_versions, f"name = '{model.name}'")
             listed += [_model_version(found, aliases) for found in pages(search)]
+    if not listed:
+        log.warning(
+            "no registered model in %s; MLFLOW_TRACKING_URI names another store",
+            without_password(uri),
+        )
     return sorted(listed, key=lambda found: (found.name, found.version))
 
 
@@ -162,22 +175,26 @@ def model_folder(model: str, uri: str | None = None) -> Path:
 
     Raises:
         UsageError: no such model, or not a model of derain-platform.
-        StorageError: the store does not answer.
+        StorageError: the store does not answer, or was moved without its artifacts.
+        PermissionError: the files of the model may not be read.
     """
     uri = uri or tracking_uri()
+    location = ""
     try:
         with storage_errors(uri):
+            location = _artifact_location(reader_of(uri), model)
             downloaded = mlflow().artifacts.download_artifacts(
-                artifact_uri=_artifact_location(client_of(uri), model),
-                tracking_uri=uri,
-                registry_uri=uri,
+                artifact_uri=location, tracking_uri=uri, registry_uri=uri
             )
+    except PermissionError:
+        raise
     except (mlflow().exceptions.MlflowException, OSError) as error:
+        check_in_place(uri, location)
         raise UsageError(
             f"{model} is not in the store {without_password(uri)}: {error}. "
             "`derainctl models` lists the registered models."
         ) from error
-    flavor = mlflow().models.Model.load(downloaded).flavors.get("python_function", {})
+    flavor = _flavors(Path(downloaded)).get("python_function", {})
     if flavor.get("loader_module") not in LOADER_MODULES:
         raise UsageError(
             f"{model} is not a model of derain-platform. Its MLmodel file should name the loader "
@@ -185,6 +202,17 @@ def model_folder(model: str, uri: str | None = None) -> Path:
             "`derainctl register`, or load it with MLflow."
         )
     return Path(downloaded, flavor["data"])
+
+
+def _flavors(folder: Path) -> dict[str, Any]:
+    """What a model's MLmodel file says it can be loaded as; nothing if it has no such file.
+
+    `Model.load` of MLflow 3.17 takes a path for a URI, and fails in a folder called `x%20y`.
+    """
+    described = folder / "MLmodel"
+    if not described.is_file():
+        return {}
+    return yaml.safe_load(described.read_text(encoding="utf-8")).get("flavors", {})
 
 
 def _check_registration(name: str, scores: Mapping[str, float], tags: Mapping[str, str]) -> None:

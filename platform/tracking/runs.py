@@ -19,6 +19,7 @@ from PIL import Image
 from derain.config.flat import flattened
 from derain.errors import DerainError, StoppedError, StorageError
 from derain.tracking.names import accepted, shortened
+from derain.tracking.moved import check_in_place
 from derain.tracking.outbox import Outbox, unsent_names
 from derain.tracking.sender import METRICS_PER_CALL, Sender, chunks
 from derain.tracking.store import (
@@ -99,6 +100,7 @@ class RunLog:
 
         Raises:
             UsageError: the run to continue is not in the store.
+            StorageError: the store was moved, see `derain.tracking.moved`.
         """
         if self._run_id is None:
             client = client_of(self.uri)
@@ -151,9 +153,11 @@ class RunLog:
 
     def _check_exists(self, run_id: str) -> None:
         try:
-            find_run(client_of(self.uri), self.uri, run_id)
+            run = find_run(client_of(self.uri), self.uri, run_id)
         except StorageError as error:
             log.warning("The run continues; its records are sent later. %s", error)
+            return
+        check_in_place(self.uri, run.info.artifact_uri)
 
     def pause(self) -> None:
         """Let the run end as SCHEDULED, as it will be continued."""

@@ -20,22 +20,22 @@ from urllib.parse import quote, urlparse
 
 from derain.errors import DerainError, StorageError, UsageError
 from derain.storage.locks import locked
+from derain.storage.output_paths import check_file
+from derain.tracking.address import (
+    ARTIFACTS_FOLDER,
+    DATABASE_FILE,
+    sqlite_file,
+    tracking_uri,
+    without_password,
+)
+from derain.tracking.moved import check_in_place
 
 EXPERIMENT = "derain"
-DATABASE_FILE = "mlflow.db"
-ARTIFACTS_FOLDER = "mlruns"
-SQLITE_PREFIX = "sqlite:///"
+_SQLITE_HEADER = b"SQLite format 3\0"
 REQUEST_ERRORS = frozenset(
     {"RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_PARAMETER_VALUE"}
 )
 """MLflow's error codes with which a working store rejects a request."""
-
-
-def tracking_uri() -> str:
-    """Return MLFLOW_TRACKING_URI if set, else ./mlflow.db; a sqlite path is made absolute."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or SQLITE_PREFIX + DATABASE_FILE
-    database = sqlite_file(uri)
-    return uri if database is None else f"{SQLITE_PREFIX}{database}"
 
 
 def prepare_store(uri: str | None = None, experiment: str = EXPERIMENT) -> str:
@@ -52,17 +52,33 @@ def prepare_store(uri: str | None = None, experiment: str = EXPERIMENT) -> str:
     return uri
 
 
+def check_store(uri: str | None = None) -> None:
+    """Check what can be known of a sqlite store without opening it; for before work begins.
+
+    Raises UsageError if it cannot be written there, StorageError if it is something else.
+    """
+    uri = uri or tracking_uri()
+    database = sqlite_file(uri)
+    if database is None:
+        return
+    try:
+        check_file(database)
+        _check_database(database)
+    except OSError as error:
+        raise StorageError(_unusable_message(uri, error)) from error
+
+
 def serve_ui(port: int, uri: str | None = None) -> None:
     """Serve MLflow's web page for a store that is a database, until interrupted.
 
     Raises:
-        UsageError: the store is a server, which has its own page.
+        UsageError: the store is a server, which has its own page, or does not exist.
         DerainError: MLflow's server ended with an error.
     """
     uri = uri or tracking_uri()
     if urlparse(uri).scheme in ("http", "https"):
         raise UsageError(f"The store is a server with its own page: {without_password(uri)}")
-    prepare_store(uri)
+    reader_of(uri)
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
     # Both streams go to stderr: MLflow prints progress there, not results.
     ended = subprocess.run([*command, "--port", str(port)], stdout=sys.stderr, check=False)
@@ -100,11 +116,41 @@ def client_of(uri: str) -> Any:
     """
     try:
         with write_lock(uri):
+            _check_database(sqlite_file(uri))
             return mlflow().MlflowClient(tracking_uri=uri, registry_uri=uri)
     except Exception as error:  # database drivers raise types of their own
         invalid = getattr(error, "error_code", None) == "INVALID_PARAMETER_VALUE"
         error_type = UsageError if invalid else StorageError
         raise error_type(_unusable_message(uri, error)) from error
+
+
+def reader_of(uri: str) -> Any:
+    """Open a store to read from it: `client_of`, which creates nothing.
+
+    Raises UsageError if there is no such sqlite file.
+    """
+    database = sqlite_file(uri)
+    if database is not None and not database.is_file():
+        raise UsageError(no_store(uri))
+    return client_of(uri)
+
+
+def no_store(uri: str) -> str:
+    """The message for a sqlite store that does not exist."""
+    return (
+        f"There is no MLflow store {without_password(uri)}. Call this in the folder of its "
+        f"{DATABASE_FILE}, or set MLFLOW_TRACKING_URI to the store's address."
+    )
+
+
+def _check_database(database: Path | None) -> None:
+    """Raise OSError for a sqlite file that cannot be used: MLflow would try for 100 seconds."""
+    if database is None or not database.exists():
+        return
+    with database.open("rb") as file:
+        found = file.read(len(_SQLITE_HEADER))
+    if found not in (b"", _SQLITE_HEADER):
+        raise OSError(f"{database} is not a sqlite file")
 
 
 @contextlib.contextmanager
@@ -123,40 +169,34 @@ def storage_errors(uri: str) -> Iterator[None]:
 
 
 def _unusable_message(uri: str, error: Exception) -> str:
-    reason = str(error).strip().replace(uri, without_password(uri))
+    reason = str(error).replace(uri, without_password(uri))
+    # What follows is the statement and a link to SQLAlchemy's page about it.
+    reason = reason.partition("\n[SQL: ")[0].partition("\n(Background on ")[0].strip()
     return (
         f"The MLflow store {without_password(uri)} cannot be used: {reason}. Set "
         "MLFLOW_TRACKING_URI to the store's address (default: mlflow.db in the working directory)."
     )
 
 
-def write_lock(uri: str) -> contextlib.AbstractContextManager[object]:
-    """Keep our other processes from writing to a sqlite store; other stores need no lock."""
+@contextlib.contextmanager
+def write_lock(uri: str) -> Iterator[None]:
+    """Keep our other processes from writing to a sqlite store; other stores need no lock.
+
+    A store that one may only read needs none either.
+    """
     database = sqlite_file(uri)
-    if database is None:
-        return contextlib.nullcontext()
-    return locked(database.with_name(f"{database.name}.lock"))
-
-
-def sqlite_file(uri: str) -> Path | None:
-    """The absolute path of a sqlite store's file; None for other stores."""
-    if not uri.startswith(SQLITE_PREFIX) or uri == SQLITE_PREFIX:
-        return None
-    return Path(uri.removeprefix(SQLITE_PREFIX)).absolute()
-
-
-def without_password(uri: str) -> str:
-    """The URI as it may be shown in messages."""
-    parts = urlparse(uri)
-    if parts.password is None:
-        return uri
-    return uri.replace(f":{parts.password}@", ":***@")
+    if database is None or (database.exists() and not os.access(database.parent, os.W_OK)):
+        yield
+        return
+    with locked(database.with_name(f"{database.name}.lock")):
+        yield
 
 
 def experiment_id_of(client: Any, uri: str, name: str) -> str:
     """Find or create an experiment; next to a sqlite store it keeps its artifacts.
 
     MLflow's default would be ./mlruns of whichever process came first. A server decides for itself.
+    Raises StorageError if the store was moved.
     """
     database = sqlite_file(uri)
     location = None
@@ -166,6 +206,7 @@ def experiment_id_of(client: Any, uri: str, name: str) -> str:
     if found is None:
         ignore_existing(lambda: client.create_experiment(name, artifact_location=location))
         found = client.get_experiment_by_name(name)
+    check_in_place(uri, found.artifact_location)
     return found.experiment_id
 
 

@@ -26,6 +26,7 @@ from derain.pipelines.train.datasets import with_data
 from derain.pipelines.train.recording import TrackingTarget, record_inputs
 from derain.pipelines.train.run_folder import claim, read_json, write_json
 from derain.pipelines.train.workers import check_resources
+from derain.storage.output_paths import check_folder
 from derain.tracking import runs, store
 from derain.tracking.runs import RunLog
 from derain.training import checkpoint
@@ -49,6 +50,8 @@ def sweep(config: Config) -> dict[str, Any]:
     continue. Raises DerainError, and registers nothing, if none finished.
     """
     config = with_new_folder(config)
+    check_folder(config.folder)
+    store.check_store()
     trials = space.plan(config)
     _announce(config, trials)
     check_before_start([trial.config for trial in trials])

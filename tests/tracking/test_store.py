@@ -60,7 +60,7 @@ def test_an_unusable_store_is_named_without_its_password() -> None:
         store.prepare_store("no-such-scheme://user:secret@host/db")
     assert "secret" not in str(raised.value)
     with pytest.raises(StorageError, match=r"/dev/null/runs\.db cannot be used"):
-        registry.models("sqlite:////dev/null/runs.db")
+        store.prepare_store("sqlite:////dev/null/runs.db")
 
 
 def test_an_unreachable_server_is_not_reported_as_a_missing_model(

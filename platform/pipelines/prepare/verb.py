@@ -30,6 +30,7 @@ from derain.pipelines.prepare.plan import Plan, make_plan
 from derain.pipelines.prepare.task_errors import RUN_AGAIN, explaining_errors
 from derain.pipelines.sigterm import stopping_at_sigterm
 from derain.storage import files
+from derain.storage.output_paths import check_folder
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +77,7 @@ def prepare(
     place, folder = files.locate(source), files.locate(out)
     discover.check_source(dataset, place, options.split)
     output_folder.refuse_foreign(folder)
+    check_folder(folder)
     stopped = f"{folder}: stopped by SIGTERM. To continue, {RUN_AGAIN}"
     with cluster.connected(), stopping_at_sigterm(stopped), explaining_errors():
         plan, lines = _make_plan(dataset, place, folder, options)

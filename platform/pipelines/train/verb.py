@@ -13,6 +13,7 @@ from derain.pipelines.train.recording import find_target, recorded
 from derain.pipelines.train.resume import check_same_training
 from derain.pipelines.train.run_folder import RESULT, claim, read_json
 from derain.pipelines.train.workers import check_resources, run_under_ray_train
+from derain.tracking.store import check_store
 from derain.training import checkpoint
 
 log = logging.getLogger(__name__)
@@ -23,6 +24,7 @@ def train(config: Config) -> dict[str, Any]:
 
     Raises OccupiedError if the folder is in use.
     """
+    check_store()
     check_before_start([config])
     claim(config)
     with checkpoint.command_lock(config.folder):

@@ -1,0 +1,52 @@
+"""The address of the MLflow store: a server, a database, or a sqlite file at any path."""
+
+import os
+from pathlib import Path
+from urllib.parse import quote, urlparse
+
+DATABASE_FILE = "mlflow.db"
+ARTIFACTS_FOLDER = "mlruns"
+SQLITE_PREFIX = "sqlite:///"
+QUOTED_PREFIX = "sqlite+pysqlite:///"
+"""For paths that must be quoted: MLflow 3.17 takes what follows the other prefix for a path, and
+would make a folder of the quoted name."""
+
+
+def tracking_uri() -> str:
+    """Return MLFLOW_TRACKING_URI if set, else ./mlflow.db; a sqlite path is made absolute."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri:
+        return sqlite_uri(Path(DATABASE_FILE).absolute())
+    database = sqlite_file(uri)
+    if database is None:
+        return uri
+    _, mark, query = uri.partition("?")
+    return f"{sqlite_uri(database)}{mark}{query}"
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The absolute path of a sqlite store's file; None for other stores."""
+    if not uri.startswith((SQLITE_PREFIX, QUOTED_PREFIX)):
+        return None
+    from sqlalchemy.engine import make_url  # takes half a second
+
+    name = make_url(uri).database
+    return None if name in (None, "", ":memory:") else Path(name).absolute()
+
+
+def sqlite_uri(database: Path) -> str:
+    """The URI of a sqlite file, quoted only where SQLAlchemy would read another name from it."""
+    from sqlalchemy.engine import make_url
+
+    plain = f"{SQLITE_PREFIX}{database}"
+    if make_url(plain).database == str(database):
+        return plain
+    return QUOTED_PREFIX + quote(str(database))
+
+
+def without_password(uri: str) -> str:
+    """The URI as it may be shown in messages."""
+    parts = urlparse(uri)
+    if parts.password is None:
+        return uri
+    return uri.replace(f":{parts.password}@", ":***@")
