@@ -26,13 +26,20 @@ def limits_of(settings: Mapping[str, Any]) -> ShardLimits:
 
 
 def packed(
-    pairs: Sequence[Pair], stats: Mapping[str, Stat], limits: ShardLimits
+    pairs: Sequence[Pair],
+    stats: Mapping[str, Stat],
+    limits: ShardLimits,
+    *,
+    as_png: bool = False,
 ) -> Iterator[list[Pair]]:
-    """The parts: as many consecutive samples as fit into a shard, but at least one."""
+    """The parts: as many consecutive samples as fit into a shard, but at least one.
+
+    `as_png`: all images are stored as PNG.
+    """
     part: list[Pair] = []
     filled = 0
     for together in group_samples(pairs):
-        size = _stored_size(together, stats)
+        size = _stored_size(together, stats, as_png)
         if part and not limits.allow(filled + size, len(part) + len(together)):
             yield part
             part, filled = [], 0
@@ -42,12 +49,18 @@ def packed(
         yield part
 
 
-def _stored_size(pairs: Sequence[Pair], stats: Mapping[str, Stat]) -> int:
+def _stored_size(pairs: Sequence[Pair], stats: Mapping[str, Stat], as_png: bool) -> int:
     """Bytes that a sample takes in a tar: an upper limit if the bytes of its images pass through
     unchanged, otherwise an estimate."""
-    names = {name for pair in pairs for name in pair.files}
-    lengths = [stats[name].st_size for name in names]
+    lengths = {name: stats[name].st_size for pair in pairs for name in pair.files}
+    if as_png or pairs[0].clean_half:
+        grown = {name: length * _growth(name) for name, length in lengths.items()}
+        lengths = {name: round(length) for name, length in grown.items()}
+    halves = list(lengths.values())
     if pairs[0].clean_half:
-        growth = _GROWTH.get(ending(pairs[0].rain), _GROWTH_OF_OTHERS)
-        lengths = [round(length * growth / 2) for length in lengths for _ in range(2)]
-    return packed_size([json_length(pairs), *lengths])
+        halves = [length // 2 for length in halves for _ in range(2)]
+    return packed_size([json_length(pairs), *halves])
+
+
+def _growth(name: str) -> float:
+    return _GROWTH.get(ending(name), _GROWTH_OF_OTHERS)

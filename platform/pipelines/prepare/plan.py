@@ -120,7 +120,8 @@ def make_plan(
     _check_leaked(source, found.leaked, without, reading)
     stats, pairs, unreadable = _stats(source, found.pairs)
     limits = limits_of(options.settings())
-    lines = [_line(part, stats) for part in packed(pairs, stats, limits)]
+    as_png = options.convert and _is_converted(pairs[0], source, reading)
+    lines = [_line(part, stats) for part in packed(pairs, stats, limits, as_png=as_png)]
     unpaired = [Quarantined(item.path, item.reason) for item in found.unpaired]
     row, layout = found.dataset.name, str(found.layout)
     plan = Plan(
@@ -168,6 +169,15 @@ def _clean_bytes(pair: Pair, source: Path, reading: Reading) -> bytes:
     as_stored = pair.clean_half or reading.convert
     clean = read_pair(pair, source, reading).clean if as_stored else None
     return clean.data if clean else files.read_bytes(source, pair.clean or "")
+
+
+def _is_converted(pair: Pair, source: Path, reading: Reading) -> bool:
+    """Whether a pair is converted: then most likely all are, and the parts are planned so."""
+    try:
+        images = read_pair(pair, source, reading)
+    except DataError:
+        return False
+    return any(image and image.changes for image in (images.rain, images.clean))
 
 
 def _stats(

@@ -108,3 +108,19 @@ def test_pairs_per_shard_gives_every_loader_a_shard(
     assert [entry.pairs for entry in manifest.shards] == [2, 2, 2, 1]
     assert manifest.settings["pairs_per_shard"] == 2
     assert prepare("paired", source, out, pairs_per_shard=2).reused
+
+
+@pytest.mark.parametrize(("orientation", "parts"), [(1, 1), (3, 4)])
+def test_images_that_are_converted_are_planned_as_png(
+    tmp_path: Path, orientation: int, parts: int
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for side in ("rain", "clean"):
+        (tmp_path / "source" / side).mkdir(parents=True)
+        for number in range(4):
+            image = noise_image(number, side == "rain", width=300, height=200)
+            image.save(tmp_path / "source" / side / f"{number}.jpg", quality=50, exif=exif)
+    options = PrepareOptions(shard_mib=1, convert=True)
+    plan, _ = make_plan("paired", tmp_path / "source", tmp_path / "out", options)
+    assert len(plan) == parts
