@@ -1,7 +1,6 @@
 """MLflow runs: everything that a run records, kept on disk until the store has it."""
 
 import functools
-import hashlib
 import io
 import json
 import logging
@@ -18,7 +17,7 @@ from PIL import Image
 
 from derain.config.flat import flattened
 from derain.errors import DerainError, StoppedError, StorageError
-from derain.tracking.names import accepted, shortened
+from derain.tracking.names import accepted, param_value, shortened
 from derain.tracking.outbox import Outbox, unsent_names
 from derain.tracking.sender import METRICS_PER_CALL, Sender, chunks
 from derain.tracking.store import (
@@ -35,8 +34,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# MLflow's limits, in characters: of a parameter's value, and of a dataset's digest and name.
-PARAM_VALUE_LIMIT = 6000
+# MLflow's limits, in characters, of a dataset's digest and name.
 DIGEST_LIMIT = 36
 DATASET_NAME_LIMIT = 500
 
@@ -165,7 +163,7 @@ class RunLog:
         A value longer than MLflow's 6,000 characters is cut and ends with its full SHA-256.
         """
         flat = flattened(values).items()
-        self._record(params=[[accepted(key), _param_value(value)] for key, value in flat])
+        self._record(params=[[accepted(key), param_value(value)] for key, value in flat])
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Log the metrics of one step."""
@@ -277,14 +275,6 @@ def _entered(value: T | None) -> T:
     if value is None:
         raise RuntimeError("The run does not exist before its context is entered.")
     return value
-
-
-def _param_value(value: Any) -> str:
-    text = json.dumps(value, default=str) if isinstance(value, list | tuple | dict) else str(value)
-    if len(text) <= PARAM_VALUE_LIMIT:
-        return text
-    end = f"... sha256:{hashlib.sha256(text.encode()).hexdigest()}"
-    return text[: PARAM_VALUE_LIMIT - len(end)] + end
 
 
 def _parent(name: str) -> str | None:

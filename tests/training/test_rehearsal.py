@@ -60,7 +60,8 @@ class TextStride(Plain):
 
 class Reflecting(Plain):
     def forward(self, x):
-        return nn.functional.pad(super().forward(x), (14,) * 4, mode="reflect")[:, :, 14:-14, 14:-14]
+        padded = nn.functional.pad(super().forward(x), (14,) * 4, mode="reflect")
+        return padded[:, :, 14:-14, 14:-14]
 
 class Unused(Plain):
     def __init__(self):
