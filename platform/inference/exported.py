@@ -10,6 +10,7 @@ So the last two are loaded only with `trust`.
 """
 
 import json
+import logging
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ from torch import Tensor, nn
 
 from derain.errors import DataError, DerainError, OccupiedError, UsageError, WeightsError
 from derain.models.weights import is_torchscript
+
+log = logging.getLogger(__name__)
 
 Format = Literal["onnx", "torch-export"]
 SUFFIXES: dict[str, str] = {"onnx": ".onnx", "torch-export": ".pt2"}
@@ -116,23 +119,41 @@ def export(
     if format == "onnx":
         _import_onnxruntime()
     stride: int = network.stride  # type: ignore[assignment]
-    metadata = {STRIDE: str(stride), NETWORK: type(network).__name__, RANGE: "0..1"}
     clamped = _Clamped(network.cpu().eval())
-    program = _program(clamped, stride, size_px)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".partial-{path.name}")
     try:
-        if format == "torch-export":
-            files = {METADATA_FILE: json.dumps({**metadata, STRIDE: stride})}
-            torch.export.save(program, temporary, extra_files=files)
-            _compare(clamped, program.module(), stride, size_px)
-        else:
-            _save_onnx(program, temporary, metadata)
-            _compare(clamped, _load_onnx(temporary, stride), stride, size_px)
+        try:
+            _write(clamped, stride, temporary, format, size_px, batches=(1, 3))
+        except (UsageError, AssertionError, RuntimeError) as error:
+            reason = (str(error).strip().splitlines() or [""])[0]
+            _write(clamped, stride, temporary, format, size_px, batches=(1,))
+            log.warning("export: %s accepts one image at a time. Of any number: %s", path, reason)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def _write(
+    network: "_Clamped",
+    stride: int,
+    path: Path,
+    format: Format,
+    size_px: tuple[int, int] | None,
+    batches: tuple[int, ...],
+) -> None:
+    """Write a file and compare it with the network for batches of these numbers of images."""
+    program = _program(network, stride, size_px, free_batch=len(batches) > 1)
+    metadata = {STRIDE: str(stride), NETWORK: type(network.network).__name__, RANGE: "0..1"}
+    if format == "torch-export":
+        files = {METADATA_FILE: json.dumps({**metadata, STRIDE: stride})}
+        torch.export.save(program, path, extra_files=files)
+        written: Any = program.module()
+    else:
+        _save_onnx(program, path, metadata)
+        written = _load_onnx(path, stride)
+    _compare(network, written, stride, size_px, batches)
 
 
 class _Clamped(nn.Module):
@@ -148,17 +169,17 @@ class _Clamped(nn.Module):
 
 
 def _program(
-    network: _Clamped, stride: int, size_px: tuple[int, int] | None
+    network: _Clamped, stride: int, size_px: tuple[int, int] | None, *, free_batch: bool
 ) -> torch.export.ExportedProgram:
     side = stride * max(2, 48 // stride)
     height, width = size_px or (side, side + stride)
     most = MAX_SIDE_PX // stride
-    free: dict[int, Any] = {0: torch.export.Dim("batch")}
+    free: dict[int, Any] = {0: torch.export.Dim("batch")} if free_batch else {}
     if size_px is None:
         free[2] = stride * torch.export.Dim("rows", min=2, max=most)
         free[3] = stride * torch.export.Dim("columns", min=2, max=most)
-    # Two images: torch takes a size of 1 for a constant.
-    example = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0))
+    count = 2 if free_batch else 1  # torch takes a size of 1 for a constant
+    example = torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(0))
     try:
         with torch.no_grad():
             return torch.export.export(network, (example,), dynamic_shapes=(free,))
@@ -176,7 +197,11 @@ def _save_onnx(
     """Write an ONNX file with named input and output, and let onnx check it."""
     import onnx
 
-    names: dict[str, Any] = {"input_names": [INPUT], "output_names": [OUTPUT]}
+    names: dict[str, Any] = {
+        "input_names": [INPUT],
+        "output_names": [OUTPUT],
+        "dynamic_shapes": ({0: "batch", 2: "height", 3: "width"},),
+    }
     onnx_program = torch.onnx.export(program, dynamo=True, verbose=False, **names)
     assert onnx_program is not None
     onnx_program.model.metadata_props.update(metadata)
@@ -186,18 +211,22 @@ def _save_onnx(
 
 @torch.no_grad()
 def _compare(
-    network: nn.Module, written: Any, stride: int, size_px: tuple[int, int] | None
+    network: _Clamped,
+    written: Any,
+    stride: int,
+    size_px: tuple[int, int] | None,
+    batches: Sequence[int],
 ) -> None:
-    """Raise DerainError if a written file gives other images than its network, for one image or
-    three, of a size that is two different odd multiples of the stride."""
+    """Raise DerainError if a written file gives other images than its network, in batches of some
+    sizes; height and width are two different odd multiples of the stride."""
     odd = max(3, -(-33 // stride) | 1)
     size = size_px or (stride * odd, stride * (odd + 2))
-    for count in (1, 3):
+    for count in batches:
         rainy = torch.rand(count, 3, *size, generator=torch.Generator().manual_seed(count))
         difference = float((network(rainy) - written(rainy)).abs().max())
         if not difference <= TOLERANCE:  # also if it is NaN
             raise DerainError(
-                f"The exported file differs from {type(network.network).__name__} by "  # type: ignore[union-attr]
+                f"The exported file differs from {type(network.network).__name__} by "
                 f"{difference:.1e} in [0, 1] for {count} images of {size[1]}x{size[0]} px, at most "
                 f"{TOLERANCE:.0e} is allowed. Nothing was written."
             )

@@ -95,8 +95,8 @@ class Predictor:
             raise DerainError(
                 f"The network {type(self.network).__name__} fails on an image of {width}x{height} "
                 f"px, given to it as {rainy.shape[3]}x{rainy.shape[2]} px: {type(error).__name__}: "
-                f"{error}. Sides are padded to multiples of its `stride`, {self.network.stride}; if "
-                "it needs multiples of another number, or more pixels, that is the reason."
+                f"{error}. Sides are padded to multiples of its `stride`, {self.network.stride}; "
+                "if it needs multiples of another number, or more pixels, that is the reason."
             ) from error
         check_output(self.network, derained, rainy)
         return derained
@@ -135,9 +135,9 @@ def check_output(network: nn.Module, output: object, rainy: Tensor) -> None:
     )
     raise DerainError(
         f"The network {type(network).__name__} returned {found} for images of the shape "
-        f"{tuple(rainy.shape)}; expected one tensor of the same shape, float32. Return the derained "
-        "images only, as large as the rainy ones; if sides must be multiples of a number, make it "
-        f"the network's `stride`, which is {getattr(network, 'stride', None)} now."
+        f"{tuple(rainy.shape)}; expected one tensor of the same shape, float32. Return the "
+        "derained images only, as large as the rainy ones; if sides must be multiples of a number, "
+        f"make it the network's `stride`, which is {getattr(network, 'stride', None)} now."
     )
 
 

@@ -44,8 +44,8 @@ INTERRUPTED_WAITS_S = 5.0
 ARTIFACTS = "-artifacts"
 """Ending of the name of the outbox for a run's artifacts."""
 ARTIFACT_TRIES = 3
-"""How often a finished run tries to store its artifacts: a place that refuses them (no credentials,
-no such folder) will refuse them again, while an unreachable store is waited for with the records."""
+"""How often a finished run tries to store its artifacts: a place that refuses them (credentials are
+missing, for example) will refuse them again. The records have waited for the store before that."""
 
 
 class RunLog:
@@ -174,8 +174,8 @@ class RunLog:
 
     def flush(self, timeout_s: float = END_WAITS_S) -> bool:
         """Send everything now; False if that takes too long, and the rest is sent later."""
-        outboxes = (_entered(self._outbox), _entered(self._artifacts))
-        return all([outbox.flush(timeout_s) for outbox in outboxes])
+        records = _entered(self._outbox).flush(timeout_s)
+        return _entered(self._artifacts).flush(timeout_s) and records
 
     def text(self, name: str, content: str) -> None:
         """Log a text as the artifact `name`, such as "config.yaml"."""

@@ -87,8 +87,7 @@ def _derain(network: nn.Module, size: tuple[int, int]) -> None:
 
 
 def _take_step(config: Config, network: nn.Module, loss: TotalLoss) -> None:
-    """Forward and backward pass of one crop; logs which parameters get no gradient, as a step leaves
-    them unchanged."""
+    """Forward and backward pass of one crop; logs which parameters get no gradient."""
     values = {"train.compile": False, "train.device": "cpu", "train.ema_decay": None}
     config = config.replaced(values, "rehearsal")
     routes = None if getattr(network, "route_key", None) is None else np.zeros(1, np.int64)

@@ -155,7 +155,7 @@ def test_the_modes_are_restored_after_a_failure_too() -> None:
             raise RuntimeError(f"out of memory for {tuple(x.shape)}")
 
     network = Failing().train()
-    with pytest.raises(DerainError, match="Failing fails on an image of 8x8 px.*out of memory"):
+    with pytest.raises(DerainError, match=r"Failing fails on an image of 8x8 px.*out of memory"):
         Predictor(network).derain(noise(8, 8))
     assert network.training
 

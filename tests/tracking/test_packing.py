@@ -15,9 +15,9 @@ from typing import Any
 import mlflow.pyfunc
 import numpy as np
 import pytest
+from mlflow import MlflowClient
 from mlflow.pyfunc import scoring_server
 from starlette.testclient import TestClient
-from mlflow import MlflowClient
 
 from derain import models
 from derain.errors import StorageError
@@ -309,7 +309,7 @@ def test_a_refusing_artifact_store_is_one_message(
     with RunLog("placeless", uri=uri, experiment="no place for models") as run:
         pass
     given = {"scores": {"psnr_y": 30.0, "ssim_y": 0.9}, "evaluation_sha256": EVALUATION}
-    with pytest.raises(StorageError, match="cannot be stored in .*a%20file/artifacts"):
+    with pytest.raises(StorageError, match=r"cannot be stored in .*a%20file/artifacts"):
         registry.register(
             model_folder,
             "placeless",
