@@ -256,7 +256,8 @@ def _for_mlflow(error: DataError) -> Exception:
     mlflow = getattr(sys.modules.get("mlflow.exceptions"), "MlflowException", None)
     if mlflow is None:
         return error
-    return type("InvalidImages", (DataError, mlflow), {}).invalid_parameter_value(str(error))
+    invalid_images: Any = type("InvalidImages", (DataError, mlflow), {})
+    return invalid_images.invalid_parameter_value(str(error))
 
 
 def _check(array: np.ndarray, shape: tuple[str | int, ...]) -> None:
