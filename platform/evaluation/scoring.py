@@ -100,12 +100,12 @@ def score_under_protocols(
 def too_small(dataset: Prepared, protocols: Sequence[str]) -> dict[int, str]:
     """By their number, the images of a dataset that the protocols cannot measure, and why not."""
     least = least_px(protocols)
+    named = " and ".join(protocols) + (" needs" if len(protocols) == 1 else " need")
     heights, widths = sizes(dataset)
     keys = dataset.index.column("key")
     return {
-        at: f"image {keys[at].as_py()} is {widths[at]}x{heights[at]} px; "
-        f"{' and '.join(protocols)} need{'s' if len(protocols) == 1 else ''} at least {least} px on "
-        "each side, for SSIM"
+        at: f"image {keys[at].as_py()} is {widths[at]}x{heights[at]} px; {named} at least "
+        f"{least} px on each side, for SSIM"
         for at in np.flatnonzero(np.minimum(heights, widths) < least).tolist()
     }
 

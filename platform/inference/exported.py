@@ -10,6 +10,7 @@ So the last two are loaded only with `trust`.
 """
 
 import json
+import logging
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,8 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from derain.errors import DataError, OccupiedError, UsageError, WeightsError
+from derain.errors import DataError, DerainError, OccupiedError, UsageError, WeightsError
 from derain.models.weights import is_torchscript
+
+log = logging.getLogger(__name__)
 
 Format = Literal["onnx", "torch-export"]
 SUFFIXES: dict[str, str] = {"onnx": ".onnx", "torch-export": ".pt2"}
@@ -28,11 +31,20 @@ STRIDE = "derain.stride"
 """Metadata key in the file: height and width must be multiples of its value."""
 METADATA_FILE = "derain.json"
 """The file inside a .pt2 that has the metadata."""
+NETWORK = "derain.network"
+"""Metadata key: the class of the network."""
+RANGE = "derain.range"
+"""Metadata key: the range of input and output."""
+INPUT, OUTPUT = "rainy", "derained"
+"""Names of the input and the output of an ONNX file."""
 MAX_SIDE_PX = 8192
+TOLERANCE = 1e-3
+"""Largest difference of a written file from its network, in [0, 1]: half of an 8-bit level's half.
+Measured: below 1e-5 (docs/measurements/exports.md)."""
 
 
 class Exported(nn.Module):
-    """A network from a file, on the CPU: NCHW RGB, float32 in [0, 1], batches of one image."""
+    """A network from a file, on the CPU: NCHW RGB, float32 in [0, 1]."""
 
     def __init__(self, run: Any, stride: int, fixed_size: tuple[int, int] | None) -> None:
         """`fixed_size`: the only (height, width) that the file accepts; None for any."""
@@ -92,11 +104,12 @@ def export(
 ) -> Path:
     """Write a network to one file and return its path.
 
-    The file accepts any height and width that are multiples of the network's stride, or only
-    `size_px` (height, width) if given.
+    The file maps NCHW RGB, float32 in [0, 1] to the same; its output is clamped. It accepts batches
+    of any size, and any height and width that are multiples of the network's stride, or only
+    `size_px` (height, width) if given. It is compared with the network before it gets its name.
 
     Raises OccupiedError if the file exists; UsageError if the network cannot be exported (the
-    message says why), or if onnx is not installed.
+    message says why), or if onnx is not installed; DerainError if the file differs.
     """
     path = Path(out)
     if path.suffix != SUFFIXES[format]:
@@ -108,43 +121,117 @@ def export(
     if format == "onnx":
         _import_onnxruntime()
     stride: int = network.stride  # type: ignore[assignment]
-    program = _program(network.cpu().eval(), stride, size_px)
+    clamped = _Clamped(network.cpu().eval())
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".partial-{path.name}")
-    if format == "torch-export":
-        torch.export.save(
-            program, temporary, extra_files={METADATA_FILE: json.dumps({STRIDE: stride})}
-        )
-    else:
-        onnx_program = torch.onnx.export(program, dynamo=True, verbose=False)
-        assert onnx_program is not None
-        onnx_program.model.metadata_props[STRIDE] = str(stride)
-        onnx_program.save(str(temporary))
-    temporary.replace(path)
+    try:
+        try:
+            _write(clamped, stride, temporary, format, size_px, batches=(1, 3))
+        except (UsageError, AssertionError, RuntimeError) as error:
+            reason = (str(error).strip().splitlines() or [""])[0]
+            _write(clamped, stride, temporary, format, size_px, batches=(1,))
+            log.warning("export: %s accepts one image at a time. Of any number: %s", path, reason)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
     return path
 
 
+def _write(
+    network: "_Clamped",
+    stride: int,
+    path: Path,
+    format: Format,
+    size_px: tuple[int, int] | None,
+    batches: tuple[int, ...],
+) -> None:
+    """Write a file and compare it with the network for batches of these numbers of images."""
+    program = _program(network, stride, size_px, free_batch=len(batches) > 1)
+    metadata = {STRIDE: str(stride), NETWORK: type(network.network).__name__, RANGE: "0..1"}
+    if format == "torch-export":
+        files = {METADATA_FILE: json.dumps({**metadata, STRIDE: stride})}
+        torch.export.save(program, path, extra_files=files)
+        written: Any = program.module()
+    else:
+        _save_onnx(program, path, metadata)
+        written = _load_onnx(path, stride)
+    _compare(network, written, stride, size_px, batches)
+
+
+class _Clamped(nn.Module):
+    """A network whose output is clamped to [0, 1], as `Predictor` does it; its argument's name
+    becomes that of the file's input."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, rainy: Tensor) -> Tensor:
+        return self.network(rainy).clamp(0.0, 1.0)
+
+
 def _program(
-    network: nn.Module, stride: int, size_px: tuple[int, int] | None
+    network: _Clamped, stride: int, size_px: tuple[int, int] | None, *, free_batch: bool
 ) -> torch.export.ExportedProgram:
     side = stride * max(2, 48 // stride)
     height, width = size_px or (side, side + stride)
     most = MAX_SIDE_PX // stride
-    free_sides = {
-        2: stride * torch.export.Dim("rows", min=2, max=most),
-        3: stride * torch.export.Dim("columns", min=2, max=most),
-    }
-    example = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0))
+    free: dict[int, Any] = {0: torch.export.Dim("batch")} if free_batch else {}
+    if size_px is None:
+        free[2] = stride * torch.export.Dim("rows", min=2, max=most)
+        free[3] = stride * torch.export.Dim("columns", min=2, max=most)
+    count = 2 if free_batch else 1  # torch takes a size of 1 for a constant
+    example = torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(0))
     try:
         with torch.no_grad():
-            shapes = None if size_px else (free_sides,)
-            return torch.export.export(network, (example,), dynamic_shapes=shapes)
+            return torch.export.export(network, (example,), dynamic_shapes=(free,))
     except Exception as error:  # torch.export passes on any error of the network's code
         raise UsageError(
-            f"{type(network).__name__} cannot be exported for "
+            f"{type(network.network).__name__} cannot be exported for "
             f"{'this size' if size_px else 'images of any size; try --size WIDTHxHEIGHT'}: "
             f"{str(error).strip().splitlines()[0]}"
         ) from error
+
+
+def _save_onnx(
+    program: torch.export.ExportedProgram, path: Path, metadata: Mapping[str, str]
+) -> None:
+    """Write an ONNX file with named input and output, and let onnx check it."""
+    import onnx
+
+    names: dict[str, Any] = {
+        "input_names": [INPUT],
+        "output_names": [OUTPUT],
+        "dynamic_shapes": ({0: "batch", 2: "height", 3: "width"},),
+    }
+    onnx_program = torch.onnx.export(program, dynamo=True, verbose=False, **names)
+    assert onnx_program is not None
+    onnx_program.model.metadata_props.update(metadata)
+    onnx_program.save(str(path))
+    onnx.checker.check_model(str(path), full_check=True)
+
+
+@torch.no_grad()
+def _compare(
+    network: _Clamped,
+    written: Any,
+    stride: int,
+    size_px: tuple[int, int] | None,
+    batches: Sequence[int],
+) -> None:
+    """Raise DerainError if a written file gives other images than its network, in batches of some
+    sizes; height and width are two different odd multiples of the stride."""
+    odd = max(3, -(-33 // stride) | 1)
+    size = size_px or (stride * odd, stride * (odd + 2))
+    for count in batches:
+        rainy = torch.rand(count, 3, *size, generator=torch.Generator().manual_seed(count))
+        difference = float((network(rainy) - written(rainy)).abs().max())
+        if not difference <= TOLERANCE:  # also if it is NaN
+            raise DerainError(
+                f"The exported file differs from {type(network.network).__name__} by "
+                f"{difference:.1e} in [0, 1] for {count} images of {size[1]}x{size[0]} px, at most "
+                f"{TOLERANCE:.0e} is allowed. Nothing was written."
+            )
 
 
 def _load_onnx(path: Path, stride: int | None) -> Exported:
@@ -187,6 +274,7 @@ def _load_torchscript(path: Path, stride: int | None) -> Exported:
 
 def _import_onnxruntime() -> Any:
     try:
+        import onnx  # noqa: F401  checks what was written
         import onnxruntime
         import onnxscript  # noqa: F401  torch.onnx.export needs it
     except ImportError as error:

@@ -15,6 +15,7 @@ and writes files with its own `_write` instead of `storage.atomic`.
 
 import inspect
 import json
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -158,9 +159,9 @@ def check_output(network: nn.Module, output: object, rainy: Tensor) -> None:
     )
     raise DerainError(
         f"The network {type(network).__name__} returned {found} for images of the shape "
-        f"{tuple(rainy.shape)}; expected one tensor of the same shape, float32. Return the derained "
-        "images only, as large as the rainy ones; if sides must be multiples of a number, make it "
-        f"the network's `stride`, which is {getattr(network, 'stride', None)} now."
+        f"{tuple(rainy.shape)}; expected one tensor of the same shape, float32. Return the "
+        "derained images only, as large as the rainy ones; if sides must be multiples of a number, "
+        f"make it the network's `stride`, which is {getattr(network, 'stride', None)} now."
     )
 
 
@@ -232,22 +233,57 @@ class _PyfuncModel:
         self._predictor = predictor
 
     def predict(self, model_input: np.ndarray, params: dict[str, Any] | None = None) -> np.ndarray:
-        """Derain a batch: NHWC, RGB, uint8 in 0..255; the result has the same form.
+        """Derain a batch: NHWC, RGB, whole numbers in 0..255; the result is uint8, same shape.
+
+        Numbers that came as JSON have another integer type than uint8. Floats are refused, also
+        those without a fraction: as levels in [0, 1] they would give black images.
 
         Raises:
-            DataError: not a uint8 array of the shape (batch, height, width, 3) (pass a single
-                image as `image[None]`), or `params` were given, of which there are none.
+            DataError: not an array of the shape (batch, height, width, 3) (pass a single image as
+                `image[None]`), or `params` were given, of which there are none. Where MLflow has
+                called, it is an MlflowException too, whose message reaches the client as HTTP 400.
         """
-        if params:
-            raise DataError(f"This model takes no params, found: {', '.join(sorted(params))}.")
-        _check(model_input, ("batch", "height", "width", 3))
+        try:
+            if params:
+                raise DataError(f"This model takes no params, found: {', '.join(sorted(params))}.")
+            batch = _as_levels(model_input)
+            _check(batch, ("batch", "height", "width", 3))
+        except DataError as error:
+            raise _for_mlflow(error) from error
         # One by one, so that a large batch needs no more memory than one image.
-        return np.stack([self._predictor.derain(image) for image in model_input])
+        return np.stack([self._predictor.derain(image) for image in batch])
 
 
 def _load_pyfunc(path: str) -> _PyfuncModel:
-    """Load a model folder on the CPU; `mlflow.pyfunc.load_model` calls this by name."""
-    return _PyfuncModel(Predictor(load_model_folder(path)))
+    """Load a model folder on the CPU; `mlflow.pyfunc.load_model` calls this by name.
+
+    With trust: MLflow has put the code of the model on Python's path already.
+    """
+    return _PyfuncModel(Predictor(load_model_folder(path, trust=True)))
+
+
+def _as_levels(array: np.ndarray) -> np.ndarray:
+    """Integers of any type in 0..255 as uint8; anything else unchanged, for `_check` to refuse."""
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "iu" or array.size == 0:
+        return array
+    if array.min() < 0 or array.max() > 255:
+        raise DataError(
+            f"Expected levels in 0..255, found numbers from {array.min()} to {array.max()}."
+        )
+    return array.astype(np.uint8)
+
+
+def _for_mlflow(error: DataError) -> Exception:
+    """The error, as an MlflowException too if MLflow is running.
+
+    Its scoring server answers with the message of its own exceptions only. MLflow is not imported
+    here: a model folder does not need it, and where it loads models it is there.
+    """
+    mlflow = getattr(sys.modules.get("mlflow.exceptions"), "MlflowException", None)
+    if mlflow is None:
+        return error
+    invalid_images: Any = type("InvalidImages", (DataError, mlflow), {})
+    return invalid_images.invalid_parameter_value(str(error))
 
 
 def _check(
@@ -263,9 +299,13 @@ def _check(
     ):
         kind = getattr(array, "dtype", type(array).__name__)
         expected = ", ".join(str(side) for side in shape)
+        is_float = getattr(kind, "kind", "") == "f"
+        advice = (
+            " Multiply floats in [0, 1] by 255, round them, and pass integers." if is_float else ""
+        )
         raise DataError(
             f"Expected a non-empty uint8 array of the shape ({expected}), RGB in 0..255; found "
-            f"{kind} of the shape {found}."
+            f"{kind} of the shape {found}.{advice}"
         )
 
 

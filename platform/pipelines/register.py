@@ -24,6 +24,7 @@ def register(folder: str | Path, name: str, *, trust: bool = False) -> Registere
     Raises UsageError if the run was scored with another checkpoint or is not finished,
     WeightsError if the checkpoint is damaged.
     """
+    registry.check_name(name)
     saved = checkpoint.load(folder)
     run = saved.folder.parent.parent
     result = _read_result(run, saved.folder)

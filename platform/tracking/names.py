@@ -1,12 +1,16 @@
-"""Names that MLflow accepts, for metrics, parameters, tags and runs."""
+"""Names and values that MLflow accepts, for metrics, parameters, tags and runs."""
 
 import hashlib
+import json
 import posixpath
 import re
+from typing import Any
 
 NAME_LIMIT = 250
 """MLflow's limit of the characters of a name; databases other than sqlite enforce it."""
 DIGEST_CHARACTERS = 8
+PARAM_VALUE_LIMIT = 6000
+"""MLflow's limit of the characters of a parameter's value."""
 
 
 def accepted(name: str) -> str:
@@ -28,6 +32,15 @@ def shortened(text: str, name: str | None = None) -> str:
         return text
     end = f"-{_digest(name or text)}"
     return text[: NAME_LIMIT - len(end)] + end
+
+
+def param_value(value: Any) -> str:
+    """The value as text; what is longer than MLflow allows is cut and ends with its SHA-256."""
+    text = json.dumps(value, default=str) if isinstance(value, list | tuple | dict) else str(value)
+    if len(text) <= PARAM_VALUE_LIMIT:
+        return text
+    end = f"... sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+    return text[: PARAM_VALUE_LIMIT - len(end)] + end
 
 
 def _digest(name: str) -> str:

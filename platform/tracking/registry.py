@@ -13,7 +13,7 @@ import yaml
 
 from derain.errors import UsageError
 from derain.tracking.moved import check_in_place
-from derain.tracking.packing import LOADER_MODULES, log_model, provenance
+from derain.tracking.packing import LOADER_MODULES, link_version, log_model, provenance
 from derain.tracking.store import (
     find_run,
     ignore_existing,
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
+MODEL_NAME_LIMIT = 256
+"""The length of the column in MLflow's databases."""
 REQUIRED_TAGS = ("train_manifest_sha256", "config_sha256", "protocol")
 
 
@@ -96,7 +98,9 @@ def register(
     lineage = {**tags, **measured, "evaluation_sha256": evaluation_sha256}
     lineage |= provenance(find_run(client, uri, run_id))
     with storage_errors(uri):
-        logged = log_model(client, Path(model_folder), run_id, example)
+        logged = log_model(
+            client, Path(model_folder), run_id, example, tags=lineage, metrics=scores
+        )
         ignore_existing(lambda: client.create_registered_model(name))
     # One lock from reading the champion to setting the alias: concurrent registrations queue up.
     with storage_errors(uri), write_lock(uri):
@@ -106,9 +110,10 @@ def register(
             name,
             source=logged.artifact_location,
             run_id=run_id,
-            tags=lineage,
+            tags={**lineage, "logged_model_id": logged.model_id},  # sqlite drops `model_id`
             model_id=logged.model_id,
         )
+        link_version(client, logged, name, created.version)
         alias, reason = _choose_alias(lineage, champion)
         client.set_registered_model_alias(name, alias, created.version)
     log.info("%s version %s is now the %s: %s", name, created.version, alias, reason)
@@ -215,9 +220,21 @@ def _flavors(folder: Path) -> dict[str, Any]:
     return yaml.safe_load(described.read_text(encoding="utf-8")).get("flavors", {})
 
 
+def check_name(name: str) -> None:
+    """Raise UsageError for a name that MLflow does not accept, or that no address can contain."""
+    if not name.strip() or name in (".", "..") or any(character in name for character in "/:'@"):
+        raise UsageError(
+            f"Invalid model name {name!r}: it must not be empty, . or .., or have / : @ or '."
+        )
+    if len(name) > MODEL_NAME_LIMIT:
+        raise UsageError(
+            f"Invalid model name {name[:20]!r}...: it has {len(name)} characters, at most "
+            f"{MODEL_NAME_LIMIT} are allowed."
+        )
+
+
 def _check_registration(name: str, scores: Mapping[str, float], tags: Mapping[str, str]) -> None:
-    if not name or any(character in name for character in "/:'"):
-        raise UsageError(f"Invalid model name {name!r}: it must not be empty or have / : or '.")
+    check_name(name)
     if missing := [key for key in REQUIRED_TAGS if key not in tags]:
         raise ValueError(f"a model version needs the tags {', '.join(missing)}")
     for key in ("psnr_y", "ssim_y"):

@@ -1,7 +1,6 @@
 """MLflow runs: everything that a run records, kept on disk until the store has it."""
 
 import functools
-import hashlib
 import io
 import json
 import logging
@@ -18,8 +17,8 @@ from PIL import Image
 
 from derain.config.flat import flattened
 from derain.errors import DerainError, StoppedError, StorageError
-from derain.tracking.names import accepted, shortened
 from derain.tracking.moved import check_in_place
+from derain.tracking.names import accepted, param_value, shortened
 from derain.tracking.outbox import Outbox, unsent_names
 from derain.tracking.sender import METRICS_PER_CALL, Sender, chunks
 from derain.tracking.store import (
@@ -36,8 +35,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# MLflow's limits, in characters: of a parameter's value, and of a dataset's digest and name.
-PARAM_VALUE_LIMIT = 6000
+# MLflow's limits, in characters, of a dataset's digest and name.
 DIGEST_LIMIT = 36
 DATASET_NAME_LIMIT = 500
 
@@ -47,8 +45,8 @@ INTERRUPTED_WAITS_S = 5.0
 ARTIFACTS = "-artifacts"
 """Ending of the name of the outbox for a run's artifacts."""
 ARTIFACT_TRIES = 3
-"""How often a finished run tries to store its artifacts: a place that refuses them (no credentials,
-no such folder) will refuse them again, while an unreachable store is waited for with the records."""
+"""How often a finished run tries to store its artifacts: a place that refuses them (credentials are
+missing, for example) will refuse them again. The records have waited for the store before that."""
 
 
 class RunLog:
@@ -169,7 +167,7 @@ class RunLog:
         A value longer than MLflow's 6,000 characters is cut and ends with its full SHA-256.
         """
         flat = flattened(values).items()
-        self._record(params=[[accepted(key), _param_value(value)] for key, value in flat])
+        self._record(params=[[accepted(key), param_value(value)] for key, value in flat])
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Log the metrics of one step."""
@@ -180,8 +178,8 @@ class RunLog:
 
     def flush(self, timeout_s: float = END_WAITS_S) -> bool:
         """Send everything now; False if that takes too long, and the rest is sent later."""
-        outboxes = (_entered(self._outbox), _entered(self._artifacts))
-        return all([outbox.flush(timeout_s) for outbox in outboxes])
+        records = _entered(self._outbox).flush(timeout_s)
+        return _entered(self._artifacts).flush(timeout_s) and records
 
     def text(self, name: str, content: str) -> None:
         """Log a text as the artifact `name`, such as "config.yaml"."""
@@ -281,14 +279,6 @@ def _entered(value: T | None) -> T:
     if value is None:
         raise RuntimeError("The run does not exist before its context is entered.")
     return value
-
-
-def _param_value(value: Any) -> str:
-    text = json.dumps(value, default=str) if isinstance(value, list | tuple | dict) else str(value)
-    if len(text) <= PARAM_VALUE_LIMIT:
-        return text
-    end = f"... sha256:{hashlib.sha256(text.encode()).hexdigest()}"
-    return text[: PARAM_VALUE_LIMIT - len(end)] + end
 
 
 def _parent(name: str) -> str | None:

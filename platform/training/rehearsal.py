@@ -44,21 +44,21 @@ def rehearse(config: Config, smallest: tuple[int, int] | None = None) -> None:
     """
     torch.manual_seed(config.seed)
     network = build_network(config)
-    check_crops(config, network)
+    stride: int = network.stride  # type: ignore[assignment]
+    check_crops(config, stride)
     if config.train.start_from is not None and checkpoint.newest(config.folder) is None:
         start_from(checkpoint.load(config.train.start_from), network)
     with _explained(config):
-        _derain(network, odd_size(int(network.stride)))
+        _derain(network, odd_size(stride))
         if smallest is not None and min(smallest) < LEAST_SIDE_PX:
             _derain(network, smallest)
         loss = loss_of(config, network)
         if is_user_defined(config.model.name):
-            _take_step(config, network, loss)
+            _take_step(config, network, loss, stride)
 
 
-def check_crops(config: Config, network: nn.Module) -> None:
+def check_crops(config: Config, stride: int) -> None:
     """Raise ConfigError if a stage's crops are no multiples of the network's stride."""
-    stride = network.stride
     for number, stage in enumerate(config.train.stages):
         if stage.crop_px % stride:
             key = "train.crop_px" if number == 0 else f"train.progressive.{number - 1}.crop_px"
@@ -86,16 +86,15 @@ def _derain(network: nn.Module, size: tuple[int, int]) -> None:
     Predictor(network, "cpu").levels(image)
 
 
-def _take_step(config: Config, network: nn.Module, loss: TotalLoss) -> None:
-    """Forward and backward pass of one crop; logs which parameters get no gradient, as a step leaves
-    them unchanged."""
+def _take_step(config: Config, network: nn.Module, loss: TotalLoss, stride: int) -> None:
+    """Forward and backward pass of one crop; logs which parameters get no gradient."""
     values = {"train.compile": False, "train.device": "cpu", "train.ema_decay": None}
     config = config.replaced(values, "rehearsal")
     routes = None if getattr(network, "route_key", None) is None else np.zeros(1, np.int64)
     device = torch.device("cpu")
     trainer = Trainer(config, network, loss, device=device, rank=Rank(), routes=routes)
     trainer.begin_step(0)
-    total, _ = trainer.losses(to_device(_noise(config, int(network.stride)), config.train), 0.0)
+    total, _ = trainer.losses(to_device(_noise(config, stride), config.train), 0.0)
     trainer.backward(total, 1.0)
     _warn_of_unused(config, network)
 

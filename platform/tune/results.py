@@ -112,7 +112,8 @@ def _register(config: Config, best: Mapping[str, Any], journal: Journal) -> dict
     for event in journal.events:
         if event["event"] == "registered" and event["trial"] == best["name"]:
             return event["as"]
-    version = register(best["checkpoint"], config.register_.name)
+    # Trusted, as this very sweep has trained it.
+    version = register(best["checkpoint"], config.register_.name, trust=True)
     registered = {"name": version.name, "version": version.version, "alias": version.alias}
     journal.write("registered", **{"trial": best["name"], "as": registered})
     return registered

@@ -143,3 +143,19 @@ def test_a_closed_stdout_is_no_error() -> None:
     done = printed("x", shell="$SHOW >&-")
 
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_what_an_evaluation_left_out_is_below_its_table() -> None:
+    means = {"metrics": {"psnr_y": 30.0, "ssim_y": 0.9}, "input": {"psnr_y": 20.0, "ssim_y": 0.8}}
+    item = {"name": "a/test", "pictures": 3, "by_protocol": {"rain13k": means}}
+    left_out = [
+        {"dataset": "a/test", "key": "strip", "reason": "48x10 px"},
+        {"dataset": "b/test", "key": None, "reason": "damaged"},
+    ]
+    lines = output.plain(output.scores({"datasets": [item], "left_out": left_out})).splitlines()
+    assert lines[1].split() == ["a/test", "3", "rain13k", "30.000", "0.9000", "20.000", "0.8000"]
+    assert lines[2:] == [
+        "left out, and in no mean: a/test, strip: 48x10 px",
+        "left out, and in no mean: b/test: damaged",
+    ]
+    assert "left out" not in output.plain(output.scores({"datasets": [item], "left_out": []}))

@@ -5,11 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
 from torch import nn
 
-from derain.errors import DataError, OccupiedError, UsageError, WeightsError
+from derain.errors import DataError, DerainError, OccupiedError, UsageError, WeightsError
+from derain.inference import exported
 from derain.inference.exported import SUFFIXES, export, is_exported, load_exported
 from derain.inference.predictor import Predictor
 from tests.inference.small_networks import NETWORKS, TOLERANCE, network
@@ -35,6 +38,68 @@ def test_a_file_gives_the_images_of_its_network_at_any_size(
         expected = Predictor(ours).levels(image(*size))
         levels = Predictor(found).levels(image(*size))
         np.testing.assert_allclose(levels, expected, atol=255 * TOLERANCE)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("size_px", [None, (32, 48)])
+def test_onnx_runs_batches_in_other_programs(
+    tmp_path: Path, size_px: tuple[int, int] | None
+) -> None:
+    """With named input and output, checked by onnx, clamped, for any number of images."""
+    ours = network("prenet")
+    with torch.no_grad():
+        ours.conv[0].bias += torch.tensor([0.9, 0.0, -0.9])  # raw output beyond [0, 1]
+    path = export(ours, tmp_path / "net.onnx", "onnx", size_px=size_px)
+    assert [file.name for file in tmp_path.iterdir()] == ["net.onnx"]
+    onnx.checker.check_model(str(path), full_check=True)
+    sides = ["height", "width"] if size_px is None else list(size_px)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    for value, name in ((*session.get_inputs(), "rainy"), (*session.get_outputs(), "derained")):
+        assert (value.name, value.shape) == (name, ["batch", 3, *sides])
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert metadata == {
+        "derain.stride": "1",
+        "derain.network": "PReNet",
+        "derain.range": "0..1",
+    }
+    for count in (1, 3):
+        rainy = torch.rand(count, 3, *(size_px or (33, 47)))
+        (derained,) = session.run(["derained"], {"rainy": rainy.numpy()})
+        with torch.no_grad():
+            raw = ours(rainy)
+        assert raw.min() < 0
+        assert raw.max() > 1
+        np.testing.assert_allclose(derained, raw.clamp(0, 1), atol=TOLERANCE)
+
+
+class Doubling(nn.Module):
+    """Works for one image only."""
+
+    stride = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x).reshape(1, 3, x.shape[2], x.shape[3])
+
+
+def test_a_network_of_single_images_is_exported_as_such(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = export(Doubling(), tmp_path / "net.pt2", "torch-export")
+    assert "accepts one image at a time" in caplog.text
+    assert load_exported(path, trust=True)(torch.rand(1, 3, 33, 35)).shape == (1, 3, 33, 35)
+
+
+def test_a_file_that_differs_from_its_network_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exported, "TOLERANCE", -1.0)
+    with pytest.raises(DerainError, match=r"differs from PReNet by .* 1 images of 35x33 px"):
+        export(network("prenet"), tmp_path / "net.pt2", "torch-export")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_of_a_fixed_size_refuses_other_sizes(tmp_path: Path) -> None:

@@ -3,22 +3,39 @@
 import ast
 import importlib.metadata
 import json
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import mlflow.pyfunc
 import numpy as np
 import pytest
 from mlflow import MlflowClient
+from mlflow.pyfunc import scoring_server
+from starlette.testclient import TestClient
 
+from derain import models
+from derain.errors import StorageError
 from derain.inference.predictor import Predictor, load_model_folder
 from derain.tracking import packing, registry
 from derain.tracking.runs import RunLog
 from tests.tracking.conftest import Register
-from tests.tracking.samples import BATCH
+from tests.tracking.samples import BATCH, EVALUATION, NETWORK, TAGS
+
+EXPERTS = {"widths": [8, 8], "depths": [1, 1], "heads": [1, 1], "mgca": ["none"]}
+SMALL_CLIP = {
+    "encoder_weights": "random",
+    "encoder_dim": 16,
+    "encoder_width": 64,
+    "encoder_layers": 1,
+    "encoder_text_width": 64,
+    "encoder_text_layers": 1,
+}
 
 OLD_PREDICTOR = """
 import json
@@ -102,20 +119,49 @@ def test_a_registered_model_has_no_pickled_files(
 
 
 def test_the_requirements_include_all_imports_of_the_packed_code(tmp_path: Path) -> None:
-    imported = set()
+    """Those at the top of a module are needed by every network, those in functions by some."""
+    always, in_all = set(), set()
     for file in packing._copy_code(tmp_path).rglob("*.py"):
-        imported |= _imports(ast.parse(file.read_text()))
-    ours = {name for name in imported if name.startswith("derain.")}
+        tree = ast.parse(file.read_text())
+        in_all |= _imports(ast.walk(tree))
+        always |= _imports(tree.body)
+    ours = {name for name in in_all if name.startswith("derain.")}
     allowed = {Path(packed).stem for packed in packing.PACKED_MODULES}
     assert {name.split(".")[1] for name in ours} <= allowed
-    theirs = {name.split(".")[0] for name in imported} - set(sys.stdlib_module_names) - {"derain"}
-    distributions = {importlib.metadata.packages_distributions()[name][0] for name in theirs}
-    assert distributions <= set(packing.PACKED_REQUIREMENTS)
+    assert _distributions(always) == set(packing.BASE_REQUIREMENTS)
+    assert _distributions(in_all - always) <= {"torchvision", "open_clip_torch"}
 
 
-def _imports(tree: ast.Module) -> set[str]:
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("prenet", {"width": 4, "recursions": 1}, set()),
+        ("fclip_unet", NETWORK, {"open_clip_torch"}),
+        ("fclip_unet", {**NETWORK, "encoder": "imagenet_resnet50", "encoder_width": None},
+         {"torchvision"}),
+        ("clip_rpn", {**EXPERTS, "routing": "single"}, set()),
+        ("clip_rpn", {**EXPERTS, **SMALL_CLIP, "routing": "hard"}, {"open_clip_torch"}),
+        ("torchvision.ops:Conv2dNormActivation", {"in_channels": 3, "out_channels": 3},
+         {"torchvision"}),
+    ],
+)  # fmt: skip
+def test_a_version_requires_what_its_network_is_built_of(
+    name: str, options: dict[str, Any], expected: set[str]
+) -> None:
+    listed = packing.requirements(models.build(name, **options))
+    names = {requirement.partition("==")[0] for requirement in listed}
+    assert names == {*packing.BASE_REQUIREMENTS, *expected}
+    assert not any("+" in requirement for requirement in listed)
+
+
+def _distributions(names: set[str]) -> set[str]:
+    theirs = {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - {"derain"}
+    return {importlib.metadata.packages_distributions()[name][0] for name in theirs}
+
+
+def _imports(nodes: Iterable[ast.AST]) -> set[str]:
     found = set()
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -231,3 +277,86 @@ def test_the_git_commit_is_that_of_the_checkout_that_tracks_the_file(tmp_path: P
     assert packing.git_commit(installed) is None
     tracked.write_text("2")
     assert packing.git_commit(tracked) == git("rev-parse", "HEAD") + "-dirty"
+
+
+def test_mlflow_finds_a_model_by_its_metrics_params_and_type(
+    register: Register, client: MlflowClient, run_id: str
+) -> None:
+    registered = register("searched", 47.5)
+    experiments = [client.get_run(run_id).info.experiment_id]
+    for query in ("metrics.psnr_y > 47", "metrics.psnr_y > 47 AND params.output = 'residual'"):
+        (found,) = client.search_logged_models(experiments, query)
+        assert found.model_type == "fclip_unet"
+        assert found.tags["evaluation_sha256"] == EVALUATION
+        assert found.params["decoder_widths"] == "[8, 8, 8, 8, 8]"
+        assert {metric.key: metric.value for metric in found.metrics} == {
+            "psnr_y": 47.5,
+            "ssim_y": 0.9,
+        }
+        version = client.get_model_version("searched", str(registered.version))
+        assert version.tags["logged_model_id"] == found.model_id
+        assert version.source == found.artifact_location
+        linked = json.loads(found.tags["mlflow.modelVersions"])
+        assert linked == [{"name": "searched", "version": registered.version}]
+
+
+def test_a_refusing_artifact_store_is_one_message(
+    model_folder: Path, uri: str, client: MlflowClient, tmp_path: Path
+) -> None:
+    (tmp_path / "a file").touch()
+    place = f"{(tmp_path / 'a file').as_uri()}/artifacts"
+    client.create_experiment("no place for models", artifact_location=place)
+    with RunLog("placeless", uri=uri, experiment="no place for models") as run:
+        pass
+    given = {"scores": {"psnr_y": 30.0, "ssim_y": 0.9}, "evaluation_sha256": EVALUATION}
+    with pytest.raises(StorageError, match=r"cannot be stored in .*a%20file/artifacts"):
+        registry.register(
+            model_folder,
+            "placeless",
+            run_id=run.run_id,
+            tags=TAGS,
+            example=BATCH,
+            uri=uri,
+            **given,
+        )
+
+
+@pytest.fixture(scope="module")
+def served(register: Register, client: MlflowClient) -> Iterator[TestClient]:
+    """MLflow's scoring server for a registered version, in this process."""
+    registered = register("served", 30.0)
+    location = client.get_model_version_download_uri("served", str(registered.version))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", list(sys.path))
+        yield TestClient(scoring_server.init(mlflow.pyfunc.load_model(location)))
+
+
+@pytest.mark.parametrize("key", ["inputs", "instances"])
+def test_the_scoring_server_derains_levels(
+    served: TestClient, model_folder: Path, key: str
+) -> None:
+    answer = served.post("/invocations", json={key: BATCH.tolist()})
+    assert answer.status_code == 200
+    np.testing.assert_array_equal(answer.json()["predictions"], _derained(model_folder))
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ((BATCH / 255).tolist(), "Multiply floats in .* by 255"),
+        (BATCH.astype(float).tolist(), "found float64"),
+        ((BATCH.astype(int) + 100).tolist(), "levels in 0..255, found numbers from 1"),
+        ((BATCH.astype(int) - 255).tolist(), "found numbers from -255"),
+        (BATCH[0].tolist(), r"shape \(batch, height, width, 3\)"),
+        (BATCH[..., :1].tolist(), r"shape \(batch, height, width, 3\)"),
+        ([BATCH[0].tolist(), BATCH[0, :5].tolist()], "inhomogeneous"),
+        ([[[["a", "b", "c"]]]], "found <U1"),
+        ([], "non-empty"),
+    ],
+)
+def test_the_scoring_server_refuses_everything_else(
+    served: TestClient, batch: list[Any], message: str
+) -> None:
+    answer = served.post("/invocations", json={"inputs": batch})
+    assert answer.status_code == 400
+    assert re.search(message, answer.json()["message"])

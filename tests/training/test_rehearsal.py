@@ -1,4 +1,4 @@
-"""A network that would fail in the first step, or when it is scored, is refused before it trains."""
+"""A network that would fail in the first step, or when it is scored, is refused before that."""
 
 import logging
 from pathlib import Path
@@ -60,7 +60,8 @@ class TextStride(Plain):
 
 class Reflecting(Plain):
     def forward(self, x):
-        return nn.functional.pad(super().forward(x), (14,) * 4, mode="reflect")[:, :, 14:-14, 14:-14]
+        padded = nn.functional.pad(super().forward(x), (14,) * 4, mode="reflect")
+        return padded[:, :, 14:-14, 14:-14]
 
 class Unused(Plain):
     def __init__(self):
@@ -155,7 +156,7 @@ def test_weights_that_are_missing_or_do_not_fit_are_found(tmp_path: Path) -> Non
             rehearse(config("Plain", tmp_path, **values))
     own = Config.model_validate({**TINY, "output_dir": str(tmp_path)})
     rehearse(own)
-    with pytest.raises(WeightsError, match="gone.safetensors"):
+    with pytest.raises(WeightsError, match=r"gone\.safetensors"):
         rehearse(own.replaced({"model.encoder_weights": str(tmp_path / "gone.safetensors")}, "t"))
 
 

@@ -1,7 +1,7 @@
 """Rain perception: how well each of several prompts describes an image, by frozen CLIP."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import torch

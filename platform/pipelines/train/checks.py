@@ -57,7 +57,7 @@ def describe_checked(config: Config) -> dict[str, Any]:
 
 
 def check_images(config: Config) -> tuple[int, int] | None:
-    """Check the datasets by their indices alone; the (height, width) of the smallest held-out image.
+    """Check the datasets by their indices; returns (height, width) of the smallest held-out image.
 
     None for synthetic datasets that have not been rendered. Raises DataError for held-out images
     that `eval.protocol` cannot measure, and what `check_data` raises.
@@ -84,9 +84,9 @@ def _unmeasurable(config: Config, dataset: Prepared) -> str | None:
         return None
     more = f" (and {len(reasons) - 1} more of its images)" if len(reasons) > 1 else ""
     return (
-        f"data.eval {dataset.folder}: {reasons[0]}{more}. A mean over the other images would not be "
-        "that of the set: remove these images from the source and prepare it again, or name another "
-        "dataset in data.eval. (`derainctl evaluate` scores the others and lists these.)"
+        f"data.eval {dataset.folder}: {reasons[0]}{more}. A mean over the other images would not "
+        "be that of the set: remove these images from the source and prepare it again, or name "
+        "another dataset in data.eval. (`derainctl evaluate` scores the others and lists these.)"
     )
 
 

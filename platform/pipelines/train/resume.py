@@ -43,7 +43,8 @@ MAY_CHANGE = frozenset(
 """Keys of `train` that may differ in a resumed run: how long, where and how closely watched it is.
 
 Some of them do affect a step: `steps` stretches the schedules of the learning rate and of the loss;
-`num_workers`, `micro_batch_size`, `compile` and `deterministic` change the noise that networks draw, and rounding.
+`num_workers`, `micro_batch_size`, `compile` and `deterministic` change the noise that networks
+draw, and rounding.
 """
 
 

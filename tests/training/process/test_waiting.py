@@ -28,7 +28,7 @@ def _wait(number: int, world: int, folder: Path) -> None:
     assert found == number
     (folder / str(number)).write_text(str(time.monotonic() - began))
     rank.barrier()
-    with pytest.raises(RuntimeError, match="(?i)timed? ?out|closed|reset"):
+    with pytest.raises(RuntimeError, match=r"(?i)timed? ?out|closed|reset"):
         _barrier_with_a_late_rank(rank)
 
 
