@@ -65,6 +65,7 @@ def prepare(
     source: Annotated[str, typer.Argument(help="The dataset's folder, s3://... or gs://...")],
     out: Annotated[str, typer.Argument(help="A new folder, s3://... or gs://...")],
     split: Annotated[str | None, typer.Option(help="Default: the dataset's first split.")] = None,
+    layouts: Layouts = None,
     rain: Annotated[
         str | None, typer.Option(help="Rainy files, such as 'in/{id}_{n:d}.jpg'.")
     ] = None,
@@ -78,20 +79,28 @@ def prepare(
     share: Annotated[
         str, typer.Option(help="LOW:HIGH, a range of the clean images within 0:1.")
     ] = "0:1",
+    without: Annotated[
+        Path | None, typer.Option(help="Leave out the images that this leaks.json lists.")
+    ] = None,
     convert: Annotated[
         bool,
         typer.Option(
             help="Store images of 16 bits, other colours, alpha or a rotation as plain PNG."
         ),
     ] = False,
-    without: Annotated[
-        Path | None, typer.Option(help="Leave out the images that this leaks.json lists.")
-    ] = None,
+    decode: Annotated[
+        bool, typer.Option(help="Also decode every image to check it; slower.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option(help="Fail if any image or label is left out, and list all of them.")
+    ] = False,
     clean_once: Annotated[
         bool, typer.Option("--clean-once", help="Store each clean image once, not once per pair.")
     ] = False,
     shard_mib: Annotated[int, typer.Option(min=1, help="Maximum size of a shard, in MiB.")] = 128,
-    layouts: Layouts = None,
+    pairs_per_shard: Annotated[
+        int | None, typer.Option(min=1, help="Maximum number of pairs in a shard.")
+    ] = None,
     name: Annotated[
         str | None, typer.Option(help="Your own data: its name, for the dataset card.")
     ] = None,
@@ -104,15 +113,6 @@ def prepare(
     source_url: Annotated[
         str | None, typer.Option("--source", help="Your own data: where it is from.")
     ] = None,
-    strict: Annotated[
-        bool, typer.Option(help="Fail if any image or label is left out, and list all of them.")
-    ] = False,
-    pairs_per_shard: Annotated[
-        int | None, typer.Option(min=1, help="Maximum number of pairs in a shard.")
-    ] = None,
-    decode: Annotated[
-        bool, typer.Option(help="Also decode every image to check it; slower.")
-    ] = False,
     as_json: Json = False,
 ) -> None:
     """Convert a published dataset to shards, an index and a manifest."""
