@@ -8,7 +8,6 @@ a prepared dataset another identity.
 """
 
 import io
-import os
 import stat
 from pathlib import Path
 
@@ -21,26 +20,8 @@ from derain.data.images.headers import opened, read_header
 from derain.data.images.turning import as_stored
 from derain.errors import DataError
 
-SUFFIXES = frozenset({
-    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".webp", ".tif", ".tiff",
-})  # fmt: skip
-
 MAX_BYTES = 3 * MAX_PIXELS + 2**20
 """The largest file: MAX_PIXELS uncompressed, and 1 MiB for metadata."""
-
-_ENDINGS = {".jpeg": ".jpg", ".jpe": ".jpg", ".jfif": ".jpg", ".tiff": ".tif", ".dib": ".bmp"}
-
-
-def is_image(path: str | os.PathLike[str]) -> bool:
-    """True for a name with the ending of an image file that is not hidden."""
-    name = os.fspath(path).rpartition("/")[2]  # PurePath would take ten times as long
-    return os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")  # noqa: PTH122
-
-
-def ending(name: str) -> str:
-    """A file name's ending in its usual spelling: `.jpg` for `A.JPEG`."""
-    suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122
-    return _ENDINGS.get(suffix, suffix)
 
 
 def inspect(data: Bytes, name: str) -> Header:

@@ -1,6 +1,11 @@
-"""Kinds of image files that are known but not read: by the ending of the name, and by content."""
+"""Kinds of image files, by the ending of the name and by content: read, or known but not read."""
 
 import os
+
+SUFFIXES = frozenset({
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".webp", ".tif", ".tiff",
+})  # fmt: skip
+"""Endings of images that are read, in lower case."""
 
 UNREAD = frozenset(
     {
@@ -38,6 +43,21 @@ _BRANDS = {
     b"crx ": "camera raw",
 }
 """Brands of ISO base media files that are images, not videos."""
+
+
+_ENDINGS = {".jpeg": ".jpg", ".jpe": ".jpg", ".jfif": ".jpg", ".tiff": ".tif", ".dib": ".bmp"}
+
+
+def is_image(path: str | os.PathLike[str]) -> bool:
+    """True for a name with the ending of an image file that is not hidden."""
+    name = os.fspath(path).rpartition("/")[2]  # PurePath would take ten times as long
+    return os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")  # noqa: PTH122
+
+
+def ending(name: str) -> str:
+    """A file name's ending in its usual spelling: `.jpg` for `A.JPEG`."""
+    suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122
+    return _ENDINGS.get(suffix, suffix)
 
 
 def is_unread_kind(name: str) -> bool:

@@ -12,9 +12,10 @@ import numpy as np
 
 from derain.data.images import colour
 from derain.data.images.convert import read_odd
-from derain.data.images.decode import decode_image, encode_png, ending, inspect
+from derain.data.images.decode import decode_image, encode_png, inspect
 from derain.data.images.facts import Header
 from derain.data.images.headers import read_header
+from derain.data.images.kinds import ending
 from derain.data.images.likeness import almost_equal
 from derain.data.sources.pairs import Pair
 from derain.errors import DataError

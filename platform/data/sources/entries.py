@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from derain.data.images.decode import is_image
-from derain.data.images.kinds import HEAD_BYTES, is_unread_kind, kind_of
+from derain.data.images.kinds import HEAD_BYTES, is_image, is_unread_kind, kind_of
 from derain.data.sources.names import fold, printable
 from derain.storage import files
 

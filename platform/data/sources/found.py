@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from derain.data.images.decode import ending
+from derain.data.images.kinds import ending
 from derain.data.sources.entries import OTHER_FILES, Ignored
 from derain.data.sources.layouts import Dataset, Layout
 from derain.data.sources.matching import Unpaired

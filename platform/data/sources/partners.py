@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from unicodedata import normalize
 
-from derain.data.images.decode import ending
+from derain.data.images.kinds import ending
 from derain.data.sources.layouts import Layout
 from derain.data.sources.names import fold, stem
 from derain.data.sources.patterns import Pattern

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from unicodedata import normalize
 
-from derain.data.images.decode import SUFFIXES
+from derain.data.images.kinds import SUFFIXES
 from derain.data.sources.names import fold
 from derain.errors import DataError
 

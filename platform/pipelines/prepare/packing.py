@@ -7,7 +7,7 @@ their size is only estimated, and what is written decides whether a part becomes
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from derain.data.images.decode import ending
+from derain.data.images.kinds import ending
 from derain.data.prepared.samples import json_length
 from derain.data.prepared.shards import ShardLimits, packed_size
 from derain.data.sources.pairs import Pair, group_samples

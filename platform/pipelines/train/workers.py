@@ -12,10 +12,10 @@ from ray.train.torch import TorchTrainer
 from derain import cluster
 from derain.config import Config
 from derain.errors import DerainError, UsageError
+from derain.pipelines.shared_places import check_shared_places
 from derain.pipelines.train import worker_failures
 from derain.pipelines.train.recording import TrackingTarget
 from derain.pipelines.train.run import run_in_this_process
-from derain.pipelines.train.shared_places import check_shared_places
 from derain.storage.refusals import expected
 from derain.training.process.distributed import Rank
 

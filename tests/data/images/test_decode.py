@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from derain.data.images.decode import decode_image, ending, inspect, is_image
+from derain.data.images.decode import decode_image, inspect
+from derain.data.images.kinds import ending, is_image
 from derain.errors import DataError
 from tests.data.images.odd_images import (
     BIG,

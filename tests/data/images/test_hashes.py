@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from derain.data.images.decode import is_image, read_image
+from derain.data.images.decode import read_image
 from derain.data.images.hashes import BITS, distances, hash_image, near_matches
+from derain.data.images.kinds import is_image
 from derain.data.synthetic.synthesis import bundled_photographs
 
 PHOTOGRAPHS = [

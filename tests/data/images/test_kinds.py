@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from derain.data.images.decode import SUFFIXES
-from derain.data.images.kinds import HEAD_BYTES, UNREAD, is_unread_kind, kind_of
+from derain.data.images.kinds import HEAD_BYTES, SUFFIXES, UNREAD, is_unread_kind, kind_of
 from tests.folders import noise_image
 
 

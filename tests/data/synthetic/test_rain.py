@@ -13,7 +13,8 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter, sobel
 
 from derain.data.images.convert import read_odd
-from derain.data.images.decode import is_image, read_image
+from derain.data.images.decode import read_image
+from derain.data.images.kinds import is_image
 from derain.data.sources.discover import find_pairs
 from derain.data.synthetic.rain import render
 from derain.data.synthetic.synthesis import bundled_photographs, synthesize

@@ -5,7 +5,6 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -20,22 +19,7 @@ from derain.models.losses.loss_schedule import LossSchedule
 from derain.models.networks.clip_rpn import CLIPRPN, ROUTINGS
 from derain.models.networks.clip_rpn_expert import Expert
 from tests.models.networks.overfit import streaks
-
-SMALL: dict[str, Any] = {
-    "encoder_weights": "random",
-    "encoder_dim": 16,
-    "encoder_width": 32,
-    "encoder_layers": 1,
-    "encoder_text_width": 32,
-    "encoder_text_layers": 1,
-    "routing": "oracle",
-    "widths": (8, 12, 16),
-    "depths": (1, 1, 1),
-    "heads": (1, 2, 2),
-    "ffn_expansion": 1.0,
-    "mgca": ("window", "window"),
-    "mgca_window": 4,
-}
+from tests.models.networks.small_clip_rpn import SMALL
 
 
 @pytest.fixture

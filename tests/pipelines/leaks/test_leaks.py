@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from derain.data.images.decode import is_image, read_image
+from derain.data.images.decode import read_image
 from derain.data.images.hashes import hash_image
+from derain.data.images.kinds import is_image
 from derain.data.prepared.manifest import open_prepared
 from derain.data.sources.selection import Naming
 from derain.data.synthetic.synthesis import bundled_photographs

@@ -103,17 +103,20 @@ def test_a_part_without_usable_pairs_leaves_no_gap(
 
 
 def keys_by_card(folder: Path, cache: str) -> list[list[str]]:
-    """The keys that each of the card's commands reads, run in the folder; with its absolute path
-    where Ray reads, because the tests' Ray has another working directory."""
+    """The keys that each of the card's commands reads, with the files that it names."""
     (block,) = re.findall(r"```python\n(.*?)```", (folder / CARD).read_text(), re.DOTALL)
     first, second, third = block.splitlines()
-    second = f"{second[:-1]}, cache_dir={cache!r})"
-    third = third.replace('f"paired', f'f"{folder}/paired')
-    scope = {"webdataset": webdataset, "datasets": datasets, "ray": ray}
+    (braces,) = re.findall(r'^webdataset\.WebDataset\("(.*)"\)$', first)
+    (pattern,) = re.findall(r'^datasets\.load_dataset\("webdataset", data_files="(.*)"\)$', second)
+    ((begin, count),) = re.findall(
+        r'^ray\.data\.read_webdataset\(\[f"(.*)\{n:06d\}\.tar" for n in range\((\d+)\)\]\)$', third
+    )
+    shards = [f"{folder}/{begin}{n:06d}.tar" for n in range(int(count))]
+    loaded = datasets.load_dataset("webdataset", data_files=pattern, cache_dir=cache)
     return [
-        [sample["__key__"] for sample in eval(first, scope)],
-        list(eval(second, scope)["train"]["__key__"]),
-        sorted(row["__key__"] for row in eval(third, scope).take_all()),
+        [sample["__key__"] for sample in webdataset.WebDataset(braces)],
+        list(loaded["train"]["__key__"]),
+        sorted(row["__key__"] for row in ray.data.read_webdataset(shards).take_all()),
     ]
 
 

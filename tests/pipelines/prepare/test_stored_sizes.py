@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from derain.data.images.decode import is_image, read_image
+from derain.data.images.decode import read_image
+from derain.data.images.kinds import is_image
 from derain.data.prepared.manifest import open_prepared
 from derain.data.prepared.shards import write_shards
 from derain.data.sources.selection import Naming

@@ -9,7 +9,7 @@ from derain.config import Config
 from derain.training import checkpoint
 from derain.training.process.distributed import Rank
 from tests.models.networks.small_baselines import OPTIONS
-from tests.models.networks.test_clip_rpn import SMALL
+from tests.models.networks.small_clip_rpn import SMALL
 from tests.tiny import assert_close, config, ranks, run
 
 NETWORKS: dict[str, dict[str, Any]] = {

@@ -6,8 +6,8 @@ import pytest
 
 from derain import cluster
 from derain.errors import UsageError
-from derain.pipelines.train import shared_places
-from derain.pipelines.train.shared_places import check_shared_places
+from derain.pipelines import shared_places
+from derain.pipelines.shared_places import check_shared_places
 from tests.tiny import config
 
 
