@@ -14,6 +14,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from derain.errors import DerainError, UsageError
+from derain.storage.output_paths import may_write
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +118,7 @@ def _has_token_place() -> bool:
     token = folder / "auth_token"
     if os.path.exists(token):  # noqa: PTH110 - False where Path.exists raises PermissionError
         return os.access(token, os.R_OK)
-    return os.access(folder if os.path.isdir(folder) else folder.parent, os.W_OK)  # noqa: PTH112
+    return may_write(folder if os.path.isdir(folder) else folder.parent)  # noqa: PTH112
 
 
 def _short_folder() -> str | None:
@@ -127,7 +128,7 @@ def _short_folder() -> str | None:
     if len(os.fsencode(os.path.abspath(usual))) + len("/ray") <= LONGEST_FOLDER:  # noqa: PTH100
         return None
     for place in SHORT_FOLDERS:
-        if os.access(place, os.W_OK | os.X_OK):
+        if may_write(Path(place)):
             folder = f"{place}/ray-{os.getuid()}"
             log.info("ray: %s is too long a path for its sockets; using %s", usual, folder)
             return folder

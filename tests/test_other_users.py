@@ -74,7 +74,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "loss": {"perceptual": "none"}, "data": {"train": "prepared", "eval": "prepared"},
     }  # fmt: skip
     (folder / "train.yaml").write_text(yaml.safe_dump(tree))
-    swept = {**tree, "sweep": {"space": {"train.lr": [0.1, 0.2]}}}
+    swept = {**tree, "sweep": {"space": {"train.lr": {"grid": {"a": 0.1, "b": 0.2}}}}}
     (folder / "sweep.yaml").write_text(yaml.safe_dump(swept))
     monkeypatch.chdir(folder)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -163,7 +163,8 @@ def test_data_that_may_not_be_read_are_named(
     assert "Permission denied" in done.stderr
 
 
-FILES = {"predict": "0.png", "evaluate": "cache", "export": "model.safetensors", "import": "model"}
+FILES = {"predict": "", "evaluate": "cache", "export": "model.safetensors"}
+"""What a message names: the file if the system gives its name."""
 
 
 @pytest.mark.parametrize(
@@ -196,7 +197,7 @@ def test_without_a_home_folder_verbs_work_or_say_what_to_set(
 
     assert "DERAIN_CACHE_DIR" in call("evaluate", "model", "prepared").stderr
     assert call("predict", "model", "source/rain", "--out", "out").code == 0
-    assert call("models").code == call("verify", "prepared").code == 0
+    assert call("models").code == call("leaks", "prepared", "prepared").code == 0
     monkeypatch.setenv("DERAIN_CACHE_DIR", str(place / "cache"))
     assert call("evaluate", "model", "prepared").code == 0
 

@@ -20,7 +20,7 @@ from urllib.parse import quote, urlparse
 
 from derain.errors import DerainError, StorageError, UsageError
 from derain.storage.locks import locked
-from derain.storage.output_paths import check_file
+from derain.storage.output_paths import check_file, may_write
 from derain.tracking.address import (
     ARTIFACTS_FOLDER,
     DATABASE_FILE,
@@ -185,7 +185,7 @@ def write_lock(uri: str) -> Iterator[None]:
     A store that one may only read needs none either.
     """
     database = sqlite_file(uri)
-    if database is None or (database.exists() and not os.access(database.parent, os.W_OK)):
+    if database is None or (database.exists() and not may_write(database.parent)):
         yield
         return
     with locked(database.with_name(f"{database.name}.lock")):
