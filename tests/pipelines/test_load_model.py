@@ -9,7 +9,12 @@ import pytest
 
 from derain.errors import UsageError, WeightsError
 from derain.inference.exported import export as export_file
-from derain.inference.predictor import Predictor, load_model_folder, save_model_folder
+from derain.inference.predictor import (
+    Predictor,
+    _load_pyfunc,
+    load_model_folder,
+    save_model_folder,
+)
 from derain.models import build
 from derain.pipelines.export import export
 from derain.pipelines.load_model import load_network, load_predictor
@@ -71,6 +76,8 @@ def test_a_user_defined_class_needs_trust(tmp_path: Path, monkeypatch: pytest.Mo
             load(str(folder))
     derained = load_predictor(str(folder), "cpu", trust=True).derain(image())
     assert np.array_equal(derained, Predictor(network).derain(image()))
+    served = _load_pyfunc(str(folder)).predict(image()[None])  # MLflow has trusted it by then
+    assert np.array_equal(served[0], derained)
 
 
 def test_a_missing_model_is_named(tmp_path: Path) -> None:
