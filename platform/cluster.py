@@ -11,6 +11,7 @@ from typing import Any
 import ray
 
 from derain.errors import DerainError
+from derain.storage.cores import available_cores
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,9 @@ def _start() -> None:
         _warn_of_temporary_copy()
     else:
         # Without "local" Ray joins whatever cluster was last started on this machine.
-        ray.init(address="local", include_dashboard=False, **options)
+        ray.init(
+            address="local", include_dashboard=False, num_cpus=available_cores(), **options
+        )
     ray.data.DataContext.get_current().enable_progress_bars = False  # we print our own
 
 
@@ -70,11 +73,6 @@ def _check_reachable(address: str) -> None:
     host, _, port = host_port.rpartition(":")
     if scheme in ("", "ray") and port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
-
-
-def can_start(workers: int, *, gpu: bool) -> bool:
-    """Whether Ray can start this many workers, now or later: a cluster may still grow."""
-    return bool(os.environ.get("RAY_ADDRESS")) or workers <= (gpus() if gpu else cpus())
 
 
 def _warn_of_temporary_copy() -> None:

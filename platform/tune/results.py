@@ -38,8 +38,7 @@ def finish_sweep(
     rows = trial_rows(config, journal.events)
     finished = [row for row in rows if row["status"] == "finished"]
     if not finished:
-        errors = [row["error"] for row in rows if row["status"] == "failed"]
-        raise DerainError(f"{config.name}: no trial finished. The first error: {errors[0]}")
+        raise DerainError(f"{config.name}: no trial finished. {_why_none(rows)}")
     ranking = compare.ranked(finished, metric, limits)
     best = ranking[0]
     if not compare.within(best, limits):
@@ -71,6 +70,19 @@ def finish_sweep(
     record.folder(config.folder / report.FOLDER, report.FOLDER)
     record.metrics(0, {f"best_{name}": value for name, value in best["metrics"].items()})
     return result
+
+
+def _why_none(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The error of the first trial, and how many ended with others."""
+    errors = [row["error"] for row in rows if row["status"] == "failed"]
+    if not errors:
+        return (
+            f"{len(rows)} were started, and all stopped before their last step. Continue the sweep "
+            "with --resume."
+        )
+    others = len(errors) - errors.count(errors[0])
+    more = f" ({others} of {len(errors)} failed with another: see journal.jsonl.)" if others else ""
+    return f"The first error: {errors[0]}{more}"
 
 
 def trial_rows(config: Config, events: Sequence[Event]) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """The end of a sweep: its results are on disk whatever becomes of the registration."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from torch import Tensor, nn
 
 from derain.config import Config
+from derain.errors import DerainError
 from derain.pipelines.train.recording import TrackingTarget
 from derain.pipelines.train.run_folder import RESULT, read_json
 from derain.tracking import registry
@@ -18,7 +20,7 @@ from derain.tune.journal import VERSION, Journal
 from derain.tune.results import SWEEP, finish_sweep
 from derain.tune.running.queue import to_journal
 from derain.tune.running.worker import Work, perform
-from derain.tune.search.base import Segment
+from derain.tune.search.base import Outcome, Segment
 
 
 class Own(nn.Module):
@@ -110,3 +112,27 @@ def test_results_are_on_disk_before_the_registration(
     with pytest.raises(KeyboardInterrupt):
         finished(planned, store)
     assert (planned.folder / "report" / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("statuses", "said"),
+    [
+        (["paused", "paused"], "2 were started, and all stopped before their last step"),
+        ([], "0 were started"),
+        (["failed", "failed"], "The first error: killed 0 (1 of 2 failed with another"),
+    ],
+)
+def test_a_sweep_without_a_finished_trial_says_why(
+    statuses: list[str], said: str, planned: Config, store: str
+) -> None:
+    planned = planned.replaced({"sweep.space": {"model.width": {"grid": [4, 5]}}}, "test")
+    planned.folder.mkdir(parents=True)
+    metrics = {"psnr_y": 1.0, "ssim_y": 0.1}
+    with RunLog("sweep", uri=store) as record, Journal.open(planned.folder) as journal:
+        for number, (trial, status) in enumerate(zip(space.plan(planned), statuses, strict=False)):
+            segment = Segment((trial,), 2)
+            journal.write("started", **to_journal(segment))
+            outcome = Outcome(trial.name, status, 2, metrics, error=f"killed {number}")
+            journal.write("ended", key=segment.key, outcomes=[vars(outcome)])
+        with pytest.raises(DerainError, match=re.escape(said)):
+            finish_sweep(planned, journal, record, 1.0)
