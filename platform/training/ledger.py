@@ -9,6 +9,7 @@ from typing import Self
 import numpy as np
 
 from derain.storage.atomic import write_text
+from derain.storage.lines import append_whole
 from derain.training.process.distributed import Rank
 
 LEDGER = "ledger.jsonl"
@@ -41,7 +42,7 @@ class Ledger:
         """Record the sample ids that this rank consumed in a step (from 0)."""
         assert self._handle is not None
         line = {"step": step, "epoch": epoch, "rank": self._rank.number, "ids": ids.tolist()}
-        os.write(self._handle, (json.dumps(line) + "\n").encode())
+        append_whole(self._handle, (json.dumps(line) + "\n").encode())
 
     def _close(self) -> None:
         if self._handle is not None:
