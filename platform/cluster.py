@@ -14,6 +14,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from derain.errors import DerainError, UsageError
+from derain.storage.cores import available_cores
 from derain.storage.output_paths import may_write
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ def _start() -> None:
         _connect(address, options)
         _warn_of_temporary_copy()
     else:
-        _start_here({**options, **_for_this_machine()})
+        _start_here({**options, **_for_this_machine(), "num_cpus": available_cores()})
     ray.data.DataContext.get_current().enable_progress_bars = False  # we print our own
 
 
@@ -157,11 +158,6 @@ def _check_reachable(address: str) -> None:
     host, _, port = host_port.rpartition(":")
     if scheme in ("", "ray") and port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
-
-
-def can_start(workers: int, *, gpu: bool) -> bool:
-    """Whether Ray can start this many workers, now or later: a cluster may still grow."""
-    return bool(os.environ.get("RAY_ADDRESS")) or workers <= (gpus() if gpu else cpus())
 
 
 def _warn_of_temporary_copy() -> None:

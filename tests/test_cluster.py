@@ -2,6 +2,7 @@
 
 import errno
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -26,14 +27,15 @@ def test_resources_are_those_that_ray_reports() -> None:
     assert cluster.gpus() == int(ray.cluster_resources().get("GPU", 0))
 
 
-def test_more_workers_than_cores_or_gpus_cannot_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    cores = cluster.cpus()
-    assert cluster.can_start(cores, gpu=False)
-    assert not cluster.can_start(cores + 1, gpu=False)
-    assert not cluster.can_start(cluster.gpus() + 1, gpu=True)
-    monkeypatch.setenv("RAY_ADDRESS", "auto")  # a cluster may grow
-    assert cluster.can_start(cores + 1, gpu=False)
+def test_a_new_ray_has_the_cores_that_this_process_may_use() -> None:
+    """In a process of its own, which may use one of the machine's cores."""
+    script = (
+        "import os; os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])\n"
+        "from derain import cluster\n"
+        "with cluster.connected(): print('cores', cluster.cpus())"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "cores 1\n" in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from derain.config import Config
 from derain.data.loading.cache import TarPixels
+from derain.data.loading.loader import open_all_pixels
 from derain.data.prepared.manifest import open_prepared
 from derain.errors import UsageError
 from derain.inference.predictor import save_model_folder
 from derain.pipelines.load_model import restore
 from derain.pipelines.train.run_folder import IDENTITY, RESULT, read_json
+from derain.storage.files import is_remote
 from derain.tracking import registry
 from derain.tracking.registry import Registered
 from derain.training import checkpoint
@@ -37,8 +41,16 @@ def register(folder: str | Path, name: str, *, trust: bool = False) -> Registere
             scores=result["metrics"],
             evaluation_sha256=_combined([item["manifest_sha256"] for item in result["datasets"]]),
             tags=_lineage(saved.config, saved.state.manifests, result),
-            example=TarPixels(open_prepared(saved.config.data.eval[0]))[0][:1],
+            example=_example(saved.config),
         )
+
+
+def _example(config: Config) -> np.ndarray:
+    """A batch of one rainy image of the first held-out dataset."""
+    dataset = open_prepared(config.data.eval[0])
+    if is_remote(dataset.folder):  # its images are in the cache, from scoring the run
+        return open_all_pixels([dataset], config.data)[0][0][:1]
+    return TarPixels(dataset)[0][:1]
 
 
 def _read_result(run: Path, folder: Path) -> dict[str, Any]:

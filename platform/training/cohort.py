@@ -22,12 +22,22 @@ from torch import Tensor, nn
 from derain.config.training import TrainConfig
 from derain.data.loading.loader import Batch
 from derain.data.loading.prefetch import BatchAt
-from derain.errors import DerainError
+from derain.errors import DerainError, StoppedError
 from derain.models import fingerprint, frozen_modules
 from derain.training.loop import Run
-from derain.training.process.device import to_device
+from derain.training.process.device import breaks_process, to_device
 
 log = logging.getLogger(__name__)
+
+
+class MemberError(Exception):
+    """An error of a member that is none of ours, after which nothing in the process can be relied
+    on: a CUDA error, for example, leaves a context in which every later call fails."""
+
+    def __init__(self, name: str, failed: Mapping[str, Exception]) -> None:
+        """`failed` has the errors of all members that failed, this one's included."""
+        super().__init__(name, failed)
+        self.name, self.failed = name, failed
 
 
 class SharedModules:
@@ -106,9 +116,10 @@ class Cohort:
     def drive(self, batch_at: BatchAt, train: TrainConfig) -> None:
         """Train all members to their ends.
 
-        A member that fails leaves, and the others continue. Members that are behind (resumed from
-        an older checkpoint, or rolled back) go first until all are at the same position. Anything
-        that is not an Exception, such as Ctrl-C, reaches all members and is raised.
+        A member that fails with an error of ours leaves, and the others continue. Members that are
+        behind (resumed from an older checkpoint, or rolled back) go first until all are at the same
+        position. Anything that is not an Exception, such as Ctrl-C, reaches all members and is
+        raised; after any other error the members are stopped, and MemberError says whose it was.
         """
         try:
             for name in self.members:
@@ -121,6 +132,9 @@ class Cohort:
                 for name in [n for n, run in self._open.items() if run.position == position]:
                     self._step(name, batch)
                     self.shared.check()
+        except MemberError as error:
+            self._close_all(StoppedError(f"Stopped, as {error.name} ended the process."))
+            raise
         except BaseException as error:
             self._close_all(error)
             raise
@@ -153,6 +167,8 @@ class Cohort:
                 raise
             log.error("%s failed and leaves the cohort: %s", name, error)
             self.failed[name] = error
+            if not isinstance(error, DerainError) or breaks_process(error):
+                raise MemberError(name, self.failed) from error
 
     def _close_all(self, error: BaseException) -> None:
         """Close the remaining members with the error, so that each can finish its record."""

@@ -15,8 +15,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from derain.storage.appending import append_line
 from derain.storage.atomic import write_text
+from derain.storage.lines import append_whole
 from derain.training.process.distributed import Rank
 
 LEDGER = "ledger.jsonl"
@@ -52,7 +52,7 @@ class Ledger:
         """Record the sample ids that this rank consumed in a step (from 0)."""
         assert self._handle is not None
         line = {"step": step, "epoch": epoch, "rank": self._rank.number, "ids": ids.tolist()}
-        append_line(self._handle, json.dumps(line))
+        append_whole(self._handle, (json.dumps(line) + "\n").encode())
 
     def _close(self) -> None:
         if self._handle is not None:

@@ -12,7 +12,11 @@ from torch import Tensor
 from derain.config.training import TrainConfig
 from derain.data.loading.loader import Batch
 from derain.errors import DerainError
-from derain.training.process.device import memory_format
+from derain.training.process.device import (
+    free_cached_memory,
+    is_out_of_memory,
+    memory_format,
+)
 from derain.training.process.distributed import Rank
 
 log = logging.getLogger(__name__)
@@ -77,8 +81,9 @@ class MicroBatches:
         try:
             self._probe(batch)
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
+            free_cached_memory()  # what cuBLAS and cuDNN allocate is not in torch's cache
             return False
         return True
 
@@ -106,7 +111,3 @@ def fewest_parts(count: int, fits: Callable[[int], bool]) -> int:
             )
         parts = min(2 * parts, count)
     return bisect.bisect_left(range(parts), True, lo=parts // 2 + 1, key=fits)
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

@@ -13,23 +13,29 @@
     registered which trial was registered, as which model version
     finished   the report is written
 
-A last line cut short by a kill counts as not written. Only one process at a time may hold the
-journal.
+A line that was cut short, by a kill or a full disk, counts as not written, wherever it is: the next
+line may have been appended to it. Only one process at a time may hold the journal.
 """
 
 import json
+import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
 from derain.errors import DerainError, OccupiedError, UsageError
+from derain.storage.lines import append_whole
 from derain.storage.locks import try_lock
 
 JOURNAL = "journal.jsonl"
 VERSION = 1
 
 Event = dict[str, Any]
+_BEGINNING = b'{"event": "'
+"""How every line begins; within a line its quotation marks would have backslashes."""
+
+log = logging.getLogger(__name__)
 
 
 class Journal:
@@ -61,7 +67,7 @@ class Journal:
     def write(self, event: str, **values: Any) -> None:
         """Append an event; it is on disk when this returns."""
         line = {"event": event, **values}
-        os.write(self._handle, (json.dumps(line) + "\n").encode())
+        append_whole(self._handle, (json.dumps(line) + "\n").encode())
         os.fsync(self._handle)
         self.events.append(line)
 
@@ -80,15 +86,25 @@ def _events(folder: Path, text: bytes) -> Iterator[Event]:
     for number, line in enumerate(text.splitlines(keepends=True), 1):
         if not line.endswith(b"\n"):
             return  # cut short by a kill
-        try:
-            event = json.loads(line)
-        except ValueError:
-            event = None
-        if not isinstance(event, Mapping) or "event" not in event:
+        event = _parse(line)
+        if event is None and line.startswith(_BEGINNING):
+            log.warning("%s: line %d was cut short and is left out.", folder / JOURNAL, number)
+            event = _parse(line[line.rindex(_BEGINNING) :])  # the next one, appended to it
+            if event is None:
+                continue
+        if event is None:
             raise UsageError(f"{folder / JOURNAL}: line {number} is damaged: {line[:80]!r}.")
         if event.get("version", VERSION) != VERSION:
             raise DerainError(
                 f"{folder / JOURNAL}: has format version {event['version']}; this program reads "
                 f"version {VERSION}. Resume the sweep with the program that started it."
             )
-        yield dict(event)
+        yield event
+
+
+def _parse(line: bytes) -> Event | None:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "event" in event else None

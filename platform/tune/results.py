@@ -1,24 +1,34 @@
 """The results of a sweep: ranks its trials, registers the best, writes the report."""
 
+import logging
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from derain.config import Config
 from derain.errors import DerainError
+from derain.models import is_user_defined
 from derain.pipelines.register import register
-from derain.pipelines.train.run_folder import IDENTITY, read_json
+from derain.pipelines.train.run_folder import IDENTITY, read_json, write_json
 from derain.tracking.runs import RunLog
 from derain.tune import space
 from derain.tune.journal import Event, Journal
 from derain.tune.report import compare, report
 
+log = logging.getLogger(__name__)
+
 SWEEP = "sweep.json"
 """What `derainctl sweep --json` prints; written into the folder of a sweep when it has finished."""
 
 
-def finish_sweep(config: Config, journal: Journal, record: RunLog) -> dict[str, Any]:
-    """Rank the trials, register the best and write the report.
+def finish_sweep(
+    config: Config, journal: Journal, record: RunLog, seconds: float
+) -> dict[str, Any]:
+    """Rank the trials, write the report and SWEEP, and then register the best.
+
+    In this order, because the results of hours must not depend on a store: a registration that
+    fails is a warning, and `register_error` in the result. `seconds` is what the sweep has taken.
 
     Returns what `derainctl sweep --json` prints. Raises DerainError, and registers nothing, if no
     trial has finished or none is within the limits.
@@ -28,8 +38,7 @@ def finish_sweep(config: Config, journal: Journal, record: RunLog) -> dict[str, 
     rows = trial_rows(config, journal.events)
     finished = [row for row in rows if row["status"] == "finished"]
     if not finished:
-        errors = [row["error"] for row in rows if row["status"] == "failed"]
-        raise DerainError(f"{config.name}: no trial finished. The first error: {errors[0]}")
+        raise DerainError(f"{config.name}: no trial finished. {_why_none(rows)}")
     ranking = compare.ranked(finished, metric, limits)
     best = ranking[0]
     if not compare.within(best, limits):
@@ -44,15 +53,36 @@ def finish_sweep(config: Config, journal: Journal, record: RunLog) -> dict[str, 
         "best": best["name"],
         "points": compare.standings(ranking, metric),
         "front": compare.pareto_front(ranking, metric, costs, limits),
-        "registered": _register(config, best, journal),
+        "registered": None,
+        "register_error": None,
         "report": str(config.folder / report.MARKDOWN),
         "mlflow_run_id": record.run_id,
         "folder": str(config.folder),
+        "seconds": seconds,
     }
-    report.write(config, ranking, result, report.draw_gallery(config, ranking))
+    grid = report.draw_gallery(config, ranking)
+    report.write(config, ranking, result, grid)
+    write_json(config.folder / SWEEP, result)
+    if config.register_ is not None:
+        result |= _try_to_register(config, best, journal)
+        report.write(config, ranking, result, grid)  # which version it became, or why none
+        write_json(config.folder / SWEEP, result)
     record.folder(config.folder / report.FOLDER, report.FOLDER)
     record.metrics(0, {f"best_{name}": value for name, value in best["metrics"].items()})
     return result
+
+
+def _why_none(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The error of the first trial, and how many ended with others."""
+    errors = [row["error"] for row in rows if row["status"] == "failed"]
+    if not errors:
+        return (
+            f"{len(rows)} were started, and all stopped before their last step. Continue the sweep "
+            "with --resume."
+        )
+    others = len(errors) - errors.count(errors[0])
+    more = f" ({others} of {len(errors)} failed with another: see journal.jsonl.)" if others else ""
+    return f"The first error: {errors[0]}{more}"
 
 
 def trial_rows(config: Config, events: Sequence[Event]) -> list[dict[str, Any]]:
@@ -105,15 +135,37 @@ def _run_id(folder: Path) -> str | None:
     return read_json(identity)["run_id"] if identity.is_file() else None
 
 
-def _register(config: Config, best: Mapping[str, Any], journal: Journal) -> dict[str, Any] | None:
+def _try_to_register(config: Config, best: Mapping[str, Any], journal: Journal) -> dict[str, Any]:
+    """The values of `registered` and `register_error`, one of them null."""
+    assert config.register_ is not None
+    try:
+        return {"registered": _register(config.register_.name, best, journal)}
+    except Exception as error:  # whatever it is, the sweep has its results
+        command = _command_to_register(config, best)
+        reason = str(error).strip() or type(error).__name__
+        log.warning(
+            "sweep %s: its results are complete, but trial %s is not registered: %s Repeat that "
+            "with `%s`.", config.name, best["name"], reason, command,
+            exc_info=None if isinstance(error, DerainError) else error,
+        )  # fmt: skip
+        return {"register_error": f"{reason} Repeat it with `{command}`."}
+
+
+def _register(name: str, best: Mapping[str, Any], journal: Journal) -> dict[str, Any]:
     """Register the best trial, unless the journal says that it already is."""
-    if config.register_ is None:
-        return None
     for event in journal.events:
         if event["event"] == "registered" and event["trial"] == best["name"]:
             return event["as"]
     # Trusted, as this very sweep has trained it.
-    version = register(best["checkpoint"], config.register_.name, trust=True)
+    version = register(best["checkpoint"], name, trust=True)
     registered = {"name": version.name, "version": version.version, "alias": version.alias}
     journal.write("registered", **{"trial": best["name"], "as": registered})
     return registered
+
+
+def _command_to_register(config: Config, best: Mapping[str, Any]) -> str:
+    assert config.register_ is not None
+    network = best["params"].get("model.name") or config.model.name
+    trust = ["--trust"] if is_user_defined(network) else []
+    command = ["derainctl", "register", best["checkpoint"], "--name", config.register_.name]
+    return shlex.join([*command, *trust])

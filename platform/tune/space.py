@@ -16,6 +16,8 @@ import numpy as np
 from derain.config import Config
 from derain.config.sweep import Dimension
 from derain.errors import ConfigError
+from derain.storage.names import fitting
+from derain.tune.conflicts import check_conflicts
 
 RESERVED = ("name", "output_dir", "profile", "seed", "sweep", "register", "data.synthetic")
 """Keys that the sweep itself sets; `seed` is incremented by `sweep.repeats`."""
@@ -42,7 +44,7 @@ def plan(config: Config) -> list[Trial]:
 
     For `search: tpe`, whose later points depend on results, only the number and the names of the
     trials are right. Raises ConfigError for a config without a sweep, for an unknown key or value
-    in the space, and for two trials with the same name.
+    in the space, for two trials with the same name, and for what `check_conflicts` refuses.
     """
     check_space(config)
     trials = [
@@ -52,6 +54,7 @@ def plan(config: Config) -> list[Trial]:
     duplicates = sorted({name for name in names if names.count(name) > 1})
     if duplicates:
         raise ConfigError(f"sweep.space: several trials are named {', '.join(duplicates)}.")
+    check_conflicts(config, [trial.config for trial in trials])
     return trials
 
 
@@ -65,7 +68,8 @@ def trials_of(config: Config, point: str, params: Mapping[str, Any]) -> list[Tri
     repeats = config.sweep.repeats
     trials = []
     for seed in range(config.seed, config.seed + repeats):
-        name = point if repeats == 1 else f"{point},seed={seed}"
+        # The name of a folder; all values are in `params`, and so in the journal and in MLflow.
+        name = fitting(point if repeats == 1 else f"{point},seed={seed}", digest=True)
         values = {"seed": seed, **params, "sweep": None, "name": f"{config.name}/{name}"}
         checked = config.replaced(values, f"sweep.space, trial {name}")
         trials.append(Trial(name, point, dict(params), checked))
@@ -223,6 +227,7 @@ def _values(chosen: Chosen) -> dict[str, Any]:
 
 
 def _slug(name: str) -> str:
-    """A value's name, safe as part of a folder name."""
-    kept = [letter if letter.isalnum() or letter in "._-" else "-" for letter in name]
+    """A value's name, safe as part of a folder name and of a run's name."""
+    safe = (letter.isascii() and (letter.isalnum() or letter in "._-") for letter in name)
+    kept = [letter if is_safe else "-" for letter, is_safe in zip(name, safe, strict=True)]
     return "".join(kept).strip("-") or "value"

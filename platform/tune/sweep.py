@@ -4,7 +4,7 @@
 <sweep>/journal.jsonl    what was started and what came of it (`journal.py`); a resume reads it
 <sweep>/<trial>/         the run of each trial
 <sweep>/report/          tables, plots and gallery, written at the end
-<sweep>/sweep.json       what `derainctl sweep --json` prints, written last
+<sweep>/sweep.json       what `derainctl sweep --json` prints, written before the best is registered
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from derain.errors import OccupiedError, UsageError
 from derain.pipelines.train.checks import check_before_start
 from derain.pipelines.train.datasets import with_data
 from derain.pipelines.train.recording import TrackingTarget, record_inputs
-from derain.pipelines.train.run_folder import claim, read_json, write_json
+from derain.pipelines.train.run_folder import claim, read_json
 from derain.pipelines.train.workers import check_resources
 from derain.storage.output_paths import check_folder
 from derain.tracking import runs, store
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 
 def sweep(config: Config) -> dict[str, Any]:
-    """Run every trial, rank them, write the report, register the best.
+    """Run every trial, rank them, write the report, and then register the best.
 
     Returns what `derainctl sweep --json` prints. A failed trial is reported and the others
     continue. Raises DerainError, and registers nothing, if none finished.
@@ -151,15 +151,21 @@ def _run(config: Config, after_ray: contextlib.ExitStack) -> dict[str, Any]:
         if run_id is None:
             journal.write("recorded", run_id=record.run_id)
             record_inputs(config, record)
-        after_ray.callback(runs.end_children, record.run_id, uri)
+        after_ray.callback(_end_children, record.run_id, uri)
         target = TrackingTarget(uri, record.run_id)
         run_trials(config, queue, journal, target, at_once=trials_at_once(config))
-        result = finish_sweep(config, journal, record)
-        runs.end_children(record.run_id, uri, before="SCHEDULED", after="FINISHED")
-        result["seconds"] = time.monotonic() - start
-        write_json(config.folder / SWEEP, result)
+        result = finish_sweep(config, journal, record, time.monotonic() - start)
+        _end_children(record.run_id, uri, before="SCHEDULED", after="FINISHED")
         journal.write("finished", trials=len(space.plan(config)))
     return result
+
+
+def _end_children(run_id: str, uri: str, **statuses: str) -> None:
+    """See `end_children`; a store that does not answer any more costs the sweep no results."""
+    try:
+        runs.end_children(run_id, uri, **statuses)
+    except Exception as error:  # MLflow and database drivers raise types of their own
+        log.warning("sweep: the MLflow runs of its trials keep their status: %s", error)
 
 
 def _begin(config: Config, journal: Journal) -> str | None:

@@ -11,9 +11,9 @@ from torch import nn
 
 from derain.config import Config
 from derain.data.loading.loader import Batch, Position
-from derain.errors import DerainError
+from derain.errors import DerainError, StoppedError
 from derain.training import checkpoint
-from derain.training.cohort import Cohort, SharedModules
+from derain.training.cohort import Cohort, MemberError, SharedModules
 from derain.training.factory import build_network, loss_of
 from derain.training.loop import Run, drive
 from derain.training.process.device import to_device
@@ -279,6 +279,42 @@ def test_ctrl_c_reaches_every_member(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         Cohort(members, SharedModules()).drive(loader(given).batch, given.train)
     assert [member.closed_with for member in members.values()] == [KeyboardInterrupt] * 3
+
+
+class Fails(FakeRun):
+    """Fails with an error, which may have another as its cause."""
+
+    def __init__(self, error: Exception, cause: Exception | None = None) -> None:
+        super().__init__()
+        self._error, self._cause = error, cause
+
+    def step(self, batch: Batch[torch.Tensor]) -> None:  # noqa: ARG002
+        raise self._error from self._cause
+
+
+ASSERT = RuntimeError("CUDA error: device-side assert triggered")
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (ASSERT, None),
+        (DerainError("The network fails on an image."), ASSERT),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), None),
+        (IndexError("a bug"), None),
+        (OSError("the disk is gone"), None),
+    ],
+)
+def test_an_unexpected_error_ends_the_process_and_says_whose_it_is(
+    error: Exception, cause: Exception | None, tmp_path: Path
+) -> None:
+    members = {"one": FakeRun(), "two": Fails(error, cause), "three": FakeRun()}
+    given = config(tmp_path)
+    with pytest.raises(MemberError) as raised:
+        Cohort(members, SharedModules()).drive(loader(given).batch, given.train)
+    assert (raised.value.name, raised.value.failed) == ("two", {"two": error})
+    closed = [member.closed_with for member in members.values()]
+    assert closed == [StoppedError, type(error), StoppedError]
 
 
 class FailsWhenClosed(FakeRun):

@@ -1,8 +1,11 @@
 """The ledger: a file for each rank, joined when it is read; torn lines cost only themselves."""
 
+import json
+import resource
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from derain.training.ledger import LEDGER, Ledger, read_ledger
 from derain.training.process.distributed import Rank
@@ -48,3 +51,20 @@ def test_a_torn_line_in_the_middle_is_survived(tmp_path: Path) -> None:
     text = (tmp_path / LEDGER).read_text().splitlines(keepends=True)
     (tmp_path / LEDGER).write_text(text[0] + text[1][:9] + "\n" + text[2] + text[0][:5])
     assert [line["step"] for line in read_ledger(tmp_path)] == [0, 2]
+
+
+def test_no_half_a_line_stays_on_a_full_disk(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Ledger(tmp_path, Rank()) as ledger:
+        ledger.rewind(0)
+        ledger.write(0, 0, np.arange(4))
+        size = (tmp_path / LEDGER).stat().st_size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, limits[1]))
+        try:
+            with pytest.raises(OSError, match="too large"):
+                ledger.write(1, 0, np.arange(4))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        ledger.write(1, 0, np.arange(4))
+    lines = (tmp_path / LEDGER).read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [0, 1]

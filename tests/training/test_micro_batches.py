@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from derain.errors import DerainError
 from derain.training.factory import build_network
@@ -27,6 +29,42 @@ def test_micro_batches_are_the_largest_that_fit(tmp_path: Path) -> None:
         run(run_config, network=limit_crops(network, 4, seen) if size else network)
     assert seen == [8, 4, 3, 4, 4, 3]  # two probes, then batches of 3, 8 and 3 crops
     assert_close(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_NOT_INITIALIZED",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "CUDA error: out of memory",
+    ],
+)
+def test_libraries_that_run_out_of_memory_are_understood(text: str, tmp_path: Path) -> None:
+    run_config = config(tmp_path, steps=1, micro_batch_size="auto")
+    seen: list[int] = []
+
+    def allocate(_module: nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        seen.append(len(inputs[0]))
+        if len(inputs[0]) > 2:
+            raise RuntimeError(text)
+
+    network = build_network(run_config)
+    network.register_forward_pre_hook(allocate)
+    run(run_config, network=network)
+    assert seen[:2] == [4, 2]
+
+
+def test_another_error_of_the_gpu_is_no_lack_of_memory(tmp_path: Path) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    run_config = config(tmp_path, micro_batch_size="auto")
+    network = build_network(run_config)
+    network.register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        run(run_config, network=network)
 
 
 def test_a_crop_that_does_not_fit_is_an_error(tmp_path: Path) -> None:

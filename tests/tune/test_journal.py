@@ -1,5 +1,6 @@
 """The journal: what was written survives a kill, and only one process at a time may write."""
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,37 @@ def test_a_last_line_cut_short_counts_as_not_written(tmp_path: Path, cut: int) -
     assert [event["event"] for event in read(tmp_path)] == ["plan"]
     with Journal.open(tmp_path) as journal:
         journal.write("ended", key="a@4")
+    assert [event["event"] for event in read(tmp_path)] == ["plan", "ended"]
+
+
+def test_a_line_that_was_cut_short_and_written_on_is_survived(tmp_path: Path) -> None:
+    """As a version that did not look at what was written left it on a disk that was full."""
+    (tmp_path / JOURNAL).write_text(
+        '{"event": "plan"}\n'
+        '{"event": "started", "key": "a@{"event": "ended", "key": "b@4"}\n'
+        '{"event": "crashed", "trace": "{\\"event\\": \n'
+        '{"event": "finished"}\n'
+    )
+    with Journal.open(tmp_path) as journal:
+        assert [event["event"] for event in journal.events] == ["plan", "ended", "finished"]
+        journal.write("resumed")
+    assert read(tmp_path)[-1] == {"event": "resumed"}
+
+
+def test_a_full_disk_takes_back_what_it_wrote_of_a_line(tmp_path: Path) -> None:
+    """A limit of the file's size: a write beyond it stores what fits, as a full disk does."""
+    with Journal.open(tmp_path) as journal:
+        journal.write("plan")
+        size = (tmp_path / JOURNAL).stat().st_size
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, limits[1]))
+        try:
+            with pytest.raises(OSError, match="too large"):
+                journal.write("started", key="a@4")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert (tmp_path / JOURNAL).stat().st_size == size
+        journal.write("ended", key="b@4")
     assert [event["event"] for event in read(tmp_path)] == ["plan", "ended"]
 
 

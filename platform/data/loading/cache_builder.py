@@ -31,6 +31,7 @@ from derain.data.prepared import integrity
 from derain.data.prepared.manifest import Prepared, ShardEntry
 from derain.data.prepared.shards import read_member
 from derain.errors import DataError, StorageError
+from derain.storage.cores import available_cores
 from derain.storage.files import is_remote
 
 log = logging.getLogger(__name__)
@@ -250,11 +251,6 @@ def _refusal(error: OSError, folder: Path, size: int) -> str | None:
     ):
         return f"no cache can be read or written there ({where}: {error.strerror})"
     return None
-
-
-def available_cores() -> int:
-    """Number of cores that this process may use; containers and batch systems may limit it."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from derain.config import Config
-from derain.data.loading.cache_builder import available_cores
 from derain.data.loading.loader import Loader, open_all_pixels, open_loader
 from derain.data.loading.prefetch import prefetch
 from derain.data.prepared.manifest import open_prepared
@@ -21,6 +20,7 @@ from derain.pipelines.train.recording import TrackingTarget, recorded
 from derain.pipelines.train.result import result_of, score_checkpoint
 from derain.pipelines.train.run_folder import PAUSED, RESULT, UPLOADED, write_json
 from derain.pipelines.train.validation import Validation
+from derain.storage.cores import available_cores
 from derain.tracking.runs import RunLog
 from derain.training import checkpoint
 from derain.training.cohort import Cohort, SharedModules

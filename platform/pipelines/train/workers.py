@@ -12,6 +12,7 @@ from ray.train.torch import TorchTrainer
 from derain import cluster
 from derain.config import Config
 from derain.errors import DerainError, UsageError
+from derain.pipelines import nodes
 from derain.pipelines.shared_places import check_shared_places
 from derain.pipelines.train import worker_failures
 from derain.pipelines.train.recording import TrackingTarget
@@ -22,20 +23,37 @@ from derain.training.process.distributed import Rank
 
 def uses_gpu(config: Config) -> bool:
     """True if each of the run's workers needs a GPU; with `auto` if the cluster has any."""
-    return config.train.device == "cuda" or (config.train.device == "auto" and cluster.gpus() > 0)
+    device = config.train.device
+    return device == "cuda" or (device == "auto" and nodes.has_gpus())
+
+
+def needs(config: Config) -> tuple[float, float]:
+    """The CPU cores and GPUs that Ray reserves for each worker of a run, or of a sweep's trials.
+
+    Ray Train's workers on a GPU reserve no cores, as machines have many more of these than of GPUs.
+    A trial of one worker runs in a process of Ray Tune, which reserves its threads.
+    """
+    gpu = uses_gpu(config)
+    if config.sweep is None or config.train.max_workers > 1:
+        return (0, 1) if gpu else (1, 0)
+    return config.train.cpu_threads or 1, config.sweep.gpu_fraction if gpu else 0
 
 
 def check_resources(config: Config) -> None:
     """Raise UsageError if Ray would wait forever for the cores or GPUs of the workers, or if a node
     does not see the run's folders."""
-    gpu, workers = uses_gpu(config), config.train.min_workers
-    if not cluster.can_start(workers, gpu=gpu):
-        kind, available = ("GPUs", cluster.gpus()) if gpu else ("CPU cores", cluster.cpus())
-        raise UsageError(
-            f"train.num_workers={workers} needs {workers} {kind}, but Ray has {available} here. "
-            "Set RAY_ADDRESS to a cluster, or give --set train.num_workers=... or train.device=cpu."
-        )
     check_shared_places(config)
+    (cpus, gpus), workers = needs(config), config.train.min_workers
+    if nodes.can_start(workers, cpus=cpus, gpus=gpus):
+        return
+    kind, available = ("GPUs", cluster.gpus()) if gpus else ("CPU cores", cluster.cpus())
+    each = f"{cpus:g} CPU cores" + (f" and {gpus:g} GPUs" if gpus else "")
+    raise UsageError(
+        f"train.num_workers={workers} needs {workers} {kind}, but Ray has {available} here. "
+        f"Each worker needs {each} on one machine: {nodes.listed()}. "
+        "Set RAY_ADDRESS to a cluster, or give --set train.num_workers=..., "
+        "train.cpu_threads=... or train.device=cpu."
+    )
 
 
 def run_under_ray_train(config: Config, target: TrackingTarget, until: int | None = None) -> None:
@@ -61,7 +79,8 @@ def run_under_ray_train(config: Config, target: TrackingTarget, until: int | Non
     )
     worker_failures.forget(config.folder)
     try:
-        _call_in_thread(trainer.fit)
+        with nodes.logging_waits():
+            _call_in_thread(trainer.fit)
     except ray.train.TrainingFailedError as error:
         worker_failures.raise_noted(config.folder, config.name)
         raise expected(error) or DerainError(f"Training failed: {error}") from error

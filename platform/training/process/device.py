@@ -1,6 +1,8 @@
 """The device of a run, the memory layout of images on it, and batches moved there."""
 
+import gc
 import os
+import re
 from functools import lru_cache
 
 import numpy as np
@@ -13,6 +15,21 @@ from derain.errors import UsageError
 from derain.models.shapes import image_batch
 
 CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+
+
+_OF_A_GPU = re.compile("CUDA|cuDNN|CUDNN|CUBLAS|cuBLAS|CUSOLVER|CUFFT|NCCL|HIP error")
+_OUT_OF_MEMORY = (
+    "DefaultCPUAllocator",
+    "CUDA out of memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_NOT_INITIALIZED",
+    "CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+)
+"""What torch and the libraries say; a handle that is not initialised had no room for its own."""
 
 
 def pick_device(train: TrainConfig) -> torch.device:
@@ -85,6 +102,44 @@ def make_deterministic(device: torch.device, wanted: bool) -> None:
         os.environ.setdefault(CUBLAS_WORKSPACE, ":4096:8")  # read when cuBLAS starts
     torch.use_deterministic_algorithms(wanted)
     torch.backends.cudnn.deterministic = wanted
+
+
+def limit_memory(share: float) -> None:
+    """Let this process allocate at most this share of its GPU's memory; nothing on a CPU.
+
+    Others that share the GPU then keep theirs, however much of it is free at the moment.
+    """
+    if torch.cuda.is_available():
+        torch.cuda.set_per_process_memory_fraction(share, device_named("cuda"))
+
+
+def free_cached_memory() -> None:
+    """Give back the GPU memory that torch keeps for later, for other libraries and processes."""
+    if torch.cuda.is_available():
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def breaks_process(error: BaseException | None) -> bool:
+    """Whether an error, or one that caused it, comes from a GPU and leaves it unusable in this
+    process. Running out of its memory does not."""
+    while error is not None:
+        if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+            accelerator = getattr(torch, "AcceleratorError", ())
+            if isinstance(error, accelerator) or _OF_A_GPU.search(str(error)):
+                return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch, or a library that it calls, could not allocate memory.
+
+    cuBLAS and cuDNN allocate their own, past torch's allocator, when they are first used.
+    """
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in _OUT_OF_MEMORY)
+    )
 
 
 def seed_all(device: torch.device, seed: int) -> None:

@@ -131,6 +131,8 @@ def _lines(
             f"Registered: {registered['name']} version {registered['version']} as "
             f"{registered['alias']}, from trial {result['best']}."
         )
+    if result.get("register_error"):
+        yield f"Not registered: {result['register_error']}"
 
 
 def _incomparable(config: Config) -> str | None:

@@ -53,7 +53,8 @@ def size_of(config: Config, trials: int, at_once: int) -> int:
     `auto` gives every process an equal share in as few rounds as `LARGEST` allows: two cores train
     two cohorts of two faster than one of four, since a step is too small to be split among cores.
     It is 1 for TPE and PBT, which start single trials; if seconds are a cost, which must be those
-    of one trial; and for a compiled network, whose encoder cannot be shared.
+    of one trial; for a compiled network, whose encoder cannot be shared; and under `auto` if a
+    trial measures how much fits in memory.
     """
     assert config.sweep is not None
     sweep, train = config.sweep, config.train
@@ -62,7 +63,7 @@ def size_of(config: Config, trials: int, at_once: int) -> int:
         return 1
     if isinstance(sweep.cohort, int):
         return sweep.cohort
-    if not has_frozen_part(config):
+    if not has_frozen_part(config) or train.micro_batch_size == "auto":
         return 1
     rounds = math.ceil(trials / (LARGEST * at_once))
     return math.ceil(trials / (rounds * at_once))

@@ -19,14 +19,16 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.search import Searcher
 
 from derain.config import Config
+from derain.pipelines import nodes
 from derain.pipelines.train.progress import show_progress
 from derain.pipelines.train.recording import TrackingTarget
-from derain.pipelines.train.workers import uses_gpu
+from derain.pipelines.train.workers import needs
 from derain.tune import space
 from derain.tune.journal import Journal
 from derain.tune.running.cohorts import size_of
+from derain.tune.running.deaths import reason_of
 from derain.tune.running.queue import Queue, count_retries, to_journal
-from derain.tune.running.worker import Work, Worker
+from derain.tune.running.worker import BrokenProcess, Work, Worker
 from derain.tune.search.base import Outcome, Segment
 
 log = logging.getLogger(__name__)
@@ -90,12 +92,17 @@ class QueueSearcher(Searcher):
         else:
             self._settle_all(trial_id, [Outcome(**outcome) for outcome in result["outcomes"]])
 
-    def on_crash(self, trial_id: str, traceback: str) -> None:
-        """Journal that the process of a cohort ended with an error; its segments are retried."""
+    def on_crash(self, trial_id: str, traceback: str, error: BaseException | None = None) -> None:
+        """Journal that the process of a cohort ended with an error; its segments are retried.
+
+        A BrokenProcess says which of its trials is the cause; otherwise each may be.
+        """
         segments = self._running[trial_id]
         self._journal.write("crashed", keys=[segment.key for segment in segments], trace=traceback)
-        lines = [line.strip() for line in traceback.splitlines() if line.strip()]
-        reason = lines[-1] if lines else "its process died"
+        if isinstance(error, BrokenProcess):
+            self._settle_all(trial_id, [Outcome(**outcome) for outcome in error.outcomes])
+            return
+        reason = reason_of(error, traceback)
         names = [trial.name for segment in segments for trial in segment.trials]
         self._settle_all(
             trial_id, [Outcome(n, "failed", 0, error=reason, may_pass=True) for n in names]
@@ -107,6 +114,9 @@ class QueueSearcher(Searcher):
             self._settle(segment, [by_trial[trial.name] for trial in segment.trials])
 
     def _settle(self, segment: Segment, outcomes: Sequence[Outcome]) -> None:
+        if any(outcome.status == "interrupted" for outcome in outcomes):
+            self._queue.retry(segment.key)  # no retry of its own is used up
+            return
         passing = [outcome for outcome in outcomes if outcome.may_pass]
         if passing and self._retries_of[segment.key] < self._retries:
             self._retry(segment, passing[0])
@@ -138,7 +148,8 @@ class _Callbacks(ray.tune.progress_reporter.TrialProgressCallback):
         """Tell the searcher why a process ended."""
         file = trial.error_file and Path(trial.error_file)
         traceback = file.read_text(encoding="utf-8") if file and file.is_file() else ""
-        self._searcher.on_crash(trial.trial_id, traceback)
+        error: Any = trial.get_pickled_error()
+        self._searcher.on_crash(trial.trial_id, traceback, getattr(error, "cause", error))
 
 
 def run_trials(
@@ -173,7 +184,7 @@ def run_trials(
         ),
     )
     folders = {trial.name: config.folder / trial.name for trial in space.plan(config)}
-    with show_progress(folders, config.train.steps):
+    with show_progress(folders, config.train.steps), nodes.logging_waits():
         tuner.fit()
     shutil.rmtree(config.folder / "ray", ignore_errors=True)  # only Ray Tune's own state
 
@@ -201,6 +212,7 @@ def _work(config: Config, segments: Sequence[Segment], target: TrackingTarget) -
         copies=(str(config.folder / copies[0]), copies[1]) if copies else None,
         values=trials[0].params if config.sweep.search == "pbt" else None,
         costs=sorted({*config.sweep.costs, *config.sweep.limits}),
+        gpu_share=config.sweep.gpu_fraction,
     )
 
 
@@ -210,10 +222,7 @@ def _resources(config: Config) -> dict[str, float]:
     With one worker, the trial is the run itself. With more, Ray Train reserves resources for each
     worker, and the trial takes next to none.
     """
-    assert config.sweep is not None
     if config.train.max_workers > 1:
         return {"memory": 1}  # one byte: with a share of a core, the last worker would never start
-    return {
-        "cpu": config.train.cpu_threads or 1,
-        "gpu": config.sweep.gpu_fraction if uses_gpu(config) else 0,
-    }
+    cpus, gpus = needs(config)
+    return {"cpu": cpus, "gpu": gpus}

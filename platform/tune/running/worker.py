@@ -5,7 +5,6 @@ worker. Nothing else is carried over: threads, random state, network and MLflow 
 for every segment, so a trial ends with the same bits in a kept process as in one of its own.
 """
 
-import gc
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import ray.tune
-import torch
 
 from derain.config import Config
 from derain.errors import DerainError, OccupiedError, StoppedError
@@ -24,10 +22,13 @@ from derain.pipelines.train.recording import TrackingTarget
 from derain.pipelines.train.run import run_cohort_in_this_process, run_in_this_process
 from derain.pipelines.train.run_folder import IDENTITY, PAUSED, RESULT, read_json
 from derain.pipelines.train.workers import run_under_ray_train
+from derain.storage import refusals
 from derain.tracking.outbox import OUTBOX_FOLDER
 from derain.tracking.runs import RunLog
 from derain.training import checkpoint
+from derain.training.cohort import MemberError
 from derain.training.factory import build_network, without_pretrained
+from derain.training.process.device import breaks_process, free_cached_memory, limit_memory
 from derain.training.process.distributed import Rank
 from derain.tune.search.base import Outcome
 
@@ -47,6 +48,23 @@ class Work:
     values: Mapping[str, Any] | None = None
     """Values of the search space to record as metrics, as they change while the trial trains."""
     costs: Sequence[str] = ()
+    gpu_share: float = 1.0
+    """Share of the memory of its GPU that the process may allocate."""
+
+
+class BrokenProcess(Exception):
+    """An unexpected error: the process ends, so that no other trial meets what it left behind.
+
+    `outcomes` are those of all its trials, as plain values; trials that did nothing wrong are
+    `interrupted`, and go on in another process.
+    """
+
+    def __init__(self, reason: str, outcomes: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__(reason, outcomes)
+        self.outcomes = outcomes
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class Worker(ray.tune.Trainable):
@@ -77,30 +95,60 @@ def perform(work: Work) -> list[Outcome]:
     for config in configs:
         if config not in remaining:
             _end_record(config, target)
-    errors = _train(remaining, target, work.until) if remaining else {}
-    outcomes = [
-        _outcome(name, config, work, errors.get(config.name))
-        for name, config in zip(work.names, configs, strict=True)
-    ]
+    try:
+        errors = _train(remaining, target, work) if remaining else {}
+    except MemberError as error:
+        outcomes = [asdict(each) for each in _outcomes(work, configs, error.failed, error.name)]
+        raise BrokenProcess(_reason(error.failed[error.name]), outcomes) from error
+    outcomes = _outcomes(work, configs, errors)
     if work.values:
         _record_values(configs[0], target, work)
-    _free_gpu_memory()
+    free_cached_memory()
     return outcomes
 
 
-def _train(configs: Sequence[Config], target: TrackingTarget, until: int) -> dict[str, Exception]:
-    """Train to a step; returns the expected errors by the name of the run."""
-    if len(configs) > 1:
-        return run_cohort_in_this_process(configs, target, until)
-    (config,) = configs
+def _train(
+    configs: Sequence[Config], target: TrackingTarget, work: Work
+) -> Mapping[str, Exception]:
+    """Train to a step; returns the expected errors by the name of the run.
+
+    Raises MemberError for any other, and for one that leaves the GPU unusable in this process.
+    """
+    (config, *others), until = configs, work.until
     try:
         if config.train.max_workers > 1:
             run_under_ray_train(config, target, until)
-        else:
-            run_in_this_process(config, target, Rank(), until)
-    except DerainError as error:
-        return {config.name: error}
+            return {}
+        if work.gpu_share < 1 and config.train.device != "cpu":
+            limit_memory(work.gpu_share)
+        if others:
+            return run_cohort_in_this_process(configs, target, until)
+        run_in_this_process(config, target, Rank(), until)
+    except Exception as error:
+        if others:
+            raise  # a MemberError, or one that is no single member's: each is retried alone
+        here = config.train.max_workers == 1
+        if isinstance(error, DerainError) and not (here and breaks_process(error)):
+            return {config.name: error}
+        raise MemberError(config.name, {config.name: error}) from error
     return {}
+
+
+def _outcomes(
+    work: Work, configs: Sequence[Config], errors: Mapping[str, Exception], broken: str = ""
+) -> list[Outcome]:
+    """The outcome of each trial; `broken` is the run that ended the process before the others."""
+    return [
+        Outcome(name, "interrupted", 0)
+        if broken and config.name not in errors and _read_result(config, work.until) is None
+        else _outcome(name, config, work, errors.get(config.name))
+        for name, config in zip(work.names, configs, strict=True)
+    ]
+
+
+def _reason(error: Exception) -> str:
+    """An error in one line: what the machine refused, or the kind of a bug and its message."""
+    return str(refusals.expected(error) or f"{type(error).__name__}: {error}")
 
 
 def _read_result(config: Config, until: int) -> dict[str, Any] | None:
@@ -120,7 +168,8 @@ def _outcome(name: str, config: Config, work: Work, error: Exception | None) -> 
     written = _read_result(config, work.until)
     if error is not None or written is None:
         step = max(read_metrics(config.folder), default=0)
-        return Outcome(name, "failed", step, error=str(error), may_pass=_may_pass(error))
+        reason = _reason(error) if error else "it ended without a result"
+        return Outcome(name, "failed", step, error=reason, may_pass=_may_pass(error))
     finished, metrics = "steps" in written, written["metrics"]
     step = written["steps"] if finished else written["step"]
     not_finite = [key for key, value in metrics.items() if not math.isfinite(value)]
@@ -193,10 +242,3 @@ def _numbers(values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
             yield from _numbers({f"{key}.{index}": item for index, item in enumerate(value)})
         elif isinstance(value, int | float) and not isinstance(value, bool):
             yield key, float(value)
-
-
-def _free_gpu_memory() -> None:
-    """Return cached GPU memory, so that other trials on the same GPU can use it."""
-    if torch.cuda.is_available():
-        gc.collect()
-        torch.cuda.empty_cache()

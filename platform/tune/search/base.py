@@ -28,8 +28,9 @@ class Outcome:
     """The result of one trial of a segment."""
 
     trial: str
-    status: Literal["finished", "paused", "failed"]
-    """`paused`: at the segment's last step, before the run's."""
+    status: Literal["finished", "paused", "failed", "interrupted"]
+    """`paused`: at the segment's last step, before the run's. `interrupted`: another trial ended
+    the process that they shared; such a trial is run again, and no search is told."""
     step: int
     metrics: Mapping[str, float] | None = None
     """On data.eval, of the weights at `step`."""

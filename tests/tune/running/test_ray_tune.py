@@ -12,7 +12,7 @@ from derain.tracking.store import prepare_store
 from derain.tune.journal import Journal
 from derain.tune.running.queue import restore_queue
 from derain.tune.running.ray_tune import QueueSearcher, run_trials
-from derain.tune.running.worker import Work
+from derain.tune.running.worker import BrokenProcess, Work
 
 RATES = {"low": 1e-4, "middle": 1e-3, "high": 1e-2}
 
@@ -99,11 +99,30 @@ def test_retries_are_counted_across_a_resume(planned: Config, journal: Journal) 
     assert history(journal) == ["started low", "retried low", "started low", "ended low"]
 
 
-@pytest.mark.usefixtures("ray_cluster")
-def test_a_crash_is_journalled_and_the_other_trials_finish(
+def test_only_the_trial_that_broke_a_process_is_charged_for_it(
     planned: Config, journal: Journal
 ) -> None:
+    search = searcher(planned, journal, cohort=2, retries=0)
+    assert suggested(search, "a") == ["low", "middle"]
+    outcomes = [
+        {"trial": "low", "status": "failed", "step": 2, "error": "CUDA error", "may_pass": True},
+        {"trial": "middle", "status": "interrupted", "step": 0},
+    ]
+    search.on_crash("a", "Traceback:", BrokenProcess("CUDA error", outcomes))
+    assert suggested(search, "b") == ["middle"]
+    search.on_trial_complete("b", finished("middle"))
+    assert history(journal) == [
+        "started low", "started middle", "ended low", "started middle", "ended middle",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("cohort", [1, 2])
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_crash_is_journalled_and_the_other_trials_finish(
+    cohort: int, planned: Config, journal: Journal
+) -> None:
     """Under Ray; the metrics file of one trial is a folder, which no trial expects."""
+    planned = planned.replaced({"sweep.cohort": cohort}, "test")
     (planned.folder / "low" / "metrics.jsonl").mkdir(parents=True)
     target = TrackingTarget(prepare_store(f"sqlite:///{planned.folder}/mlflow.db"))
     queue = restore_queue(planned, journal.events)
@@ -111,11 +130,12 @@ def test_a_crash_is_journalled_and_the_other_trials_finish(
     assert queue.finished
     (trace,) = (event["trace"] for event in journal.events if event["event"] == "crashed")
     assert "IsADirectoryError" in trace
+    beside = ["started middle"] if cohort == 2 else []
     assert history(journal) == [
-        "started low", "ended low",
+        "started low", *beside, "ended low",
         "started middle", "ended middle", "started high", "ended high",
     ]  # fmt: skip
     ends = [event["outcomes"][0] for event in journal.events if event["event"] == "ended"]
     assert [end["status"] for end in ends] == ["failed", "finished", "finished"]
-    assert "IsADirectoryError" in ends[0]["error"]
+    assert "Is a directory" in ends[0]["error"]
     assert not (planned.folder / "ray").exists()

@@ -1,6 +1,7 @@
 """A kept process: the same bits as a new one, nothing done twice, no folder shared."""
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from derain.pipelines.train.run_folder import IDENTITY, PAUSED, RESULT, read_jso
 from derain.tracking.outbox import OUTBOX_FOLDER, SUFFIX
 from derain.tracking.store import client_of, prepare_store
 from derain.training import checkpoint
-from derain.tune.running.worker import Work, perform
+from derain.tune.running import worker
+from derain.tune.running.worker import BrokenProcess, Work, perform
 
 
 @pytest.fixture
@@ -103,6 +105,41 @@ def test_an_expected_error_is_an_outcome_and_the_process_survives(
     (outcome,) = perform(work(config(tiny, tmp_path, "endless", lr=1e30), store))
     assert (outcome.status, outcome.may_pass) == ("failed", False)
     assert "not finite" in str(outcome.error)
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_an_unexpected_error_ends_the_process_and_names_its_trial(
+    beside: bool, tiny: dict[str, Any], store: dict[str, Any], tmp_path: Path
+) -> None:
+    """The metrics file of one trial is a folder; the trial beside it has done nothing wrong."""
+    bad, good = (config(tiny, tmp_path, name) for name in ("bad", "good"))
+    (bad.folder / "metrics.jsonl").mkdir(parents=True)
+    trials = [good, bad] if beside else [bad]
+    trees = [trial.model_dump(mode="json") for trial in trials]
+    with pytest.raises(BrokenProcess) as raised:
+        perform(Work([trial.name for trial in trials], trees, 4, store))
+    again = pickle.loads(pickle.dumps(raised.value))  # as Ray sends it
+    outcomes = {outcome["trial"]: outcome for outcome in again.outcomes}
+    assert (outcomes["bad"]["status"], outcomes["bad"]["may_pass"]) == ("failed", True)
+    assert "metrics.jsonl: Is a directory" in outcomes["bad"]["error"]
+    if beside:
+        assert outcomes["good"]["status"] == "interrupted"
+
+
+def test_a_share_of_a_gpu_is_a_share_of_its_memory(
+    tiny: dict[str, Any],
+    store: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The process says so to torch before it trains; a stand-in, as there may be no GPU."""
+    limits: list[float] = []
+    monkeypatch.setattr(worker, "limit_memory", limits.append)
+    for name, share in (("whole", 1.0), ("quarter", 0.25)):
+        planned = config(tiny, tmp_path, name, device="auto")
+        perform(work(planned, store, gpu_share=share))
+    perform(work(config(tiny, tmp_path, "cpu", device="cpu"), store, gpu_share=0.25))
+    assert limits == [0.25]
 
 
 def test_costs_are_measured_on_the_network_and_the_run(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from derain.storage.appending import append_line
+from derain.storage.lines import append_whole
 
 LINE = "x" * 99
 
@@ -26,11 +26,11 @@ def full_at_1000() -> Iterator[None]:
 def test_a_line_that_does_not_fit_leaves_nothing(tmp_path: Path) -> None:
     handle = os.open(tmp_path / "lines", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     for _ in range(9):
-        append_line(handle, LINE)
-    append_line(handle, "short")
+        append_whole(handle, f"{LINE}\n".encode())
+    append_whole(handle, b"short\n")
     with pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
-        append_line(handle, LINE)
-    append_line(handle, "also short")
+        append_whole(handle, f"{LINE}\n".encode())
+    append_whole(handle, b"also short\n")
     os.close(handle)
     text = (tmp_path / "lines").read_text()
     assert text == (LINE + "\n") * 9 + "short\nalso short\n"
@@ -40,5 +40,5 @@ def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     write = os.write
     monkeypatch.setattr(os, "write", lambda handle, data: write(handle, data[:7]))
     with (tmp_path / "lines").open("ab") as file:
-        append_line(file.fileno(), LINE)
+        append_whole(file.fileno(), f"{LINE}\n".encode())
     assert (tmp_path / "lines").read_text() == LINE + "\n"
