@@ -91,6 +91,9 @@ class Predictor:
         except DerainError:
             raise
         except Exception as error:  # a network's own code, or too little memory
+            # One of several ranks: another's end looks the same, after which the run starts again.
+            if torch.distributed.is_available() and torch.distributed.is_initialized():
+                raise
             height, width = image.shape[:2]
             raise DerainError(
                 f"The network {type(self.network).__name__} fails on an image of {width}x{height} "
