@@ -105,7 +105,9 @@ class Predictor:
         return derained
 
     def _explained(self, error: Exception, rainy: Tensor, image: np.ndarray) -> Exception:
-        """A DerainError for what a network's own code raises; an error of the GPU as it is."""
+        """A DerainError for what a network's own code raises; an error of the GPU as it is, and one
+        of several ranks too: another rank's end looks the same, after which the run starts again.
+        """
         height, width = image.shape[:2]
         text = str(error)
         if isinstance(error, MemoryError) or "memory" in text.lower():
@@ -113,7 +115,8 @@ class Predictor:
                 f"{width} x {height} px need more memory than there is. Cut the image, or use a "
                 "machine with more."
             )
-        if "CUDA" in text:
+        several = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if several or "CUDA" in text:
             return error
         return DerainError(
             f"The network {type(self.network).__name__} fails on an image of {width}x{height} "
