@@ -100,13 +100,16 @@ class Predictor:
         except DerainError:
             raise
         except Exception as error:
-            raise self._explained(error, rainy, image) from error
+            explained = self._explained(error, rainy, image)
+            if explained is None:
+                raise
+            raise explained from error
         check_output(self.network, derained, rainy)
         return derained
 
-    def _explained(self, error: Exception, rainy: Tensor, image: np.ndarray) -> Exception:
-        """A DerainError for what a network's own code raises; an error of the GPU as it is, and one
-        of several ranks too: another rank's end looks the same, after which the run starts again.
+    def _explained(self, error: Exception, rainy: Tensor, image: np.ndarray) -> DerainError | None:
+        """What an error of a network's own code means; None for one of the GPU, and in one of
+        several ranks: another rank's end looks the same, after which the run starts again.
         """
         height, width = image.shape[:2]
         text = str(error)
@@ -117,7 +120,7 @@ class Predictor:
             )
         several = torch.distributed.is_available() and torch.distributed.is_initialized()
         if several or "CUDA" in text:
-            return error
+            return None
         return DerainError(
             f"The network {type(self.network).__name__} fails on an image of {width}x{height} "
             f"px, given to it as {rainy.shape[3]}x{rainy.shape[2]} px: {type(error).__name__}: "
