@@ -4,6 +4,7 @@ Ray Tune only places the work: the queue decides which segment is next, and the 
 outcomes, so a sweep is resumed without any state of Ray Tune's.
 """
 
+import contextlib
 import logging
 import os
 import shutil
@@ -150,8 +151,15 @@ class _Callbacks(ray.tune.progress_reporter.TrialProgressCallback):
         """Tell the searcher why a process ended."""
         file = trial.error_file and Path(trial.error_file)
         traceback = file.read_text(encoding="utf-8") if file and file.is_file() else ""
-        error: Any = trial.get_pickled_error()
+        error = _unpickled(trial.pickled_error_file)
         self._searcher.on_crash(trial.trial_id, traceback, getattr(error, "cause", error))
+
+
+def _unpickled(path: str | None) -> Any:
+    """The error that Ray has written beside its text; None if it has not, or could not."""
+    with contextlib.suppress(Exception):
+        return ray.cloudpickle.loads(Path(path or "").read_bytes())
+    return None
 
 
 def run_trials(
@@ -163,13 +171,15 @@ def run_trials(
         return
 
     def work_of(segments: Sequence[Segment]) -> Work:
-        return _work(config, segments, target)
+        return _work(config, segments, {"parent_run_id": target.parent_run_id})
 
     cohort = size_of(config, len(space.plan(config)), at_once)
     searcher = QueueSearcher(queue, journal, work_of, cohort=cohort, retries=config.sweep.retries)
     _configure_ray_tune()
     tuner = ray.tune.Tuner(
-        ray.tune.with_resources(Worker, _resources(config)),
+        ray.tune.with_resources(
+            ray.tune.with_parameters(Worker, uri=target.uri), _resources(config)
+        ),
         tune_config=ray.tune.TuneConfig(
             search_alg=searcher,
             max_concurrent_trials=at_once,
@@ -201,7 +211,7 @@ def _configure_ray_tune() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-def _work(config: Config, segments: Sequence[Segment], target: TrackingTarget) -> Work:
+def _work(config: Config, segments: Sequence[Segment], target: Mapping[str, Any]) -> Work:
     """What a worker needs to train these segments, which all end at the same step."""
     assert config.sweep is not None
     trials = [trial for segment in segments for trial in segment.trials]
@@ -210,7 +220,7 @@ def _work(config: Config, segments: Sequence[Segment], target: TrackingTarget) -
         names=[trial.name for trial in trials],
         configs=[trial.config.model_dump(mode="json") for trial in trials],
         until=segments[0].until,
-        target=asdict(target),
+        target=target,
         copies=(str(config.folder / copies[0]), copies[1]) if copies else None,
         values=trials[0].params if config.sweep.search == "pbt" else None,
         costs=sorted({*config.sweep.costs, *config.sweep.limits}),
