@@ -48,9 +48,7 @@ def _start() -> None:
         _warn_of_temporary_copy()
     else:
         # Without "local" Ray joins whatever cluster was last started on this machine.
-        ray.init(
-            address="local", include_dashboard=False, num_cpus=available_cores(), **options
-        )
+        ray.init(address="local", include_dashboard=False, num_cpus=available_cores(), **options)
     ray.data.DataContext.get_current().enable_progress_bars = False  # we print our own
 
 

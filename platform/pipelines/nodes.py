@@ -102,7 +102,9 @@ def has_gpus() -> bool:
     It is asked once for each connection, and a minute is given to it: a cluster that is scaled to
     zero has no GPU until somebody needs one.
     """
-    return cluster.gpus() > 0 or (may_grow() and _ask_for_gpu(ray.get_runtime_context().get_job_id()))
+    return cluster.gpus() > 0 or (
+        may_grow() and _ask_for_gpu(ray.get_runtime_context().get_job_id())
+    )
 
 
 @functools.cache
@@ -152,7 +154,8 @@ def _log_waits(done: threading.Event) -> None:
             logged = now
             log.warning(
                 "ray: waiting for %s on one machine, for %.0f s by now. The cluster: %s. In use "
-                "by others, or not up yet? `ray status` shows it.", waited_for, now - since, listed()
+                "by others, or not up yet? `ray status` shows it.",
+                waited_for, now - since, listed(),
             )  # fmt: skip
 
 

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from derain.config import Config
 from derain.errors import DerainError
-from derain.pipelines.train.recording import TrackingTarget
 from derain.pipelines.train.run_folder import RESULT, read_json
 from derain.tracking import registry
 from derain.tracking.runs import RunLog

@@ -12,7 +12,6 @@ from derain.data.loading.loader import Batch
 from derain.errors import UsageError
 from derain.models.shapes import image_batch
 
-
 _OF_A_GPU = re.compile("CUDA|cuDNN|CUDNN|CUBLAS|cuBLAS|CUSOLVER|CUFFT|NCCL|HIP error")
 _OUT_OF_MEMORY = (
     "DefaultCPUAllocator",

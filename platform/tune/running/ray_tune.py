@@ -29,7 +29,7 @@ from derain.tune.journal import Journal
 from derain.tune.running.cohorts import size_of
 from derain.tune.running.deaths import reason_of
 from derain.tune.running.queue import Queue, count_retries, to_journal
-from derain.tune.running.worker import BrokenProcess, Work, Worker
+from derain.tune.running.worker import BrokenProcessError, Work, Worker
 from derain.tune.search.base import Outcome, Segment
 
 log = logging.getLogger(__name__)
@@ -93,16 +93,14 @@ class QueueSearcher(Searcher):
         else:
             self._settle_all(trial_id, [Outcome(**outcome) for outcome in result["outcomes"]])
 
-    def on_crash(
-        self, trial_id: str, traceback: str, error: BaseException | None = None
-    ) -> None:
+    def on_crash(self, trial_id: str, traceback: str, error: BaseException | None = None) -> None:
         """Journal that the process of a cohort ended with an error; its segments are retried.
 
-        A BrokenProcess says which of its trials is the cause; otherwise each may be.
+        A BrokenProcessError says which of its trials is the cause; otherwise each may be.
         """
         segments = self._running[trial_id]
         self._journal.write("crashed", keys=[segment.key for segment in segments], trace=traceback)
-        if isinstance(error, BrokenProcess):
+        if isinstance(error, BrokenProcessError):
             self._settle_all(trial_id, [Outcome(**outcome) for outcome in error.outcomes])
             return
         reason = reason_of(error, traceback)

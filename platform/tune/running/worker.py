@@ -52,7 +52,7 @@ class Work:
     """Share of the memory of its GPU that the process may allocate."""
 
 
-class BrokenProcess(Exception):
+class BrokenProcessError(Exception):
     """An unexpected error: the process ends, so that no other trial meets what it left behind.
 
     `outcomes` are those of all its trials, as plain values; trials that did nothing wrong are
@@ -101,7 +101,7 @@ def perform(work: Work) -> list[Outcome]:
         errors = _train(remaining, target, work) if remaining else {}
     except MemberError as error:
         outcomes = [asdict(each) for each in _outcomes(work, configs, error.failed, error.name)]
-        raise BrokenProcess(_reason(error.failed[error.name]), outcomes) from error
+        raise BrokenProcessError(_reason(error.failed[error.name]), outcomes) from error
     outcomes = _outcomes(work, configs, errors)
     if work.values:
         _record_values(configs[0], target, work)

@@ -15,7 +15,7 @@ from derain.tune.journal import Journal
 from derain.tune.running import ray_tune
 from derain.tune.running.queue import restore_queue
 from derain.tune.running.ray_tune import QueueSearcher, run_trials
-from derain.tune.running.worker import BrokenProcess, Work
+from derain.tune.running.worker import BrokenProcessError, Work
 
 RATES = {"low": 1e-4, "middle": 1e-3, "high": 1e-2}
 
@@ -111,7 +111,7 @@ def test_only_the_trial_that_broke_a_process_is_charged_for_it(
         {"trial": "low", "status": "failed", "step": 2, "error": "CUDA error", "may_pass": True},
         {"trial": "middle", "status": "interrupted", "step": 0},
     ]
-    search.on_crash("a", "Traceback:", BrokenProcess("CUDA error", outcomes))
+    search.on_crash("a", "Traceback:", BrokenProcessError("CUDA error", outcomes))
     assert suggested(search, "b") == ["middle"]
     search.on_trial_complete("b", finished("middle"))
     assert history(journal) == [
