@@ -181,7 +181,8 @@ def _construct(node: yaml.Node | None, at: KeyPath, file: str, origins: dict[Key
         return [_construct(item, at, file, origins) for item in node.value]
     loader = yaml.SafeLoader("")
     as_plain = loader.resolve(yaml.ScalarNode, node.value, (True, False))
-    if node.style is None and node.tag == as_plain:  # neither quotation marks nor a tag
+    unquoted = isinstance(node, yaml.ScalarNode) and node.style is None
+    if unquoted and node.tag == as_plain:  # nor a tag of its own
         return value_of(node.value)
     try:
         return loader.construct_object(node)
