@@ -16,6 +16,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 from derain.config.data import DataConfig
 from derain.config.loss import LossConfig
 from derain.config.networks import ModelConfig
+from derain.config.scalars import Dumper
 from derain.config.section import LocalFolder, Section, Seed
 from derain.config.source import Source, parse_override, read
 from derain.config.sweep import SweepConfig
@@ -85,7 +86,8 @@ class Config(Section):
 
     def to_yaml(self) -> str:
         """The resolved config as YAML, which `load_config` reads back as an equal object."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        tree = self.model_dump(mode="json")
+        return yaml.dump(tree, Dumper=Dumper, sort_keys=False, allow_unicode=True)
 
     def replaced(self, values: Mapping[str, Any], origin: str) -> "Config":
         """This config with new values for dotted keys, checked like those of a file.

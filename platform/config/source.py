@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
+from derain.config.scalars import value_of
 from derain.config.section import Section
 from derain.errors import ConfigError
 
@@ -178,8 +179,13 @@ def _construct(node: yaml.Node | None, at: KeyPath, file: str, origins: dict[Key
         return tree
     if isinstance(node, yaml.SequenceNode):
         return [_construct(item, at, file, origins) for item in node.value]
+    loader = yaml.SafeLoader("")
+    as_plain = loader.resolve(yaml.ScalarNode, node.value, (True, False))
+    unquoted = isinstance(node, yaml.ScalarNode) and node.style is None
+    if unquoted and node.tag == as_plain:  # nor a tag of its own
+        return value_of(node.value)
     try:
-        return yaml.SafeLoader("").construct_object(node)
+        return loader.construct_object(node)
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{file}:{node.start_mark.line + 1}: {error}") from None
 

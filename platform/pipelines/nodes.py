@@ -154,7 +154,8 @@ def _log_waits(done: threading.Event) -> None:
             logged = now
             log.warning(
                 "ray: waiting for %s on one machine, for %.0f s by now. The cluster: %s. In use "
-                "by others, or not up yet? `ray status` shows it.", waited_for, now - since, listed()
+                "by others, or not up yet? `ray status` shows it.",
+                waited_for, now - since, listed(),
             )  # fmt: skip
 
 

@@ -32,7 +32,10 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
     for key in known:
         if key not in options and parameters[key].default is inspect.Parameter.empty:
             raise ConfigError(f"`model.{key}` is missing; {name} needs it.")
-    hints = _hints(network)
+    hints = {
+        **{key: bool for key in known if isinstance(parameters[key].default, bool)},
+        **_hints(network),
+    }
     for key, value in options.items():
         if key in hints:
             _check_value(f"`model.{key}`", hints[key], value)
@@ -53,8 +56,11 @@ def _hints(network: type[nn.Module]) -> dict[str, Any]:
 
 
 def _check_value(key: str, hint: Any, value: Any) -> None:
-    # Values come from YAML: a list is fine where a tuple is expected, a text is no number.
-    strict = isinstance(value, str | bool) and hint in (int, float)
+    # Values come from YAML: a list is fine where a tuple is expected, a text is no number, and
+    # `no` is a text, which would count as true.
+    strict = (isinstance(value, str | bool) and hint in (int, float)) or (
+        isinstance(value, str) and hint is bool
+    )
     try:
         adapter = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
         adapter.validate_python(value, strict=strict)

@@ -10,12 +10,14 @@ from derain.config import Config
 from derain.errors import DerainError
 from derain.pipelines.train.checks import check_before_start
 from derain.pipelines.train.workers import check_resources
+from derain.training.averaging import warn_of_initial_weights
 from derain.tune import space
 from derain.tune.estimate import estimate
 from derain.tune.journal import read
 from derain.tune.results import trial_rows
 from derain.tune.resume import config_to_resume, is_complete
 from derain.tune.running.capacity import trials_at_once, with_cpu_threads
+from derain.tune.search.algorithms import first_comparison
 from derain.tune.space import Trial
 from derain.tune.sweep import with_new_folder
 
@@ -45,6 +47,7 @@ def _describe(
 ) -> dict[str, Any]:
     """`states` are those of trials that were started; the estimate counts these in full."""
     trials = space.plan(config)
+    warn_of_initial_weights([trial.config.train for trial in trials], first_comparison(config))
     remaining = 0 if complete else sum(states.get(trial.name) != "finished" for trial in trials)
     with _errors_as(warnings):
         check_before_start([trial.config for trial in trials])

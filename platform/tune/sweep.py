@@ -30,6 +30,7 @@ from derain.storage.output_paths import check_folder
 from derain.tracking import runs, store
 from derain.tracking.runs import RunLog
 from derain.training import checkpoint
+from derain.training.averaging import warn_of_initial_weights
 from derain.tune import space
 from derain.tune.estimate import estimate
 from derain.tune.journal import JOURNAL, VERSION, Journal
@@ -38,6 +39,7 @@ from derain.tune.resume import config_to_resume, is_complete
 from derain.tune.running.capacity import trials_at_once, with_cpu_threads
 from derain.tune.running.queue import restore_queue
 from derain.tune.running.ray_tune import run_trials
+from derain.tune.search.algorithms import first_comparison
 from derain.tune.space import Trial
 
 log = logging.getLogger(__name__)
@@ -120,6 +122,7 @@ def _announce(config: Config, trials: Sequence[Trial]) -> None:
     )  # fmt: skip
     if getattr(config.model, "encoder_weights", None) == "random":
         log.info("The encoder has random weights: results are not comparable with the paper's.")
+    warn_of_initial_weights([trial.config.train for trial in trials], first_comparison(config))
 
 
 def _save(config: Config) -> None:

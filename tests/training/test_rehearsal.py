@@ -17,7 +17,7 @@ from torch import nn
 
 class Plain(nn.Module):
     stride = 2
-    def __init__(self, width: int = 4, act: str = "relu"):
+    def __init__(self, width: int = 4, act: str = "relu", residual=True):
         super().__init__()
         self.a = nn.Conv2d(3, width, 3, padding=1)
         self.b = nn.Conv2d(width, 3, 3, padding=1)
@@ -121,6 +121,7 @@ def test_a_network_that_cannot_be_trained_and_scored_is_refused(
         ("Plain", {"width": "8"}, "`model.width`: expected a valid integer, found '8'"),
         ("Plain", {"width": [8]}, r"`model.width`: expected a valid integer, found \[8\]"),
         ("Plain", {"act": 3}, "`model.act`: expected a valid string, found 3"),
+        ("Plain", {"residual": "no"}, "`model.residual`: expected a valid boolean, found 'no'"),
         ("Constant", {"width": 8}, "Its options: none"),
     ],
 )

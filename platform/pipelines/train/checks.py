@@ -12,6 +12,7 @@ from derain.data.prepared.manifest import Prepared, open_prepared
 from derain.errors import DataError, UsageError
 from derain.evaluation.scoring import sizes, too_small
 from derain.pipelines.train.datasets import check_data
+from derain.training.averaging import warn_of_initial_weights
 from derain.training.factory import describe, without_pretrained
 from derain.training.rehearsal import rehearse
 
@@ -53,6 +54,7 @@ def describe_checked(config: Config) -> dict[str, Any]:
     smallest = check_images(config) if config.data.train else None
     start = config.replaced({"train.start_from": None}, "--dry-run")
     rehearse(without_pretrained(start), smallest)
+    warn_of_initial_weights([config.train])
     return describe(config)
 
 

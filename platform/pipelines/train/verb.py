@@ -15,6 +15,7 @@ from derain.pipelines.train.run_folder import RESULT, claim, read_json
 from derain.pipelines.train.workers import check_resources, run_under_ray_train
 from derain.tracking.store import check_store
 from derain.training import checkpoint
+from derain.training.averaging import warn_of_initial_weights
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ def train(config: Config) -> dict[str, Any]:
     """
     check_store()
     check_before_start([config])
+    warn_of_initial_weights([config.train])
     claim(config)
     with checkpoint.command_lock(config.folder):
         claim(config)  # again, as another command may have been faster
@@ -46,6 +48,7 @@ def resume(config: Config) -> dict[str, Any]:
             check_same_training(saved, config)
             log.info("train: resuming %s after step %d", config.name, saved.state.step)
         check_before_start([config])
+        warn_of_initial_weights([config.train])
         return _train(config)
 
 

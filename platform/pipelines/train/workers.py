@@ -6,6 +6,7 @@ from concurrent.futures import Future
 from dataclasses import asdict
 from typing import Any
 
+import ray
 import ray.train
 from ray.train.torch import TorchTrainer
 
@@ -65,7 +66,8 @@ def run_under_ray_train(config: Config, target: TrackingTarget, until: int | Non
         _work,
         train_loop_config={
             "config": config.model_dump(mode="json"),
-            "target": asdict(target),
+            # In Ray's memory, as the store's address may have a password: Ray may write the rest.
+            "target": ray.put(asdict(target)),
             "until": until,
         },
         scaling_config=ray.train.ScalingConfig(
@@ -111,7 +113,7 @@ def _work(payload: dict[str, Any]) -> None:
     with worker_failures.noting_expected_errors(config.folder, rank.world):
         run_in_this_process(
             config,
-            TrackingTarget(**payload["target"]),
+            TrackingTarget(**ray.get(payload["target"])),
             rank,
             payload["until"],
             worker_failures.is_preemption_near,

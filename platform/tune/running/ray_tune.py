@@ -4,6 +4,7 @@ Ray Tune only places the work: the queue decides which segment is next, and the 
 outcomes, so a sweep is resumed without any state of Ray Tune's.
 """
 
+import contextlib
 import logging
 import os
 import shutil
@@ -28,7 +29,7 @@ from derain.tune.journal import Journal
 from derain.tune.running.cohorts import size_of
 from derain.tune.running.deaths import reason_of
 from derain.tune.running.queue import Queue, count_retries, to_journal
-from derain.tune.running.worker import BrokenProcess, Work, Worker
+from derain.tune.running.worker import BrokenProcessError, Work, Worker
 from derain.tune.search.base import Outcome, Segment
 
 log = logging.getLogger(__name__)
@@ -95,11 +96,11 @@ class QueueSearcher(Searcher):
     def on_crash(self, trial_id: str, traceback: str, error: BaseException | None = None) -> None:
         """Journal that the process of a cohort ended with an error; its segments are retried.
 
-        A BrokenProcess says which of its trials is the cause; otherwise each may be.
+        A BrokenProcessError says which of its trials is the cause; otherwise each may be.
         """
         segments = self._running[trial_id]
         self._journal.write("crashed", keys=[segment.key for segment in segments], trace=traceback)
-        if isinstance(error, BrokenProcess):
+        if isinstance(error, BrokenProcessError):
             self._settle_all(trial_id, [Outcome(**outcome) for outcome in error.outcomes])
             return
         reason = reason_of(error, traceback)
@@ -148,8 +149,15 @@ class _Callbacks(ray.tune.progress_reporter.TrialProgressCallback):
         """Tell the searcher why a process ended."""
         file = trial.error_file and Path(trial.error_file)
         traceback = file.read_text(encoding="utf-8") if file and file.is_file() else ""
-        error: Any = trial.get_pickled_error()
+        error = _unpickled(trial.pickled_error_file)
         self._searcher.on_crash(trial.trial_id, traceback, getattr(error, "cause", error))
+
+
+def _unpickled(path: str | None) -> Any:
+    """The error that Ray has written beside its text; None if it has not, or could not."""
+    with contextlib.suppress(Exception):
+        return ray.cloudpickle.loads(Path(path or "").read_bytes())
+    return None
 
 
 def run_trials(
@@ -161,13 +169,15 @@ def run_trials(
         return
 
     def work_of(segments: Sequence[Segment]) -> Work:
-        return _work(config, segments, target)
+        return _work(config, segments, {"parent_run_id": target.parent_run_id})
 
     cohort = size_of(config, len(space.plan(config)), at_once)
     searcher = QueueSearcher(queue, journal, work_of, cohort=cohort, retries=config.sweep.retries)
     _configure_ray_tune()
     tuner = ray.tune.Tuner(
-        ray.tune.with_resources(Worker, _resources(config)),
+        ray.tune.with_resources(
+            ray.tune.with_parameters(Worker, uri=target.uri), _resources(config)
+        ),
         tune_config=ray.tune.TuneConfig(
             search_alg=searcher,
             max_concurrent_trials=at_once,
@@ -199,7 +209,7 @@ def _configure_ray_tune() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-def _work(config: Config, segments: Sequence[Segment], target: TrackingTarget) -> Work:
+def _work(config: Config, segments: Sequence[Segment], target: Mapping[str, Any]) -> Work:
     """What a worker needs to train these segments, which all end at the same step."""
     assert config.sweep is not None
     trials = [trial for segment in segments for trial in segment.trials]
@@ -208,7 +218,7 @@ def _work(config: Config, segments: Sequence[Segment], target: TrackingTarget) -
         names=[trial.name for trial in trials],
         configs=[trial.config.model_dump(mode="json") for trial in trials],
         until=segments[0].until,
-        target=asdict(target),
+        target=target,
         copies=(str(config.folder / copies[0]), copies[1]) if copies else None,
         values=trials[0].params if config.sweep.search == "pbt" else None,
         costs=sorted({*config.sweep.costs, *config.sweep.limits}),

@@ -52,7 +52,7 @@ class Work:
     """Share of the memory of its GPU that the process may allocate."""
 
 
-class BrokenProcess(Exception):
+class BrokenProcessError(Exception):
     """An unexpected error: the process ends, so that no other trial meets what it left behind.
 
     `outcomes` are those of all its trials, as plain values; trials that did nothing wrong are
@@ -70,9 +70,10 @@ class BrokenProcess(Exception):
 class Worker(ray.tune.Trainable):
     """A process that Ray Tune keeps; every cohort is a Ray Tune trial of one iteration."""
 
-    def setup(self, config: dict[str, Any]) -> None:
-        """Take the first work."""
-        self._work = config["work"]
+    def setup(self, config: dict[str, Any], uri: str) -> None:
+        """Take the first work, and the address of the MLflow store, which may have a password:
+        Ray Tune writes what is in `config` to files that everybody may read."""
+        self._work, self._uri = config["work"], uri
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next work; True keeps the process."""
@@ -81,7 +82,8 @@ class Worker(ray.tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Do the work; an unexpected error ends the process too."""
-        outcomes = perform(Work(**self._work))
+        target = {**self._work["target"], "uri": self._uri}
+        outcomes = perform(Work(**{**self._work, "target": target}))
         return {"outcomes": [asdict(outcome) for outcome in outcomes], "done": True}
 
 
@@ -99,7 +101,7 @@ def perform(work: Work) -> list[Outcome]:
         errors = _train(remaining, target, work) if remaining else {}
     except MemberError as error:
         outcomes = [asdict(each) for each in _outcomes(work, configs, error.failed, error.name)]
-        raise BrokenProcess(_reason(error.failed[error.name]), outcomes) from error
+        raise BrokenProcessError(_reason(error.failed[error.name]), outcomes) from error
     outcomes = _outcomes(work, configs, errors)
     if work.values:
         _record_values(configs[0], target, work)

@@ -19,10 +19,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from derain.config import Config
-from derain.tune.search.asha import ASHA
+from derain.tune.search.asha import ASHA, rungs_of
 from derain.tune.search.base import SearchAlgorithm
 from derain.tune.search.grid_random import GridOrRandom
-from derain.tune.search.pbt import PBT
+from derain.tune.search.pbt import PBT, interval_of
 
 
 def algorithm_of(
@@ -43,3 +43,11 @@ def algorithm_of(
     if config.sweep.search == "pbt":
         return PBT(config)
     return GridOrRandom(config)
+
+
+def first_comparison(config: Config) -> int | None:
+    """The step at which the search first compares trials; None if only at their ends."""
+    assert config.sweep is not None
+    if config.sweep.search == "asha":
+        return rungs_of(config)[0]
+    return interval_of(config) if config.sweep.search == "pbt" else None

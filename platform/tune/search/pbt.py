@@ -29,7 +29,7 @@ class PBT(SearchAlgorithm):
         assert config.sweep is not None
         self._config, self._sweep = config, config.sweep
         self._steps = config.train.steps
-        self._interval = config.sweep.pbt.every_steps or max(1, self._steps // 10)
+        self._interval = interval_of(config)
         self._members = {trial.name: self._with_checkpoints(trial) for trial in plan(config)}
         self._outcomes: dict[str, Outcome] = {}
         self.ready = self._generation(0, {})
@@ -94,6 +94,12 @@ class PBT(SearchAlgorithm):
         values = {"train.checkpoint_every_steps": self._interval, "train.keep_checkpoints": 2}
         config = trial.config.replaced(values, "sweep.pbt")
         return Trial(trial.name, trial.point, trial.params, config)
+
+
+def interval_of(config: Config) -> int:
+    """The number of steps after which PBT compares its members."""
+    assert config.sweep is not None
+    return config.sweep.pbt.every_steps or max(1, config.train.steps // 10)
 
 
 def perturb(dimension: Dimension, value: Any, rng: np.random.Generator) -> tuple[str, Any]:

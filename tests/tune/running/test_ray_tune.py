@@ -2,17 +2,20 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 
 from derain.config import Config
 from derain.pipelines.train.run import TrackingTarget
 from derain.tracking.store import prepare_store
 from derain.tune.journal import Journal
+from derain.tune.running import ray_tune
 from derain.tune.running.queue import restore_queue
 from derain.tune.running.ray_tune import QueueSearcher, run_trials
-from derain.tune.running.worker import BrokenProcess, Work
+from derain.tune.running.worker import BrokenProcessError, Work
 
 RATES = {"low": 1e-4, "middle": 1e-3, "high": 1e-2}
 
@@ -108,7 +111,7 @@ def test_only_the_trial_that_broke_a_process_is_charged_for_it(
         {"trial": "low", "status": "failed", "step": 2, "error": "CUDA error", "may_pass": True},
         {"trial": "middle", "status": "interrupted", "step": 0},
     ]
-    search.on_crash("a", "Traceback:", BrokenProcess("CUDA error", outcomes))
+    search.on_crash("a", "Traceback:", BrokenProcessError("CUDA error", outcomes))
     assert suggested(search, "b") == ["middle"]
     search.on_trial_complete("b", finished("middle"))
     assert history(journal) == [
@@ -139,3 +142,25 @@ def test_a_crash_is_journalled_and_the_other_trials_finish(
     assert [end["status"] for end in ends] == ["failed", "finished", "finished"]
     assert "Is a directory" in ends[0]["error"]
     assert not (planned.folder / "ray").exists()
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_the_address_of_the_store_is_in_no_file(
+    planned: Config, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have a password; one of sqlite has none, so another part of it stands in."""
+    monkeypatch.setattr(ray_tune, "shutil", SimpleNamespace(rmtree=lambda *_, **__: None))
+    planned = planned.replaced({"sweep.space": {"train.lr": {"grid": [1e-3]}}}, "test")
+    secret = "timeout=27182818284590"
+    store = planned.folder.parent.with_name("store")
+    store.mkdir()
+    target = TrackingTarget(prepare_store(f"sqlite:///{store}/mlflow.db?{secret}"))
+    queue = restore_queue(planned, journal.events)
+    run_trials(planned, queue, journal, target, at_once=1)
+    assert [event["outcomes"][0]["status"] for event in journal.events[2:]] == ["finished"]
+    assert list((planned.folder / "ray").rglob("experiment_state-*.json"))  # it has been kept
+    session = ray.get_runtime_context()._worker.node.get_session_dir_path()
+    for folder in (planned.folder, Path(session)):
+        for path in folder.rglob("*"):
+            if path.is_file() and not path.is_symlink():
+                assert secret.encode() not in path.read_bytes(), path

@@ -14,7 +14,7 @@ from derain.tracking.outbox import OUTBOX_FOLDER, SUFFIX
 from derain.tracking.store import client_of, prepare_store
 from derain.training import checkpoint
 from derain.tune.running import worker
-from derain.tune.running.worker import BrokenProcess, Work, perform
+from derain.tune.running.worker import BrokenProcessError, Work, perform
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_an_unexpected_error_ends_the_process_and_names_its_trial(
     (bad.folder / "metrics.jsonl").mkdir(parents=True)
     trials = [good, bad] if beside else [bad]
     trees = [trial.model_dump(mode="json") for trial in trials]
-    with pytest.raises(BrokenProcess) as raised:
+    with pytest.raises(BrokenProcessError) as raised:
         perform(Work([trial.name for trial in trials], trees, 4, store))
     again = pickle.loads(pickle.dumps(raised.value))  # as Ray sends it
     outcomes = {outcome["trial"]: outcome for outcome in again.outcomes}
