@@ -19,6 +19,7 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
+from benchmarks._small import write_dataset
 from derain.cli import app
 from derain.errors import ConfigError
 from derain.pipelines.leaks.compare import DISTANCE
@@ -166,7 +167,7 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
         (["leaks", "gone", "gone"], "no such prepared dataset"),
         (["evaluate", "gone", "gone"], "gone"),
         (["predict", "gone", "gone.png", "--out", "out"], "gone.png"),
-        (["predict", "gone", ".", "--out", "out"], "No image in ."),
+        (["predict", "gone", ".", "--out", "out"], "no image (PNG, JPEG, BMP, WebP or TIFF)"),
         (["predict", "gone", ".", "--out", "small.yaml"], "small.yaml is a file"),
         (["evaluate", "gone", "gone", "--protocol", "psnr"], "'psnr'"),
         (["evaluate", "gone", "gone", "--report", "."], "a folder"),
@@ -193,12 +194,15 @@ def test_wrong_input_is_one_message(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_missing_device_is_not_replaced(derainctl: Derainctl, tmp_path: Path) -> None:
+def test_a_missing_device_is_not_replaced(
+    derainctl: Derainctl, tmp_path: Path, paired_folder: PairedFolder
+) -> None:
+    write_dataset(paired_folder(1), tmp_path / "prepared")
     Image.new("RGB", (8, 8)).save(tmp_path / "rain.png")
     (tmp_path / "net.onnx").touch()  # such a file always runs on the CPU
     arguments = ("net.onnx", "--device", "cuda")
     refused(derainctl("predict", *arguments, "rain.png", "--out", "out"), "--device cpu")
-    refused(derainctl("evaluate", *arguments, "gone"), "--device cpu")
+    refused(derainctl("evaluate", *arguments[:1], "prepared", *arguments[1:]), "--device cpu")
     assert not (tmp_path / "out").exists()
 
 

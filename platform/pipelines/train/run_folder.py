@@ -28,7 +28,13 @@ LOCKS = (checkpoint.LOCK, checkpoint.COMMAND_LOCK)
 
 
 def claim(config: Config) -> None:
-    """Reserve the folder of a new run or sweep, and check its place at `train.upload_to`.
+    """Reserve the folder of a new run or sweep. Raises what `check_unused` raises."""
+    check_unused(config)
+    config.folder.mkdir(parents=True, exist_ok=True)
+
+
+def check_unused(config: Config) -> None:
+    """Check the folder of a new run or sweep, and its place at `train.upload_to`.
 
     Raises OccupiedError if either is in use; the message says how to continue that run.
     """
@@ -48,7 +54,6 @@ def claim(config: Config) -> None:
         raise OccupiedError(f"{folder}: not empty. Give another --set name=... or output_dir.")
     if config.train.upload_to is not None:
         _require_empty(locate(config.train.upload_to) / name, name)
-    folder.mkdir(parents=True, exist_ok=True)
 
 
 def _require_empty(remote: Path, name: str) -> None:

@@ -11,7 +11,7 @@ from derain.pipelines.train.datasets import with_data
 from derain.pipelines.train.progress import show_progress
 from derain.pipelines.train.recording import find_target, recorded
 from derain.pipelines.train.resume import check_same_training
-from derain.pipelines.train.run_folder import RESULT, claim, read_json
+from derain.pipelines.train.run_folder import RESULT, check_unused, claim, read_json
 from derain.pipelines.train.workers import check_resources, run_under_ray_train
 from derain.tracking.store import check_store
 from derain.training import checkpoint
@@ -25,6 +25,7 @@ def train(config: Config) -> dict[str, Any]:
 
     Raises OccupiedError if the folder is in use.
     """
+    check_unused(config)
     check_store()
     check_before_start([config])
     warn_of_initial_weights([config.train])
