@@ -1,4 +1,4 @@
-"""The ledger on a disk that fills up: no half a line stays, and the run continues with what fits."""
+"""The ledger on a disk that fills up: no half a line stays, and what fits is written later."""
 
 import json
 import resource
