@@ -115,7 +115,7 @@ class SweepConfig(Section):
     """Trials that train side by side in one process and share the computation of frozen modules;
     `auto`: up to four if there are any. docs/explanation/cohorts.md says which trials can."""
     gpu_fraction: float = Field(1.0, gt=0, le=1)
-    """Share of a GPU per trial: 0.25 runs four trials on one GPU."""
+    """Share of a GPU, and of its memory, per trial of one worker: 0.25 runs four on one GPU."""
     asha: HalvingConfig = HalvingConfig()
     """Options of `search: asha`."""
     pbt: PopulationConfig = PopulationConfig()

@@ -25,7 +25,7 @@ from derain import cluster
 
 log = logging.getLogger(__name__)
 
-ASK_S = 60.0
+ASK_S = 30.0
 """How long the autoscaler may take to say that it starts a machine."""
 WAIT_POLL_S = 5.0
 WAIT_LINE_EVERY_S = 60.0
@@ -99,8 +99,8 @@ def can_start(workers: int, *, cpus: float, gpus: float) -> bool:
 def has_gpus() -> bool:
     """Whether the cluster has GPUs, or its autoscaler starts one when it is asked.
 
-    It is asked once for each connection, and a minute is given to it: a cluster that is scaled to
-    zero has no GPU until somebody needs one.
+    It is asked once for each connection, and half a minute is given to it: a cluster that is scaled
+    to zero has no GPU until somebody needs one.
     """
     return cluster.gpus() > 0 or (
         may_grow() and _ask_for_gpu(ray.get_runtime_context().get_job_id())

@@ -21,7 +21,9 @@ from derain.data.loading.loader import Batch, Position
 from derain.data.prepared.manifest import open_prepared
 from derain.errors import DerainError
 from derain.inference.predictor import Predictor
-from derain.pipelines.train.workers import uses_gpu
+from derain.pipelines import nodes
+from derain.pipelines.nodes import WAIT_LINE_EVERY_S
+from derain.pipelines.train.workers import needs, uses_gpu
 from derain.storage.refusals import expected
 from derain.training.factory import build_network, loss_of, without_pretrained
 from derain.training.process.device import pick_device, to_device
@@ -92,10 +94,16 @@ def total_steps(config: Config, trials: int) -> int:
 
 
 def _pace(config: Config) -> Pace:
-    gpus = 1 if uses_gpu(config) else 0
-    task = ray.remote(_measure).options(num_cpus=1, num_gpus=gpus, max_retries=0)
+    cpus, gpus = (min(1, math.ceil(need)) for need in needs(config))
+    task = ray.remote(_measure).options(num_cpus=cpus, num_gpus=gpus, max_retries=0)
+    timed = task.remote(config.model_dump(mode="json"))
+    while not ray.wait([timed], timeout=WAIT_LINE_EVERY_S)[0]:
+        log.info(
+            "sweep: still timing a few steps, or waiting for %d CPU cores and %d GPUs on one "
+            "machine to do so: %s", cpus, gpus, nodes.listed(),
+        )  # fmt: skip
     try:
-        return Pace(*ray.get(task.remote(config.model_dump(mode="json"))))
+        return Pace(*ray.get(timed))
     except ray.exceptions.RayTaskError as error:
         raise expected(error) or DerainError(
             f"A trial cannot run here; timing a few steps failed: {error.cause}"

@@ -142,7 +142,7 @@ def _try_to_register(config: Config, best: Mapping[str, Any], journal: Journal) 
         return {"registered": _register(config.register_.name, best, journal)}
     except Exception as error:  # whatever it is, the sweep has its results
         command = _command_to_register(config, best)
-        reason = str(error).strip() or type(error).__name__
+        reason = " ".join(str(error).split()) or type(error).__name__
         log.warning(
             "sweep %s: its results are complete, but trial %s is not registered: %s Repeat that "
             "with `%s`.", config.name, best["name"], reason, command,

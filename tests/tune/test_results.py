@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from derain.config import Config
 from derain.errors import DerainError
 from derain.pipelines.train.run_folder import RESULT, read_json
+from derain.storage import files
 from derain.tracking import registry
 from derain.tracking.runs import RunLog
 from derain.tracking.store import prepare_store
@@ -20,6 +21,7 @@ from derain.tune.results import SWEEP, finish_sweep
 from derain.tune.running.queue import to_journal
 from derain.tune.running.worker import Work, perform
 from derain.tune.search.base import Outcome, Segment
+from tests.storage.faulty_store import BUCKET, FaultyStore
 
 
 class Own(nn.Module):
@@ -77,6 +79,20 @@ def test_a_network_that_the_sweep_has_trained_is_registered(planned: Config, sto
     assert result["register_error"] is None
     assert json.loads((planned.folder / SWEEP).read_text()) == result
     assert "net version 1 as champion" in Path(result["report"]).read_text()
+
+
+def test_held_out_images_may_be_in_an_object_store(
+    planned: Config,
+    store: str,
+    object_store: FaultyStore,  # noqa: ARG001
+) -> None:
+    local, far = Path(planned.data.eval[0]), files.locate(f"s3://{BUCKET}/held_out")
+    for path in local.iterdir():
+        (far / path.name).write_bytes(path.read_bytes())
+    values = {"data.eval": [str(far)], "data.cache_dir": f"{planned.output_dir}-cache"}
+    result = finished(planned.replaced(values, "test"), store)
+    assert result["register_error"] is None
+    assert result["registered"]["version"] == 1
 
 
 def test_results_do_not_depend_on_the_registration(

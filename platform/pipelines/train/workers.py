@@ -14,6 +14,7 @@ from derain import cluster
 from derain.config import Config
 from derain.errors import DerainError, UsageError
 from derain.pipelines import nodes
+from derain.pipelines.deaths import out_of_memory
 from derain.pipelines.shared_places import check_shared_places
 from derain.pipelines.train import worker_failures
 from derain.pipelines.train.recording import TrackingTarget
@@ -85,7 +86,8 @@ def run_under_ray_train(config: Config, target: TrackingTarget, until: int | Non
             _call_in_thread(trainer.fit)
     except ray.train.TrainingFailedError as error:
         worker_failures.raise_noted(config.folder, config.name)
-        raise expected(error) or DerainError(f"Training failed: {error}") from error
+        reason = out_of_memory(str(error)) or error
+        raise expected(error) or DerainError(f"Training failed: {reason}") from error
     worker_failures.raise_noted(config.folder, config.name)
 
 

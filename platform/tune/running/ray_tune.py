@@ -21,13 +21,13 @@ from ray.tune.search import Searcher
 
 from derain.config import Config
 from derain.pipelines import nodes
+from derain.pipelines.deaths import reason_of
 from derain.pipelines.train.progress import show_progress
 from derain.pipelines.train.recording import TrackingTarget
 from derain.pipelines.train.workers import needs
 from derain.tune import space
 from derain.tune.journal import Journal
 from derain.tune.running.cohorts import size_of
-from derain.tune.running.deaths import reason_of
 from derain.tune.running.queue import Queue, count_retries, to_journal
 from derain.tune.running.worker import BrokenProcessError, Work, Worker
 from derain.tune.search.base import Outcome, Segment

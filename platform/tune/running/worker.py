@@ -100,8 +100,8 @@ def perform(work: Work) -> list[Outcome]:
     try:
         errors = _train(remaining, target, work) if remaining else {}
     except MemberError as error:
-        outcomes = [asdict(each) for each in _outcomes(work, configs, error.failed, error.name)]
-        raise BrokenProcessError(_reason(error.failed[error.name]), outcomes) from error
+        told = [asdict(each) for each in _outcomes(work, configs, error.failed, error.name)]
+        raise BrokenProcessError(_reason(error.failed[error.name]), told) from error
     outcomes = _outcomes(work, configs, errors)
     if work.values:
         _record_values(configs[0], target, work)

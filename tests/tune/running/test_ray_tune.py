@@ -159,7 +159,7 @@ def test_the_address_of_the_store_is_in_no_file(
     run_trials(planned, queue, journal, target, at_once=1)
     assert [event["outcomes"][0]["status"] for event in journal.events[2:]] == ["finished"]
     assert list((planned.folder / "ray").rglob("experiment_state-*.json"))  # it has been kept
-    session = ray.get_runtime_context()._worker.node.get_session_dir_path()
+    session = ray._private.worker._global_node.get_session_dir_path()
     for folder in (planned.folder, Path(session)):
         for path in folder.rglob("*"):
             if path.is_file() and not path.is_symlink():

@@ -1,16 +1,16 @@
-"""Why the process of a trial ended, in one line, from what Ray says of it."""
+"""Why the process of a run or a trial ended, in one line, from what Ray says of it."""
 
 import re
 
 import ray.exceptions
 
-_GUARD = re.compile("running low on memory|exceeds the memory usage threshold")
-_HELD = re.compile(r"memory used=([\d.]+ ?[KMGT]i?B)")
-_IN_USE = re.compile(r"was ([\d.]+ ?[KMGT]i?B) ?/ ?([\d.]+ ?[KMGT]i?B)")
+_GUARD = "killed due to the node running low on memory"
+_HELD = re.compile(r"Selected to kill: .*?actual memory used=([\d.]+GB)", re.S)
+_IN_USE = re.compile(r"was ([\d.]+GB) used / ([\d.]+GB) limit")
 _NODE = re.compile(r"\(IP: ([^,)]+)")
 LOWER = (
-    "Lower sweep.concurrent, train.batch_size, train.crop_px, data.loader_processes or "
-    "train.micro_batch_size, or use a machine with more memory"
+    "Lower train.batch_size, train.micro_batch_size, train.crop_px or data.loader_processes, in a "
+    "sweep also sweep.concurrent, or use a machine with more memory"
 )
 
 
@@ -19,8 +19,8 @@ def reason_of(error: BaseException | None, traceback: str) -> str:
 
     `error` is what Ray raised, if that is known; `traceback` its text.
     """
-    if isinstance(error, ray.exceptions.OutOfMemoryError) or _GUARD.search(traceback):
-        return _out_of_memory(str(error) if error else traceback)
+    if (found := out_of_memory(f"{error}\n{traceback}")) is not None:
+        return found
     if isinstance(error, ray.exceptions.NodeDiedError) or "node has died" in traceback:
         return "its process died with its machine, which left the cluster"
     if isinstance(error, ray.exceptions.RayActorError):
@@ -32,7 +32,10 @@ def reason_of(error: BaseException | None, traceback: str) -> str:
     return lines[-1] if lines else "its process died"
 
 
-def _out_of_memory(text: str) -> str:
+def out_of_memory(text: str) -> str | None:
+    """What Ray's guard of the memory has done, if the text of an error is its own; else None."""
+    if _GUARD not in text:
+        return None
     held, in_use, node = _HELD.search(text), _IN_USE.search(text), _NODE.search(text)
     return (
         f"Ray ended its process, as the machine{f' {node[1]}' if node else ''} ran out of memory"
