@@ -17,7 +17,7 @@ Selected to kill: (Actor(27f8): job ID=01000000, lease ID=0000, task name=Worker
 resources={}, pid=4711, actual memory used=3.25GB, worker ID=cb60)
 ]
 To see more information about memory usage on this node, use `ray logs raylet.out -ip 10.0.0.7`
-"""
+"""  # noqa: E501
 
 
 @pytest.mark.parametrize("error", [OutOfMemoryError(OUT_OF_MEMORY), None])
