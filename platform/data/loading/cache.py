@@ -21,6 +21,7 @@ from derain.data.loading.cache_builder import (
     SIDES,
     build_cache,
     decode_member,
+    member_bytes,
     refusals_explained,
 )
 from derain.data.loading.cache_layout import CacheLayout, cache_layout
@@ -166,20 +167,21 @@ class TarPixels:
         return len(self._rows)
 
     def __getitem__(self, sample: int) -> np.ndarray:
-        """Raises DataError if no sample can be decoded."""
+        """Raises DataError if no sample can be decoded, and for a shard that is damaged."""
         for step in range(len(self)):
             at = (sample + step) % len(self)
             if at not in self.left_out:
+                members = self._read(self._rows[at])
                 try:
-                    return self._decode(self._rows[at])
+                    return np.stack([decode_member(*member) for member in members])
                 except DataError as error:
                     log.warning("cache: left out a pair of %s: %s", self._folder, error)
                     self.left_out[at] = str(error)
         raise DataError(f"{self._folder}: no pair can be decoded: {self.left_out[sample]}")
 
-    def _decode(self, row: Mapping[str, Any]) -> np.ndarray:
+    def _read(self, row: Mapping[str, Any]) -> list[tuple[bytes, Mapping[str, Any], str]]:
         with (self._folder / row["shard"]).open("rb") as tar:
-            return np.stack([decode_member(tar, row, side) for side in SIDES])
+            return [(member_bytes(tar, row, side), row, side) for side in SIDES]
 
 
 def _finished(prepared: Prepared, layout: CacheLayout, path: Path) -> MappedPixels | None:

@@ -76,13 +76,20 @@ def build_cache(prepared: Prepared, layout: CacheLayout, path: Path) -> None:
             leftover.unlink(missing_ok=True)
 
 
-def decode_member(tar: BinaryIO, row: Mapping[str, Any], side: str) -> np.ndarray:
-    """The rainy or the clean image of an index row, from its open tar: uint8, HWC, RGB.
+def member_bytes(tar: BinaryIO, row: Mapping[str, Any], side: str) -> bytes:
+    """The encoded rainy or clean image of an index row, from its open tar.
+
+    Raises DataError for a tar that ends before it.
+    """
+    return read_member(tar, row[f"{side}_offset"], row[f"{side}_length"])
+
+
+def decode_member(data: bytes, row: Mapping[str, Any], side: str) -> np.ndarray:
+    """The rainy or the clean image of an index row: uint8, HWC, RGB.
 
     Raises DataError if it cannot be decoded or has another size than in the index.
     """
-    name = f"{tar.name}: {row[f'{side}_member']}"
-    data = read_member(tar, row[f"{side}_offset"], row[f"{side}_length"])
+    name = f"{row['shard']}: {row[f'{side}_member']}"
     image = decode_image(data, name)
     if image.shape[:2] != (row["height"], row["width"]):
         height, width = image.shape[:2]
@@ -167,8 +174,9 @@ def _decode(path: Path, rows: pa.Table, begins: np.ndarray, out: BinaryIO, found
 def _decode_to(
     out: BinaryIO, offset: int, tar: BinaryIO, row: Mapping[str, Any], side: str, found: _Found
 ) -> np.ndarray | None:
+    data = member_bytes(tar, row, side)
     try:
-        image = decode_member(tar, row, side)
+        image = decode_member(data, row, side)
     except DataError as error:
         found.failed[offset] = str(error)
         return None

@@ -74,6 +74,7 @@ def test_the_means_are_those_of_the_pairs_with_pixels(
         assert scores.pictures == 3
 
 
+@pytest.mark.usefixtures("ray_cluster")
 def test_a_scene_whose_clean_image_is_spoiled_is_left_out_whole(tmp_path: Path) -> None:
     source = write_scenes(tmp_path / "scenes", 2, 3, width=32, height=24)
     for path in source.rglob("*.jpg"):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from derain.data.prepared import samples
-from derain.data.prepared.reading import PairImages, read_pair
+from derain.data.prepared.reading import INSPECT, PairImages, read_pair
 from derain.data.prepared.remarks import joined, notes
 from derain.data.prepared.samples import SampleReader, json_length
 from derain.data.prepared.shards import write_shards
@@ -18,7 +18,7 @@ from tests.folders import PairedFolder, write_scenes
 def test_the_planned_json_is_hardly_larger_than_the_written(tmp_path: Path, once: bool) -> None:
     source = write_scenes(tmp_path / "source", scenes=2, rains=12, width=24, height=16)
     pairs = find_pairs("rain14000", source, clean_once=once).pairs
-    written = SampleReader(source, decode=False).read(pairs)
+    written = SampleReader(source, INSPECT).read(pairs)
     for sample, together in zip(written, group_samples(pairs), strict=True):
         actual, planned = sample.lengths()[-1], json_length(together)
         assert actual < planned < actual + 16 + len(together)
