@@ -81,6 +81,17 @@ def test_a_network_that_the_sweep_has_trained_is_registered(planned: Config, sto
     assert "net version 1 as champion" in Path(result["report"]).read_text()
 
 
+def test_a_trial_with_the_longest_name_is_trained_and_registered(
+    planned: Config, store: str
+) -> None:
+    space = {"sweep.space": {"model.width": {"grid": {"w" * 300: 4}}}}
+    result = finished(planned.replaced(space, "test"), store)
+    (trial,) = result["trials"]
+    assert len(Path(trial["folder"]).name) == 255
+    assert trial["status"] == "finished"
+    assert result["register_error"] is None
+
+
 def test_held_out_images_may_be_in_an_object_store(
     planned: Config,
     store: str,
