@@ -168,6 +168,8 @@ class TarPixels:
 
     def __getitem__(self, sample: int) -> np.ndarray:
         """Raises DataError if no sample can be decoded, and for a shard that is damaged."""
+        if not 0 <= sample < len(self):
+            raise IndexError(sample)
         for step in range(len(self)):
             at = (sample + step) % len(self)
             if at not in self.left_out:
