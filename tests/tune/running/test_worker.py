@@ -1,7 +1,7 @@
 """A kept process: the same bits as a new one, nothing done twice, no folder shared."""
 
+import copy
 import json
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,7 @@ def test_an_unexpected_error_ends_the_process_and_names_its_trial(
     trees = [trial.model_dump(mode="json") for trial in trials]
     with pytest.raises(BrokenProcessError) as raised:
         perform(Work([trial.name for trial in trials], trees, 4, store))
-    again = pickle.loads(pickle.dumps(raised.value))  # as Ray sends it
+    again = copy.copy(raised.value)  # made anew from its arguments, as Ray does
     outcomes = {outcome["trial"]: outcome for outcome in again.outcomes}
     assert (outcomes["bad"]["status"], outcomes["bad"]["may_pass"]) == ("failed", True)
     assert "metrics.jsonl: Is a directory" in outcomes["bad"]["error"]
