@@ -24,6 +24,7 @@ soak: setup
 	$(BIN)/python -m tests.soak.prepare_kills
 	$(BIN)/python -m pytest tests/soak/prepare_remote.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s tests/soak/soak_*.py
+	$(BIN)/python -m pytest -m soak
 
 # Benchmarks against peers, which only this target installs.
 bench: $(VENV)/peers

@@ -217,6 +217,7 @@ def test_without_locks_verbs_work_and_say_so(
     assert "cache: this file system has no locks" in done.stderr
 
 
+@pytest.mark.soak
 def test_ray_starts_with_64_mb_of_shared_memory_no_home_and_a_long_tmpdir(place: Path) -> None:
     """In a mount namespace; any user may make one."""
     long = place / ("x" * 80)

@@ -72,6 +72,7 @@ def test_room_of_a_machine(needed: tuple[float, float], room: int) -> None:
     assert GPUS.room(*needed) == room
 
 
+@pytest.mark.soak
 def test_three_raylets() -> None:
     """In a process of its own, as this one may be connected to another Ray."""
     script = Path(__file__).with_name("three_raylets.py")

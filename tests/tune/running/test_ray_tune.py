@@ -119,7 +119,7 @@ def test_only_the_trial_that_broke_a_process_is_charged_for_it(
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("cohort", [1, 2])
+@pytest.mark.parametrize("cohort", [1, pytest.param(2, marks=pytest.mark.soak)])
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_crash_is_journalled_and_the_other_trials_finish(
     cohort: int, planned: Config, journal: Journal
@@ -144,6 +144,7 @@ def test_a_crash_is_journalled_and_the_other_trials_finish(
     assert not (planned.folder / "ray").exists()
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("ray_cluster")
 def test_the_address_of_the_store_is_in_no_file(
     planned: Config, journal: Journal, monkeypatch: pytest.MonkeyPatch
