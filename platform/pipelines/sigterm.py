@@ -1,6 +1,7 @@
 """What happens on SIGTERM: `prepare` stops at once, `train` saves a checkpoint and stops.
 
-Other commands have no handler of their own; a sweep can resume from its journal. Python runs signal
+SIGHUP, which a terminal or an ssh connection sends when it closes, does the same, unless it is
+ignored, as under `nohup`. Other commands have no handler of their own; a sweep can resume from its journal. Python runs signal
 handlers in the main thread only, so in any other thread the blocks below change nothing.
 """
 
@@ -46,12 +47,17 @@ def saving_at_sigterm(run: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _on_sigterm(action: Callable[[], None]) -> Iterator[None]:
-    """Call `action` on SIGTERM, during the block and in the main thread."""
+    """Call `action` on SIGTERM and SIGHUP, during the block and in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: action())
+    before = {
+        number: signal.signal(number, lambda *_: action())
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) != signal.SIG_IGN
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""SIGTERM: `prepare` stops at once, a run is asked to stop, and the handler is restored."""
+"""SIGTERM and SIGHUP: `prepare` stops at once, a run is asked to stop, and the handler is restored."""
 
 import signal
 import threading
@@ -10,31 +10,48 @@ from derain.errors import StoppedError
 from derain.pipelines.sigterm import saving_at_sigterm, stopping_at_sigterm
 from derain.training.process.interrupt import request_stop, stop_requested
 
+BOTH = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 
-def test_the_block_is_left_at_once() -> None:
-    before = signal.getsignal(signal.SIGTERM)
+
+@BOTH
+def test_the_block_is_left_at_once(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
     reached = []
 
     def work() -> None:
         with stopping_at_sigterm("run it again"):
             reached.append("the block")
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(number)
             reached.append("its end")
 
     with pytest.raises(StoppedError, match="run it again"):
         work()
     assert reached == ["the block"]
-    assert signal.getsignal(signal.SIGTERM) == before
+    assert signal.getsignal(number) == before
 
 
-def test_a_run_is_asked_to_stop_and_the_block_continues(tmp_path: Path) -> None:
-    before = signal.getsignal(signal.SIGTERM)
+@BOTH
+def test_a_run_is_asked_to_stop_and_the_block_continues(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    before = signal.getsignal(number)
     request_stop(tmp_path)  # by an earlier command
     with saving_at_sigterm(tmp_path):
         assert not stop_requested(tmp_path)
-        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(number)
         assert stop_requested(tmp_path)
-    assert signal.getsignal(signal.SIGTERM) == before
+    assert signal.getsignal(number) == before
+
+
+def test_a_closed_terminal_is_ignored_under_nohup(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with saving_at_sigterm(tmp_path):
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop_requested(tmp_path)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_other_threads_leave_the_handler_alone(tmp_path: Path) -> None:
