@@ -1,8 +1,9 @@
 """What happens on SIGTERM: `prepare` stops at once, `train` saves a checkpoint and stops.
 
 SIGHUP, which a terminal or an ssh connection sends when it closes, does the same, unless it is
-ignored, as under `nohup`. Other commands have no handler of their own; a sweep can resume from its journal. Python runs signal
-handlers in the main thread only, so in any other thread the blocks below change nothing.
+ignored, as under `nohup`. Other commands have no handler of their own; a sweep can resume from its
+journal. Python runs signal handlers in the main thread only, so in any other thread the blocks
+below change nothing.
 """
 
 import contextlib

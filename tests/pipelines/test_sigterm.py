@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP: `prepare` stops at once, a run is asked to stop, and the handler is restored."""
+"""SIGTERM and SIGHUP: `prepare` stops at once, a run is asked to stop; handlers are restored."""
 
 import signal
 import threading
