@@ -8,7 +8,17 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Done:
+    """Exit code and output of a command."""
+
+    returncode: int
+    stdout: str
+    stderr: str
 
 
 def wait_for(

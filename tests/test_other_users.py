@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -21,17 +20,8 @@ from derain import models
 from derain.cli import app
 from derain.inference.predictor import save_model_folder
 from tests.folders import write_pairs
+from tests.processes import Done
 from tests.users import give_away, unprivileged
-
-
-@dataclass(frozen=True)
-class Done:
-    """Exit code and output of a command."""
-
-    code: int
-    stdout: str
-    stderr: str
-
 
 Call = Callable[..., Done]
 
@@ -99,7 +89,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> 
             os.close(stdout)
         done = Done(int(ended.value.code or 0), *capfd.readouterr())
         assert "Traceback" not in done.stderr
-        assert done.stderr.count("derainctl: ") == (done.code != 0), done.stderr
+        assert done.stderr.count("derainctl: ") == (done.returncode != 0), done.stderr
         return done
 
     yield run
@@ -126,7 +116,7 @@ def test_a_folder_without_permission_is_named_before_the_work(
     with unprivileged():
         done = call(*arguments)
 
-    assert done.code in (1, 2), done.stderr
+    assert done.returncode in (1, 2), done.stderr
     assert "ermission" in done.stderr
     assert str(place) in done.stderr
     assert "ray: " not in done.stderr
@@ -158,7 +148,7 @@ def test_data_that_may_not_be_read_are_named(
     with unprivileged():
         done = call(*arguments)
 
-    assert done.code in (1, 2)
+    assert done.returncode in (1, 2)
     assert "manifest.json" in done.stderr
     assert "Permission denied" in done.stderr
 
@@ -182,7 +172,7 @@ def test_a_full_disk_is_one_message_with_the_file(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
-    assert done.code == 1, done.stderr
+    assert done.returncode == 1, done.stderr
     assert "File too large" in done.stderr
     assert FILES[arguments[0]] in done.stderr
     assert not [*place.glob("out/*.png"), *place.glob("out/network.json")]
@@ -196,10 +186,10 @@ def test_without_a_home_folder_verbs_work_or_say_what_to_set(
     monkeypatch.setattr(os, "getuid", lambda: 4_000_000)  # which has no name
 
     assert "DERAIN_CACHE_DIR" in call("evaluate", "model", "prepared").stderr
-    assert call("predict", "model", "source/rain", "--out", "out").code == 0
-    assert call("models").code == call("leaks", "prepared", "prepared").code == 0
+    assert call("predict", "model", "source/rain", "--out", "out").returncode == 0
+    assert call("models").returncode == call("leaks", "prepared", "prepared").returncode == 0
     monkeypatch.setenv("DERAIN_CACHE_DIR", str(place / "cache"))
-    assert call("evaluate", "model", "prepared").code == 0
+    assert call("evaluate", "model", "prepared").returncode == 0
 
 
 def test_without_locks_verbs_work_and_say_so(
@@ -213,7 +203,7 @@ def test_without_locks_verbs_work_and_say_so(
 
     done = call("evaluate", "model", "prepared")
 
-    assert done.code == 0
+    assert done.returncode == 0
     assert "cache: this file system has no locks" in done.stderr
 
 

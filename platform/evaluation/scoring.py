@@ -26,7 +26,7 @@ class ImageScores:
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class UnscoredImage:
     """An image that could not be scored, and why."""
 
     key: str
@@ -43,7 +43,7 @@ class DatasetScores:
     metrics: dict[str, float]
     input: dict[str, float]
     per_picture: list[ImageScores] = field(repr=False)
-    left_out: list[LeftOut] = field(default_factory=list)
+    left_out: list[UnscoredImage] = field(default_factory=list)
 
 
 def score_dataset(
@@ -69,7 +69,7 @@ def score_under_protocols(
     others are scored. Raises DerainError if none is left.
     """
     scores: dict[str, list[ImageScores]] = {protocol: [] for protocol in protocols}
-    left_out: list[LeftOut] = []
+    left_out: list[UnscoredImage] = []
     small = too_small(dataset, protocols) if leave_out else {}
     for at, key in enumerate(dataset.column("key").tolist()):
         try:
@@ -77,13 +77,13 @@ def score_under_protocols(
                 raise DerainError(small[at])
             pair = pixels[at]
             if at in pixels.left_out:  # `pair` is another one
-                left_out.append(LeftOut(key, pixels.left_out[at]))
+                left_out.append(UnscoredImage(key, pixels.left_out[at]))
                 continue
             scored = _score_pair(derain, key, pair, protocols)
         except DerainError as error:
             if not leave_out:
                 raise
-            left_out.append(LeftOut(key, str(error)))
+            left_out.append(UnscoredImage(key, str(error)))
             continue
         for protocol, image in zip(protocols, scored, strict=True):
             scores[protocol].append(image)
@@ -124,7 +124,7 @@ def overall(scores: Sequence[DatasetScores]) -> tuple[dict[str, float], dict[str
 
 
 def _with_means(
-    name: str, dataset: Prepared, scores: list[ImageScores], left_out: list[LeftOut]
+    name: str, dataset: Prepared, scores: list[ImageScores], left_out: list[UnscoredImage]
 ) -> DatasetScores:
     return DatasetScores(
         name=name,

@@ -15,6 +15,7 @@ and writes files with its own `_write` instead of `storage.atomic`.
 
 import inspect
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -41,6 +42,9 @@ PUBLISHED = "published"
 """Recorded in `trained_with` if the option was not given."""
 
 MAX_KEYS_IN_MESSAGE = 5
+
+_OUT_OF_MEMORY = re.compile(r"out of memory|not enough memory|(can't|cannot) allocate", re.I)
+"""What torch's allocators say."""
 
 _INTEGERS = (np.uint8, np.uint16)
 """Types of images: 8 and 16 bits per channel."""
@@ -113,7 +117,7 @@ class Predictor:
         """
         height, width = image.shape[:2]
         text = str(error)
-        if isinstance(error, MemoryError) or "memory" in text.lower():
+        if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(text):
             return DerainError(
                 f"{width} x {height} px need more memory than there is. Cut the image, or use a "
                 "machine with more."

@@ -9,7 +9,6 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from benchmarks._small import write_dataset
 from derain.cli import app
 from derain.errors import ConfigError
 from derain.pipelines.leaks.compare import DISTANCE
-from tests.processes import wait_for
+from tests.processes import Done, wait_for
 
 COMMAND = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n" + (
     "from derain.cli.app import main; main()"
@@ -65,15 +64,6 @@ def config(tmp_path: Path) -> Path:
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump(SMALL))
     return path
-
-
-@dataclass(frozen=True)
-class Done:
-    """Exit code and output of a command."""
-
-    returncode: int
-    stdout: str
-    stderr: str
 
 
 Derainctl = Callable[..., Done]

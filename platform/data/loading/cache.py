@@ -25,7 +25,7 @@ from derain.data.loading.cache_builder import (
     refusals_explained,
 )
 from derain.data.loading.cache_layout import CacheLayout, cache_layout
-from derain.data.loading.undecodable import LeftOut
+from derain.data.loading.undecodable import Reasons
 from derain.data.prepared.manifest import Prepared
 from derain.errors import DataError, UsageError
 from derain.storage.files import is_remote
@@ -50,7 +50,7 @@ class Pixels(Protocol):
         ...
 
     @property
-    def left_out(self) -> LeftOut:
+    def left_out(self) -> Reasons:
         """The samples that cannot be decoded, and why; of tars, those that were read so far."""
         ...
 
@@ -119,7 +119,7 @@ class MappedPixels:
         layout: CacheLayout,
         heights: np.ndarray,
         widths: np.ndarray,
-        left_out: LeftOut,
+        left_out: Reasons,
     ) -> None:
         self._arguments = path, layout, heights, widths, left_out
         read = undecodable.substitutes(len(layout.rain), left_out) if left_out else slice(None)
@@ -141,7 +141,7 @@ class MappedPixels:
         return len(self._places[0])
 
     @property
-    def left_out(self) -> LeftOut:
+    def left_out(self) -> Reasons:
         """The samples that could not be decoded, and why."""
         return self._arguments[-1]
 

@@ -18,7 +18,7 @@ from derain.storage.atomic import write_text
 
 log = logging.getLogger(__name__)
 
-LeftOut = Mapping[int, str]
+Reasons = Mapping[int, str]
 """The numbers of pairs that cannot be decoded, and why."""
 
 SHOWN = 5
@@ -36,13 +36,13 @@ def pairs_of(layout: CacheLayout, failed: Mapping[int, str]) -> dict[int, str]:
     return dict(sorted(found.items()))
 
 
-def substitutes(count: int, left_out: LeftOut) -> np.ndarray:
+def substitutes(count: int, left_out: Reasons) -> np.ndarray:
     """For each of `count` pairs the one whose pixels are read: itself, or the next usable one."""
     usable = np.setdiff1d(np.arange(count), list(left_out))
     return usable[np.searchsorted(usable, np.arange(count)) % len(usable)]
 
 
-def warn(prepared: Prepared, left_out: LeftOut) -> None:
+def warn(prepared: Prepared, left_out: Reasons) -> None:
     """Log the pairs that are left out. Raises DataError if none is left."""
     if not left_out:
         return
@@ -61,7 +61,7 @@ def note_path(cache: Path) -> Path:
     return cache.with_suffix(".left_out.json")
 
 
-def write_note(cache: Path, left_out: LeftOut) -> None:
+def write_note(cache: Path, left_out: Reasons) -> None:
     """Write the list beside a cache, before the cache gets its name; no file for an empty one."""
     if left_out:
         write_text(note_path(cache), json.dumps(dict(left_out), indent=1) + "\n")
