@@ -13,6 +13,8 @@ import typer
 from rich.console import Console, Group, RenderableType
 from rich.table import Column, Table
 
+from derain.evaluation.metric_names import psnr_name, ssim_name, title
+
 PLAIN_WIDTH = 10_000
 """Width in characters of tables for files and pipes, so large that no row wraps."""
 
@@ -108,9 +110,7 @@ def _found_lines(row: Mapping[str, Any]) -> list[str]:
 
 def scores(result: Mapping[str, Any]) -> RenderableType:
     """The scores of an evaluation, a row for each dataset and protocol, and what was left out."""
-    table = _table(
-        "dataset", "images", "protocol", "PSNR-Y", "SSIM-Y", "input PSNR-Y", "input SSIM-Y"
-    )
+    table = _table("dataset", "images", "protocol", "PSNR", "SSIM", "input PSNR", "input SSIM")
     for item in result["datasets"]:
         for name, found in item["by_protocol"].items():
             measured = (*_psnr_ssim(found["metrics"]), *_psnr_ssim(found["input"]))
@@ -134,14 +134,14 @@ def matches(found: Mapping[str, Any], label: str) -> Table:
 
 def versions(rows: Sequence[Mapping[str, Any]]) -> Table:
     """The registered model versions, a row for each."""
-    table = _table("model", "version", "aliases", "PSNR-Y", "trained with")
+    table = _table("model", "version", "aliases", "PSNR", "trained with")
     for row in rows:
         tags = row["tags"]
         table.add_row(
             row["name"],
             str(row["version"]),
             ", ".join(row["aliases"]),
-            tags.get("psnr_y", "")[:6],
+            next((tags[key] for key in ("psnr_y", "psnr_rgb") if key in tags), "")[:6],
             tags.get("profile", ""),
         )
     return table
@@ -158,13 +158,14 @@ def run_summary(result: Mapping[str, Any]) -> str:
     psnr, ssim = _psnr_ssim(result["metrics"])
     input_psnr, _ = _psnr_ssim(result["input"])
     return (
-        f"{result['run']}: PSNR-Y {psnr} dB, SSIM-Y {ssim} (rainy input {input_psnr} dB), "
+        f"{result['run']}: {title(psnr_name(result['metrics']))} {psnr} dB, "
+        f"{title(ssim_name(result['metrics']))} {ssim} (rainy input {input_psnr} dB), "
         f"checkpoint {result['checkpoint']}"
     )
 
 
 def _psnr_ssim(metrics: Mapping[str, float]) -> tuple[str, str]:
-    return f"{metrics['psnr_y']:.3f}", f"{metrics['ssim_y']:.4f}"
+    return f"{metrics[psnr_name(metrics)]:.3f}", f"{metrics[ssim_name(metrics)]:.4f}"
 
 
 def network_summary(network: Mapping[str, int]) -> str:

@@ -98,8 +98,9 @@ class SweepConfig(Section):
     """Search algorithm; docs/guides/sweeps.md says when to choose which."""
     samples: int | None = Field(None, gt=0)
     """Number of random draws from the space; null for `grid`, which draws nothing."""
-    metric: Literal["psnr_y", "ssim_y"] = "psnr_y"
-    """Metric on data.eval that ranks the trials; larger is better."""
+    metric: Literal["psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb"] = "psnr_y"
+    """Metric on data.eval that ranks the trials; larger is better. Of RGB for protocols named
+    `rgb_...`, of Y for all others."""
     costs: tuple[Literal["parameters", "flops", "seconds"], ...] = ()
     """Further objectives, smaller is better: number of trained parameters, floating-point
     operations per image of 256 x 256 px, seconds of training."""

@@ -17,6 +17,7 @@ from derain.data.images.decode import encode_png
 from derain.data.loading.loader import open_all_pixels
 from derain.data.prepared.manifest import open_prepared
 from derain.evaluation.gallery import gallery
+from derain.evaluation.metric_names import psnr_name, ssim_name
 from derain.inference.predictor import Predictor
 from derain.training import checkpoint
 from derain.training.factory import restore_network
@@ -154,7 +155,7 @@ def _setting(config: Config, ranking: Sequence[Row], stopped: Sequence[Row]) -> 
     early = any(trial["steps"] != train.steps for trial in (*ranking, *stopped))
     steps = f"up to {train.steps}" if early else f"{train.steps}"
     return (
-        f"Rainy input: {rainy['psnr_y']:.3f} dB PSNR-Y, {rainy['ssim_y']:.4f} SSIM-Y. "
+        f"Rainy input: {rainy[psnr_name(rainy)]:.3f} dB PSNR, {rainy[ssim_name(rainy)]:.4f} SSIM. "
         f"Protocol: {config.eval.protocol}. Each trial: {steps} steps of {train.batch_size} crops "
         f"of {train.crop_px} px, {seeds}."
     )
