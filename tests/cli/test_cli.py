@@ -2,13 +2,12 @@
 
 import errno
 import json
-import logging
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from benchmarks._small import write_dataset
 from derain.cli import app
 from derain.errors import ConfigError
 from derain.pipelines.leaks.compare import DISTANCE
+from tests.cli.conftest import Derainctl
 from tests.processes import Done, wait_for
 
 COMMAND = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n" + (
@@ -30,6 +30,7 @@ COMMAND = "import signal; signal.signal(signal.SIGINT, signal.default_int_handle
 """derainctl that reacts to Ctrl-C, even if the shell that runs the tests ignores it."""
 
 VERBS = (
+    "config",
     "synthesize",
     "datasets",
     "prepare",
@@ -64,35 +65,6 @@ def config(tmp_path: Path) -> Path:
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump(SMALL))
     return path
-
-
-Derainctl = Callable[..., Done]
-
-
-@pytest.fixture
-def derainctl(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Iterator[Derainctl]:
-    """Runs a command in the test's folder, in this process, which has imported torch and Ray."""
-    logger = logging.getLogger("derain")
-    handlers, level = logger.handlers, logger.level
-
-    def call(*arguments: object) -> Done:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["derainctl", *map(str, arguments)])
-        capfd.readouterr()
-        stdout = os.dup(1)  # a command redirects it
-        try:
-            with pytest.raises(SystemExit) as ended:
-                app.main()
-        finally:
-            os.dup2(stdout, 1)
-            os.close(stdout)
-        return Done(int(ended.value.code or 0), *capfd.readouterr())
-
-    yield call
-    logger.handlers = handlers
-    logger.setLevel(level)
 
 
 def refused(done: Done, *named: str) -> None:
