@@ -75,8 +75,11 @@ def ray_cluster() -> Iterator[None]:
     """One local Ray, shared by all tests that need it."""
     from derain import cluster
 
-    with cluster.connected():
-        yield
+    with pytest.MonkeyPatch.context() as patch:
+        # A process less for every run; tests/soak/soak_nodes.py has a preemption.
+        patch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+        with cluster.connected():
+            yield
 
 
 @pytest.fixture(scope="session")
