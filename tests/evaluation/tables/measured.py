@@ -16,7 +16,7 @@ def item(
     left_out: int = 0,
     protocols: Sequence[str] = ("rain13k",),
 ) -> dict[str, Any]:
-    """A dataset on which a method has this PSNR, and PSNR / 100 as SSIM; the input has 5 dB less."""
+    """A dataset on which a method has this PSNR; SSIM is PSNR / 100, the input has 5 dB less."""
     sides = {"metrics": psnr, "input": psnr - 5}
     means = {
         side: {"psnr_y": value, "ssim_y": round(value / 100, 6)} for side, value in sides.items()
