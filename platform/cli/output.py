@@ -158,9 +158,19 @@ def run_summary(result: Mapping[str, Any]) -> str:
     psnr, ssim = _psnr_ssim(result["metrics"])
     input_psnr, _ = _psnr_ssim(result["input"])
     return (
-        f"{result['run']}: PSNR-Y {psnr} dB, SSIM-Y {ssim} (rainy input {input_psnr} dB), "
+        f"{result['run']}: validation PSNR-Y {psnr} dB, SSIM-Y {ssim} "
+        f"(rainy input {input_psnr} dB), {_test_summary(result['test'])}"
         f"checkpoint {result['checkpoint']}"
     )
+
+
+def _test_summary(test: Mapping[str, Any] | None) -> str:
+    if test is None:
+        return ""
+    psnr, ssim = _psnr_ssim(test["metrics"])
+    input_psnr, _ = _psnr_ssim(test["input"])
+    chosen = ", chosen on these" if test["chosen_on_test"] else ""
+    return f"test PSNR-Y {psnr} dB, SSIM-Y {ssim} (rainy input {input_psnr} dB{chosen}), "
 
 
 def _psnr_ssim(metrics: Mapping[str, float]) -> tuple[str, str]:

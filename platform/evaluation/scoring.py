@@ -128,7 +128,7 @@ def _with_means(
 ) -> DatasetScores:
     return DatasetScores(
         name=name,
-        manifest_sha256=dataset.manifest.sha256(),
+        manifest_sha256=dataset.sha256(),
         pictures=len(scores),
         metrics={name: fmean(item.metrics[name] for item in scores) for name in METRICS},
         input={name: fmean(item.input[name] for item in scores) for name in METRICS},

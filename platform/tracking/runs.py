@@ -206,7 +206,8 @@ class RunLog:
     def dataset(
         self, manifest_sha256: str, name: str, path: str, *, context: str, pairs: int
     ) -> None:
-        """Record that the run read a prepared dataset, in the context "train" or "eval".
+        """Record that the run read a prepared dataset, in the context "train", "validation" or
+        "test".
 
         MLflow keeps 36 characters of a digest; the full one is in the source and in the run's tag
         `<context>_manifest_sha256.<name>`.

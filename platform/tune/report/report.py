@@ -15,7 +15,7 @@ import yaml
 from derain.config import Config
 from derain.data.images.decode import encode_png
 from derain.data.loading.loader import open_all_pixels
-from derain.data.prepared.manifest import open_prepared
+from derain.data.prepared.roles import open_validation
 from derain.evaluation.gallery import gallery
 from derain.inference.predictor import Predictor
 from derain.training import checkpoint
@@ -71,7 +71,7 @@ def draw_gallery(config: Config, ranking: Sequence[Row]) -> np.ndarray:
         Predictor(restore_network(checkpoint.load(trial["checkpoint"]), trust=True), "cpu").derain
         for trial in trials
     ]
-    pixels = open_all_pixels([open_prepared(config.data.eval[0])], config.data)
+    pixels = open_all_pixels(open_validation(config.data)[:1], config.data)
     return gallery(networks, pixels[0], GALLERY_IMAGES)
 
 
@@ -116,6 +116,7 @@ def _lines(
             f"Stopped early: {len(stopped)} of {len(result['trials'])} trials, listed below those "
             "that finished, with their metrics at the step where each stopped."
         )
+    yield from _test_lines(result)
     if config.sweep.reference:
         yield f"Published values: {config.sweep.reference.source}."
         reason = _incomparable(config)
@@ -133,6 +134,29 @@ def _lines(
         )
     if result.get("register_error"):
         yield f"Not registered: {result['register_error']}"
+
+
+def _test_lines(result: Row) -> Iterator[str]:
+    """Which metrics are of validation and which of the test images."""
+    if result["test_error"]:
+        yield f"The test images are not scored: {result['test_error']}"
+    test = result["test"]
+    if test is None:
+        yield "All metrics are of the validation images, which have chosen the best trial."
+        return
+    psnr, ssim = test["metrics"]["psnr_y"], test["metrics"]["ssim_y"]
+    yield (
+        f"**Test images** ({', '.join(item['name'] for item in test['datasets'])}; scored once, "
+        f"after the choice): trial {result['best']} has {psnr:.3f} dB PSNR-Y and {ssim:.4f} "
+        f"SSIM-Y, the rainy input {test['input']['psnr_y']:.3f} dB and "
+        f"{test['input']['ssim_y']:.4f}. "
+        "All other metrics here are of the validation images."
+    )
+    if test["chosen_on_test"]:
+        yield (
+            "**Chosen on the test images** (data.choose_on_test): checkpoints and trials were "
+            "selected by these very metrics, which are therefore too good."
+        )
 
 
 def _incomparable(config: Config) -> str | None:
