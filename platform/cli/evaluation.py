@@ -1,4 +1,4 @@
-"""Commands that measure: evaluate, density."""
+"""Commands that measure: evaluate, leaderboard, density."""
 
 from pathlib import Path
 from typing import Annotated
@@ -40,6 +40,28 @@ def evaluate(
     results.show(result, output.scores(result))
     if result["left_out"]:
         raise typer.Exit(1)
+
+
+def leaderboard(
+    csv: Annotated[Path | None, typer.Option(help="Also write a CSV file.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write a page.")] = None,
+    leaks: Annotated[
+        bool, typer.Option(help="Compare training images with the measured ones; kept.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Rank the registered versions among those measured on the same images."""
+    results = Results(as_json)
+    from derain.pipelines.leaderboard import files
+    from derain.pipelines.leaderboard.verb import leaderboard
+
+    files.check_files([csv, html])
+    board = leaderboard(check_leaks=leaks)
+    if csv:
+        files.write_csv(board, csv)
+    if html:
+        files.write_html(board, html)
+    results.show(board, output.leaderboard(board))
 
 
 def density(

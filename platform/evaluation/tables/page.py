@@ -26,6 +26,8 @@ thead th { font-weight: 600; }
 thead tr:last-child th { border-bottom: 1px solid var(--rule); font-weight: 400;
   color: var(--muted); }
 th.set { text-align: center; }
+th.text, td.text { text-align: left; white-space: normal; }
+p { max-width: 62rem; color: var(--muted); }
 th:first-child { text-align: left; position: sticky; left: 0; background: var(--back); }
 tbody th { font-weight: 500; }
 tbody th small { display: block; font-weight: 400; color: var(--muted); }
@@ -47,12 +49,19 @@ ul.marks sup { margin-right: .3em; }
 
 def page(tables: Sequence[Table], title: str) -> str:
     """A whole HTML document with these tables."""
-    sections = "\n".join(_section(table) for table in tables)
+    return document(title, "\n".join(_section(table) for table in tables))
+
+
+def document(title: str, body: str) -> str:
+    """A whole HTML document in the style of the tables; `body` is HTML, `title` a text.
+
+    Tables scroll within elements of the class `wide`; cells of the class `text` are no numbers.
+    """
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
-        f"<h1>{escape(title)}</h1>\n{sections}\n</body>\n</html>\n"
+        f"<h1>{escape(title)}</h1>\n{body}\n</body>\n</html>\n"
     )
 
 
