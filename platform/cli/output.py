@@ -149,14 +149,14 @@ def versions(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def leaderboard(board: Mapping[str, Any]) -> RenderableType:
     """The groups of a leaderboard, a table for each, and versions without metrics."""
-    from derain.pipelines.leaderboard.cells import HEADS, cells, heading
+    from derain.pipelines.leaderboard.cells import HEADS, cells, heading, unchecked
 
     shown: list[RenderableType] = []
     for group in board["groups"]:
         table = _table(*HEADS)
         for row in group["rows"]:
             table.add_row(*cells(row))
-        shown += [heading(group), table, ""]
+        shown += [heading(group), table, *unchecked(group), ""]
     for item in board["unmeasured"]:
         shown.append(f"{item['name']}/{item['version']} has no metrics")
     return Group(*shown) if shown else f"no registered model in {board['store']}"

@@ -15,8 +15,8 @@ from derain.data.prepared.naming import distinct_names
 from derain.errors import DataError, DerainError
 from derain.evaluation.gallery import best_and_worst, grid
 from derain.evaluation.protocols import check_protocol
-from derain.evaluation.tables.report import GalleryImages, markdown
 from derain.evaluation.scoring import DatasetScores, score_under_protocols
+from derain.evaluation.tables.report import GalleryImages, markdown
 from derain.inference.predictor import Predictor
 from derain.pipelines.load_model import load_predictor
 from derain.storage.output_paths import check_file

@@ -38,10 +38,22 @@ def cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def leak_text(leaks: Mapping[str, Any]) -> str:
-    """`none`, `12 of 100 images`, or `not checked: ` with the reason."""
+    """`none`, `12 of 100 images`, or `not checked`."""
     if leaks["leaked"] is None:
-        return f"not checked: {leaks['reason']}"
+        return "not checked"
     return f"{leaks['leaked']} of {leaks['images']} images" if leaks["leaked"] else "none"
+
+
+def unchecked(group: Mapping[str, Any]) -> list[str]:
+    """Why versions of a group were not checked for leaks, a line for each reason."""
+    by_reason: dict[str, list[str]] = {}
+    for row in group["rows"]:
+        if row["leaks"]["leaked"] is None:
+            named = f"{row['name']}/{row['version']}"
+            by_reason.setdefault(row["leaks"]["reason"], []).append(named)
+    return [
+        f"leaks not checked of {', '.join(names)}: {reason}" for reason, names in by_reason.items()
+    ]
 
 
 def _two(metrics: Mapping[str, float]) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from derain.evaluation.tables.page import document
-from derain.pipelines.leaderboard.cells import HEADS, cells, heading, leak_text
+from derain.pipelines.leaderboard.cells import HEADS, cells, heading, leak_text, unchecked
 from derain.storage.atomic import write_text
 from derain.storage.output_paths import check_file
 
@@ -67,6 +67,7 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
         "trained_on": ";".join(row["trained_on"]),
         "train_manifest_sha256": ";".join(row["train_manifest_sha256"]),
         "leaks": leak_text(row["leaks"]),
+        "leaks_reason": row["leaks"]["reason"] or "",
     }
 
 
@@ -81,9 +82,11 @@ def _section(group: Mapping[str, Any]) -> str:
         + "</tr>"
         for row in group["rows"]
     )
+    notes = "".join(f"<li>{escape(line)}</li>" for line in unchecked(group))
     return (
         f'<h2>{escape(heading(group))}</h2>\n<div class="wide" tabindex="0">\n<table>\n'
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>\n</div>"
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>\n</div>\n"
+        f"<ul>{notes}</ul>"
     )
 
 
