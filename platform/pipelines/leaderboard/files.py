@@ -17,8 +17,8 @@ NOTE = (
     "Only versions of one table are comparable: they were measured on the same images under the "
     "same protocol. Validation images have chosen the checkpoint, so those metrics are too good; "
     "test images were looked at once. Leaks are clean images of the table's datasets that are "
-    "among the version's training images too. Params counts frozen ones too; MACs are multiply-adds "
-    "of an image of 256x256 px."
+    "among the training images too. Params counts frozen ones too; MACs are multiply-adds for one "
+    "image of 256x256 px."
 )
 NUMERIC = ("rank", "PSNR", "SSIM", "input PSNR", "params", "MACs", "training")
 SINGLE = (
