@@ -25,7 +25,7 @@ def evaluate(
 ) -> None:
     """Score a model on prepared datasets."""
     results = Results(as_json)
-    from derain.pipelines.evaluate import evaluate
+    from derain.pipelines.evaluate.verb import evaluate
 
     protocols = protocol or ["rain13k"]
     result = evaluate(
