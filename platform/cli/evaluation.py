@@ -18,6 +18,14 @@ def evaluate(
         typer.Option(help="rain13k, five_set or prenet; repeatable. Default: rain13k."),
     ] = None,
     report: Annotated[Path | None, typer.Option(help="Also write a Markdown report.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for a table with every image, and to go on after a kill."),
+    ] = None,
+    workers: Annotated[
+        str,
+        typer.Option(help="Processes: 1 is this one, more are Ray's. auto: as many as pay off."),
+    ] = "auto",
     device: Device = "auto",
     trust: Trust = False,
     stride: Stride = None,
@@ -33,6 +41,8 @@ def evaluate(
         prepared,
         protocols=protocols,
         report=report,
+        out=out,
+        workers=_workers(workers),
         device=device,
         trust=trust,
         stride=stride,
@@ -40,6 +50,15 @@ def evaluate(
     results.show(result, output.scores(result))
     if result["left_out"]:
         raise typer.Exit(1)
+
+
+def _workers(text: str) -> int | None:
+    """The value of --workers; None for auto."""
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise typer.BadParameter(f"--workers is {text!r}; expected auto or a number from 1.")
+    return int(text)
 
 
 def density(

@@ -121,7 +121,16 @@ def scores(result: Mapping[str, Any]) -> RenderableType:
         + f": {item['reason']}"
         for item in result["left_out"]
     ]
-    return Group(table, *lines) if lines else table
+    return Group(table, *lines, _cost(result["cost"]))
+
+
+def _cost(cost: Mapping[str, Any]) -> str:
+    """What an evaluation took, in one line; nothing was scored if all images were before."""
+    processes = f"{cost['workers']} process{'es' if cost['workers'] > 1 else ''}"
+    return (
+        f"{cost['images']} images in {cost['seconds']:.1f} s, {cost['images_per_s']:.3g} images/s; "
+        f"{processes}, {cost['peak_memory_bytes'] / 2**30:.2f} GiB in the largest"
+    )
 
 
 def matches(found: Mapping[str, Any], label: str) -> Table:

@@ -1,41 +1,37 @@
-"""`evaluate`: a model's metrics on prepared datasets, per image, and those of the rainy input."""
+"""`evaluate`: metrics of models on prepared datasets, per image, and those of the rainy input."""
 
+import contextlib
+import json
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from derain.config.data import DataConfig
-from derain.data.images.decode import encode_png
-from derain.data.loading.cache import Pixels
-from derain.data.loading.loader import open_all_pixels
+import torch
+
 from derain.data.prepared.manifest import Prepared, open_prepared
 from derain.data.prepared.naming import distinct_names
 from derain.errors import DataError, DerainError
-from derain.evaluation.gallery import best_and_worst, grid
 from derain.evaluation.protocols import check_protocol
-from derain.evaluation.scorecard import GalleryImages, markdown
-from derain.evaluation.scoring import DatasetScores, score_under_protocols
-from derain.inference.predictor import Predictor
-from derain.pipelines.load_model import load_predictor
-from derain.storage.output_paths import check_file
+from derain.pipelines.evaluate.methods import ModelMethod
+from derain.pipelines.evaluate.parts import Parts, write_table
+from derain.pipelines.evaluate.progress import progress
+from derain.pipelines.evaluate.records import Record, row_of
+from derain.pipelines.evaluate.report import write_report
+from derain.pipelines.evaluate.run import Cost, Work, score
+from derain.pipelines.evaluate.scorer import Task
+from derain.pipelines.evaluate.summary import summary
+from derain.storage.atomic import write_text
+from derain.storage.locks import locked
+from derain.storage.output_paths import check_file, check_folder
 
 log = logging.getLogger(__name__)
 
-SHOWN = 2
-"""How many of the best and of the worst images a report shows."""
-NAME_CHARACTERS = 100
-"""Of a dataset's name in the name of an image file, which may have 255 bytes in all."""
-
-
-@dataclass(frozen=True)
-class _Scored:
-    """A dataset of which at least one image was scored."""
-
-    dataset: Prepared
-    pixels: Pixels
-    described: dict[str, Any]
+IMAGES = "images.parquet"
+RESULT = "evaluation.json"
 
 
 def evaluate(
@@ -44,6 +40,8 @@ def evaluate(
     *,
     protocols: Sequence[str] = ("rain13k",),
     report: str | Path | None = None,
+    out: str | Path | None = None,
+    workers: int | None = None,
     device: str = "auto",
     trust: bool = False,
     stride: int | None = None,
@@ -52,7 +50,9 @@ def evaluate(
 
     The model runs once for all `protocols`; `metrics` are those of the first. `report` is a
     Markdown file to write, with a folder of the best and the worst images of each dataset under the
-    first protocol. The other arguments are those of `load_predictor`.
+    first protocol. `out` is a folder for `images.parquet` and `evaluation.json`; a second call with
+    it scores only what the first has not, see `parts`. `workers` is explained in `run.score`. The
+    other arguments are those of `load_predictor`.
 
     An image that cannot be scored, or a dataset that cannot be read, is listed under `left_out`,
     and the others are scored. Raises DataError, before anything is scored, for a path that is not a
@@ -62,20 +62,119 @@ def evaluate(
         check_protocol(protocol)
     if report:
         check_file(Path(report))
+    if out:
+        check_folder(Path(out))
     datasets = _open_all(prepared)
-    predictor = load_predictor(model, device, trust=trust, stride=stride)
-    scored, left_out = _score_all(predictor, datasets, protocols)
-    path = Path(report).absolute() if report else None
-    result = {
-        "model": model,
-        "protocols": list(protocols),
-        "datasets": [item.described for item in scored],
-        "left_out": left_out,
-        "report": str(path) if path else None,
-    }
-    if path:
-        _write_report(path, result, predictor, scored)
+    method = ModelMethod(model, device, trust=trust, stride=stride)
+    task = Task((method,), datasets, tuple(protocols))
+    cost = Cost()
+    with _alone(Path(out) if out else None) as folder:
+        records = _score_all(task, folder, workers, device, cost)
+        scored, left_out = _summaries(task, 0, records)
+        result = {
+            "model": model,
+            "protocols": list(protocols),
+            "datasets": scored,
+            "left_out": left_out,
+            "cost": {**asdict(cost), "images_per_s": cost.images_per_s},
+            "out": str(folder.absolute()) if folder else None,
+            "report": str(Path(report).absolute()) if report else None,
+        }
+        if folder:
+            _write(folder, task, records, result)
+    if report:
+        write_report(Path(report).absolute(), result, method.derain, datasets)
     return result
+
+
+@contextlib.contextmanager
+def _alone(out: Path | None) -> Iterator[Path | None]:
+    """Hold the lock of the folder, so that two calls do not score the same images."""
+    if out is None:
+        yield None
+        return
+    waiting = partial(log.info, "evaluate: waiting for another evaluation that uses %s", out)
+    with locked(out / ".lock", on_wait=waiting):
+        yield out
+
+
+def _score_all(
+    task: Task, out: Path | None, workers: int | None, device: str, cost: Cost
+) -> dict[Work, list[Record]]:
+    """The records of all images, those that an earlier call has kept in `out` included."""
+    works = [(number, name) for number in range(len(task.methods)) for name in task.datasets]
+    parts = {work: Parts(out, _identity(task, work, device)) for work in works} if out else {}
+    found = {work: parts[work].read() if out else {} for work in works}
+    missing = {
+        (method, name): [at for at in range(len(task.datasets[name])) if at not in kept]
+        for (method, name), kept in found.items()
+    }
+    kept, total = sum(map(len, found.values())), sum(map(len, missing.values()))
+    if kept:
+        log.info("evaluate: %d images were scored before, %d are missing", kept, total)
+    with contextlib.ExitStack() as stack:
+        for part in parts.values():
+            stack.callback(part.write)
+        advance = stack.enter_context(progress(total))
+        for work, record in score(task, missing, workers, device, cost):
+            found[work][record.number] = record
+            if out:
+                parts[work].add(record)
+            advance()
+    return {work: list(records.values()) for work, records in found.items()}
+
+
+def _identity(task: Task, work: Work, device: str) -> dict[str, Any]:
+    """What the metrics of a method on a dataset depend on."""
+    method, name = work
+    return {
+        "method": task.methods[method].identity(name),
+        "manifest_sha256": task.datasets[name].manifest.sha256(),
+        "protocols": list(task.protocols),
+        "device": [device, task.methods[method].device],
+        "versions": {"derain-platform": version("derain-platform"), "torch": torch.__version__},
+    }
+
+
+def _summaries(
+    task: Task, method: int, records: Mapping[Work, Sequence[Record]]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The datasets with their metrics, and what was left out: dataset, key (or None) and reason."""
+    scored: list[dict[str, Any]] = []
+    left_out: list[dict[str, Any]] = []
+    for name, dataset in task.datasets.items():
+        try:
+            item = summary(name, dataset, records[method, name], task.protocols)
+        except DerainError as error:
+            if len(task.datasets) == 1:
+                raise
+            left_out.append({"dataset": name, "key": None, "reason": str(error)})
+            continue
+        left_out += [{"dataset": name, **image} for image in item["left_out"]]
+        scored.append(item)
+    if not scored:
+        reasons = "\n".join(item["reason"] for item in left_out)
+        raise DerainError(f"No dataset could be scored.\n{reasons}")
+    return scored, left_out
+
+
+def _write(
+    out: Path, task: Task, records: Mapping[Work, Sequence[Record]], result: Mapping[str, Any]
+) -> None:
+    """Write every image's metrics as a table, in the order of methods and datasets, and the result
+    as JSON."""
+    rows = [
+        row_of(
+            record,
+            model=task.methods[method].name,
+            dataset=name,
+            manifest_sha256=task.datasets[name].manifest.sha256(),
+        )
+        for (method, name), items in records.items()
+        for record in sorted(items, key=lambda record: record.number)
+    ]
+    write_table(out / IMAGES, rows)
+    write_text(out / RESULT, json.dumps(result, indent=2) + "\n", durable=False)
 
 
 def _open_all(folders: Sequence[str]) -> dict[str, Prepared]:
@@ -90,66 +189,3 @@ def _open_all(folders: Sequence[str]) -> dict[str, Prepared]:
     if problems:
         raise DataError("\n".join(problems))
     return opened
-
-
-def _score_all(
-    predictor: Predictor, datasets: Mapping[str, Prepared], protocols: Sequence[str]
-) -> tuple[list[_Scored], list[dict[str, Any]]]:
-    """The datasets with their scores, and what was left out: dataset, key (or None) and reason."""
-    scored: list[_Scored] = []
-    left_out: list[dict[str, Any]] = []
-    for name, dataset in datasets.items():
-        try:
-            (pixels,) = open_all_pixels([dataset], DataConfig.model_validate({}))
-            scores = score_under_protocols(
-                predictor.levels, dataset, pixels, protocols, name=name, leave_out=True
-            )
-        except DerainError as error:
-            if len(datasets) == 1:
-                raise
-            left_out.append({"dataset": name, "key": None, "reason": str(error)})
-            continue
-        described = _describe(dataset, scores)
-        left_out += [{"dataset": name, **image} for image in described["left_out"]]
-        scored.append(_Scored(dataset, pixels, described))
-    if not scored:
-        reasons = "\n".join(item["reason"] for item in left_out)
-        raise DerainError(f"No dataset could be scored.\n{reasons}")
-    return scored, left_out
-
-
-def _describe(dataset: Prepared, scores: Mapping[str, DatasetScores]) -> dict[str, Any]:
-    """The scores of a dataset under the first protocol, and the means under each."""
-    first = next(iter(scores.values()))
-    return {
-        **asdict(first),
-        "dataset": dataset.manifest.dataset,
-        "split": dataset.manifest.split,
-        "by_protocol": {
-            name: {"metrics": item.metrics, "input": item.input} for name, item in scores.items()
-        },
-    }
-
-
-def _write_report(
-    path: Path, result: Mapping[str, Any], predictor: Predictor, scored: Sequence[_Scored]
-) -> None:
-    """Write the Markdown file, and its images into a folder beside it."""
-    shown = []
-    for number, item in enumerate(scored):
-        images = item.described["per_picture"]
-        picks = best_and_worst(images, SHOWN)
-        numbers = {key: at for at, key in enumerate(item.dataset.column("key").tolist())}
-        rows = [numbers[images[pick]["key"]] for pick in picks]  # some images may be left out
-        name = f"{path.stem}_images/{number:02d}-{_file_name(item.described['name'])}.png"
-        shown.append(GalleryImages(name, tuple(picks)))
-        file = path.parent / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(encode_png(grid([predictor.derain], item.pixels, rows)))
-    path.write_text(markdown(result, shown), encoding="utf-8")
-
-
-def _file_name(name: str) -> str:
-    """A dataset's name as part of a file name: also of `a/test`, and of one that is very long."""
-    kept = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)
-    return kept.encode()[-NAME_CHARACTERS:].decode(errors="ignore")
