@@ -36,7 +36,7 @@ def draw_curves(trials: Sequence[Row], metric: str, path: Path) -> None:
             _draw_curve(panel, *_series(steps, metric), smooth=False, **style)
     loss.set(xlabel="step", ylabel="training loss, mean over a tenth of the run", yscale="log")
     for panel in rest:
-        panel.set(xlabel="step", ylabel=f"{metric} on data.eval")
+        panel.set(xlabel="step", ylabel=f"{metric}, validation")
     for panel in axes[0]:
         panel.grid(alpha=0.3)
     loss.legend(frameon=False, fontsize=8, ncols=1 + len(trials) // 12)
