@@ -94,7 +94,7 @@ def thumbnail(pixels: np.ndarray) -> Encoded:
 
 def mean_of_blocks(pixels: np.ndarray, factor: int) -> np.ndarray:
     """An image (uint8, HWC) at 1/factor of the size; blocks at the edge may be smaller."""
-    return Image.fromarray(pixels).reduce(factor).__array__() if factor > 1 else pixels
+    return np.asarray(Image.fromarray(pixels).reduce(factor)) if factor > 1 else pixels
 
 
 def largest_of_blocks(levels: Levels, factor: int) -> Levels:

@@ -81,6 +81,6 @@ function showSide(panels, shown) {
 
 function caption(panel) {
   const metrics = Object.entries(state.image.metrics[panel.name] ?? {});
-  const values = metrics.map(([name, value]) => `${name} ${written(value)}`).join(", ");
-  return element("figcaption", {}, panel.name, element("span", {}, values));
+  const values = metrics.map(([name, value]) => element("span", {}, `${name} ${written(value)}`));
+  return element("figcaption", {}, element("div", {}, panel.name), ...values);
 }
