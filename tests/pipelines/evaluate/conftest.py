@@ -1,6 +1,5 @@
 """A network with random weights as a model folder, and prepared datasets made without Ray."""
 
-from pathlib import Path
 
 import pytest
 import torch

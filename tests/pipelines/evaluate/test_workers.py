@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from derain.errors import UsageError
-from derain.inference.predictor import save_model_folder
 from derain.pipelines.evaluate.verb import IMAGES, evaluate
 from derain.pipelines.evaluate.workers import Workers, chunked
 
