@@ -1,4 +1,4 @@
-"""Commands that measure: evaluate, density."""
+"""Commands that measure: evaluate, leaderboard, density."""
 
 from pathlib import Path
 from typing import Annotated
@@ -59,6 +59,28 @@ def _workers(text: str) -> int | None:
     if not text.isdecimal() or int(text) < 1:
         raise typer.BadParameter(f"--workers is {text!r}; expected auto or a number from 1.")
     return int(text)
+
+
+def leaderboard(
+    csv: Annotated[Path | None, typer.Option(help="Also write a CSV file.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write a page.")] = None,
+    leaks: Annotated[
+        bool, typer.Option(help="Compare training images with the measured ones; kept.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Rank the registered versions among those measured on the same images."""
+    results = Results(as_json)
+    from derain.pipelines.leaderboard import files
+    from derain.pipelines.leaderboard.verb import leaderboard
+
+    files.check_files([csv, html])
+    board = leaderboard(check_leaks=leaks)
+    if csv:
+        files.write_csv(board, csv)
+    if html:
+        files.write_html(board, html)
+    results.show(board, output.leaderboard(board))
 
 
 def density(

@@ -156,6 +156,21 @@ def versions(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def leaderboard(board: Mapping[str, Any]) -> RenderableType:
+    """The groups of a leaderboard, a table for each, and versions without metrics."""
+    from derain.pipelines.leaderboard.cells import HEADS, cells, heading, unchecked
+
+    shown: list[RenderableType] = []
+    for group in board["groups"]:
+        table = _table(*HEADS)
+        for row in group["rows"]:
+            table.add_row(*cells(row))
+        shown += [heading(group), table, *unchecked(group), ""]
+    for item in board["unmeasured"]:
+        shown.append(f"{item['name']}/{item['version']} has no metrics")
+    return Group(*shown) if shown else f"no registered model in {board['store']}"
+
+
 def _table(*titles: str) -> Table:
     """A table without lines, its columns two spaces apart; long words continue on a new line."""
     columns = (Column(title, overflow="fold") for title in titles)

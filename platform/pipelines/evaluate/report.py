@@ -9,8 +9,8 @@ from derain.data.images.decode import encode_png
 from derain.data.loading.loader import open_all_pixels
 from derain.data.prepared.manifest import Prepared
 from derain.evaluation.gallery import best_and_worst, grid
-from derain.evaluation.scorecard import GalleryImages, markdown
 from derain.evaluation.scoring import Derain
+from derain.evaluation.tables.report import GalleryImages, markdown
 
 SHOWN = 2
 """How many of the best and of the worst images a report shows."""
