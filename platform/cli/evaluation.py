@@ -15,9 +15,17 @@ def evaluate(
     prepared: Annotated[list[str], typer.Argument(help="One or more prepared datasets.")],
     protocol: Annotated[
         list[str] | None,
-        typer.Option(help="rain13k, five_set or prenet; repeatable. Default: rain13k."),
+        typer.Option(help="Such as rain13k or prenet; repeatable. Default: rain13k."),
     ] = None,
     report: Annotated[Path | None, typer.Option(help="Also write a Markdown report.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for a table with every image, and to go on after a kill."),
+    ] = None,
+    workers: Annotated[
+        str,
+        typer.Option(help="Processes: 1 is this one, more are Ray's. auto: as many as pay off."),
+    ] = "auto",
     device: Device = "auto",
     trust: Trust = False,
     stride: Stride = None,
@@ -25,7 +33,7 @@ def evaluate(
 ) -> None:
     """Score a model on prepared datasets."""
     results = Results(as_json)
-    from derain.pipelines.evaluate import evaluate
+    from derain.pipelines.evaluate.verb import evaluate
 
     protocols = protocol or ["rain13k"]
     result = evaluate(
@@ -33,6 +41,8 @@ def evaluate(
         prepared,
         protocols=protocols,
         report=report,
+        out=out,
+        workers=_workers(workers),
         device=device,
         trust=trust,
         stride=stride,
@@ -40,6 +50,15 @@ def evaluate(
     results.show(result, output.scores(result))
     if result["left_out"]:
         raise typer.Exit(1)
+
+
+def _workers(text: str) -> int | None:
+    """The value of --workers; None for auto."""
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise typer.BadParameter(f"--workers is {text!r}; expected auto or a number from 1.")
+    return int(text)
 
 
 def leaderboard(

@@ -98,8 +98,9 @@ class SweepConfig(Section):
     """Search algorithm; docs/guides/sweeps.md says when to choose which."""
     samples: int | None = Field(None, gt=0)
     """Number of random draws from the space; null for `grid`, which draws nothing."""
-    metric: Literal["psnr_y", "ssim_y"] = "psnr_y"
-    """Metric on the validation images that ranks the trials; larger is better."""
+    metric: Literal["psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb"] = "psnr_y"
+    """Metric on the validation images that ranks the trials; larger is better. Of RGB for protocols
+    named `rgb_...`, of Y for all others."""
     test_all: bool = False
     """Score every finished trial on the test images, not only the best. For a table of all trials;
     the choice stays with validation."""

@@ -78,7 +78,7 @@ def _lineage(config: Config, manifests: Sequence[str], result: dict[str, Any]) -
         "weights_sha256": result["weights_sha256"],
         "protocol": result["protocol"],
         "profile": config.profile or "",
-        "input_psnr_y": repr(result["input"]["psnr_y"]),
+        **{f"input_{name}": repr(value) for name, value in result["input"].items()},
         "encoder_weights": _encoder_weights(config),
         **_test_lineage(result.get("test")),
     }

@@ -176,6 +176,10 @@ class RunLog:
         for chunk in chunks(points, METRICS_PER_CALL):
             self._record(metrics=chunk)
 
+    def tag(self, name: str, value: str) -> None:
+        """Set a tag of the run."""
+        self._record(tag=[accepted(name), value])
+
     def flush(self, timeout_s: float = END_WAITS_S) -> bool:
         """Send everything now; False if that takes too long, and the rest is sent later."""
         records = _entered(self._outbox).flush(timeout_s)

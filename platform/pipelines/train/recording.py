@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from derain.config import Config
 from derain.data.prepared.roles import ROLES, names_of, open_role
+from derain.evaluation.protocols import identity
 from derain.pipelines.train.run_folder import IDENTITY, read_json, write_json
 from derain.tracking import store
 from derain.tracking.outbox import OUTBOX_FOLDER
@@ -53,6 +54,9 @@ def record_inputs(config: Config, record: RunLog) -> None:
     """Record the inputs of a run or a sweep: its resolved config, and its datasets by digest."""
     record.params(config.model_dump(mode="json", exclude={"sweep"}))
     record.text(checkpoint.CONFIG, config.to_yaml())
+    record.tag("derain.protocol", identity(config.eval.protocol))
+    if config.data.choose_on_test:
+        record.tag("derain.chosen_on_test", "true")
     for role in ROLES:
         datasets = open_role(config.data, role)
         for name, dataset in zip(names_of(datasets), datasets, strict=True):

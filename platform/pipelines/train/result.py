@@ -10,6 +10,7 @@ from derain.data.images.decode import encode_png
 from derain.data.loading.loader import open_all_pixels
 from derain.data.prepared.roles import names_of, open_role, open_validation
 from derain.evaluation.gallery import gallery
+from derain.evaluation.protocols import identity
 from derain.evaluation.scoring import DatasetScores, overall, score_dataset
 from derain.inference.predictor import Predictor
 from derain.pipelines.train.run_folder import GALLERY
@@ -54,14 +55,15 @@ class CheckpointScores:
 def score_test(config: Config, folder: str | Path) -> dict[str, Any] | None:
     """The metrics of a checkpoint on the test images; None if the config names none.
 
-    Keys: `protocol`, `metrics`, `input` (means over the datasets), `datasets`, `chosen_on_test`.
+    Keys: `protocol` (its identity), `metrics`, `input` (means over the datasets), `datasets`,
+    `chosen_on_test`.
     """
     if not config.data.test:
         return None
     scores = CheckpointScores(config, folder).of("test")
     metrics, rainy = overall(scores)
     return {
-        "protocol": config.eval.protocol,
+        "protocol": identity(config.eval.protocol),
         "metrics": metrics,
         "input": rainy,
         "datasets": [asdict(item) for item in scores],
@@ -103,7 +105,7 @@ def result_of(
         "loss": {"first": outcome.loss_first, "last": outcome.loss_last},
         "metrics": metrics,
         "input": rainy,
-        "protocol": config.eval.protocol,
+        "protocol": identity(config.eval.protocol),
         "datasets": [asdict(item) for item in scores],
         "test": test,
         "checkpoint": str(outcome.checkpoint),

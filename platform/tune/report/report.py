@@ -6,7 +6,7 @@
 <sweep>/report/points.csv    with repeats: mean, spread and paired difference of each point
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,8 @@ from derain.data.images.decode import encode_png
 from derain.data.loading.loader import open_all_pixels
 from derain.data.prepared.roles import open_validation
 from derain.evaluation.gallery import gallery
+from derain.evaluation.metric_names import psnr_name, ssim_name, title
+from derain.evaluation.protocols import identity
 from derain.inference.predictor import Predictor
 from derain.training import checkpoint
 from derain.training.factory import restore_network
@@ -144,12 +146,10 @@ def _test_lines(result: Row) -> Iterator[str]:
     if test is None:
         yield "All metrics are of the validation images, which have chosen the best trial."
         return
-    psnr, ssim = test["metrics"]["psnr_y"], test["metrics"]["ssim_y"]
+    names = ", ".join(item["name"] for item in test["datasets"])
     yield (
-        f"**Test images** ({', '.join(item['name'] for item in test['datasets'])}; scored once, "
-        f"after the choice): trial {result['best']} has {psnr:.3f} dB PSNR-Y and {ssim:.4f} "
-        f"SSIM-Y, the rainy input {test['input']['psnr_y']:.3f} dB and "
-        f"{test['input']['ssim_y']:.4f}. "
+        f"**Test images** ({names}; scored once, after the choice): trial {result['best']} has "
+        f"{_listed(test['metrics'])}, the rainy input {_listed(test['input'])}. "
         "All other metrics here are of the validation images."
     )
     if test["chosen_on_test"]:
@@ -157,6 +157,11 @@ def _test_lines(result: Row) -> Iterator[str]:
             "**Chosen on the test images** (data.choose_on_test): checkpoints and trials were "
             "selected by these very metrics, which are therefore too good."
         )
+
+
+def _listed(metrics: Mapping[str, float]) -> str:
+    psnr, ssim = psnr_name(metrics), ssim_name(metrics)
+    return f"{metrics[psnr]:.3f} dB {title(psnr)} and {metrics[ssim]:.4f} {title(ssim)}"
 
 
 def _incomparable(config: Config) -> str | None:
@@ -178,9 +183,9 @@ def _setting(config: Config, ranking: Sequence[Row], stopped: Sequence[Row]) -> 
     early = any(trial["steps"] != train.steps for trial in (*ranking, *stopped))
     steps = f"up to {train.steps}" if early else f"{train.steps}"
     return (
-        f"Rainy input: {rainy['psnr_y']:.3f} dB PSNR-Y, {rainy['ssim_y']:.4f} SSIM-Y. "
-        f"Protocol: {config.eval.protocol}. Each trial: {steps} steps of {train.batch_size} crops "
-        f"of {train.crop_px} px, {seeds}."
+        f"Rainy input: {rainy[psnr_name(rainy)]:.3f} dB PSNR, {rainy[ssim_name(rainy)]:.4f} SSIM. "
+        f"Protocol: {identity(config.eval.protocol)}. Each trial: {steps} steps of "
+        f"{train.batch_size} crops of {train.crop_px} px, {seeds}."
     )
 
 

@@ -7,13 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from derain.config import Config
+from derain.evaluation.metric_names import psnr_name, ssim_name
 from derain.tune.report.axes import label
 from derain.tune.report.compare import Row
 from derain.tune.report.render import Table
 
 NOT_SIGNIFICANT = "not significantly different (95 %)"
 
-_METRICS = {"psnr_y": ("PSNR-Y (dB)", 3), "ssim_y": ("SSIM-Y", 4)}
+_METRICS = {
+    "psnr_y": ("PSNR-Y (dB)", 3),
+    "ssim_y": ("SSIM-Y", 4),
+    "psnr_rgb": ("PSNR-RGB (dB)", 3),
+    "ssim_rgb": ("SSIM-RGB", 4),
+}
 """A metric's name in the header of a table, and its number of digits."""
 
 
@@ -43,7 +49,9 @@ def trial_table(config: Config, ranking: Sequence[Row], stopped: Sequence[Row] =
     assert config.sweep is not None
     drawn = [key for key, values in config.sweep.space.items() if values.grid is None]
     costs = list(ranking[0]["costs"])
-    header = ["trial", *drawn, "PSNR-Y (dB)", "SSIM-Y", "gain over input (dB)", "minutes", *costs]
+    measured = ranking[0]["metrics"]
+    psnr, ssim = (_METRICS[name][0] for name in (psnr_name(measured), ssim_name(measured)))
+    header = ["trial", *drawn, psnr, ssim, "gain over input (dB)", "minutes", *costs]
     reference = config.sweep.reference
     table = [header + (_published_head("psnr_y") if reference else [])]
     for trial in (*ranking, *stopped):
@@ -107,8 +115,8 @@ def _difference(point: Row, digits: int) -> list[str]:
 
 def _measured(trial: Row) -> list[str]:
     """PSNR, SSIM, gain and minutes; a stopped trial has neither gain nor minutes."""
-    psnr, ssim = (trial["metrics"][name] for name in ("psnr_y", "ssim_y"))
-    gain = f"{psnr - trial['input']['psnr_y']:+.3f}" if trial["input"] else ""
+    psnr, ssim = (trial["metrics"][of(trial["metrics"])] for of in (psnr_name, ssim_name))
+    gain = f"{psnr - trial['input'][psnr_name(trial['input'])]:+.3f}" if trial["input"] else ""
     minutes = "" if trial["seconds"] is None else f"{trial['seconds'] / 60:.1f}"
     return [f"{psnr:.3f}", f"{ssim:.4f}", gain, minutes]
 
@@ -120,7 +128,7 @@ def _drawn(config: Config, key: str, value: Any) -> str:
 
 
 def _published_head(metric: str) -> list[str]:
-    if metric == "ssim_y":
+    if metric.startswith("ssim_"):
         return ["published SSIM", "difference"]
     return ["published PSNR", "difference (dB)", "published SSIM"]
 
