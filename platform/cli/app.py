@@ -30,6 +30,7 @@ COMMANDS = (
     training.train,
     training.sweep,
     evaluation.evaluate,
+    evaluation.leaderboard,
     evaluation.density,
     inference.predict,
     inference.export,

@@ -121,7 +121,16 @@ def scores(result: Mapping[str, Any]) -> RenderableType:
         + f": {item['reason']}"
         for item in result["left_out"]
     ]
-    return Group(table, *lines) if lines else table
+    return Group(table, *lines, _cost(result["cost"]))
+
+
+def _cost(cost: Mapping[str, Any]) -> str:
+    """What an evaluation took, in one line; nothing was scored if all images were before."""
+    processes = f"{cost['workers']} process{'es' if cost['workers'] > 1 else ''}"
+    return (
+        f"{cost['images']} images in {cost['seconds']:.1f} s, {cost['images_per_s']:.3g} images/s; "
+        f"{processes}, {cost['peak_memory_bytes'] / 2**30:.2f} GiB in the largest"
+    )
 
 
 def matches(found: Mapping[str, Any], label: str) -> Table:
@@ -145,6 +154,21 @@ def versions(rows: Sequence[Mapping[str, Any]]) -> Table:
             tags.get("profile", ""),
         )
     return table
+
+
+def leaderboard(board: Mapping[str, Any]) -> RenderableType:
+    """The groups of a leaderboard, a table for each, and versions without metrics."""
+    from derain.pipelines.leaderboard.cells import HEADS, cells, heading, unchecked
+
+    shown: list[RenderableType] = []
+    for group in board["groups"]:
+        table = _table(*HEADS)
+        for row in group["rows"]:
+            table.add_row(*cells(row))
+        shown += [heading(group), table, *unchecked(group), ""]
+    for item in board["unmeasured"]:
+        shown.append(f"{item['name']}/{item['version']} has no metrics")
+    return Group(*shown) if shown else f"no registered model in {board['store']}"
 
 
 def _table(*titles: str) -> Table:

@@ -3,10 +3,12 @@
 import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from derain.config import Config
 from derain.data.loading.cache import TarPixels
@@ -14,6 +16,7 @@ from derain.data.loading.loader import open_all_pixels
 from derain.data.prepared.roles import open_validation
 from derain.errors import UsageError
 from derain.inference.predictor import save_model_folder
+from derain.models.cost import cost
 from derain.pipelines.load_model import restore
 from derain.pipelines.named.checkpoint_of import checkpoint_of
 from derain.pipelines.train.result import mlflow_test_metrics
@@ -44,7 +47,8 @@ def register(folder: str | Path, name: str, *, trust: bool = False) -> Registere
             run_id=read_json(run / IDENTITY)["run_id"],
             scores=result["metrics"],
             evaluation_sha256=_combined(result),
-            tags=_lineage(saved.config, saved.state.manifests, result),
+            tags=_lineage(saved.config, saved.state.manifests, result)
+            | _effort(loaded.network, result),
             example=_example(saved.config),
         )
 
@@ -81,6 +85,18 @@ def _lineage(config: Config, manifests: Sequence[str], result: dict[str, Any]) -
         "encoder_weights": _encoder_weights(config),
         **_test_lineage(result.get("test")),
     }
+
+
+def _effort(network: nn.Module, result: Mapping[str, Any]) -> dict[str, str]:
+    """What the version costs: parameters, multiply-adds of an image of 256x256 px, training time.
+
+    The time is that since the run was last resumed, if it was.
+    """
+    counted = {key: str(value) for key, value in asdict(cost(network)).items()}
+    if "train_seconds" not in result:  # the run was finished by an earlier version
+        return counted
+    began = str(result.get("resumed_from_step") or 0)
+    return {**counted, "train_seconds": repr(result["train_seconds"]), "trained_from_step": began}
 
 
 def _test_lineage(test: Mapping[str, Any] | None) -> dict[str, str]:
