@@ -13,7 +13,7 @@ from derain import cluster
 from derain.config import Config, load_config
 from derain.data.synthetic.synthesis import synthesize
 from derain.errors import DerainError, OccupiedError
-from derain.pipelines.evaluate import evaluate
+from derain.pipelines.evaluate.verb import evaluate
 from derain.tracking import registry, store
 from derain.training import checkpoint
 from derain.tune import journal
