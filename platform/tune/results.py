@@ -14,7 +14,7 @@ from derain.pipelines.train.run_folder import IDENTITY, read_json, write_json
 from derain.tracking.runs import RunLog
 from derain.tune import space
 from derain.tune.journal import Event, Journal
-from derain.tune.report import compare, report
+from derain.tune.report import compare, gallery, report
 
 log = logging.getLogger(__name__)
 
@@ -60,12 +60,12 @@ def finish_sweep(
         "folder": str(config.folder),
         "seconds": seconds,
     }
-    grid = report.draw_gallery(config, ranking)
-    report.write(config, ranking, result, grid)
+    images = gallery.derain_images(config, ranking)
+    report.write(config, ranking, result, images)
     write_json(config.folder / SWEEP, result)
     if config.register_ is not None:
         result |= _try_to_register(config, best, journal)
-        report.write(config, ranking, result, grid)  # which version it became, or why none
+        report.write(config, ranking, result, images)  # which version it became, or why none
         write_json(config.folder / SWEEP, result)
     record.folder(config.folder / report.FOLDER, report.FOLDER)
     record.metrics(0, {f"best_{name}": value for name, value in best["metrics"].items()})

@@ -1,0 +1,108 @@
+"""Published values beside those of a sweep: a difference only where both measure the same."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from derain.config import Config
+from derain.config.sweep import Reference
+from derain.data.prepared.manifest import open_prepared
+from derain.tune.report.compare import Row
+
+
+@dataclass(frozen=True)
+class Published:
+    """The columns of a table that show what was published.
+
+    Where both measure the same: the difference of ours to the published value. Else the order:
+    our rank among the points that have a published value, and the published rank among the same.
+    """
+
+    reference: Reference
+    metric: str
+    """The metric of the order: `psnr_y` or `ssim_y`."""
+    points: Sequence[str]
+    """The points that finished, the best first."""
+    comparable: bool
+
+    def heads(self, metric: str) -> list[str]:
+        """The names of the columns in a table of `metric` alone, or of both for `psnr_y`."""
+        if not self.comparable:
+            return ["our rank", "published rank", "published PSNR (dB)", "published SSIM"]
+        if metric == "ssim_y":
+            return ["published SSIM", "difference"]
+        return ["published PSNR (dB)", "difference (dB)", "published SSIM"]
+
+    def cells(self, point: str, measured: Row) -> list[str]:
+        """The cells of a point with its metrics `measured`, `psnr_y` among them or not."""
+        psnr, ssim = self.reference.psnr_y.get(point), self.reference.ssim_y.get(point)
+        both = ["" if psnr is None else f"{psnr:.2f}", "" if ssim is None else f"{ssim:.3f}"]
+        if not self.comparable:
+            return [*self._ranks(point), *both]
+        if "psnr_y" not in measured:
+            return [both[1], "" if ssim is None else f"{measured['ssim_y'] - ssim:+.3f}"]
+        return [both[0], "" if psnr is None else f"{measured['psnr_y'] - psnr:+.2f}", both[1]]
+
+    def _ranks(self, point: str) -> list[str]:
+        published: Mapping[str, float] = getattr(self.reference, self.metric)
+        own = [name for name in self.points if name in published]
+        if point not in own:
+            return ["", ""]
+        rank = 1 + sum(published[other] > published[point] for other in own)
+        return [str(1 + own.index(point)), str(rank)]
+
+
+def published_of(config: Config, points: Sequence[Row], why_not: str | None) -> Published | None:
+    """The columns of a sweep with these points (best first); None if it has no reference."""
+    assert config.sweep is not None
+    if config.sweep.reference is None:
+        return None
+    names = [row["point"] for row in points]
+    return Published(config.sweep.reference, config.sweep.metric, names, comparable=not why_not)
+
+
+def why_incomparable(config: Config) -> str | None:
+    """Why the metrics cannot be compared with the published ones; None if they can be, or if there
+    are none.
+
+    They can if the reference names the datasets and the protocol of its table, and this sweep has
+    the same, with the profile `paper` and pretrained weights.
+    """
+    assert config.sweep is not None
+    return next(_differences(config), None) if config.sweep.reference else None
+
+
+def _differences(config: Config) -> Iterator[str]:
+    assert config.sweep is not None
+    assert config.sweep.reference is not None
+    reference = config.sweep.reference
+    if config.profile != "paper":
+        profile = config.profile or "none"
+        yield f"profile {profile} uses a network of another size and other images"
+    if getattr(config.model, "encoder_weights", None) == "random":
+        yield "the encoder has random weights"
+    for what, published, own in (
+        ("trained", reference.trained_on, _names(config.data.train)),
+        ("measured", reference.measured_on, _names(measured_on(config))),
+    ):
+        if published is None:
+            yield f"the reference does not say on which dataset its networks were {what}"
+        elif own != [published]:
+            yield f"the published networks were {what} on {published}, these on {', '.join(own)}"
+    if reference.protocol is None:
+        yield "the reference does not say by which protocol it was measured"
+    elif reference.protocol != config.eval.protocol:
+        yield (
+            f"the published values are by the protocol {reference.protocol}, these by "
+            f"{config.eval.protocol}"
+        )
+
+
+def measured_on(config: Config) -> Sequence[str]:
+    """The prepared datasets whose metrics rank the trials."""
+    return config.data.eval
+
+
+def _names(folders: Sequence[str]) -> list[str]:
+    """The datasets in prepared folders, as `prepare` names them: dataset/split."""
+    manifests = [open_prepared(folder).manifest for folder in folders]
+    return [f"{manifest.dataset}/{manifest.split}" for manifest in manifests]
