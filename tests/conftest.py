@@ -86,7 +86,7 @@ def tiny(rain_datasets: tuple[Path, Path]) -> dict[str, Any]:
         "model": NETWORK,
         "data": {
             "train": str(train),
-            "eval": str(held_out),
+            "validation": str(held_out),
             "cache_dir": str(train.parent / "cache"),
         },
         "train": {**TRAIN, "steps": 4},

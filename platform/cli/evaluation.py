@@ -15,7 +15,7 @@ def evaluate(
     prepared: Annotated[list[str], typer.Argument(help="One or more prepared datasets.")],
     protocol: Annotated[
         list[str] | None,
-        typer.Option(help="rain13k, five_set or prenet; repeatable. Default: rain13k."),
+        typer.Option(help="Such as rain13k or prenet; repeatable. Default: rain13k."),
     ] = None,
     report: Annotated[Path | None, typer.Option(help="Also write a Markdown report.")] = None,
     device: Device = "auto",

@@ -13,6 +13,8 @@ import typer
 from rich.console import Console, Group, RenderableType
 from rich.table import Column, Table
 
+from derain.evaluation.metric_names import psnr_name, ssim_name, title
+
 PLAIN_WIDTH = 10_000
 """Width in characters of tables for files and pipes, so large that no row wraps."""
 
@@ -108,9 +110,7 @@ def _found_lines(row: Mapping[str, Any]) -> list[str]:
 
 def scores(result: Mapping[str, Any]) -> RenderableType:
     """The scores of an evaluation, a row for each dataset and protocol, and what was left out."""
-    table = _table(
-        "dataset", "images", "protocol", "PSNR-Y", "SSIM-Y", "input PSNR-Y", "input SSIM-Y"
-    )
+    table = _table("dataset", "images", "protocol", "PSNR", "SSIM", "input PSNR", "input SSIM")
     for item in result["datasets"]:
         for name, found in item["by_protocol"].items():
             measured = (*_psnr_ssim(found["metrics"]), *_psnr_ssim(found["input"]))
@@ -134,14 +134,14 @@ def matches(found: Mapping[str, Any], label: str) -> Table:
 
 def versions(rows: Sequence[Mapping[str, Any]]) -> Table:
     """The registered model versions, a row for each."""
-    table = _table("model", "version", "aliases", "PSNR-Y", "trained with")
+    table = _table("model", "version", "aliases", "PSNR", "trained with")
     for row in rows:
         tags = row["tags"]
         table.add_row(
             row["name"],
             str(row["version"]),
             ", ".join(row["aliases"]),
-            tags.get("psnr_y", "")[:6],
+            next((tags[key] for key in ("psnr_y", "psnr_rgb") if key in tags), "")[:6],
             tags.get("profile", ""),
         )
     return table
@@ -155,16 +155,26 @@ def _table(*titles: str) -> Table:
 
 def run_summary(result: Mapping[str, Any]) -> str:
     """A run in one line: its metrics, those of the rainy input, its checkpoint."""
-    psnr, ssim = _psnr_ssim(result["metrics"])
-    input_psnr, _ = _psnr_ssim(result["input"])
+    test = result["test"]
+    parts = [f"validation {_measured(result)}"]
+    if test is not None:
+        chosen = ", which has chosen" if test["chosen_on_test"] else ""
+        parts.append(f"test {_measured(test)}{chosen}")
+    return f"{result['run']}: {'; '.join(parts)}; checkpoint {result['checkpoint']}"
+
+
+def _measured(scored: Mapping[str, Any]) -> str:
+    """Metrics in a few words, with the PSNR of the rainy input."""
+    metrics, rainy = scored["metrics"], scored["input"]
+    psnr, ssim = _psnr_ssim(metrics)
     return (
-        f"{result['run']}: PSNR-Y {psnr} dB, SSIM-Y {ssim} (rainy input {input_psnr} dB), "
-        f"checkpoint {result['checkpoint']}"
+        f"{title(psnr_name(metrics))} {psnr} dB (rainy input {_psnr_ssim(rainy)[0]} dB), "
+        f"{title(ssim_name(metrics))} {ssim}"
     )
 
 
 def _psnr_ssim(metrics: Mapping[str, float]) -> tuple[str, str]:
-    return f"{metrics['psnr_y']:.3f}", f"{metrics['ssim_y']:.4f}"
+    return f"{metrics[psnr_name(metrics)]:.3f}", f"{metrics[ssim_name(metrics)]:.4f}"
 
 
 def network_summary(network: Mapping[str, int]) -> str:

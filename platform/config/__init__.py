@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from derain.config.data import DataConfig
 from derain.config.loss import LossConfig
@@ -37,7 +37,9 @@ RunName = Annotated[
 class EvalConfig(Section):
     """How derained images are scored."""
 
-    protocol: Literal["rain13k", "five_set", "prenet"] = "rain13k"
+    protocol: Literal[
+        "rain13k", "five_set", "prenet", "basicsr_y", "rgb_skimage", "rgb_toolbox", "hqrain"
+    ] = "rain13k"
     """PSNR and SSIM as one group of papers computes them; see docs/reference/protocols.md."""
 
 
@@ -68,6 +70,22 @@ class Config(Section):
     register_: RegisterConfig | None = Field(None, alias="register")
 
     model_config = ConfigDict(serialize_by_alias=True)
+
+    @model_validator(mode="after")
+    def _protocol_has_the_metric(self) -> "Config":
+        rgb = self.eval.protocol.startswith("rgb_")
+        if self.sweep and self.sweep.metric.endswith("_rgb") != rgb:
+            measured = "psnr_rgb or ssim_rgb" if rgb else "psnr_y or ssim_y"
+            raise ValueError(
+                f"sweep.metric: expected {measured}, which eval.protocol {self.eval.protocol} "
+                f"measures, found {self.sweep.metric}"
+            )
+        if self.sweep and self.sweep.reference and rgb:
+            raise ValueError(
+                "sweep.reference: its values are those of Y, and eval.protocol "
+                f"{self.eval.protocol} measures RGB; remove one of them"
+            )
+        return self
 
     @property
     def folder(self) -> Path:

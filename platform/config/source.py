@@ -17,6 +17,16 @@ Tree = dict[str, Any]
 KeyPath = tuple[str, ...]
 Whole = TypeVar("Whole", bound=Section)
 
+REPLACED = {
+    "data.eval": (
+        "data.validation chooses checkpoints and trials, and data.test reports, once. Name the "
+        "test images with data.test; without data.validation a part of data.train is split off "
+        "for it. To choose on the test images as data.eval did, add data.choose_on_test: true."
+    ),
+    "data.synthetic.eval_pairs": "give data.synthetic.validation_pairs and test_pairs.",
+}
+"""Keys of earlier versions, and what to write instead."""
+
 
 @dataclass
 class Source:
@@ -87,6 +97,8 @@ class Source:
         path = _keys_of(item["loc"])
         key = ".".join(path) or "config"
         where = self.origin(path, default_origin)
+        if item["type"] == "extra_forbidden" and key in REPLACED:
+            return f"{where}: there is no key `{key}` any more: {REPLACED[key]}"
         if item["type"] == "extra_forbidden":
             return f"{where}: unknown key `{key}`.{_nearest(key, known)}"
         if item["type"] == "union_tag_invalid":

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from derain.evaluation.metric_names import psnr_name, ssim_name
+
 SETS = ("test100", "rain100h", "rain100l", "test2800", "test1200")
 TABLE3: dict[str, tuple[float, ...]] = {
     "DerainNet": (22.77, 0.810, 14.92, 0.592, 27.03, 0.884, 24.31, 0.861, 23.38, 0.835),
@@ -32,7 +34,7 @@ class GalleryImages:
     file: str
     """Path relative to the report."""
     indices: tuple[int, ...]
-    """From the highest PSNR-Y to the lowest."""
+    """From the highest PSNR to the lowest."""
 
 
 def markdown(result: Mapping[str, Any], galleries: Sequence[GalleryImages] = ()) -> str:
@@ -54,10 +56,10 @@ def _gallery(item: Mapping[str, Any], images: GalleryImages, protocol: str) -> l
     lines = [
         f"## {item['name']}: best and worst images",
         "",
-        f"Ordered by PSNR-Y under {protocol}, best first. Each row shows the rainy, derained and "
+        f"Ordered by PSNR under {protocol}, best first. Each row shows the rainy, derained and "
         "clean image.",
         "",
-        "| image | PSNR-Y | SSIM-Y | input PSNR-Y | input SSIM-Y |",
+        "| image | PSNR | SSIM | input PSNR | input SSIM |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
     for index in images.indices:
@@ -81,8 +83,8 @@ def _cell(text: str) -> str:
 
 def _metric_cells(scores: Mapping[str, Any]) -> str:
     return " | ".join(
-        f"{scores[side]['psnr_y']:.3f} | {scores[side]['ssim_y']:.4f}"
-        for side in ("metrics", "input")
+        f"{found[psnr_name(found)]:.3f} | {found[ssim_name(found)]:.4f}"
+        for found in (scores["metrics"], scores["input"])
     )
 
 
@@ -94,7 +96,7 @@ def published_set(dataset: str, split: str) -> str | None:
 
 def _measured_table(datasets: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = [
-        "| dataset | images | protocol | PSNR-Y | SSIM-Y | input PSNR-Y | input SSIM-Y |",
+        "| dataset | images | protocol | PSNR | SSIM | input PSNR | input SSIM |",
         "| --- | ---: | --- | ---: | ---: | ---: | ---: |",
     ]
     return lines + [

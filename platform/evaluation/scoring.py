@@ -13,7 +13,6 @@ from derain.evaluation.protocols import least_px, quantised, score
 
 Derain = Callable[[np.ndarray], np.ndarray]
 """Rainy image, uint8 HWC RGB -> derained: uint8, or float levels in 0..255 for scoring."""
-METRICS = ("psnr_y", "ssim_y")
 
 
 @dataclass(frozen=True)
@@ -117,10 +116,11 @@ def sizes(dataset: Prepared) -> tuple[np.ndarray, np.ndarray]:
 
 def overall(scores: Sequence[DatasetScores]) -> tuple[dict[str, float], dict[str, float]]:
     """(metrics, input): the mean of the datasets' means, as the column Average in papers."""
-    return (
-        {name: fmean(item.metrics[name] for item in scores) for name in METRICS},
-        {name: fmean(item.input[name] for item in scores) for name in METRICS},
-    )
+    return _mean([item.metrics for item in scores]), _mean([item.input for item in scores])
+
+
+def _mean(metrics: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {name: fmean(item[name] for item in metrics) for name in metrics[0]}
 
 
 def _with_means(
@@ -128,10 +128,10 @@ def _with_means(
 ) -> DatasetScores:
     return DatasetScores(
         name=name,
-        manifest_sha256=dataset.manifest.sha256(),
+        manifest_sha256=dataset.sha256(),
         pictures=len(scores),
-        metrics={name: fmean(item.metrics[name] for item in scores) for name in METRICS},
-        input={name: fmean(item.input[name] for item in scores) for name in METRICS},
+        metrics=_mean([item.metrics for item in scores]),
+        input=_mean([item.input for item in scores]),
         per_picture=scores,
         left_out=left_out,
     )
@@ -147,10 +147,8 @@ def _score_pair(
 
 def _score_image(levels: np.ndarray, key: str, pair: np.ndarray, protocol: str) -> ImageScores:
     rain, clean = pair
-    derained = quantised(levels, protocol)
-    output, given = score(derained, clean, protocol), score(rain, clean, protocol)
     return ImageScores(
         key=key,
-        metrics={name: getattr(output, name) for name in METRICS},
-        input={name: getattr(given, name) for name in METRICS},
+        metrics=score(quantised(levels, protocol), clean, protocol),
+        input=score(rain, clean, protocol),
     )

@@ -2,7 +2,7 @@
 
 import hashlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,11 @@ import numpy as np
 from derain.config import Config
 from derain.data.loading.cache import TarPixels
 from derain.data.loading.loader import open_all_pixels
-from derain.data.prepared.manifest import open_prepared
+from derain.data.prepared.roles import open_validation
 from derain.errors import UsageError
 from derain.inference.predictor import save_model_folder
 from derain.pipelines.load_model import restore
+from derain.pipelines.train.result import mlflow_test_metrics
 from derain.pipelines.train.run_folder import IDENTITY, RESULT, read_json
 from derain.storage.files import is_remote
 from derain.tracking import registry
@@ -39,15 +40,15 @@ def register(folder: str | Path, name: str, *, trust: bool = False) -> Registere
             name,
             run_id=read_json(run / IDENTITY)["run_id"],
             scores=result["metrics"],
-            evaluation_sha256=_combined([item["manifest_sha256"] for item in result["datasets"]]),
+            evaluation_sha256=_combined(result),
             tags=_lineage(saved.config, saved.state.manifests, result),
             example=_example(saved.config),
         )
 
 
 def _example(config: Config) -> np.ndarray:
-    """A batch of one rainy image of the first held-out dataset."""
-    dataset = open_prepared(config.data.eval[0])
+    """A batch of one rainy image of the first validation dataset."""
+    dataset = open_validation(config.data)[0]
     if is_remote(dataset.folder):  # its images are in the cache, from scoring the run
         return open_all_pixels([dataset], config.data)[0][0][:1]
     return TarPixels(dataset)[0][:1]
@@ -66,16 +67,27 @@ def _read_result(run: Path, folder: Path) -> dict[str, Any]:
 
 
 def _lineage(config: Config, manifests: Sequence[str], result: dict[str, Any]) -> dict[str, str]:
-    evaluated = [item["manifest_sha256"] for item in result["datasets"]]
     return {
         "train_manifest_sha256": ",".join(manifests),
-        "eval_manifest_sha256": ",".join(evaluated),
+        "eval_manifest_sha256": ",".join(item["manifest_sha256"] for item in result["datasets"]),
         "config_sha256": config.digest(),
         "weights_sha256": result["weights_sha256"],
         "protocol": result["protocol"],
         "profile": config.profile or "",
-        "input_psnr_y": repr(result["input"]["psnr_y"]),
+        **{f"input_{name}": repr(value) for name, value in result["input"].items()},
         "encoder_weights": _encoder_weights(config),
+        **_test_lineage(result.get("test")),
+    }
+
+
+def _test_lineage(test: Mapping[str, Any] | None) -> dict[str, str]:
+    """The metrics on the test images and their digest; nothing for a run without test images."""
+    if test is None:
+        return {}
+    return {
+        **{name: repr(value) for name, value in mlflow_test_metrics(test).items()},
+        "test_sha256": _combined(test),
+        "chosen_on_test": str(test["chosen_on_test"]).lower(),
     }
 
 
@@ -85,8 +97,9 @@ def _encoder_weights(config: Config) -> str:
     return "published" if weights is None else weights
 
 
-def _combined(digests: Sequence[str]) -> str:
-    """One digest for all datasets that the scores are averaged over."""
+def _combined(scored: Mapping[str, Any]) -> str:
+    """One digest for all datasets that the metrics are averaged over."""
+    digests = [item["manifest_sha256"] for item in scored["datasets"]]
     if len(digests) == 1:
         return digests[0]
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()

@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 
 from derain.errors import UsageError
+from derain.evaluation.metric_names import psnr_name
 from derain.tracking.moved import check_in_place
 from derain.tracking.packing import LOADER_MODULES, link_version, log_model, provenance
 from derain.tracking.store import (
@@ -78,12 +79,12 @@ def register(
 ) -> Registered:
     """Log a model folder as a model of its run and register it as the next version of `name`.
 
-    `scores` has finite values of `psnr_y` (dB) and `ssim_y`, measured under the protocol
-    `tags["protocol"]` on the images that `evaluation_sha256` identifies. `tags` has at least
-    `REQUIRED_TAGS`; run, sweep, package version and git commit are added. `example` is a batch of
-    images: NHWC, RGB, uint8.
+    `scores` has finite values of PSNR (dB) and SSIM (`psnr_y` and `ssim_y`, or of RGB), measured
+    under the protocol `tags["protocol"]` on the images that `evaluation_sha256` identifies. `tags`
+    has at least `REQUIRED_TAGS`; run, sweep, package version and git commit are added. `example`
+    is a batch of images: NHWC, RGB, uint8.
 
-    The version becomes `champion` if there is no champion, or if its psnr_y is higher on the same
+    The version becomes `champion` if there is no champion, or if its PSNR is higher on the same
     images under the same protocol; otherwise it becomes `challenger`.
 
     Raises:
@@ -94,7 +95,7 @@ def register(
     _check_registration(name, scores, tags)
     uri = uri or tracking_uri()
     client = reader_of(uri)
-    measured = {key: repr(float(scores[key])) for key in ("psnr_y", "ssim_y")}
+    measured = {key: repr(float(value)) for key, value in scores.items()}
     lineage = {**tags, **measured, "evaluation_sha256": evaluation_sha256}
     lineage |= provenance(find_run(client, uri, run_id))
     with storage_errors(uri):
@@ -237,10 +238,10 @@ def _check_registration(name: str, scores: Mapping[str, float], tags: Mapping[st
     check_name(name)
     if missing := [key for key in REQUIRED_TAGS if key not in tags]:
         raise ValueError(f"a model version needs the tags {', '.join(missing)}")
-    for key in ("psnr_y", "ssim_y"):
-        if not math.isfinite(scores[key]):
+    for key, value in scores.items():
+        if not math.isfinite(value):
             raise UsageError(
-                f"{key} of the model for {name} is {scores[key]}; a version needs a finite score, "
+                f"{key} of the model for {name} is {value}; a version needs a finite score, "
                 "to be compared. Check the run's loss: training may have diverged."
             )
 
@@ -286,7 +287,8 @@ def _choose_alias(lineage: Mapping[str, str], champion: Any | None) -> tuple[str
                 f"with {lineage[key]}), so the scores cannot be compared. Evaluate both on the "
                 "same images under the same protocol, then `derainctl promote`."
             )
-    new, present = float(lineage["psnr_y"]), float(champion.tags["psnr_y"])
+    psnr = psnr_name(lineage)
+    new, present = float(lineage[psnr]), float(champion.tags[psnr])
     if new > present:
         return CHAMPION, f"{new:.4f} dB beats {rival} with {present:.4f} dB."
     return CHALLENGER, f"{new:.4f} dB does not beat {rival} with {present:.4f} dB."

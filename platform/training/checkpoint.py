@@ -64,7 +64,7 @@ class State:
     running_error: Mapping[str, Any] | None = None
     """State of an adaptive loss schedule (`loss_schedule.RunningError`)."""
     best: Mapping[str, float] = field(default_factory=dict)
-    """`step` and `psnr_y` of the best validation so far; empty before the first."""
+    """`step` and PSNR (`psnr_y` or `psnr_rgb`) of the best validation; empty before the first."""
     held_out: tuple[str, ...] = ()
     """SHA-256 of the manifests of the validation datasets that `best` was measured on."""
     rollbacks: int = 0

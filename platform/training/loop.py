@@ -21,6 +21,7 @@ from derain.config.training import TrainConfig
 from derain.data.loading.loader import Batch, Position
 from derain.data.loading.prefetch import BatchAt
 from derain.errors import DerainError, StoppedError, UsageError
+from derain.evaluation.metric_names import psnr_name
 from derain.training import checkpoint, divergence
 from derain.training.checkpoint import Checkpoint, State
 from derain.training.ledger import Ledger
@@ -37,8 +38,6 @@ Report = Callable[[int, Mapping[str, float]], None]
 """Called on rank 0 with the number of completed steps and the metrics of the last one."""
 Validate = Callable[[nn.Module], Mapping[str, float]]
 """Scores a network on the validation images; called on all ranks, returns the same on each."""
-BEST_METRIC = "psnr_y"
-"""The validation metric that decides which checkpoint is the best."""
 ROLLBACK_LR_FACTOR = 0.5
 """Each rollback multiplies the learning rate by this."""
 
@@ -55,7 +54,7 @@ class Outcome:
     loss_first: float
     loss_last: float
     best: Mapping[str, float]
-    """`step` and `psnr_y` of the best validation; empty without validation."""
+    """`step` and PSNR (`psnr_y` or `psnr_rgb`) of the best validation; empty without validation."""
     rollbacks: int
     checkpoint: Path
     weights_sha256: str
@@ -104,7 +103,7 @@ class Run:
             state = self.resume.state
             self._check_same("data.train", state.manifests, self.manifests)
             if state.best:  # best and patience compare metrics of the same images
-                self._check_same("data.eval", state.held_out, self.held_out)
+                self._check_same("data.validation", state.held_out, self.held_out)
 
     def _check_same(self, key: str, before: Sequence[str], now: Sequence[str]) -> None:
         if tuple(before) != tuple(now):
@@ -281,12 +280,13 @@ class Run:
         self._state = replace(self._state, loss=loss)
 
     def _validation_metrics(self, done: int) -> dict[str, float]:
-        """Validate now, and note the result if it is the best so far."""
+        """Validate now, and note the result if its PSNR is the highest so far."""
         assert self.validate is not None
         with self.trainer.validation_network() as network:
             metrics = dict(self.validate(network))
-        if metrics[BEST_METRIC] > self._state.best.get(BEST_METRIC, -math.inf):
-            best = {"step": done, BEST_METRIC: metrics[BEST_METRIC]}
+        psnr = psnr_name(metrics)
+        if metrics[psnr] > self._state.best.get(psnr, -math.inf):
+            best = {"step": done, psnr: metrics[psnr]}
             self._state = replace(self._state, best=best)
         return metrics
 

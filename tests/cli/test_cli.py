@@ -53,7 +53,7 @@ SMALL = {
     "name": "small",
     "model": {"name": "fclip_unet", "encoder_weights": "random"},
     "train": {"steps": 4},
-    "data": {"synthetic": {"train_pairs": 2, "eval_pairs": 1}},
+    "data": {"synthetic": {"train_pairs": 2, "validation_pairs": 1, "test_pairs": 1}},
 }
 
 PairedFolder = Callable[..., Path]

@@ -49,7 +49,7 @@ def test_columns_are_aligned_and_lines_have_no_trailing_spaces() -> None:
         {"name": "longer", "version": 2, "aliases": (), "tags": {"profile": "demo"}},
     ]
     assert output.plain(output.versions(rows)).splitlines() == [
-        "model   version  aliases   PSNR-Y  trained with",
+        "model   version  aliases   PSNR    trained with",
         "a       10       champion  31.234",
         "longer  2                          demo",
     ]

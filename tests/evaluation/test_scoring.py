@@ -29,7 +29,7 @@ def unchanged(rain: np.ndarray) -> np.ndarray:
 def test_the_metrics_of_a_dataset_are_the_means_over_its_images(datasets: Datasets) -> None:
     dataset, pixels = datasets[1]
     scored = score_dataset(unchanged, dataset, pixels, "rain13k")
-    rainy = [score(pixels[at][0], pixels[at][1], "rain13k").psnr_y for at in range(len(dataset))]
+    rainy = [score(pixels[at][0], pixels[at][1], "rain13k")["psnr_y"] for at in range(len(dataset))]
     assert [item.input["psnr_y"] for item in scored.per_picture] == rainy
     assert scored.metrics == scored.input
     assert scored.metrics["psnr_y"] == fmean(rainy)

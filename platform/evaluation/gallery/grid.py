@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from derain.data.loading.cache import Pixels
+from derain.evaluation.metric_names import psnr_name
 from derain.evaluation.scoring import Derain
 
 
@@ -16,11 +17,12 @@ def gallery(networks: Sequence[Derain], pixels: Pixels, count: int) -> np.ndarra
 
 
 def best_and_worst(scores: Sequence[Mapping[str, Any]], count: int) -> list[int]:
-    """The indices of the `count` images with the highest PSNR-Y and of the `count` with the lowest.
+    """The indices of the `count` images with the highest PSNR and of the `count` with the lowest.
 
     Best first, worst last. Fewer than 2 `count` images are all returned, once each.
     """
-    order = sorted(range(len(scores)), key=lambda at: -scores[at]["metrics"]["psnr_y"])
+    name = psnr_name(scores[0]["metrics"])
+    order = sorted(range(len(scores)), key=lambda at: -scores[at]["metrics"][name])
     return order if len(order) <= 2 * count else order[:count] + order[-count:]
 
 

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
+from derain.evaluation.metric_names import title
 from derain.pipelines.train.metrics_file import read_latest_metrics
 
 log = logging.getLogger(__name__)
@@ -107,5 +108,6 @@ class _Lines:
 
 
 def _summary(metrics: Mapping[str, Any]) -> str:
-    psnr = f", PSNR-Y {metrics['psnr_y']:.3f} dB" if "psnr_y" in metrics else ""
+    shown = [name for name in metrics if name.startswith("psnr_")]
+    psnr = "".join(f", {title(name)} {metrics[name]:.3f} dB" for name in shown)
     return f"loss {metrics['loss']:.4f}, {metrics['steps_per_s']:.1f} steps/s{psnr}"

@@ -41,11 +41,12 @@ def read_curves(
     """
     trials = [*ranking, *stopped]
     logged = {row["name"]: read_metrics(Path(row["folder"])) for row in trials}
-    quantity: str | None = metric
+    quantity = metric
     if not any(metric in values for steps in logged.values() for values in steps.values()):
-        quantity, reason = _comparable_loss(config)
-        if quantity is None:
+        loss, reason = _comparable_loss(config)
+        if loss is None:
             return reason
+        quantity = loss
     series = {name: _series(steps, quantity) for name, steps in logged.items()}
     series = {name: (steps, values) for name, (steps, values) in series.items() if len(steps)}
     if not series:

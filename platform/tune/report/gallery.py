@@ -12,22 +12,30 @@ from matplotlib import pyplot as plt
 
 from derain.config import Config
 from derain.data.loading.loader import open_all_pixels
-from derain.data.prepared.manifest import open_prepared
-from derain.data.prepared.naming import distinct_names
-from derain.evaluation.gallery import RAINY, GalleryImage, choose, write_gallery
-from derain.evaluation.gallery.page import LABELS
+from derain.data.prepared.roles import names_of, open_validation
+from derain.evaluation.gallery import RAINY, GalleryImage, choose, metric_label, write_gallery
+from derain.evaluation.protocols import identity
 from derain.inference.predictor import Predictor
 from derain.training import checkpoint
 from derain.training.factory import restore_network
 from derain.tune.report.by_image import Image, image_scores
 from derain.tune.report.compare import Row
-from derain.tune.report.published import measured_on
 
+PAGE = "gallery.html"
+GRID = "gallery.png"
 PAGE_IMAGES = 12
 """Images of the page; both networks derain each of them, on the CPU."""
 GRID_IMAGES = 4
 PANEL_INCHES = 3.2
 TITLE_CHARACTERS = 40
+
+
+def write(config: Config, ranking: Sequence[Row], folder: Path) -> None:
+    """Write the page and the grid of a sweep with this ranking, best first, into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    images = derain_images(config, ranking)
+    write_page(config, images, folder / PAGE)
+    draw_grid(images, folder / GRID)
 
 
 def derain_images(config: Config, ranking: Sequence[Row]) -> list[GalleryImage]:
@@ -39,8 +47,8 @@ def derain_images(config: Config, ranking: Sequence[Row]) -> list[GalleryImage]:
     trials = [ranking[0], ranking[-1]] if len(ranking) > 1 else [ranking[0]]
     networks = {trial["name"]: _predictor(trial) for trial in trials}
     scores = {trial["name"]: image_scores(trial) for trial in trials}
-    folders = measured_on(config)
-    dataset, name = open_prepared(folders[0]), distinct_names(folders)[0]
+    datasets = open_validation(config.data)
+    dataset, name = datasets[0], names_of(datasets)[0]
     (pixels,) = open_all_pixels([dataset], config.data)
     keys = dataset.column("key").tolist()
     scored = [at for at, key in enumerate(keys) if (name, key) in scores[trials[0]["name"]]]
@@ -53,12 +61,12 @@ def derain_images(config: Config, ranking: Sequence[Row]) -> list[GalleryImage]:
 def write_page(config: Config, images: Sequence[GalleryImage], path: Path) -> None:
     """The page in which the images can be compared."""
     assert config.sweep is not None
-    metric = LABELS[config.sweep.metric]
+    metric = metric_label(config.sweep.metric)
     dataset = images[0].dataset
     notes = (
         f"At most {PAGE_IMAGES} images of {dataset}: those with the highest and the lowest "
         f"{metric} of the best trial, and others at even distances in rank between them.",
-        f"Metrics under the protocol {config.eval.protocol}.",
+        f"Metrics under the protocol {identity(config.eval.protocol)}.",
     )
     title = f"Sweep {config.name}: {' and '.join(images[0].outputs)}"
     write_gallery(path, title, images, count=len(images), notes=notes)
@@ -112,7 +120,7 @@ def _image(
 
 
 def _caption(name: str, metrics: Mapping[str, float]) -> str:
-    values = (f"{LABELS.get(metric, metric)} {value:.4g}" for metric, value in metrics.items())
+    values = (f"{metric_label(metric)} {value:.4g}" for metric, value in metrics.items())
     return f"{_shortened(name)}\n{', '.join(values)}"
 
 

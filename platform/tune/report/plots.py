@@ -12,7 +12,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from derain.config.sweep import Dimension
-from derain.evaluation.gallery.page import LABELS
+from derain.evaluation.gallery import metric_label
 from derain.tune.report.axes import place_values, to_unit_range
 from derain.tune.report.compare import Row
 from derain.tune.report.curves import Curves, running_mean
@@ -38,11 +38,10 @@ def draw_curves(curves: Curves, path: Path) -> None:
             panel.plot(*shown, lw=1.2, marker=marker, label=name, **styles[name])
         panel.set(xlabel="step")
         panel.grid(alpha=0.3)
-    quantity = LABELS.get(curves.quantity, curves.quantity)
+    quantity = metric_label(curves.quantity)
     if curves.larger_is_better:
-        metric = quantity
-        own.set(ylabel=f"{metric} on data.eval")
-        behind.set(ylabel=f"{metric}: best minus this, on the same images")
+        own.set(ylabel=f"{quantity}, validation")
+        behind.set(ylabel=f"{quantity}: best minus this, on the same images")
     else:
         own.set(ylabel=f"training {quantity}, mean over a tenth of the run", yscale="log")
         behind.set(ylabel=f"training {quantity}: this minus best, on the same batches")

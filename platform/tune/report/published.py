@@ -1,11 +1,13 @@
 """Published values beside those of a sweep: a difference only where both measure the same."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from derain.config import Config
 from derain.config.sweep import Reference
-from derain.data.prepared.manifest import open_prepared
+from derain.data.prepared.manifest import Prepared
+from derain.data.prepared.roles import open_training, open_validation
+from derain.evaluation.metric_names import psnr_name, ssim_name
 from derain.tune.report.compare import Row
 
 
@@ -19,31 +21,34 @@ class Published:
 
     reference: Reference
     metric: str
-    """The metric of the order: `psnr_y` or `ssim_y`."""
+    """The metric of the order: `psnr_y`, `ssim_rgb`, ..."""
     points: Sequence[str]
     """The points that finished, the best first."""
     comparable: bool
 
     def heads(self, metric: str) -> list[str]:
-        """The names of the columns in a table of `metric` alone, or of both for `psnr_y`."""
+        """The names of the columns in a table of `metric` alone, or of both for a PSNR."""
         if not self.comparable:
             return ["our rank", "published rank", "published PSNR (dB)", "published SSIM"]
-        if metric == "ssim_y":
+        if metric.startswith("ssim"):
             return ["published SSIM", "difference"]
         return ["published PSNR (dB)", "difference (dB)", "published SSIM"]
 
     def cells(self, point: str, measured: Row) -> list[str]:
-        """The cells of a point with its metrics `measured`, `psnr_y` among them or not."""
+        """The cells of a point with its metrics `measured`, a PSNR among them or not."""
         psnr, ssim = self.reference.psnr_y.get(point), self.reference.ssim_y.get(point)
         both = ["" if psnr is None else f"{psnr:.2f}", "" if ssim is None else f"{ssim:.3f}"]
         if not self.comparable:
             return [*self._ranks(point), *both]
-        if "psnr_y" not in measured:
-            return [both[1], "" if ssim is None else f"{measured['ssim_y'] - ssim:+.3f}"]
-        return [both[0], "" if psnr is None else f"{measured['psnr_y'] - psnr:+.2f}", both[1]]
+        if not any(name.startswith("psnr_") for name in measured):
+            own = measured[ssim_name(measured)]
+            return [both[1], "" if ssim is None else f"{own - ssim:+.3f}"]
+        own = measured[psnr_name(measured)]
+        return [both[0], "" if psnr is None else f"{own - psnr:+.2f}", both[1]]
 
     def _ranks(self, point: str) -> list[str]:
-        published: Mapping[str, float] = getattr(self.reference, self.metric)
+        is_ssim = self.metric.startswith("ssim")
+        published = self.reference.ssim_y if is_ssim else self.reference.psnr_y
         own = [name for name in self.points if name in published]
         if point not in own:
             return ["", ""]
@@ -65,7 +70,7 @@ def why_incomparable(config: Config) -> str | None:
     are none.
 
     They can if the reference names the datasets and the protocol of its table, and this sweep has
-    the same, with the profile `paper` and pretrained weights.
+    trained on the same and validated by the same, with the profile `paper` and pretrained weights.
     """
     assert config.sweep is not None
     return next(_differences(config), None) if config.sweep.reference else None
@@ -81,8 +86,8 @@ def _differences(config: Config) -> Iterator[str]:
     if getattr(config.model, "encoder_weights", None) == "random":
         yield "the encoder has random weights"
     for what, published, own in (
-        ("trained", reference.trained_on, _names(config.data.train)),
-        ("measured", reference.measured_on, _names(measured_on(config))),
+        ("trained", reference.trained_on, _names(open_training(config.data))),
+        ("measured", reference.measured_on, _names(open_validation(config.data))),
     ):
         if published is None:
             yield f"the reference does not say on which dataset its networks were {what}"
@@ -97,12 +102,10 @@ def _differences(config: Config) -> Iterator[str]:
         )
 
 
-def measured_on(config: Config) -> Sequence[str]:
-    """The prepared datasets whose metrics rank the trials."""
-    return config.data.eval
-
-
-def _names(folders: Sequence[str]) -> list[str]:
-    """The datasets in prepared folders, as `prepare` names them: dataset/split."""
-    manifests = [open_prepared(folder).manifest for folder in folders]
-    return [f"{manifest.dataset}/{manifest.split}" for manifest in manifests]
+def _names(datasets: Sequence[Prepared]) -> list[str]:
+    """The datasets as `prepare` names them, dataset/split, or that it is a part of one."""
+    names = (f"{item.manifest.dataset}/{item.manifest.split}" for item in datasets)
+    return [
+        name if item.whole is None else f"a part of {name}"
+        for name, item in zip(names, datasets, strict=True)
+    ]

@@ -13,11 +13,13 @@ from pathlib import Path
 import yaml
 
 from derain.config import Config
-from derain.evaluation.gallery import GalleryImage
-from derain.evaluation.gallery.page import LABELS
-from derain.tune.report import by_image, compare, gallery, plots, tables
+from derain.evaluation.gallery import metric_label
+from derain.evaluation.metric_names import psnr_name, ssim_name, title
+from derain.evaluation.protocols import identity
+from derain.tune.report import by_image, compare, plots, tables
 from derain.tune.report.compare import Difference, Row
 from derain.tune.report.curves import Curves, read_curves
+from derain.tune.report.gallery import GRID, PAGE
 from derain.tune.report.importance import LEAST_POINTS, importance
 from derain.tune.report.provenance import provenance
 from derain.tune.report.published import published_of, why_incomparable
@@ -28,38 +30,33 @@ MARKDOWN = f"{FOLDER}/report.md"
 HTML = f"{FOLDER}/report.html"
 TRIALS = f"{FOLDER}/trials.csv"
 POINTS = f"{FOLDER}/points.csv"
-GALLERY_PAGE = "gallery.html"
 
 CURVES = Plot("curves.png", "Learning curves, and how far each trial is behind the best")
 PARALLEL = Plot("parallel.png", "Parameters and metric of each trial; brighter is better")
 PARALLEL_WITH_STOPPED = Plot(PARALLEL.file, f"{PARALLEL.title}; dashed: stopped early")
-GALLERY = Plot("gallery.png", f"Rainy, best trial, worst trial, clean (compare in {GALLERY_PAGE})")
+GALLERY = Plot(GRID, f"Rainy, best trial, worst trial, clean (compare in {PAGE})")
 GALLERY_OF_ONE = Plot(GALLERY.file, "Rainy, the only trial that finished, clean")
 
 
-def write(
-    config: Config, ranking: Sequence[Row], result: Row, images: Sequence[GalleryImage]
-) -> None:
-    """Write the report of a sweep into its folder.
+def write(config: Config, ranking: Sequence[Row], result: Row) -> None:
+    """Write the report of a sweep into its folder, where `gallery.write` has put the images.
 
-    `ranking`: finished trials, best first. `result`: what `sweep --json` prints. `images`: those of
-    `gallery.derain_images`.
+    `ranking`: finished trials, best first. `result`: what `sweep --json` prints.
     """
     assert config.sweep is not None
     folder = config.folder / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
     stopped = _stopped(config, result["trials"])
     curves = read_curves(config, ranking, stopped, config.sweep.metric)
     differences = by_image.differences(ranking, config.sweep.metric)
     why_not = why_incomparable(config)
-    shown = _draw(config, ranking, stopped, curves, images, folder)
+    shown = _draw(config, ranking, stopped, curves, folder)
     page = Page(
         f"Sweep {config.name}, profile {config.profile or 'none'}",
         _tables(config, ranking, stopped, result["points"], differences, why_not),
         (
             *_lines(config, ranking, stopped, result, why_not),
             *_comparison(config, curves, differences),
-            *provenance(config, ranking[0], result),
+            *provenance(config, result),
         ),
         shown,
         _space(config),
@@ -122,6 +119,7 @@ def _lines(
             f"Stopped early: {len(stopped)} of {counted(len(result['trials']), 'trial')}, listed "
             "below those that finished, with their metrics at the step where each stopped."
         )
+    yield from _test_lines(result)
     if config.sweep.reference:
         yield f"Published values: {config.sweep.reference.source}."
         if why_not:
@@ -143,17 +141,43 @@ def _lines(
         yield f"Not registered: {result['register_error']}"
 
 
+def _test_lines(result: Row) -> Iterator[str]:
+    """Which metrics are of validation and which of the test images."""
+    if result["test_error"]:
+        yield f"The test images are not scored: {result['test_error']}"
+    test = result["test"]
+    if test is None:
+        yield "All metrics are of the validation images, which have chosen the best trial."
+        return
+    names = ", ".join(item["name"] for item in test["datasets"])
+    yield (
+        f"**Test images** ({names}; scored once, after the choice): trial {result['best']} has "
+        f"{_listed(test['metrics'])}, the rainy input {_listed(test['input'])}. "
+        "All other metrics here are of the validation images."
+    )
+    if test["chosen_on_test"]:
+        yield (
+            "**Chosen on the test images** (data.choose_on_test): checkpoints and trials were "
+            "selected by these very metrics, which are therefore too good."
+        )
+
+
+def _listed(metrics: Mapping[str, float]) -> str:
+    psnr, ssim = psnr_name(metrics), ssim_name(metrics)
+    return f"{metrics[psnr]:.3f} dB {title(psnr)} and {metrics[ssim]:.4f} {title(ssim)}"
+
+
 def _comparison(
     config: Config, curves: Curves | str, differences: Mapping[str, Difference]
 ) -> Iterator[str]:
     """What the curves show, and what the differences by image say."""
     assert config.sweep is not None
-    metric = LABELS[config.sweep.metric]
+    metric = metric_label(config.sweep.metric)
     unvalidated = "no trial was validated while it trained (train.eval_every_steps is not set)"
     if isinstance(curves, str):
         yield f"No learning curves: {unvalidated}, and {curves}."
     elif not curves.larger_is_better:
-        quantity = LABELS.get(curves.quantity, curves.quantity)
+        quantity = metric_label(curves.quantity)
         yield (
             f"Learning curves: {unvalidated}, so they show the training {quantity}, and on the "
             "right that of each trial minus the best trial's on the same batches."
@@ -182,8 +206,8 @@ def _setting(config: Config, ranking: Sequence[Row], stopped: Sequence[Row]) -> 
     images = len(by_image.image_scores(ranking[0]))
     on = f" on {counted(images, 'image')}" if images else ""
     return (
-        f"Rainy input: {rainy['psnr_y']:.3f} dB PSNR-Y, {rainy['ssim_y']:.4f} SSIM-Y{on}. "
-        f"Protocol: {config.eval.protocol}. Each trial: {steps} of "
+        f"Rainy input: {rainy[psnr_name(rainy)]:.3f} dB PSNR, {rainy[ssim_name(rainy)]:.4f} "
+        f"SSIM{on}. Protocol: {identity(config.eval.protocol)}. Each trial: {steps} of "
         f"{counted(train.batch_size, 'crop')} of {train.crop_px} px, {seeds}."
     )
 
@@ -218,10 +242,9 @@ def _draw(
     ranking: Sequence[Row],
     stopped: Sequence[Row],
     curves: Curves | str,
-    images: Sequence[GalleryImage],
     folder: Path,
 ) -> tuple[Plot, ...]:
-    """Draw the plots and the gallery; returns the images of the report in their order."""
+    """Draw the plots; returns the images of the report, the gallery included, in their order."""
     assert config.sweep is not None
     metric, space = config.sweep.metric, config.sweep.space
     shown = []
@@ -231,11 +254,7 @@ def _draw(
     if len(space) > 1:
         plots.draw_parallel([*ranking, *stopped], metric, space, folder / PARALLEL.file)
         shown.append(PARALLEL_WITH_STOPPED if stopped else PARALLEL)
-    if images:
-        gallery.draw_grid(images, folder / GALLERY.file)
-        gallery.write_page(config, images, folder / GALLERY_PAGE)
-        shown.append(GALLERY if len(ranking) > 1 else GALLERY_OF_ONE)
-    return tuple(shown)
+    return *shown, GALLERY if len(ranking) > 1 else GALLERY_OF_ONE
 
 
 def counted(number: int, noun: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from derain.config import Config
+from derain.evaluation.metric_names import psnr_name, ssim_name
 from derain.tune.report.axes import label
 from derain.tune.report.compare import Difference, Row
 from derain.tune.report.published import Published
@@ -15,7 +16,12 @@ from derain.tune.report.render import Table
 NOT_SIGNIFICANT = "not significantly different (95 %)"
 BY_IMAGE = "best minus this, by image [95 % CI]"
 
-_METRICS = {"psnr_y": ("PSNR-Y (dB)", 3), "ssim_y": ("SSIM-Y", 4)}
+_METRICS = {
+    "psnr_y": ("PSNR-Y (dB)", 3),
+    "ssim_y": ("SSIM-Y", 4),
+    "psnr_rgb": ("PSNR-RGB (dB)", 3),
+    "ssim_rgb": ("SSIM-RGB", 4),
+}
 """A metric's name in the header of a table, and its number of digits."""
 
 
@@ -52,7 +58,9 @@ def trial_table(
     assert config.sweep is not None
     drawn = [key for key, values in config.sweep.space.items() if values.grid is None]
     costs = list(ranking[0]["costs"])
-    table = [["trial", *drawn, "PSNR-Y (dB)", "SSIM-Y", "gain over input (dB)", "minutes", *costs]]
+    measured = ranking[0]["metrics"]
+    psnr, ssim = (_METRICS[name][0] for name in (psnr_name(measured), ssim_name(measured)))
+    table = [["trial", *drawn, psnr, ssim, "gain over input (dB)", "minutes", *costs]]
     for trial in (*ranking, *stopped):
         row = [trial["name"], *(_drawn(config, key, trial["params"].get(key)) for key in drawn)]
         row += _measured(trial)
@@ -66,7 +74,7 @@ def trial_table(
         texts = [_interval(differences.get(trial["name"]), digits) for trial in trials]
         _insert(table, len(table[0]), [BY_IMAGE, *texts])
     if published:  # its values are for complete runs
-        table[0] += published.heads("psnr_y")
+        table[0] += published.heads("psnr")
         for row, trial in zip(table[1:], trials, strict=True):
             point = "" if trial["status"] == "stopped" else trial["point"]
             row += published.cells(point, trial["metrics"])
@@ -130,8 +138,8 @@ def _interval(difference: Difference | None, digits: int) -> str:
 
 def _measured(trial: Row) -> list[str]:
     """PSNR, SSIM, gain and minutes; a stopped trial has neither gain nor minutes."""
-    psnr, ssim = (trial["metrics"][name] for name in ("psnr_y", "ssim_y"))
-    gain = f"{psnr - trial['input']['psnr_y']:+.3f}" if trial["input"] else ""
+    psnr, ssim = (trial["metrics"][of(trial["metrics"])] for of in (psnr_name, ssim_name))
+    gain = f"{psnr - trial['input'][psnr_name(trial['input'])]:+.3f}" if trial["input"] else ""
     minutes = "" if trial["seconds"] is None else f"{trial['seconds'] / 60:.1f}"
     return [f"{psnr:.3f}", f"{ssim:.4f}", gain, minutes]
 

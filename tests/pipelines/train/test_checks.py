@@ -32,7 +32,7 @@ def small_set(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Pa
 
 def with_eval(tiny: dict[str, Any], folder: Path, **changes: Any) -> Config:
     return Config.model_validate(
-        {**tiny, "data": {**tiny["data"], "eval": str(folder)}, "name": "checked", **changes}
+        {**tiny, "data": {**tiny["data"], "validation": str(folder)}, "name": "checked", **changes}
     )
 
 

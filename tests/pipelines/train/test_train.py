@@ -67,7 +67,7 @@ def test_a_run_is_recorded(trained: Any, store: str) -> None:
     assert [point.step for point in losses] == [1, 2, 3, 4]
     assert recorded.data.params["train.lr"] == "0.001"
     contexts = {used.tags[0].value for used in recorded.inputs.dataset_inputs}
-    assert contexts == {"train", "eval"}
+    assert contexts == {"train", "validation"}
     names = {item.path for item in client.list_artifacts(recorded.info.run_id)}
     assert names == {GALLERY, checkpoint.CONFIG}
 

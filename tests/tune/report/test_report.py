@@ -1,6 +1,7 @@
 """The report of a sweep: its notes, tables and files."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from PIL import Image
 
 from derain.config import Config
 from derain.evaluation.gallery import GalleryImage
-from derain.tune.report import compare, report
+from derain.tune.report import compare, gallery, report
+from tests.folders import write_prepared
 
 REFERENCE = {
     "source": "Table 11 of a paper",
@@ -31,6 +33,10 @@ def config(output_dir: Path, **values: Any) -> Config:
         "output_dir": str(output_dir),
         "profile": "demo",
         "model": {"name": "fclip_unet", "encoder_weights": "random"},
+        "data": {
+            role: write_prepared(output_dir / role, "rain13k", role)
+            for role in ("train", "validation")
+        },
         "train": {"steps": 3},
         "sweep": {
             "space": {
@@ -86,12 +92,19 @@ def result(ranking: list[dict[str, Any]]) -> dict[str, Any]:
     registered = {"name": "net", "version": 3, "alias": "challenger"}
     points = compare.standings(ranking, "psnr_y")
     found = {"best": "low", "registered": registered, "points": points, "front": ["low"]}
-    return {"trials": [*ranking, failed], "mlflow_run_id": "run of the sweep", **found}
+    found |= {"test": None, "test_error": None, "mlflow_run_id": "run of the sweep"}
+    return {"trials": [*ranking, failed], **found}
 
 
-def written(planned: Config, ranking: list[dict[str, Any]]) -> tuple[str, str]:
+def written(
+    planned: Config, ranking: list[dict[str, Any]], found: dict[str, Any] | None = None
+) -> tuple[str, str]:
     """The report as Markdown and as HTML."""
-    report.write(planned, ranking, result(ranking), IMAGES)
+    folder = planned.folder / report.FOLDER
+    folder.mkdir(exist_ok=True)
+    gallery.draw_grid(IMAGES, folder / gallery.GRID)
+    gallery.write_page(planned, IMAGES, folder / gallery.PAGE)
+    report.write(planned, ranking, found or result(ranking))
     files = (planned.folder / report.MARKDOWN, planned.folder / report.HTML)
     markdown, page = (file.read_text() for file in files)
     return markdown, page
@@ -111,6 +124,8 @@ def test_both_files_have_the_results_and_their_context(
         assert "+0.60" not in text  # ours minus what was published
         assert "Config, resolved: " in text
         assert "run of the sweep" in text
+        assert re.search(r"Data, train: train \(sha256 [0-9a-f]{64}\)\.", text)
+        assert "Data, test: none." in text
         assert "The importance of parameters is not estimated from 2 points" in text
         assert "no trial was validated while it trained" in text
         assert "Each trial: 3 steps of 16 crops of 128 px, seed 0." in text
@@ -123,9 +138,9 @@ def test_both_files_have_the_results_and_their_context(
         assert f"({name})" in markdown
         Image.open(folder / name).verify()
     assert page.count("data:image/png;base64,") == 3
-    gallery = (folder / "gallery.html").read_text()
-    assert "Metrics under the protocol rain13k." in gallery
-    assert "<high>" not in gallery
+    images = (folder / "gallery.html").read_text()
+    assert "Metrics under the protocol rain13k v1." in images
+    assert "<high>" not in images
 
 
 def test_a_sweep_with_repeats_compares_its_points(
@@ -157,8 +172,7 @@ def test_stopped_trials_are_listed_with_their_step(
     early = {"status": "stopped", "steps": 2, "input": None, "seconds": None}
     stopped = {key: value for key, value in {**other, **early}.items() if key != "costs"}
     found = {**result([best]), "trials": [stopped, best]}
-    report.write(planned, [best], found, IMAGES)
-    text = (planned.folder / report.MARKDOWN).read_text()
+    text, _ = written(planned, [best], found)
     assert "| low | 3 | 31.235 |" in text
     assert "| <high> | 2 | 29.000 |" in text
     assert "Each trial: up to 3 steps" in text
@@ -187,13 +201,12 @@ def test_the_images_of_a_trial_are_compared_with_the_best_ones(
             {"key": str(at), "metrics": {"psnr_y": psnr}, "input": {"psnr_y": 20.0}}
             for at, psnr in enumerate(psnrs)
         ]
-        datasets = [{"name": "held_out", "manifest_sha256": "0abc", "per_picture": images}]
+        datasets = [{"name": "held_out", "per_picture": images}]
         (Path(trial["folder"]) / "result.json").write_text(json.dumps({"datasets": datasets}))
     text, _ = written(config(tmp_path), ranking)
     assert "best minus this, by image [95 % CI]: PSNR-Y (dB) of the best trial" in text
     assert "| +2.000 [" in text
     assert "SSIM-Y on 2 images. Protocol" in text
-    assert "Validation data: held_out (sha256 0abc)." in text
 
 
 def test_numbers_have_the_right_plural() -> None:
