@@ -26,6 +26,7 @@ COMMANDS = (
     data.prepare,
     data.verify,
     data.leaks,
+    configs.init,
     configs.config,
     training.train,
     training.sweep,
