@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import secrets
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -71,7 +72,8 @@ def _start_here(options: Mapping[str, Any]) -> None:
         os.environ.update(patience)
         try:
             # Without "local" Ray joins whatever cluster was last started on this machine.
-            ray.init(address="local", include_dashboard=False, **options)
+            with _signals_held_back():
+                ray.init(address="local", include_dashboard=False, **options)
             return
         except Exception as error:  # Ray raises plain Exceptions
             ray.shutdown()
@@ -85,6 +87,30 @@ def _start_here(options: Mapping[str, Any]) -> None:
                     "RAY_ADDRESS=auto."
                 ) from error
             log.warning("ray: did not start (%s); trying once more, with more time", reason)
+
+
+@contextlib.contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Processes that are started in the block never receive SIGTERM and SIGHUP; this one does later.
+
+    A batch system or a service manager ends a job with SIGTERM to all of its processes. Ray's own
+    would end at once, and take the workers along before they have saved. They die with this process
+    in any case (Ray asks the kernel for that), and by SIGKILL.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        if ray.is_initialized():
+            _end_by_sigkill()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_by_sigkill() -> None:
+    """Have `ray.shutdown` send SIGKILL: after a SIGTERM it would wait a second for each process."""
+    for started in ray._private.worker._global_node.all_processes.values():
+        for info in started:
+            info.process.terminate = info.process.kill
 
 
 def _for_this_machine() -> dict[str, Any]:
