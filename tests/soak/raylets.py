@@ -8,7 +8,6 @@ place of NCCL.
 """
 
 import dataclasses
-import functools
 import json
 import os
 import sys
@@ -30,6 +29,8 @@ from derain.tune.sweep import sweep
 from tests.processes import children, command_line, wait_for
 from tests.soak.stack import tree_of
 
+SEEN = "DERAIN_SOAK_SEEN"
+"""Names the folder for what the processes see."""
 HEAD, LARGE, SMALL = (1, 0), (4, 3), (2, 2)
 """CPU cores and GPUs."""
 KILL_AFTER = 20
@@ -44,7 +45,7 @@ SWEEPS = {
 """Several trials on a GPU, and several GPUs for a trial."""
 
 
-def gloo_in_place_of_nccl(seen: str) -> None:
+def gloo_in_place_of_nccl() -> None:
     """In every process that Ray starts; what each process that trains sees goes to a file."""
     from ray.train.torch import config as torch_config
 
@@ -59,7 +60,9 @@ def gloo_in_place_of_nccl(seen: str) -> None:
     def pick_device(train: Any) -> Any:
         place = {"node": ray.get_runtime_context().get_node_id(), "time": time.time()}
         place |= {name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "LOCAL_RANK")}
-        (Path(seen) / f"{os.getpid()}-{time.monotonic_ns()}.json").write_text(json.dumps(place))
+        (Path(os.environ[SEEN]) / f"{os.getpid()}-{time.monotonic_ns()}.json").write_text(
+            json.dumps(place)
+        )
         return choose(train)
 
     backend.on_start, run.pick_device = on_start, pick_device
@@ -70,13 +73,12 @@ class Raylets:
 
     def __init__(self, seen: Path) -> None:
         seen.mkdir()
-        os.environ.update(PATIENCE)
+        os.environ.update({**PATIENCE, SEEN: str(seen)})
         self._cluster = _started()
         os.environ["RAY_ADDRESS"] = self._cluster.address
-        hook = functools.partial(gloo_in_place_of_nccl, str(seen))
         ray.init(
             self._cluster.address, configure_logging=False, log_to_driver=False,
-            runtime_env={"worker_process_setup_hook": hook},
+            runtime_env={"worker_process_setup_hook": gloo_in_place_of_nccl},
         )  # fmt: skip
 
     def close(self) -> None:
@@ -116,7 +118,7 @@ def _started(tries: int = 5) -> Cluster:
 
 
 def _add(cluster: Cluster, size: tuple[int, int]) -> None:
-    node = cluster.add_node(num_cpus=size[0], num_gpus=size[1])
+    node = cluster.add_node(num_cpus=size[0], num_gpus=size[1], include_dashboard=False)
     node.size = size
 
 

@@ -16,7 +16,7 @@ GOES_ON_WITHIN_S = 180
 def twice(folder: Path, *what: str) -> dict[str, Any]:
     """See `tests.soak.raylets`, in a process of its own."""
     own = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
-    own |= {"DERAIN_CACHE_DIR": str(folder / "cache")}
+    own |= {"DERAIN_CACHE_DIR": str(folder / "cache"), "RAY_raylet_start_wait_time_s": "120"}
     with (folder / "log").open("w") as log:
         done = subprocess.run(
             [sys.executable, "-m", "tests.soak.raylets", *what, str(folder)],
