@@ -70,9 +70,9 @@ def rendered_datasets(
     from derain.data.synthetic.synthesis import synthesize
     from derain.pipelines.prepare.verb import prepare
 
-    for part, count in (("train", train), ("held_out", held_out)):
+    for part, count in (("train", train), ("validation", held_out)):
         synthesize(
             None, folder / part, count=count, seed=0, density="mixed", size_px=size_px, part=part
         )
         prepare("paired", folder / part, folder / "prepared" / part, split=part)
-    return folder / "prepared" / "train", folder / "prepared" / "held_out"
+    return folder / "prepared" / "train", folder / "prepared" / "validation"

@@ -137,7 +137,7 @@ def _base(folder: Path) -> Config:
         "model": NETWORK,
         "data": {
             "train": str(train),
-            "eval": str(held_out),
+            "validation": str(held_out),
             "cache_dir": str(folder / "cache"),
         },
         "train": {"steps": 4, "batch_size": 4, "crop_px": 32, "device": "cpu", "cpu_threads": 1},

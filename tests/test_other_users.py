@@ -61,7 +61,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     tree = {
         "name": "run", "model": NETWORK, "train": {"steps": 1, "crop_px": 16, "batch_size": 2},
-        "loss": {"perceptual": "none"}, "data": {"train": "prepared", "eval": "prepared"},
+        "loss": {"perceptual": "none"}, "data": {"train": "prepared", "validation": "prepared"},
     }  # fmt: skip
     (folder / "train.yaml").write_text(yaml.safe_dump(tree))
     swept = {**tree, "sweep": {"space": {"train.lr": {"grid": {"a": 0.1, "b": 0.2}}}}}

@@ -16,7 +16,9 @@ CONFIG = {
     "profile": "smoke",
     "profiles": {"smoke": {"train": {"steps": 10}}},
     "model": NETWORK,
-    "data": {"synthetic": {"train_pairs": 4, "eval_pairs": 2, "size_px": 48}},
+    "data": {
+        "synthetic": {"train_pairs": 4, "validation_pairs": 2, "test_pairs": 2, "size_px": 48}
+    },
     "train": {"steps": 1000, "batch_size": 2, "crop_px": 16, "device": "cpu"},
     "loss": {"perceptual": "encoder"},
     "sweep": {

@@ -1,4 +1,4 @@
-"""Commands that measure: evaluate, density."""
+"""Commands that measure: evaluate, leaderboard, density."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +18,14 @@ def evaluate(
         typer.Option(help="Such as rain13k or prenet; repeatable. Default: rain13k."),
     ] = None,
     report: Annotated[Path | None, typer.Option(help="Also write a Markdown report.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for a table with every image, and to go on after a kill."),
+    ] = None,
+    workers: Annotated[
+        str,
+        typer.Option(help="Processes: 1 is this one, more are Ray's. auto: as many as pay off."),
+    ] = "auto",
     device: Device = "auto",
     trust: Trust = False,
     stride: Stride = None,
@@ -25,7 +33,7 @@ def evaluate(
 ) -> None:
     """Score a model on prepared datasets."""
     results = Results(as_json)
-    from derain.pipelines.evaluate import evaluate
+    from derain.pipelines.evaluate.verb import evaluate
 
     protocols = protocol or ["rain13k"]
     result = evaluate(
@@ -33,6 +41,8 @@ def evaluate(
         prepared,
         protocols=protocols,
         report=report,
+        out=out,
+        workers=_workers(workers),
         device=device,
         trust=trust,
         stride=stride,
@@ -40,6 +50,37 @@ def evaluate(
     results.show(result, output.scores(result))
     if result["left_out"]:
         raise typer.Exit(1)
+
+
+def _workers(text: str) -> int | None:
+    """The value of --workers; None for auto."""
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise typer.BadParameter(f"--workers is {text!r}; expected auto or a number from 1.")
+    return int(text)
+
+
+def leaderboard(
+    csv: Annotated[Path | None, typer.Option(help="Also write a CSV file.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write a page.")] = None,
+    leaks: Annotated[
+        bool, typer.Option(help="Compare training images with the measured ones; kept.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Rank the registered versions among those measured on the same images."""
+    results = Results(as_json)
+    from derain.pipelines.leaderboard import files
+    from derain.pipelines.leaderboard.verb import leaderboard
+
+    files.check_files([csv, html])
+    board = leaderboard(check_leaks=leaks)
+    if csv:
+        files.write_csv(board, csv)
+    if html:
+        files.write_html(board, html)
+    results.show(board, output.leaderboard(board))
 
 
 def density(

@@ -121,7 +121,16 @@ def scores(result: Mapping[str, Any]) -> RenderableType:
         + f": {item['reason']}"
         for item in result["left_out"]
     ]
-    return Group(table, *lines) if lines else table
+    return Group(table, *lines, _cost(result["cost"]))
+
+
+def _cost(cost: Mapping[str, Any]) -> str:
+    """What an evaluation took, in one line; nothing was scored if all images were before."""
+    processes = f"{cost['workers']} process{'es' if cost['workers'] > 1 else ''}"
+    return (
+        f"{cost['images']} images in {cost['seconds']:.1f} s, {cost['images_per_s']:.3g} images/s; "
+        f"{processes}, {cost['peak_memory_bytes'] / 2**30:.2f} GiB in the largest"
+    )
 
 
 def matches(found: Mapping[str, Any], label: str) -> Table:
@@ -147,6 +156,21 @@ def versions(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def leaderboard(board: Mapping[str, Any]) -> RenderableType:
+    """The groups of a leaderboard, a table for each, and versions without metrics."""
+    from derain.pipelines.leaderboard.cells import HEADS, cells, heading, unchecked
+
+    shown: list[RenderableType] = []
+    for group in board["groups"]:
+        table = _table(*HEADS)
+        for row in group["rows"]:
+            table.add_row(*cells(row))
+        shown += [heading(group), table, *unchecked(group), ""]
+    for item in board["unmeasured"]:
+        shown.append(f"{item['name']}/{item['version']} has no metrics")
+    return Group(*shown) if shown else f"no registered model in {board['store']}"
+
+
 def _table(*titles: str) -> Table:
     """A table without lines, its columns two spaces apart; long words continue on a new line."""
     columns = (Column(title, overflow="fold") for title in titles)
@@ -155,12 +179,21 @@ def _table(*titles: str) -> Table:
 
 def run_summary(result: Mapping[str, Any]) -> str:
     """A run in one line: its metrics, those of the rainy input, its checkpoint."""
-    psnr, ssim = _psnr_ssim(result["metrics"])
-    input_psnr, _ = _psnr_ssim(result["input"])
+    test = result["test"]
+    parts = [f"validation {_measured(result)}"]
+    if test is not None:
+        chosen = ", which has chosen" if test["chosen_on_test"] else ""
+        parts.append(f"test {_measured(test)}{chosen}")
+    return f"{result['run']}: {'; '.join(parts)}; checkpoint {result['checkpoint']}"
+
+
+def _measured(scored: Mapping[str, Any]) -> str:
+    """Metrics in a few words, with the PSNR of the rainy input."""
+    metrics, rainy = scored["metrics"], scored["input"]
+    psnr, ssim = _psnr_ssim(metrics)
     return (
-        f"{result['run']}: {title(psnr_name(result['metrics']))} {psnr} dB, "
-        f"{title(ssim_name(result['metrics']))} {ssim} (rainy input {input_psnr} dB), "
-        f"checkpoint {result['checkpoint']}"
+        f"{title(psnr_name(metrics))} {psnr} dB (rainy input {_psnr_ssim(rainy)[0]} dB), "
+        f"{title(ssim_name(metrics))} {ssim}"
     )
 
 

@@ -1,4 +1,4 @@
-"""The section `data`: prepared datasets, and how training reads them."""
+"""The section `data`: prepared datasets, their roles, and how training reads them."""
 
 from typing import Annotated, Literal
 
@@ -12,8 +12,10 @@ class SyntheticConfig(Section):
 
     train_pairs: int = Field(gt=0)
     """Number of training pairs."""
-    eval_pairs: int = Field(gt=0)
-    """Number of held-out pairs, for validation."""
+    validation_pairs: int = Field(gt=0)
+    """Number of validation pairs."""
+    test_pairs: int = Field(gt=0)
+    """Number of test pairs. The three parts share no photograph."""
     density: Literal["light", "moderate", "heavy", "mixed"] = "mixed"
     """How heavy the rain is."""
     seed: Seed = 0
@@ -43,10 +45,20 @@ class DataConfig(Section):
     seed: Seed | None = None
     """Seed of order, crops and flips; null: the run's `seed`. With a seed of its own, runs with
     different seeds get the same batches and can train in one cohort."""
-    eval: Prepared = ()
-    """Held-out prepared datasets, for validation: one path or several."""
+    validation: Prepared = ()
+    """Prepared datasets that choose: the best checkpoint, the end of patience, the best trial, the
+    champion. Empty: `validation_share` of `train` is split off for this, and is not trained on."""
+    validation_share: float = Field(0.05, gt=0, lt=1)
+    """Share of the clean images of `train` that is split off if `validation` is empty, with all of
+    their pairs. Which ones depends on the digests of the images alone."""
+    test: Prepared = ()
+    """Prepared datasets that report: scored once, at the end, with the checkpoint that validation
+    has chosen. Empty: no test metrics."""
+    choose_on_test: bool = False
+    """Choose on the test images, as published code of this field often does: `validation` must be
+    empty and `test` takes its place. Every result then says so, as such metrics are too good."""
     synthetic: SyntheticConfig | None = None
-    """Rendered and prepared if `train` and `eval` are empty."""
+    """Rendered and prepared if `train` is empty."""
     cache_dir: LocalFolder | None = None
     """Folder of decoded pixels; null: DERAIN_CACHE_DIR if set, else the user's cache folder."""
     cache_gib: float = Field(50.0, ge=0)
@@ -63,7 +75,13 @@ class DataConfig(Section):
                 f"mix has {len(self.mix)} weights, expected one for each of the "
                 f"{len(self.train)} datasets in train"
             )
-        if bool(self.train) != bool(self.eval):
-            missing = "eval" if self.train else "train"
-            raise ValueError(f"data.{missing} is missing: give data.train and data.eval together")
+        given = [key for key in ("validation", "test") if getattr(self, key)]
+        if given and not self.train:
+            raise ValueError(f"data.{given[0]} is given without data.train: give both")
+        if self.choose_on_test and self.validation:
+            raise ValueError(
+                "choose_on_test takes `test` in place of `validation`: leave `validation` empty"
+            )
+        if self.choose_on_test and self.train and not self.test:
+            raise ValueError("choose_on_test needs data.test")
         return self

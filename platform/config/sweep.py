@@ -63,6 +63,13 @@ class Reference(Section):
 
     source: str
     """Where the table was published."""
+    trained_on: str | None = None
+    """The training set of its networks, as `prepare` names it: `rain13k/train`."""
+    measured_on: str | None = None
+    """The dataset of its values, as `prepare` names it: `rain13k/rain100h`."""
+    protocol: str | None = None
+    """The protocol of its values. Differences to them are shown only where all three are known and
+    are those of the sweep."""
     psnr_y: dict[str, float]
     """PSNR-Y in dB by trial name."""
     ssim_y: dict[str, float]
@@ -70,7 +77,7 @@ class Reference(Section):
 
 
 class HalvingConfig(Section):
-    """ASHA: trials are compared on data.eval at certain steps (rungs), and the worse ones stop."""
+    """ASHA: trials are compared by validation at certain steps (rungs), and the worse ones stop."""
 
     first_steps: int | None = Field(None, gt=0)
     """Step of the first rung; null: train.steps / keep_one_in^2."""
@@ -99,8 +106,11 @@ class SweepConfig(Section):
     samples: int | None = Field(None, gt=0)
     """Number of random draws from the space; null for `grid`, which draws nothing."""
     metric: Literal["psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb"] = "psnr_y"
-    """Metric on data.eval that ranks the trials; larger is better. Of RGB for protocols named
-    `rgb_...`, of Y for all others."""
+    """Metric on the validation images that ranks the trials; larger is better. Of RGB for protocols
+    named `rgb_...`, of Y for all others."""
+    test_all: bool = False
+    """Score every finished trial on the test images, not only the best. For a table of all trials;
+    the choice stays with validation."""
     costs: tuple[Literal["parameters", "flops", "seconds"], ...] = ()
     """Further objectives, smaller is better: number of trained parameters, floating-point
     operations per image of 256 x 256 px, seconds of training."""

@@ -86,12 +86,12 @@ class TrainConfig(Section):
     log_every_steps: int = Field(20, gt=0)
     """Steps between two records of the training metrics."""
     eval_every_steps: int | None = Field(None, gt=0)
-    """Steps between two evaluations on data.eval; null: only at the end."""
+    """Steps between two evaluations on the validation images; null: only at the end."""
     patience_evals: int | None = Field(None, gt=0)
     """Stop after this many evaluations without a better PSNR-Y; null: never stop early."""
     use_checkpoint: Literal["last", "best"] = "last"
     """The checkpoint that becomes the run's result: the last one, or the one with the best PSNR-Y
-    on data.eval."""
+    on the validation images."""
     checkpoint_every_steps: int = Field(1000, gt=0)
     """Steps between two checkpoints."""
     keep_checkpoints: int = Field(2, gt=0)

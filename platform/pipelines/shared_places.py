@@ -26,7 +26,7 @@ def check_shared_places(config: Config) -> None:
         database = store.sqlite_file(store.tracking_uri())
         if database is not None:
             places["the MLflow store"] = tokens.enter_context(_token(database.parent))
-        for folder in (*config.data.train, *config.data.eval):
+        for folder in (*config.data.train, *config.data.validation, *config.data.test):
             place = locate(folder)
             if not is_remote(place) and (place / MANIFEST).is_file():
                 places[f"the dataset {folder}"] = place / MANIFEST

@@ -176,6 +176,10 @@ class RunLog:
         for chunk in chunks(points, METRICS_PER_CALL):
             self._record(metrics=chunk)
 
+    def tag(self, name: str, value: str) -> None:
+        """Set a tag of the run."""
+        self._record(tag=[accepted(name), value])
+
     def flush(self, timeout_s: float = END_WAITS_S) -> bool:
         """Send everything now; False if that takes too long, and the rest is sent later."""
         records = _entered(self._outbox).flush(timeout_s)
@@ -206,7 +210,8 @@ class RunLog:
     def dataset(
         self, manifest_sha256: str, name: str, path: str, *, context: str, pairs: int
     ) -> None:
-        """Record that the run read a prepared dataset, in the context "train" or "eval".
+        """Record that the run read a prepared dataset, in the context "train", "validation" or
+        "test".
 
         MLflow keeps 36 characters of a digest; the full one is in the source and in the run's tag
         `<context>_manifest_sha256.<name>`.

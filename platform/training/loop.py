@@ -103,7 +103,7 @@ class Run:
             state = self.resume.state
             self._check_same("data.train", state.manifests, self.manifests)
             if state.best:  # best and patience compare metrics of the same images
-                self._check_same("data.eval", state.held_out, self.held_out)
+                self._check_same("data.validation", state.held_out, self.held_out)
 
     def _check_same(self, key: str, before: Sequence[str], now: Sequence[str]) -> None:
         if tuple(before) != tuple(now):

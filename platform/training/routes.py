@@ -84,7 +84,7 @@ def _dataset_routes(
     folder: Path,
     device: torch.device,
 ) -> np.ndarray:
-    name = hashlib.sha256(f"{dataset.manifest.sha256()} {key}".encode()).hexdigest()
+    name = hashlib.sha256(f"{dataset.sha256()} {key}".encode()).hexdigest()
     path = folder / f"{name}.npy"
     if path.is_file():
         return np.load(path, allow_pickle=False)

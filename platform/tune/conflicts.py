@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from derain.config import Config
+from derain.data.prepared.roles import splits_training
 from derain.errors import ConfigError
 
 FIXED = {
@@ -30,6 +31,7 @@ def check_conflicts(config: Config, trials: Sequence[Config]) -> None:
     for key, reason in FIXED_BY_SEARCH.get(search, {}).items():
         refusal = f"sweep.space: `{key}` cannot vary with search: {search}: {reason}."
         _check_same(config, trials, key, refusal)
+    _check_same_validation(config, trials)
     for trial in (config, *trials):
         _check_share(config, trial)
         _check_micro_batches(config, trial)
@@ -41,6 +43,17 @@ def _check_same(config: Config, trials: Sequence[Config], key: str, refusal: str
     value = getattr(config.train, field)
     if key in config.sweep.space or any(getattr(t.train, field) != value for t in trials):
         raise ConfigError(f"{refusal} Give it one value in the config.")
+
+
+def _check_same_validation(config: Config, trials: Sequence[Config]) -> None:
+    """Trials are ranked on the same images: not on parts of different training datasets."""
+    if not splits_training(config.data):
+        return
+    if any(trial.data.train != config.data.train for trial in trials):
+        raise ConfigError(
+            "sweep.space: `data.train` cannot vary without data.validation: each trial would be "
+            "ranked on a part of its own training images. Give --set data.validation=PREPARED."
+        )
 
 
 def _check_share(config: Config, trial: Config) -> None:

@@ -18,7 +18,7 @@ from torch import nn
 
 from derain.config import Config
 from derain.data.loading.loader import Batch, Position
-from derain.data.prepared.manifest import open_prepared
+from derain.data.prepared.roles import open_validation
 from derain.errors import DerainError
 from derain.inference.predictor import Predictor
 from derain.pipelines import nodes
@@ -61,7 +61,7 @@ def estimate(config: Config, at_once: int, trials: int) -> dict[str, Any]:
     included.
     """
     assert config.sweep is not None
-    pace, pairs = _pace(config), _eval_pairs(config)
+    pace, pairs = _pace(config), _validation_pairs(config)
     steps = total_steps(config, trials)
     busy = pace.seconds(steps=steps, images=trials * pairs)
     # The last round may have fewer trials than workers.
@@ -115,10 +115,10 @@ def _measure(tree: dict[str, Any]) -> tuple[float, float, int]:
     return pace.seconds_per_step, pace.seconds_per_image, pace.checkpoint_bytes
 
 
-def _eval_pairs(config: Config) -> int:
-    if not config.data.eval and config.data.synthetic is not None:
-        return config.data.synthetic.eval_pairs
-    return sum(open_prepared(folder).manifest.pairs for folder in config.data.eval)
+def _validation_pairs(config: Config) -> int:
+    if not config.data.train and config.data.synthetic is not None:
+        return config.data.synthetic.validation_pairs
+    return sum(map(len, open_validation(config.data)))
 
 
 def measure(config: Config) -> Pace:

@@ -1,20 +1,28 @@
 """The results of a sweep: ranks its trials, registers the best, writes the report."""
 
 import logging
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ray
+import torch
+
 from derain.config import Config
 from derain.errors import DerainError
 from derain.models import is_user_defined
 from derain.pipelines.register import register
-from derain.pipelines.train.run_folder import IDENTITY, read_json, write_json
+from derain.pipelines.train.result import mlflow_test_metrics, score_test
+from derain.pipelines.train.run_folder import IDENTITY, RESULT, read_json, write_json
+from derain.pipelines.train.workers import needs
+from derain.storage.refusals import expected
 from derain.tracking.runs import RunLog
 from derain.tune import space
 from derain.tune.journal import Event, Journal
-from derain.tune.report import compare, report
+from derain.tune.report import compare, gallery, report
+from derain.tune.report.compare import Row
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +35,10 @@ def finish_sweep(
 ) -> dict[str, Any]:
     """Rank the trials, write the report and SWEEP, and then register the best.
 
-    In this order, because the results of hours must not depend on a store: a registration that
-    fails is a warning, and `register_error` in the result. `seconds` is what the sweep has taken.
+    The best is chosen by validation; only then are the test images looked at, and for the best
+    alone unless `sweep.test_all` is set. In this order, because the results of hours must not
+    depend on a store: a registration that fails is a warning, and `register_error` in the result,
+    as a failure on the test images is `test_error`. `seconds` is what the sweep has taken.
 
     Returns what `derainctl sweep --json` prints. Raises DerainError, and registers nothing, if no
     trial has finished or none is within the limits.
@@ -53,6 +63,8 @@ def finish_sweep(
         "best": best["name"],
         "points": compare.standings(ranking, metric),
         "front": compare.pareto_front(ranking, metric, costs, limits),
+        "test": None,
+        "test_error": None,
         "registered": None,
         "register_error": None,
         "report": str(config.folder / report.MARKDOWN),
@@ -60,16 +72,71 @@ def finish_sweep(
         "folder": str(config.folder),
         "seconds": seconds,
     }
-    grid = report.draw_gallery(config, ranking)
-    report.write(config, ranking, result, grid)
+    gallery.write(config, ranking, config.folder / report.FOLDER)
+    report.write(config, ranking, result)
     write_json(config.folder / SWEEP, result)
+    if config.data.test:
+        result |= _try_to_test(config, ranking, record.uri)
+        for row in rows:
+            row["test"] = result["tests"].get(row["name"])
+        result["test"] = result.pop("tests").get(best["name"])
+        report.write(config, ranking, result)
+        write_json(config.folder / SWEEP, result)
     if config.register_ is not None:
         result |= _try_to_register(config, best, journal)
-        report.write(config, ranking, result, grid)  # which version it became, or why none
+        report.write(config, ranking, result)  # which version it became, or why none
         write_json(config.folder / SWEEP, result)
     record.folder(config.folder / report.FOLDER, report.FOLDER)
     record.metrics(0, {f"best_{name}": value for name, value in best["metrics"].items()})
+    if result["test"]:
+        tested = mlflow_test_metrics(result["test"]).items()
+        record.metrics(0, {f"best_{name}": value for name, value in tested})
     return result
+
+
+def _try_to_test(config: Config, ranking: Sequence[Row], uri: str) -> dict[str, Any]:
+    """`tests`: the metrics on the test images of the best trial, or of all, by the trial's name.
+    `test_error`: why there are none, or not all."""
+    assert config.sweep is not None
+    tests: dict[str, Any] = {}
+    best, *others = ranking
+    try:
+        for row in (best, *others) if config.sweep.test_all else (best,):
+            tests[row["name"]] = _test(config, row, uri)
+    except Exception as error:  # whatever it is, the sweep has its results
+        reason = " ".join(str(error).split()) or type(error).__name__
+        command = shlex.join(["derainctl", "evaluate", best["checkpoint"], *config.data.test])
+        log.warning(
+            "sweep %s: its results are complete, but the test images are not scored: %s Repeat "
+            "that with `%s`.", config.name, reason, command,
+            exc_info=None if isinstance(error, DerainError) else error,
+        )  # fmt: skip
+        return {"tests": tests, "test_error": f"{reason} Repeat it with `{command}`."}
+    return {"tests": tests}
+
+
+def _test(config: Config, row: Row, uri: str) -> dict[str, Any]:
+    """The metrics of a trial on the test images, kept in its RESULT and its MLflow run."""
+    folder = Path(row["folder"])
+    result = read_json(folder / RESULT)
+    if result.get("test") is None:
+        cpus, gpus = (min(1, math.ceil(need)) for need in needs(config))
+        task = ray.remote(_score_test).options(num_cpus=cpus, num_gpus=gpus)
+        tree = config.model_dump(mode="json")
+        try:
+            result["test"] = ray.get(task.remote(tree, row["checkpoint"]))
+        except ray.exceptions.RayTaskError as error:
+            raise expected(error) or error from error
+        write_json(folder / RESULT, result)
+        with RunLog(row["name"], uri=uri, run_id=row["mlflow_run_id"]) as record:
+            record.metrics(row["steps"], mlflow_test_metrics(result["test"]))
+    return result["test"]
+
+
+def _score_test(tree: dict[str, Any], checkpoint: str) -> dict[str, Any] | None:
+    config = Config.model_validate(tree)
+    torch.set_num_threads(config.train.cpu_threads or 1)
+    return score_test(config, checkpoint)
 
 
 def _why_none(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -116,7 +183,7 @@ def _row(
         "seed": trial.config.seed,
         "folder": str(folder),
     }
-    empty = {"metrics": None, "input": None, "seconds": None, "mlflow_run_id": None}
+    empty = dict.fromkeys(("metrics", "input", "test", "seconds", "mlflow_run_id"))
     if outcome is None or outcome["status"] == "failed":
         error = outcome["error"] if outcome else "did not end"
         return {**row, **empty, "status": "failed", "error": error}
@@ -127,7 +194,7 @@ def _row(
     keys = ("metrics", "input", "seconds", "mlflow_run_id", "loss", "weights_sha256", "steps")
     saved = folder / "checkpoints" / Path(result["checkpoint"]).name
     finished = {"status": "finished", "costs": outcome["costs"], "checkpoint": str(saved)}
-    return {**row, **finished, **{key: result[key] for key in keys}}
+    return {**row, **finished, **{key: result[key] for key in keys}, "test": None}
 
 
 def _run_id(folder: Path) -> str | None:

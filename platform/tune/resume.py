@@ -6,6 +6,7 @@ from typing import Any
 
 from derain.config import Config, load_config
 from derain.config.flat import covers, flattened
+from derain.data.prepared.roles import ROLES
 from derain.errors import UsageError
 from derain.pipelines.train.resume import MAY_CHANGE
 from derain.training import checkpoint
@@ -16,7 +17,7 @@ from derain.tune.running.queue import retryable
 
 FREE = (
     *("output_dir", "name", "profile", "register"),
-    *(f"data.{key}" for key in ("train", "eval", "cache_dir", "cache_gib", "loader_processes")),
+    *(f"data.{key}" for key in (*ROLES, "cache_dir", "cache_gib", "loader_processes")),
     *("data.synthetic", "sweep.space", "sweep.samples", "sweep.retries", "sweep.concurrent"),
     *("sweep.gpu_fraction", "sweep.reference"),
     *(f"train.{key}" for key in MAY_CHANGE - {"steps"}),
@@ -41,7 +42,7 @@ def config_to_resume(
     if new_config is not None:
         # Set when the sweep began: the folders of its data, and the CPU threads of a trial.
         tree = saved.model_dump(mode="json")
-        fixed |= {f"data.{key}": tree["data"][key] for key in ("train", "eval", "synthetic")}
+        fixed |= {f"data.{key}": tree["data"][key] for key in (*ROLES, "synthetic")}
         fixed["train.cpu_threads"] = tree["train"]["cpu_threads"]
     config = config.replaced({**fixed, **overrides}, "--set")
     _check_same(folder, saved, config)

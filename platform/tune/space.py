@@ -19,8 +19,11 @@ from derain.errors import ConfigError
 from derain.storage.names import fitting
 from derain.tune.conflicts import check_conflicts
 
-RESERVED = ("name", "output_dir", "profile", "seed", "sweep", "register", "data.synthetic")
-"""Keys that the sweep itself sets; `seed` is incremented by `sweep.repeats`."""
+RESERVED = (
+    *("name", "output_dir", "profile", "seed", "sweep", "register", "data.synthetic"),
+    *("data.validation", "data.validation_share", "data.test", "data.choose_on_test"),
+)
+"""Keys that are the same for all trials; `seed` is incremented by `sweep.repeats`."""
 
 Chosen = dict[str, tuple[str, Any]]
 """Key to the name of its value and the value; keys that are not active are missing."""
@@ -88,7 +91,7 @@ def check_space(config: Config) -> None:
         for reserved in RESERVED:
             if key == reserved or key.startswith(f"{reserved}."):
                 raise ConfigError(
-                    f"sweep.space: `{key}` is set by the sweep itself and cannot vary."
+                    f"sweep.space: `{key}` is the same for all trials and cannot vary."
                 )
         for other, condition in (dimension.when or {}).items():
             _check_condition(space, key, other, condition)

@@ -19,7 +19,7 @@ from typing import Any
 from derain import cluster
 from derain.config import Config
 from derain.data.loading.loader import open_all_pixels
-from derain.data.prepared.manifest import open_prepared
+from derain.data.prepared.roles import ROLES, open_role, open_training, open_validation
 from derain.errors import OccupiedError, UsageError
 from derain.pipelines.train.checks import check_before_start
 from derain.pipelines.train.datasets import with_data
@@ -132,8 +132,8 @@ def _save(config: Config) -> None:
 def _warm_cache(config: Config) -> None:
     """Decode all images once before the trials start, if they run on this machine."""
     if "RAY_ADDRESS" not in os.environ:
-        folders = (*config.data.train, *config.data.eval)
-        open_all_pixels([open_prepared(folder) for folder in folders], config.data)
+        data = config.data
+        open_all_pixels([*open_training(data), *open_validation(data)], data)
 
 
 def _run(config: Config, after_ray: contextlib.ExitStack) -> dict[str, Any]:
@@ -176,8 +176,8 @@ def _begin(config: Config, journal: Journal) -> str | None:
 
     Raises UsageError if the datasets are not those with which the sweep was started.
     """
-    folders = (*config.data.train, *config.data.eval)
-    manifests = [open_prepared(folder).manifest.sha256() for folder in folders]
+    datasets = [dataset for role in ROLES for dataset in open_role(config.data, role)]
+    manifests = [dataset.sha256() for dataset in datasets]
     plan = journal.first("plan")
     if plan is None:
         # The lead of TPE is part of the plan: with another one it would suggest other points.
@@ -189,7 +189,8 @@ def _begin(config: Config, journal: Journal) -> str | None:
     if plan["manifests"] != manifests:
         raise UsageError(
             f"{config.folder}: the sweep was started with other datasets: the digests of their "
-            f"manifests were {plan['manifests']}; {', '.join(folders)} have {manifests}."
+            f"manifests were {plan['manifests']}; "
+            f"{', '.join(str(dataset.folder) for dataset in datasets)} have {manifests}."
         )
     journal.write("resumed", trials_at_once=trials_at_once(config))
     shutil.rmtree(config.folder / "ray", ignore_errors=True)

@@ -29,7 +29,9 @@ SAME = ("name", "status", "seed", "metrics", "input", "loss", "weights_sha256", 
 CONFIG = {
     "name": "search",
     "model": NETWORK,
-    "data": {"synthetic": {"train_pairs": 8, "eval_pairs": 2, "size_px": 48}},
+    "data": {
+        "synthetic": {"train_pairs": 8, "validation_pairs": 2, "test_pairs": 2, "size_px": 48}
+    },
     "train": {
         "steps": 120,
         "batch_size": 4,

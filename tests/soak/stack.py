@@ -29,7 +29,14 @@ def write_config(folder: Path, **train: object) -> Path:
         "name": "run",
         "output_dir": str(folder / "runs"),
         "model": {"name": "prenet", "recursions": 2, "width": 4},
-        "data": {"synthetic": {"train_pairs": PAIRS, "eval_pairs": 2, "size_px": 48}},
+        "data": {
+            "synthetic": {
+                "train_pairs": PAIRS,
+                "validation_pairs": 2,
+                "test_pairs": 2,
+                "size_px": 48,
+            }
+        },
         "loss": {"perceptual": "none"},
         "train": {**values, "checkpoint_every_steps": 20, "log_every_steps": 20, **train},
     }

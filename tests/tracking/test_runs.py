@@ -177,14 +177,14 @@ def test_artifacts_come_back_unchanged(uri: str, client: MlflowClient, tmp_path:
 def test_a_dataset_input_keeps_the_full_manifest_digest(uri: str, client: MlflowClient) -> None:
     with RunLog("lineage", uri=uri) as run:
         run.dataset(TRAIN, "Rain100L", "/data/rain100l", context="train", pairs=200)
-        run.dataset(EVALUATION, "Rain100L", "s3://bucket/rain", context="eval", pairs=100)
+        run.dataset(EVALUATION, "Rain100L", "s3://bucket/rain", context="validation", pairs=100)
     logged = client.get_run(run.run_id)
     found = {used.tags[0].value: used.dataset for used in logged.inputs.dataset_inputs}
-    assert set(found) == {"train", "eval"}
+    assert set(found) == {"train", "validation"}
     assert TRAIN.startswith(found["train"].digest)
     assert json.loads(found["train"].source)["manifest_sha256"] == TRAIN
     assert json.loads(found["train"].profile) == {"pairs": 200}
-    assert found["eval"].source_type == "s3"
+    assert found["validation"].source_type == "s3"
     assert logged.data.tags["eval_manifest_sha256.Rain100L"] == EVALUATION
 
 
@@ -231,7 +231,7 @@ def test_names_that_mlflow_refuses_are_recorded_under_similar_ones(
 ) -> None:
     with RunLog("n" * 300, uri=uri) as run:
         for name in NAMES:
-            run.dataset(EVALUATION, name, f"/data/{name}", context="eval", pairs=1)
+            run.dataset(EVALUATION, name, f"/data/{name}", context="validation", pairs=1)
             run.metrics(1, {name: 1.0})
             run.params({name: name})
     recorded = client.get_run(run.run_id)

@@ -97,10 +97,10 @@ def test_held_out_images_may_be_in_an_object_store(
     store: str,
     object_store: FaultyStore,  # noqa: ARG001
 ) -> None:
-    local, far = Path(planned.data.eval[0]), files.locate(f"s3://{BUCKET}/held_out")
+    local, far = Path(planned.data.validation[0]), files.locate(f"s3://{BUCKET}/held_out")
     for path in local.iterdir():
         (far / path.name).write_bytes(path.read_bytes())
-    values = {"data.eval": [str(far)], "data.cache_dir": f"{planned.output_dir}-cache"}
+    values = {"data.validation": [str(far)], "data.cache_dir": f"{planned.output_dir}-cache"}
     result = finished(planned.replaced(values, "test"), store)
     assert result["register_error"] is None
     assert result["registered"]["version"] == 1

@@ -82,7 +82,7 @@ def test_a_change_to_a_trial_is_refused(
 
 
 def test_the_folders_of_the_data_are_kept(interrupted: Config) -> None:
-    elsewhere = {"data.train": ["/nowhere"], "data.eval": ["/nowhere"], "data.cache_gib": 3.0}
+    elsewhere = {"data.train": ["/nowhere"], "data.validation": ["/nowhere"], "data.cache_gib": 3.0}
     config = config_to_resume(interrupted.folder, interrupted.replaced(elsewhere, "test"), {})
     assert (config.data.train, config.data.cache_gib) == (interrupted.data.train, 3.0)
 
@@ -166,15 +166,18 @@ def test_a_killed_sweep_has_the_results_of_an_uninterrupted_one(
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One kill, and one trial added; `tests/soak/soak_sweeps.py` has twenty kills."""
+    """One kill, one trial added, and one trial at a time after it instead of two.
+
+    `tests/soak/soak_sweeps.py` has twenty kills.
+    """
     folder, other = tmp_path_factory.mktemp("killed"), tmp_path_factory.mktemp("uninterrupted")
     train = {"train.steps": 40, "train.checkpoint_every_steps": 5}
-    more = {"sweep.space": {"train.lr": {"grid": {**RATES, "more": 5e-3}}}}
+    more = {"sweep.space": {"train.lr": {"grid": {**RATES, "more": 5e-3}}}, "sweep.concurrent": 1}
     begun = planned(tiny, folder, **train)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
     kill_when_a_trial_has_ended(begun)
     with pytest.raises(UsageError, match="started with other datasets"):
-        resume("search", None, str(folder), {"data.eval": tiny["data"]["train"]})
+        resume("search", None, str(folder), {"data.validation": tiny["data"]["train"]})
     resumed = resume("search", planned(tiny, folder, **train, **more), str(folder), {})
     assert [trial["name"] for trial in resumed["trials"]] == [*RATES, "more"]
     assert sorted(set(ended(begun.folder))) == sorted(ended(begun.folder))

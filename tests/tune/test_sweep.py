@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
+from benchmarks._small import write_dataset
 from derain import cluster
 from derain.config import Config, load_config
+from derain.data.synthetic.synthesis import synthesize
 from derain.errors import DerainError, OccupiedError
+from derain.pipelines.evaluate.verb import evaluate
 from derain.tracking import registry, store
 from derain.training import checkpoint
 from derain.tune import journal
@@ -42,21 +45,38 @@ def config(tiny: dict[str, Any], place: Path, space: dict[str, Any], **values: A
         "name": "sweep",
         "output_dir": str(place / "runs"),
         "register": {"name": "net"},
-        "sweep": {"space": space, "reference": reference},
+        "sweep": {"space": space, "reference": reference, "concurrent": 1},
         **values,
     }
     return Config.model_validate(tree)
 
 
 @pytest.fixture(scope="module")
-def first(tiny: dict[str, Any], place: Path) -> dict[str, Any]:
-    return sweep(config(tiny, place, SPACE))
+def reported_sets(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Two prepared test sets of two pairs each."""
+    folder = tmp_path_factory.mktemp("test-sets")
+    for seed in (1, 2):
+        source = folder / f"source-{seed}"
+        synthesize(None, source, count=2, seed=seed, density="light", size_px=32, part="test")
+        write_dataset(source, folder / f"test-{seed}", shards=1)
+    return [str(folder / f"test-{seed}") for seed in (1, 2)]
 
 
 @pytest.fixture(scope="module")
-def second(tiny: dict[str, Any], place: Path, first: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG001
-    """The same sweep, with its trials side by side in one process."""
-    return sweep(config(tiny, place, SPACE).replaced({"sweep.cohort": 2}, "test"))
+def first(tiny: dict[str, Any], place: Path, reported_sets: list[str]) -> dict[str, Any]:
+    return sweep(config(tiny, place, SPACE).replaced({"data.test": reported_sets[0]}, "test"))
+
+
+@pytest.fixture(scope="module")
+def second(
+    tiny: dict[str, Any],
+    place: Path,
+    first: dict[str, Any],  # noqa: ARG001
+    reported_sets: list[str],
+) -> dict[str, Any]:
+    """The same sweep with other test images, and its trials side by side in one process."""
+    values = {"sweep.cohort": 2, "sweep.test_all": True, "data.test": reported_sets[1]}
+    return sweep(config(tiny, place, SPACE).replaced(values, "test"))
 
 
 def cohorts(folder: Path) -> list[list[str]]:
@@ -96,6 +116,39 @@ def test_the_best_trial_is_registered(first: dict[str, Any], client: MlflowClien
     assert version.tags["sweep_run_id"] == first["mlflow_run_id"]
 
 
+def test_only_the_best_trial_is_scored_on_the_test_images(
+    first: dict[str, Any], client: MlflowClient, reported_sets: list[str]
+) -> None:
+    tested = {trial["name"]: trial["test"] for trial in first["trials"] if trial["test"]}
+    assert tested == {first["best"]: first["test"]}
+    best = next(trial for trial in first["trials"] if trial["name"] == first["best"])
+    (alone,) = evaluate(best["checkpoint"], reported_sets[:1])["datasets"]
+    assert first["test"]["metrics"] == pytest.approx(alone["metrics"], rel=1e-12)
+    psnr = first["test"]["metrics"]["psnr_y"]
+    version = client.get_model_version("net", "1")
+    assert float(version.tags["test_psnr_y"]) == psnr
+    assert version.tags["test_sha256"] == alone["manifest_sha256"]
+    assert version.tags["chosen_on_test"] == "false"
+    assert client.get_run(best["mlflow_run_id"]).data.metrics["test_psnr_y"] == psnr
+    assert client.get_run(first["mlflow_run_id"]).data.metrics["best_test_psnr_y"] == psnr
+    report = Path(first["report"]).read_text()
+    assert f"trial {first['best']} has {psnr:.3f} dB PSNR-Y" in report
+    assert "All other metrics here are of the validation images" in report
+
+
+def test_other_test_images_change_no_choice(
+    first: dict[str, Any], second: dict[str, Any], client: MlflowClient
+) -> None:
+    """Everything that is chosen or ranked is the same; only what is reported differs."""
+    assert second["test"]["metrics"] != first["test"]["metrics"]
+    assert all(trial["test"] for trial in second["trials"])
+    for kept in ("best", "points", "front"):
+        assert second[kept] == first[kept]
+    versions = [client.get_model_version("net", number).tags for number in "12"]
+    assert versions[0]["psnr_y"] == versions[1]["psnr_y"]
+    assert versions[0]["test_sha256"] != versions[1]["test_sha256"]
+
+
 def test_trials_are_nested_in_the_sweeps_run(first: dict[str, Any], client: MlflowClient) -> None:
     parent = client.get_run(first["mlflow_run_id"])
     assert parent.info.status == "FINISHED"
@@ -104,7 +157,7 @@ def test_trials_are_nested_in_the_sweeps_run(first: dict[str, Any], client: Mlfl
         assert child.info.status == "FINISHED"
         assert client.get_parent_run(child.info.run_id).info.run_id == parent.info.run_id
         assert child.data.metrics["psnr_y"] == trial["metrics"]["psnr_y"]
-        assert len(child.inputs.dataset_inputs) == 2
+        assert len(child.inputs.dataset_inputs) == 3
     names = {item.path for item in client.list_artifacts(parent.info.run_id, "report")}
     assert {"report/report.md", "report/report.html", "report/gallery.png"} <= names
 
@@ -172,11 +225,16 @@ def test_a_sweep_without_any_result_fails_and_registers_nothing(
 SEARCHES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "tpe": ({"loguniform": [1e-4, 1e-2]}, {"samples": 4, "costs": ["parameters"]}),
     "asha": ({"grid": [1e-4, 1e-3, 3e-3, 1e-2]}, {"asha": {"first_steps": 4, "keep_one_in": 2}}),
-    "pbt": ({"loguniform": [1e-4, 1e-2]}, {"samples": 4, "pbt": {"every_steps": 4}}),
+    "pbt": (
+        {"loguniform": [1e-4, 1e-2]},
+        {"samples": 4, "concurrent": 1, "pbt": {"every_steps": 4}},
+    ),
 }
 
 
-@pytest.mark.parametrize("search", SEARCHES)
+@pytest.mark.parametrize(
+    "search", [*(pytest.param(name, marks=pytest.mark.soak) for name in ("asha", "tpe")), "pbt"]
+)
 def test_every_search_algorithm_returns_its_best_trial(
     search: str, tiny: dict[str, Any], place: Path
 ) -> None:
@@ -195,6 +253,7 @@ def test_every_search_algorithm_returns_its_best_trial(
     assert all(1e-4 <= rate <= 1e-2 for rate in drawn)
 
 
+@pytest.mark.soak
 def test_a_trial_with_as_many_workers_as_cores_finishes(tiny: dict[str, Any], place: Path) -> None:
     train = {**tiny["train"], "num_workers": cluster.cpus(), "batch_size": cluster.cpus()}
     space = {"train.lr": {"grid": {"low": 1e-4}}}
@@ -212,7 +271,7 @@ def test_a_dry_run_changes_nothing(tiny: dict[str, Any], place: Path) -> None:
 
 
 def test_a_dry_run_reports_what_would_stop_the_sweep(tiny: dict[str, Any], place: Path) -> None:
-    nowhere = {"train": "/nowhere", "eval": "/nowhere"}
+    nowhere = {"train": "/nowhere", "validation": "/nowhere"}
     planned = config(tiny, place, SPACE, name="hopeless", data=nowhere)
     planned.folder.mkdir(parents=True)
     (planned.folder / "thesis.tex").touch()

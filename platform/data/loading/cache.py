@@ -66,6 +66,9 @@ def open_pixels(prepared: Prepared, *, folder: str | Path | None, budget_gib: fl
     decoded.
     """
     prepared.require_clean()
+    if prepared.whole is not None:
+        whole = open_pixels(prepared.whole, folder=folder, budget_gib=budget_gib)
+        return PartPixels(whole, prepared)
     layout = cache_layout(prepared)
     size = layout.size
     budget = int(budget_gib * 2**30)
@@ -184,6 +187,39 @@ class TarPixels:
     def _read(self, row: Mapping[str, Any]) -> list[tuple[bytes, Mapping[str, Any], str]]:
         with (self._folder / row["shard"]).open("rb") as tar:
             return [(member_bytes(tar, row, side), row, side) for side in SIDES]
+
+
+class PartPixels:
+    """The pixels of a part of a prepared dataset, which has no cache of its own."""
+
+    def __init__(self, whole: Pixels, part: Prepared) -> None:
+        assert part.rows is not None
+        self._whole, self._rows, self._folder = whole, part.rows.tolist(), part.folder
+        self._number = {row: number for number, row in enumerate(self._rows)}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def left_out(self) -> Reasons:
+        """The samples of this part that cannot be decoded, and why."""
+        return {
+            self._number[row]: reason
+            for row, reason in self._whole.left_out.items()
+            if row in self._number
+        }
+
+    def __getitem__(self, sample: int) -> np.ndarray:
+        """The next sample of this part, never another part's, replaces one without pixels."""
+        pair = self._whole[self._rows[sample]]
+        if not self._whole.left_out:
+            return pair
+        for step in range(len(self)):
+            row = self._rows[(sample + step) % len(self)]
+            pair = self._whole[row]  # of tars, this decides whether it is left out
+            if row not in self._whole.left_out:
+                return pair
+        raise DataError(f"{self._folder}: no pair of this part can be decoded")
 
 
 def _finished(prepared: Prepared, layout: CacheLayout, path: Path) -> MappedPixels | None:

@@ -18,7 +18,8 @@ from derain.data.loading import order
 from derain.data.loading.augment import crop, draw_crops, write_transformed
 from derain.data.loading.cache import Pixels, open_pixels
 from derain.data.loading.order import Recipe
-from derain.data.prepared.manifest import Prepared, open_prepared
+from derain.data.prepared.manifest import Prepared
+from derain.data.prepared.roles import open_training
 
 Array = TypeVar("Array")
 
@@ -168,7 +169,7 @@ def _draw_epoch(recipe: Recipe, augment: str, number: int) -> _Epoch:
 def open_loader(config: Config, *, rank: int = 0, world: int = 1) -> Loader:
     """The loader for the training datasets of a config, with their pixels in the node's cache."""
     data = config.data
-    datasets = [open_prepared(folder) for folder in data.train]
+    datasets = open_training(data)
     recipe = Recipe(
         sizes=tuple(map(len, datasets)),
         seed=config.data_seed,

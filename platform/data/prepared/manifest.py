@@ -9,14 +9,14 @@ import builtins
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from derain.data.prepared.index import INDEX, read_index
+from derain.data.prepared.index import INDEX, read_index, rows_sha256
 from derain.errors import DataError
 from derain.storage import files
 from derain.storage.atomic import new_file
@@ -90,14 +90,32 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A finished prepared dataset: its folder, its manifest, and its index with a row per pair."""
+    """A finished prepared dataset: its folder, its manifest, and its index with a row per pair.
+
+    It may be a part: some of the pairs of a prepared dataset, with the manifest of the whole.
+    """
 
     folder: Path
     manifest: Manifest
     index: pa.Table
+    whole: "Prepared | None" = field(default=None, repr=False)
+    """The dataset that this is a part of."""
+    rows: np.ndarray | None = field(default=None, repr=False, compare=False)
+    """Of a part: the rows of the whole index that it consists of, int64, rising."""
 
     def __len__(self) -> int:
         return self.index.num_rows
+
+    def part(self, rows: np.ndarray) -> "Prepared":
+        """The part with these rows of the index, int64, rising."""
+        return replace(self, index=self.index.take(rows), whole=self, rows=rows)
+
+    def sha256(self) -> str:
+        """The identity: the sha256 of the manifest, for a part of the manifest and its rows."""
+        digest = self.manifest.sha256()
+        if self.whole is None:
+            return digest
+        return hashlib.sha256(f"{digest} {rows_sha256(self.index)}".encode()).hexdigest()
 
     def require_clean(self) -> None:
         """Raise DataError if an image has no clean partner, which losses and PSNR need."""

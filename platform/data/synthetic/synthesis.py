@@ -26,10 +26,11 @@ from derain.storage.names import fitting
 
 log = logging.getLogger(__name__)
 
-Part = Literal["all", "train", "held_out"]
+Part = Literal["all", "train", "validation", "test"]
 
-HELD_OUT_EVERY = 4
-"""Every fourth photograph, in name order, is held out from training."""
+PARTS_IN = 6
+"""Of this many photographs, in name order, the third is for validation and the last for test."""
+VALIDATION_AT, TEST_AT = 2, 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +87,8 @@ def synthesize(
     The photographs of `clean_dir` (default: the bundled ones) are used in turn, in name order;
     `mixed` cycles through the densities. With `size_px` rain is rendered on a random crop of that
     size. Random draws for pair `i` depend on (seed, i) only, so a larger count adds pairs and
-    changes none. `train` and `held_out` share no photograph. Photographs that are not plain 8-bit
+    changes none. No photograph is in two of `train`,
+    `validation` and `test`. Photographs that are not plain 8-bit
     sRGB are converted (see `images.convert`). The pairs of one that is damaged or smaller than
     `size_px` are left out, and the summary lists it. `out` appears complete or not at all.
 
@@ -159,13 +161,18 @@ def _photographs(folder: Path) -> tuple[list[Path], list[LeftOut]]:
 def _photographs_of(photographs: Sequence[Path], part: Part) -> list[Path]:
     if part == "all":
         return list(photographs)
-    held_out = list(photographs[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY])
-    if not held_out:
+    if len(photographs) < PARTS_IN:
         raise DataError(
-            f"{photographs[0].parent} contains {len(photographs)} images. One in {HELD_OUT_EVERY} "
-            f"is held out, so a split needs at least {HELD_OUT_EVERY}."
+            f"{photographs[0].parent} contains {len(photographs)} images. Of every {PARTS_IN} one "
+            f"is for validation and one for test, so three parts need at least {PARTS_IN}."
         )
-    return held_out if part == "held_out" else sorted(set(photographs) - set(held_out))
+    held_out = {"validation": VALIDATION_AT, "test": TEST_AT}
+    return [
+        photograph
+        for number, photograph in enumerate(photographs)
+        if number % PARTS_IN == held_out.get(part)
+        or (part == "train" and number % PARTS_IN not in held_out.values())
+    ]
 
 
 def _task(index: int, photographs: Sequence[Path], density: str, seed: int) -> _Task:

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from derain.config import Config
-from derain.data.prepared.manifest import Prepared, open_prepared
+from derain.data.prepared.manifest import Prepared
+from derain.data.prepared.roles import open_test, open_training, open_validation
 from derain.errors import DataError, UsageError
 from derain.evaluation.scoring import sizes, too_small
-from derain.pipelines.train.datasets import check_data
+from derain.pipelines.train.datasets import check_data, check_roles
 from derain.training.averaging import warn_of_initial_weights
 from derain.training.factory import describe, without_pretrained
 from derain.training.rehearsal import rehearse
@@ -59,36 +60,39 @@ def describe_checked(config: Config) -> dict[str, Any]:
 
 
 def check_images(config: Config) -> tuple[int, int] | None:
-    """Check the datasets by their indices; returns (height, width) of the smallest held-out image.
+    """Check the datasets by their indices; returns (height, width) of the smallest image that is
+    scored.
 
-    None for synthetic datasets that have not been rendered. Raises DataError for held-out images
-    that `eval.protocol` cannot measure, and what `check_data` raises.
+    None for synthetic datasets that have not been rendered. Raises DataError for validation or
+    test images that `eval.protocol` cannot measure, and what `check_data` raises.
     """
     check_data(config)
-    training = [open_prepared(folder) for folder in config.data.train]
-    held_out = [open_prepared(folder) for folder in config.data.eval]
-    for dataset in training:
+    if not config.data.train:
+        return None
+    check_roles(config.data)
+    measured = [*open_validation(config.data), *open_test(config.data)]
+    for dataset in open_training(config.data):
         if config.data.stratify:
             dataset.labels(config.data.stratify)
         _warn_of_small(config, dataset)
-    problems = [text for dataset in held_out if (text := _unmeasurable(config, dataset))]
+    problems = [text for dataset in measured if (text := _unmeasurable(config, dataset))]
     if problems:
         raise DataError("\n".join(problems))
-    both = [(int(h), int(w)) for dataset in held_out for h, w in zip(*sizes(dataset), strict=True)]
-    return min(both, key=min) if both else None
+    both = [(int(h), int(w)) for dataset in measured for h, w in zip(*sizes(dataset), strict=True)]
+    return min(both, key=min)
 
 
 def _unmeasurable(config: Config, dataset: Prepared) -> str | None:
-    """Why a held-out dataset cannot be scored whole, in one sentence; None if it can."""
+    """Why a dataset cannot be scored whole, in one sentence; None if it can."""
     protocol = config.eval.protocol
     reasons = list(too_small(dataset, [protocol]).values())
     if not reasons:
         return None
     more = f" (and {len(reasons) - 1} more of its images)" if len(reasons) > 1 else ""
     return (
-        f"data.eval {dataset.folder}: {reasons[0]}{more}. A mean over the other images would not "
-        "be that of the set: remove these images from the source and prepare it again, or name "
-        "another dataset in data.eval. (`derainctl evaluate` scores the others and lists these.)"
+        f"{dataset.folder}: {reasons[0]}{more}. A mean over the other images would not be that of "
+        "the set: remove these images from the source and prepare it again, or name another "
+        "dataset. (`derainctl evaluate` scores the others and lists these.)"
     )
 
 
@@ -108,7 +112,8 @@ def _warn_of_small(config: Config, dataset: Prepared) -> None:
 
 def _what_images_depend_on(config: Config) -> str:
     data, crops = config.data, [stage.crop_px for stage in config.train.stages]
-    return repr((data.train, data.eval, data.stratify, config.eval.protocol, max(crops)))
+    roles = (data.train, data.validation, data.validation_share, data.choose_on_test, data.test)
+    return repr((roles, data.stratify, config.eval.protocol, max(crops)))
 
 
 def _what_shapes_depend_on(config: Config) -> str:

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from derain.config import Config
-from derain.data.prepared.manifest import open_prepared
-from derain.data.prepared.naming import distinct_names
+from derain.data.prepared.roles import ROLES, names_of, open_role
+from derain.evaluation.protocols import identity
 from derain.pipelines.train.run_folder import IDENTITY, read_json, write_json
 from derain.tracking import store
 from derain.tracking.outbox import OUTBOX_FOLDER
@@ -54,7 +54,12 @@ def record_inputs(config: Config, record: RunLog) -> None:
     """Record the inputs of a run or a sweep: its resolved config, and its datasets by digest."""
     record.params(config.model_dump(mode="json", exclude={"sweep"}))
     record.text(checkpoint.CONFIG, config.to_yaml())
-    for context, folders in (("train", config.data.train), ("eval", config.data.eval)):
-        for name, folder in zip(distinct_names(folders), folders, strict=True):
-            manifest = open_prepared(folder).manifest
-            record.dataset(manifest.sha256(), name, folder, context=context, pairs=manifest.pairs)
+    record.tag("derain.protocol", identity(config.eval.protocol))
+    if config.data.choose_on_test:
+        record.tag("derain.chosen_on_test", "true")
+    for role in ROLES:
+        datasets = open_role(config.data, role)
+        for name, dataset in zip(names_of(datasets), datasets, strict=True):
+            record.dataset(
+                dataset.sha256(), name, str(dataset.folder), context=role, pairs=len(dataset)
+            )

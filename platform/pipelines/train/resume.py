@@ -7,6 +7,7 @@ from typing import Any
 
 from derain.config import Config, load_config
 from derain.config.flat import covers, flattened
+from derain.data.prepared.roles import ROLES
 from derain.errors import UsageError
 from derain.pipelines.train.run_folder import UPLOADED
 from derain.training import checkpoint
@@ -68,7 +69,7 @@ def _warn_of_ignored_changes(config: Config, saved: Config, overrides: Mapping[s
     """Warn of values in the config file that differ from the run's own and are ignored."""
     skipped: tuple[str, ...] = ("name", "output_dir", "profile", "sweep", "register")
     if not config.data.train:  # the run has noted the datasets that were rendered for it
-        skipped += ("data.train", "data.eval")
+        skipped += tuple(f"data.{role}" for role in ROLES)
     now, then = flattened(config.model_dump(mode="json")), flattened(saved.model_dump(mode="json"))
     for key in sorted({*now, *then}):
         overridden = any(covers(name, key) for name in overrides)

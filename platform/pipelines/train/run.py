@@ -13,11 +13,18 @@ from torch import nn
 from derain.config import Config
 from derain.data.loading.loader import Loader, open_all_pixels, open_loader
 from derain.data.loading.prefetch import prefetch
-from derain.data.prepared.manifest import open_prepared
+from derain.data.prepared.manifest import Prepared
+from derain.data.prepared.roles import open_training, open_validation
 from derain.evaluation.scoring import overall
 from derain.pipelines.train.metrics_file import append_metrics, rewind_metrics
 from derain.pipelines.train.recording import TrackingTarget, recorded
-from derain.pipelines.train.result import result_of, score_checkpoint
+from derain.pipelines.train.result import (
+    CheckpointScores,
+    mlflow_metrics,
+    mlflow_test_metrics,
+    result_of,
+    score_test,
+)
 from derain.pipelines.train.run_folder import PAUSED, RESULT, UPLOADED, write_json
 from derain.pipelines.train.validation import Validation
 from derain.storage.cores import available_cores
@@ -50,12 +57,12 @@ def run_in_this_process(
 
 
 def _open_data(config: Config, rank: Rank) -> Loader:
-    """The loader of this rank; fills the node's caches, also that of the held-out images.
+    """The loader of this rank; fills the node's caches, also that of the validation images.
 
     A node that joins with cold caches may need an hour for that.
     """
     if config.train.eval_every_steps or rank.leads:
-        open_all_pixels([open_prepared(folder) for folder in config.data.eval], config.data)
+        open_all_pixels(open_validation(config.data), config.data)
     return open_loader(config, rank=rank.number, world=rank.world)
 
 
@@ -111,7 +118,7 @@ def open_run(
         run.uploader = uploader
         with run:
             yield run
-        _conclude(config, run.outcome(), report, began)
+        _conclude(config, run.outcome(), report, began, is_trial=target.parent_run_id is not None)
 
 
 @dataclass(frozen=True)
@@ -126,17 +133,28 @@ class _Report:
         self.record.metrics(step, metrics)
 
 
-def _conclude(config: Config, outcome: Outcome, report: _Report, began: float) -> None:
-    """Score the run, and write RESULT if it has finished or PAUSED if not."""
+def _conclude(
+    config: Config, outcome: Outcome, report: _Report, began: float, *, is_trial: bool
+) -> None:
+    """Score the run, and write RESULT if it has finished or PAUSED if not.
+
+    Test images are left to the sweep for its trials: it scores those of the best, once.
+    """
     record = report.record
-    scores = score_checkpoint(config, outcome, record)
+    scored = CheckpointScores(config, outcome.checkpoint)
+    scores = scored.of("validation")
     if not outcome.finished:
         metrics, _ = overall(scores)
         report(outcome.steps, metrics)
         write_json(config.folder / PAUSED, {"step": outcome.steps, "metrics": metrics})
         record.pause()
         return
-    result = result_of(config, outcome, scores)
+    scored.record_gallery(record)
+    record.metrics(outcome.steps, mlflow_metrics(scores))
+    test = None if is_trial else score_test(config, outcome.checkpoint)
+    if test is not None:
+        record.metrics(outcome.steps, mlflow_test_metrics(test))
+    result = result_of(config, outcome, scores, test)
     result |= {"mlflow_run_id": record.run_id, "seconds": time.monotonic() - began}
     write_json(config.folder / RESULT, result)
 
@@ -156,8 +174,8 @@ def _build_run(
         trainer=_build_trainer(config, rank, shared),
         folder=config.folder,
         report=report,
-        manifests=_manifest_digests(config.data.train),
-        held_out=_manifest_digests(config.data.eval),
+        manifests=_digests(open_training(config.data)),
+        held_out=_digests(open_validation(config.data)),
         rank=rank,
         resume=checkpoint.newest(config.folder),
         until=until,
@@ -166,8 +184,8 @@ def _build_run(
     )
 
 
-def _manifest_digests(folders: Sequence[str]) -> list[str]:
-    return [open_prepared(folder).manifest.sha256() for folder in folders]
+def _digests(datasets: Sequence[Prepared]) -> list[str]:
+    return [dataset.sha256() for dataset in datasets]
 
 
 def _build_trainer(config: Config, rank: Rank, shared: SharedModules | None) -> Trainer:
@@ -186,7 +204,7 @@ def _build_trainer(config: Config, rank: Rank, shared: SharedModules | None) -> 
 
 
 def _routes(config: Config, network: nn.Module, device: torch.device) -> np.ndarray | None:
-    datasets = [open_prepared(folder) for folder in config.data.train]
+    datasets = open_training(config.data)
     pixels = open_all_pixels(datasets, config.data)
     return routes_of(network, datasets, pixels, config.data.cache_dir, device)
 

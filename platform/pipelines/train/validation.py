@@ -1,4 +1,4 @@
-"""Validation during training: the held-out images are divided among the ranks."""
+"""Validation during training: the images are divided among the ranks."""
 
 from statistics import fmean
 
@@ -7,7 +7,7 @@ from torch import nn
 
 from derain.config import Config
 from derain.data.loading.loader import open_all_pixels
-from derain.data.prepared.manifest import open_prepared
+from derain.data.prepared.roles import open_validation
 from derain.evaluation.protocols import metric_names, quantised, score
 from derain.inference.predictor import Predictor
 from derain.training.process.device import pick_device
@@ -15,15 +15,14 @@ from derain.training.process.distributed import Rank
 
 
 class Validation:
-    """Scores a network on `data.eval` under `eval.protocol`, as at the end of the run."""
+    """Scores a network on the validation images under `eval.protocol`, as at the end of the run."""
 
     def __init__(self, config: Config, rank: Rank) -> None:
         self._protocol = config.eval.protocol
         self._metrics = metric_names(self._protocol)
         self._device = pick_device(config.train)
         self._rank = rank
-        datasets = [open_prepared(folder) for folder in config.data.eval]
-        self._pixels = open_all_pixels(datasets, config.data)
+        self._pixels = open_all_pixels(open_validation(config.data), config.data)
 
     def __call__(self, network: nn.Module) -> dict[str, float]:
         """The mean of the datasets' means; all ranks must call it, all get the same."""

@@ -33,7 +33,7 @@ class Outcome:
     the process that they shared; such a trial is run again, and no search is told."""
     step: int
     metrics: Mapping[str, float] | None = None
-    """On data.eval, of the weights at `step`."""
+    """On the validation images, of the weights at `step`."""
     result: Mapping[str, Any] | None = None
     """What a finished run wrote."""
     costs: Mapping[str, float] = field(default_factory=dict)

@@ -305,7 +305,7 @@ def labelled(paired_folder: PairedFolder, tmp_path: Path) -> Prepared:
 
 
 def config_of(dataset: Prepared, **data: Any) -> Config:
-    data = {"train": [str(dataset.folder)], "eval": [str(dataset.folder)], **data}
+    data = {"train": [str(dataset.folder)], "validation": [str(dataset.folder)], **data}
     train = {"steps": 9, "batch_size": 4, "crop_px": 16}
     return Config.model_validate(
         {"name": "x", "model": {"name": "prenet"}, "data": data, "train": train}

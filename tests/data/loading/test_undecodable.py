@@ -10,7 +10,7 @@ from PIL import Image
 
 from benchmarks._small import write_dataset
 from derain.data.images.decode import decode_image, inspect
-from derain.data.loading.cache import MappedPixels, TarPixels, open_pixels
+from derain.data.loading.cache import MappedPixels, PartPixels, TarPixels, open_pixels
 from derain.data.loading.undecodable import substitutes
 from derain.data.prepared.manifest import Prepared, open_prepared
 from derain.data.sources.selection import Naming
@@ -59,6 +59,23 @@ def test_the_next_pair_takes_the_place_of_one_without_pixels(
         assert "001.rain.png" in pixels.left_out[1]
     assert isinstance(again, MappedPixels)
     np.testing.assert_array_equal(again[3], tars[3])
+
+
+def test_only_a_pair_of_the_same_part_takes_the_place(
+    spoiled_set: Prepared, tmp_path: Path
+) -> None:
+    """Otherwise a training image could be scored as a validation image."""
+    keys = spoiled_set.column("key").tolist()
+    part = spoiled_set.part(np.array([keys.index("000"), keys.index("001"), keys.index("003")]))
+    whole = open_pixels(spoiled_set, folder=tmp_path / "c", budget_gib=1)
+    tars = TarPixels(spoiled_set)
+    cached = open_pixels(part, folder=tmp_path / "c", budget_gib=1)
+    for pixels in (cached, PartPixels(tars, part)):
+        assert len(pixels) == 3
+        for number, key in enumerate(("000", "003", "003")):
+            np.testing.assert_array_equal(pixels[number], whole[keys.index(key)])
+        assert list(pixels.left_out) == [1]
+    assert set(tars.left_out) == {keys.index("001")}
 
 
 def test_the_means_are_those_of_the_pairs_with_pixels(

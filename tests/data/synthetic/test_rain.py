@@ -186,11 +186,11 @@ def test_parts_share_no_scene_and_leave_none_out(tmp_path: Path) -> None:
                 None, tmp_path / part, count=20, seed=3, density="light", size_px=16, part=part
             ).scenes
         )
-        for part in ("train", "held_out", "all")
+        for part in ("train", "validation", "all")
     }
-    assert not scenes["train"] & scenes["held_out"]
-    assert scenes["train"] | scenes["held_out"] == scenes["all"]
-    assert len(scenes["held_out"]) >= 2
+    assert not scenes["train"] & scenes["validation"]
+    assert scenes["train"] | scenes["validation"] == scenes["all"]
+    assert len(scenes["validation"]) >= 2
 
 
 def test_crops_are_windows_of_the_photograph_that_move(clean_dir: Path, tmp_path: Path) -> None:
@@ -292,7 +292,7 @@ def test_too_few_or_too_small_photographs_are_refused(clean_dir: Path, tmp_path:
     for name in ("scene0.png", "scene1.png"):
         (clean_dir / name).unlink()
     with pytest.raises(DataError, match="at least 4"):
-        synthesize(clean_dir, out, count=1, seed=0, density="light", part="held_out")
+        synthesize(clean_dir, out, count=1, seed=0, density="light", part="validation")
 
 
 @pytest.mark.parametrize(

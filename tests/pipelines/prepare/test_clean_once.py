@@ -33,7 +33,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path: 
 
 
 def batches(prepared: Path, cache: Path, budget_gib: float) -> list[tuple[Any, ...]]:
-    data = {"train": [str(prepared)], "eval": [str(prepared)], "cache_dir": str(cache)}
+    data = {"train": [str(prepared)], "validation": [str(prepared)], "cache_dir": str(cache)}
     train = {"steps": 9, "batch_size": 4, "crop_px": 64}
     tree = {"name": "x", "model": {"name": "prenet"}, "train": train}
     loader = open_loader(Config.model_validate({**tree, "data": {**data, "cache_gib": budget_gib}}))

@@ -8,7 +8,7 @@ import pytest
 
 from derain.config import Config
 from derain.errors import ConfigError, DataError
-from derain.pipelines.evaluate import evaluate
+from derain.pipelines.evaluate.verb import evaluate
 from derain.pipelines.prepare.options import PrepareOptions
 from derain.pipelines.prepare.verb import prepare
 from derain.pipelines.train.checks import check_before_start
@@ -32,7 +32,7 @@ def small_set(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Pa
 
 def with_eval(tiny: dict[str, Any], folder: Path, **changes: Any) -> Config:
     return Config.model_validate(
-        {**tiny, "data": {**tiny["data"], "eval": str(folder)}, "name": "checked", **changes}
+        {**tiny, "data": {**tiny["data"], "validation": str(folder)}, "name": "checked", **changes}
     )
 
 

@@ -16,20 +16,20 @@ def test_synthetic_data_is_rendered_once(
     tiny: dict, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="derain")
-    synthetic = {"train_pairs": 2, "eval_pairs": 1, "size_px": 32}
+    synthetic = {"train_pairs": 2, "validation_pairs": 1, "test_pairs": 1, "size_px": 32}
     tree = {**tiny, "data": {"synthetic": synthetic}, "output_dir": str(tmp_path)}
     first = with_data(Config.model_validate(tree))
     assert "reusing" not in caplog.text
     second = with_data(Config.model_validate(tree))
     assert caplog.text.count("reusing") == 2
     assert first == second
-    sizes = [len(open_prepared(*folders)) for folders in (first.data.train, first.data.eval)]
+    sizes = [len(open_prepared(*folders)) for folders in (first.data.train, first.data.validation)]
     assert sizes == [2, 1]
 
 
 def test_a_config_without_data_is_refused_with_advice(tiny: dict, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="derainctl prepare"):
         with_data(Config.model_validate({**tiny, "data": {}}))
-    gone = {"train": str(tmp_path / "gone"), "eval": str(tmp_path / "gone")}
+    gone = {"train": str(tmp_path / "gone"), "validation": str(tmp_path / "gone")}
     with pytest.raises(DataError, match="derainctl prepare"):
         with_data(Config.model_validate({**tiny, "data": gone}))

@@ -42,6 +42,6 @@ def test_ignored_values_of_the_file_are_logged(
     assert "train.lr: the run continues with 0.001; 0.0005 in the file is ignored" in caplog.text
     assert "train.steps" not in caplog.text
     caplog.clear()
-    made = edited.replaced({"data.train": [], "data.eval": [], "train.lr": 1e-3}, "test")
+    made = edited.replaced({"data.train": [], "data.validation": [], "train.lr": 1e-3}, "test")
     config_to_resume(made, "one", {"train.steps": 9})
     assert "is ignored" not in caplog.text  # its datasets were rendered, and noted in the run

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from derain.evaluation.protocols import PROTOCOLS
-from derain.pipelines.evaluate import evaluate
+from derain.pipelines.evaluate.verb import evaluate
 from derain.pipelines.train.validation import Validation
 from derain.training import checkpoint
 from derain.training.factory import restore_network
@@ -18,5 +18,5 @@ def test_validation_equals_the_evaluation_of_the_checkpoint(trained: Any, protoc
     path = trained.result["checkpoint"]
     config = trained.config.replaced({"eval.protocol": protocol}, "test")
     found = Validation(config, Rank())(restore_network(checkpoint.load(path)))
-    (dataset,) = evaluate(path, config.data.eval, protocols=[protocol])["datasets"]
+    (dataset,) = evaluate(path, config.data.validation, protocols=[protocol])["datasets"]
     assert found == pytest.approx({name: dataset["metrics"][name] for name in found}, rel=1e-12)

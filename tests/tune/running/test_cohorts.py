@@ -10,7 +10,7 @@ from derain.tune.running.cohorts import LARGEST, cohort_key, has_frozen_part, si
 TREE: dict[str, Any] = {
     "name": "sweep",
     "model": {"name": "fclip_unet", "encoder_weights": "random"},
-    "data": {"train": ["a"], "eval": ["b"]},
+    "data": {"train": ["a"], "validation": ["b"]},
     "train": {"steps": 10},
     "loss": {"perceptual": "none"},
     "sweep": {"space": {"train.lr": {"grid": [1e-3]}}},

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from derain.errors import DataError
-from derain.pipelines.evaluate import evaluate
+from derain.pipelines.evaluate.verb import evaluate
 from derain.pipelines.register import register
 
 
@@ -58,4 +58,6 @@ def test_a_missing_dataset_or_protocol_is_named(trained: Any, tmp_path: Path) ->
     with pytest.raises(DataError, match="nowhere"):
         evaluate(trained.result["checkpoint"], [str(tmp_path / "nowhere")])
     with pytest.raises(DataError, match="Unknown protocol"):
-        evaluate(trained.result["checkpoint"], list(trained.config.data.eval), protocols=["none"])
+        evaluate(
+            trained.result["checkpoint"], list(trained.config.data.validation), protocols=["none"]
+        )

@@ -1,0 +1,69 @@
+"""The methods of an evaluation, as rows of tables need them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+from derain.evaluation.tables.published_tables import TRAINING, Metric
+
+Item = Mapping[str, Any]
+"""A dataset of a result of `evaluate`: `name`, `dataset`, `split`, `pictures`, `by_protocol`."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A model, or the results that another program wrote, with what was measured of it."""
+
+    name: str
+    datasets: Sequence[Item]
+    trained_on: Sequence[tuple[str, str]] | None
+    """Dataset and split of its training data; None if that is not known."""
+    remarks: tuple[str, ...] = ()
+    """Why nothing of it is comparable, such as results stored as JPEG."""
+
+    @property
+    def protocols(self) -> list[str]:
+        """The protocols that it was measured under."""
+        return list(dict.fromkeys(name for item in self.datasets for name in item["by_protocol"]))
+
+    def training_reason(self) -> str | None:
+        """Why it is not comparable with methods that were trained on Rain13K; None if it is."""
+        if self.trained_on is None:
+            return "its training data is not known; the quoted methods were trained on Rain13K"
+        if set(self.trained_on) == {TRAINING}:
+            return None
+        named = ", ".join(f"{dataset}/{split}" for dataset, split in self.trained_on)
+        return f"trained on {named}; the quoted methods were trained on Rain13K"
+
+
+def methods_of(result: Mapping[str, Any]) -> list[Method]:
+    """The model of a result of `evaluate`, if it has one, and the methods under `results`."""
+    found = []
+    if result.get("model") is not None:
+        found.append(_method(row_name(result["model"]), result))
+    return found + [_method(item["name"], item) for item in result.get("results", ())]
+
+
+def _method(name: str, described: Mapping[str, Any]) -> Method:
+    trained_on = described.get("trained_on")
+    pairs = None if trained_on is None else [(it["dataset"], it["split"]) for it in trained_on]
+    return Method(name, described["datasets"], pairs, tuple(described.get("remarks", ())))
+
+
+def row_name(model: str) -> str:
+    """A model as its row is called.
+
+    `net@champion` of models:/net@champion; of a checkpoint the name of its run; of other folders
+    and files their own name.
+    """
+    if model.startswith(("models:/", "runs:/")):
+        return model.partition(":/")[2]
+    path = PurePath(model)
+    return path.parent.parent.name if path.parent.name == "checkpoints" else path.name or model
+
+
+def value_of(metrics: Mapping[str, float], metric: Metric) -> float | None:
+    """A metric among those of one protocol: `psnr_y` or `psnr_rgb`, for example."""
+    names = [name for name in metrics if name.partition("_")[0] == metric.prefix]
+    return metrics[names[0]] if names else None
