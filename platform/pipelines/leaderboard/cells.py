@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 HEADS = (
-    *("rank", "model", "aliases", "role", "PSNR", "SSIM", "input PSNR", "parameters"),
-    *("multiply-adds", "training", "trained on", "leaks"),
+    *("rank", "model", "aliases", "role", "PSNR", "SSIM", "input PSNR", "params", "MACs"),
+    *("training", "trained on", "leaks"),
 )
 DIGEST = 8
 """Characters of a digest that are shown."""
@@ -64,11 +64,10 @@ def _two(metrics: Mapping[str, float]) -> tuple[str, str]:
 
 
 def _parameters(row: Mapping[str, Any]) -> str:
+    """All parameters, frozen ones too, in millions."""
     if row["trained_parameters"] is None:
         return ""
-    frozen = row["frozen_parameters"]
-    text = f"{row['trained_parameters'] / 1e6:.3f} M"
-    return f"{text} + {frozen / 1e6:.3f} M frozen" if frozen else text
+    return f"{(row['trained_parameters'] + row['frozen_parameters']) / 1e6:.3f} M"
 
 
 def _training_time(row: Mapping[str, Any]) -> str:

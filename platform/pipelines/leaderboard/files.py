@@ -17,14 +17,19 @@ NOTE = (
     "Only versions of one table are comparable: they were measured on the same images under the "
     "same protocol. Validation images have chosen the checkpoint, so those metrics are too good; "
     "test images were looked at once. Leaks are clean images of the table's datasets that are "
-    "among the version's training images too."
+    "among the training images too. Params counts frozen ones too; MACs are multiply-adds for one "
+    "image of 256x256 px."
 )
-NUMERIC = ("rank", "PSNR", "SSIM", "input PSNR", "parameters", "multiply-adds", "training")
+NUMERIC = ("rank", "PSNR", "SSIM", "input PSNR", "params", "MACs", "training")
 SINGLE = (
     *("rank", "name", "version", "role", "trained_parameters", "frozen_parameters", "macs"),
     *("train_seconds", "trained_from_step", "profile"),
 )
 """Columns of the CSV that are keys of a row with one value each."""
+
+
+PLACE = ("protocol", "sha256", "datasets")
+"""Columns of the CSV that are those of a row's group."""
 
 
 def check_files(paths: Sequence[Path | None]) -> None:
@@ -38,10 +43,9 @@ def write_csv(board: Mapping[str, Any], path: Path) -> None:
     """One line for each entry, with the protocol and the digest of its images."""
     lines = []
     for group in board["groups"]:
-        place = {"protocol": group["protocol"], "sha256": group["sha256"]}
-        place["datasets"] = ";".join(group["datasets"])
+        place = {**{key: group[key] for key in PLACE}, "datasets": ";".join(group["datasets"])}
         lines += [{**place, **_flat(row)} for row in group["rows"]]
-    heads = list(dict.fromkeys(key for line in lines for key in line))
+    heads = list(dict.fromkeys((*PLACE, *SINGLE, *(key for line in lines for key in line))))
     text = io.StringIO()
     writer = csv.DictWriter(text, heads, restval="", lineterminator="\n")
     writer.writeheader()

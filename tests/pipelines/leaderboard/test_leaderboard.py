@@ -113,7 +113,7 @@ def test_csv_page_and_terminal_show_every_entry(board: Board, tmp_path: Path) ->
     assert (
         printed[2].split()
         == (
-            "1 leaky/1 champion test 30.000 0.9000 1.500 M + 0.500 M frozen 2.50 G "
+            "1 leaky/1 champion test 30.000 0.9000 2.000 M 2.50 G "
             f"1:05 h from step 200 {trained} 2 of 4 images"
         ).split()
     )
