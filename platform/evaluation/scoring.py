@@ -91,8 +91,7 @@ def score_under_protocols(
         raise DerainError(f"{dataset.folder}: no image of it could be scored: {reason}")
     name = name or dataset.folder.name
     return {
-        protocol: with_means(name, dataset, images, left_out)
-        for protocol, images in scores.items()
+        protocol: with_means(name, dataset, images, left_out) for protocol, images in scores.items()
     }
 
 

@@ -1,6 +1,5 @@
 """A network with random weights as a model folder, and prepared datasets made without Ray."""
 
-
 import pytest
 import torch
 
