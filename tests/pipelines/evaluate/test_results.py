@@ -85,7 +85,7 @@ def test_bad_results_are_listed_and_the_others_scored(dataset: str, written: Pat
     assert item["pictures"] == 5
     assert [it["key"] for it in theirs["left_out"]] == keys[:4]
     reasons = [it["reason"] for it in theirs["left_out"]]
-    expected = ("no result", "not a readable", "expected 41x33 px", "2 results")
+    expected = ("no result", "damaged", "expected 41x33 px", "2 results")
     for reason, part in zip(reasons, expected, strict=True):
         assert part in reason
     assert theirs["extra"] == {"nine": ["stranger_net.png"]}
