@@ -1,4 +1,4 @@
-"""Folders of small noise images, and the digests of a folder's files."""
+"""Folders of small noise images, prepared datasets without any, digests of a folder's files."""
 
 import hashlib
 from collections.abc import Callable
@@ -6,6 +6,9 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from derain.data.prepared.index import INDEX, write_index
+from derain.data.prepared.manifest import Manifest, write_manifest
 
 PairedFolder = Callable[..., Path]
 """Type of the fixture `paired_folder`: `make(count, name=, width=, height=)`."""
@@ -46,3 +49,11 @@ def digests(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def write_prepared(folder: Path, dataset: str, split: str) -> str:
+    """A prepared dataset without pairs; returns its folder."""
+    folder.mkdir(parents=True)
+    index = write_index(folder / INDEX, [])
+    write_manifest(folder, Manifest(dataset, split, 0, 0, (), index, "", {}))
+    return str(folder)

@@ -6,14 +6,16 @@ that --help stays fast.
 """
 
 import io
+import json
 import logging
 import sys
+from importlib.metadata import version
 from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 from typer.core import TyperGroup
 
-from derain.cli import data, evaluation, inference, tracking, training
+from derain.cli import configs, data, evaluation, inference, tracking, training
 from derain.storage.refusals import expected
 
 INTERRUPTED = 130
@@ -24,6 +26,7 @@ COMMANDS = (
     data.prepare,
     data.verify,
     data.leaks,
+    configs.config,
     training.train,
     training.sweep,
     evaluation.evaluate,
@@ -42,9 +45,11 @@ COMMANDS = (
 
 class _Commands(TyperGroup):
     """All commands; an expected error, or what the machine refuses, becomes one message and its
-    exit code. Any other exception is a bug and keeps its traceback."""
+    exit code, and with --json a document on stdout too. Any other exception is a bug and keeps its
+    traceback."""
 
     def invoke(self, ctx: Any) -> Any:
+        as_json = "--json" in (*ctx._protected_args, *ctx.args)
         try:
             return super().invoke(ctx)
         except Exception as error:
@@ -52,24 +57,41 @@ class _Commands(TyperGroup):
             if explained is None or ctx.params["debug"]:
                 raise
             print(f"derainctl: {explained}", file=sys.stderr)
+            if as_json:
+                kind, code = type(explained).__name__, explained.exit_code
+                document = {"kind": kind, "message": str(explained), "exit_code": code}
+                print(json.dumps({"error": document}, indent=2, ensure_ascii=False))
             raise typer.Exit(explained.exit_code) from error
 
 
+HELP = {"help_option_names": ["-h", "--help"]}
+
 app = typer.Typer(
     cls=_Commands,
+    context_settings=HELP,
     help="Datasets, training and sweeps for image-deraining networks.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
 )
 for command in COMMANDS:
-    app.command(command.__name__.rstrip("_"))(command)  # `import` is a keyword of Python
+    name = command.__name__.rstrip("_")  # `import` is a keyword of Python
+    app.command(name, context_settings=HELP)(command)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"derain-platform {version('derain-platform')}")
+        raise typer.Exit
 
 
 @app.callback()
 def common(
     debug: Annotated[  # noqa: ARG001, _Commands reads it
         bool, typer.Option(help="Show tracebacks of expected errors too.")
+    ] = False,
+    version: Annotated[  # noqa: ARG001, its callback shows it
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")
     ] = False,
 ) -> None:
     """Options before the command."""

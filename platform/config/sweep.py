@@ -63,6 +63,13 @@ class Reference(Section):
 
     source: str
     """Where the table was published."""
+    trained_on: str | None = None
+    """The training set of its networks, as `prepare` names it: `rain13k/train`."""
+    measured_on: str | None = None
+    """The dataset of its values, as `prepare` names it: `rain13k/rain100h`."""
+    protocol: str | None = None
+    """The protocol of its values. Differences to them are shown only where all three are known and
+    are those of the sweep."""
     psnr_y: dict[str, float]
     """PSNR-Y in dB by trial name."""
     ssim_y: dict[str, float]

@@ -19,6 +19,7 @@ from derain.inference.predictor import save_model_folder
 from derain.models.cost import cost
 from derain.pipelines.evaluate.training_data import TAG, tag_of
 from derain.pipelines.load_model import restore
+from derain.pipelines.named.checkpoint_of import checkpoint_of
 from derain.pipelines.train.result import mlflow_test_metrics
 from derain.pipelines.train.run_folder import IDENTITY, RESULT, read_json
 from derain.storage.files import is_remote
@@ -28,13 +29,15 @@ from derain.training import checkpoint
 
 
 def register(folder: str | Path, name: str, *, trust: bool = False) -> Registered:
-    """Register a checkpoint of a finished run, with the scores that the run has measured.
+    """Register a finished run, or its chosen checkpoint, with the metrics that it has measured.
+
+    `folder` is what `checkpoint_of` takes: a run, a sweep or a checkpoint.
 
     Raises UsageError if the run was scored with another checkpoint or is not finished,
     WeightsError if the checkpoint is damaged.
     """
     registry.check_name(name)
-    saved = checkpoint.load(folder)
+    saved = checkpoint.load(checkpoint_of(folder) or folder)
     run = saved.folder.parent.parent
     result = _read_result(run, saved.folder)
     with tempfile.TemporaryDirectory() as scratch:

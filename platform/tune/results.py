@@ -21,7 +21,7 @@ from derain.storage.refusals import expected
 from derain.tracking.runs import RunLog
 from derain.tune import space
 from derain.tune.journal import Event, Journal
-from derain.tune.report import compare, report
+from derain.tune.report import compare, gallery, report
 from derain.tune.report.compare import Row
 
 log = logging.getLogger(__name__)
@@ -72,19 +72,19 @@ def finish_sweep(
         "folder": str(config.folder),
         "seconds": seconds,
     }
-    grid = report.draw_gallery(config, ranking)
-    report.write(config, ranking, result, grid)
+    gallery.write(config, ranking, config.folder / report.FOLDER)
+    report.write(config, ranking, result)
     write_json(config.folder / SWEEP, result)
     if config.data.test:
         result |= _try_to_test(config, ranking, record.uri)
         for row in rows:
             row["test"] = result["tests"].get(row["name"])
         result["test"] = result.pop("tests").get(best["name"])
-        report.write(config, ranking, result, grid)
+        report.write(config, ranking, result)
         write_json(config.folder / SWEEP, result)
     if config.register_ is not None:
         result |= _try_to_register(config, best, journal)
-        report.write(config, ranking, result, grid)  # which version it became, or why none
+        report.write(config, ranking, result)  # which version it became, or why none
         write_json(config.folder / SWEEP, result)
     record.folder(config.folder / report.FOLDER, report.FOLDER)
     record.metrics(0, {f"best_{name}": value for name, value in best["metrics"].items()})

@@ -22,12 +22,11 @@ results.show({{"pairs": 3}}, "3 pairs")
 """
 
 SHOWING = """
-import sys
+import sys, types
 from derain.cli import app, output
-from derain.tracking import registry
 
 sys.argv[1:] = ["models"]
-registry.models = list
+sys.modules["derain.tracking.registry"] = types.SimpleNamespace(models=list)  # without MLflow
 output.versions = lambda _: {text!a}
 app.main()
 """

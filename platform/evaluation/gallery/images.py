@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from derain.errors import DataError
+from derain.evaluation.metric_names import CHANNELS, title
 
 RAINY = "rainy"
 """The name of the network's input among the metrics of an image."""
@@ -58,6 +59,14 @@ class GalleryImage:
             return {}
         names = (RAINY, *self.outputs)
         return {name: error_map(self.images()[name], self.clean) for name in names}
+
+
+def metric_label(metric: str) -> str:
+    """A metric as a reader sees it: PSNR-Y (dB) for `psnr_y`; other names are left as they are."""
+    kind, _, channels = metric.partition("_")
+    if kind not in ("psnr", "ssim") or channels not in CHANNELS:
+        return metric
+    return f"{title(metric)}{' (dB)' if kind == 'psnr' else ''}"
 
 
 def error_map(

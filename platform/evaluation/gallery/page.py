@@ -12,15 +12,13 @@ from string import Template
 from typing import Any
 
 from derain.evaluation.gallery.encoding import Encoded, encode, palette, thumbnail
-from derain.evaluation.gallery.images import ERROR_LEVELS, RAINY, GalleryImage
+from derain.evaluation.gallery.images import ERROR_LEVELS, RAINY, GalleryImage, metric_label
 from derain.storage.atomic import new_file
 
 SHOWN = 100
 """The most images of a page, unless its writer says otherwise."""
 LIMIT_BYTES = 64_000_000
 """The size that the images of a page share."""
-LABELS = {"psnr_y": "PSNR-Y (dB)", "ssim_y": "SSIM-Y"}
-"""How the page names a metric; any other by its own name."""
 
 _SCRIPTS = ("page.js", "list.js", "image.js", "spot.js", "controls.js")
 _IMAGES = "<!-- images -->\n"
@@ -100,7 +98,7 @@ def _ordered(image: GalleryImage) -> dict[str, dict[str, float | None]]:
     """The metrics of the input, then of the versions as they are shown; null if not finite."""
     return {
         name: {
-            LABELS.get(metric, metric): value if math.isfinite(value) else None
+            metric_label(metric): value if math.isfinite(value) else None
             for metric, value in image.metrics[name].items()
         }
         for name in (RAINY, *image.outputs)

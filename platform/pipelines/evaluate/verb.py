@@ -15,7 +15,7 @@ import torch
 from derain.data.prepared.manifest import Prepared, open_prepared
 from derain.data.prepared.naming import distinct_names
 from derain.errors import DataError, DerainError
-from derain.evaluation.protocols import check_protocol
+from derain.evaluation.protocols import check_protocol, identity
 from derain.evaluation.tables.files import write_tables
 from derain.pipelines.evaluate.methods import Method, ModelMethod
 from derain.pipelines.evaluate.parts import Parts, write_table
@@ -156,7 +156,7 @@ def _identity(task: Task, work: Work, device: str) -> dict[str, Any]:
     return {
         "method": task.methods[method].identity(name),
         "manifest_sha256": task.datasets[name].manifest.sha256(),
-        "protocols": list(task.protocols),
+        "protocols": [identity(name) for name in task.protocols],
         "device": [device, task.methods[method].device],
         "versions": {"derain-platform": version("derain-platform"), "torch": torch.__version__},
     }

@@ -19,7 +19,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Difference:
-    """The best point's metric minus another's, paired by seed, with its confidence interval."""
+    """The best metric minus another, paired by seed or by image, with its confidence interval."""
 
     mean: float
     low: float
@@ -85,7 +85,11 @@ def paired(best: Sequence[Row], other: Sequence[Row], metric: str) -> Difference
     """
     other_values = {row["seed"]: row["metrics"][metric] for row in other}
     shared = [row for row in best if row["seed"] in other_values]
-    differences = [row["metrics"][metric] - other_values[row["seed"]] for row in shared]
+    return interval([row["metrics"][metric] - other_values[row["seed"]] for row in shared])
+
+
+def interval(differences: Sequence[float]) -> Difference | None:
+    """The mean of paired differences with Student's interval; None for fewer than two."""
     if len(differences) < 2:
         return None
     mean = statistics.fmean(differences)

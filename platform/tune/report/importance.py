@@ -11,6 +11,9 @@ from derain.tune.report.compare import Row
 GROUPS = 4
 GROUP_SIZE = 3
 """Drawn numbers are put into at most `GROUPS` groups of at least `GROUP_SIZE` trials each."""
+LEAST_POINTS = 8
+"""With fewer points nothing is said: k groups of n points explain (k - 1) / (n - 1) at random,
+which is 100 % for two groups of two points or three of three, and 14 % for two groups of eight."""
 
 
 def importance(rows: Sequence[Row], metric: str) -> dict[str, float]:
@@ -18,8 +21,11 @@ def importance(rows: Sequence[Row], metric: str) -> dict[str, float]:
 
     The correlation ratio of a one-way analysis of variance, in 0..1; interactions are not included.
     k groups of n trials explain (k - 1) / (n - 1) at random. Parameters that cannot be assessed are
-    left out: those with one value in all trials, or a different one in each.
+    left out: those with one value in all trials, or a different one in each. Empty for fewer than
+    `LEAST_POINTS` points.
     """
+    if len(rows) < LEAST_POINTS:
+        return {}
     scores = np.array([row["metrics"][metric] for row in rows])
     total = ((scores - scores.mean()) ** 2).sum()
     shares = {}

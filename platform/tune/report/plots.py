@@ -12,34 +12,41 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from derain.config.sweep import Dimension
-from derain.pipelines.train.metrics_file import read_metrics
+from derain.evaluation.gallery import metric_label
 from derain.tune.report.axes import place_values, to_unit_range
 from derain.tune.report.compare import Row
+from derain.tune.report.curves import Curves, running_mean
+
+MARKED = 50
+"""Curves of at most this many points have their points marked."""
 
 _LINES = ("-", "--", ":", "-.")
 _LABEL_BOX = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1}
 
 
-def draw_curves(trials: Sequence[Row], metric: str, path: Path) -> None:
-    """Training loss of every trial and, if the runs were validated while training, the metric."""
-    steps_of = {row["name"]: read_metrics(Path(row["folder"])) for row in trials}
-    validated = any(metric in values for steps in steps_of.values() for values in steps.values())
-    panels = 2 if validated else 1
+def draw_curves(curves: Curves, path: Path) -> None:
+    """The quantity of every trial against the step; beside it how far each is behind the best."""
     figure, axes = plt.subplots(
-        1, panels, figsize=(8 * panels, 4.5), dpi=120, layout="constrained", squeeze=False
+        1, 2, figsize=(16, 4.5), dpi=120, layout="constrained", squeeze=False
     )
-    loss, *rest = axes[0]
-    for number, (name, steps) in enumerate(steps_of.items()):
-        style = {"label": name, **curve_style(number)}
-        _draw_curve(loss, *_series(steps, "loss"), smooth=True, **style)
-        for panel in rest:
-            _draw_curve(panel, *_series(steps, metric), smooth=False, **style)
-    loss.set(xlabel="step", ylabel="training loss, mean over a tenth of the run", yscale="log")
-    for panel in rest:
-        panel.set(xlabel="step", ylabel=f"{metric}, validation")
-    for panel in axes[0]:
+    own, behind = axes[0]
+    styles = {name: curve_style(number) for number, name in enumerate(curves.trials)}
+    for panel, drawn in ((own, curves.trials), (behind, curves.differences)):
+        for name, series in drawn.items():
+            shown = series if curves.larger_is_better else running_mean(series)
+            marker = "." if len(shown[0]) <= MARKED else ""
+            panel.plot(*shown, lw=1.2, marker=marker, label=name, **styles[name])
+        panel.set(xlabel="step")
         panel.grid(alpha=0.3)
-    loss.legend(frameon=False, fontsize=8, ncols=1 + len(trials) // 12)
+    quantity = metric_label(curves.quantity)
+    if curves.larger_is_better:
+        own.set(ylabel=f"{quantity}, validation")
+        behind.set(ylabel=f"{quantity}: best minus this, on the same images")
+    else:
+        own.set(ylabel=f"training {quantity}, mean over a tenth of the run", yscale="log")
+        behind.set(ylabel=f"training {quantity}: this minus best, on the same batches")
+    behind.axhline(0, color="#888", lw=0.8)
+    own.legend(frameon=False, fontsize=8, ncols=1 + len(curves.trials) // 12)
     figure.savefig(path)
     plt.close(figure)
 
@@ -76,20 +83,6 @@ def draw_parallel(
         axes.spines[side].set_visible(False)
     figure.savefig(path)
     plt.close(figure)
-
-
-def _draw_curve(
-    axes: Axes, steps: np.ndarray, values: np.ndarray, *, smooth: bool, **style: Any
-) -> None:
-    window = max(1, len(values) // 10) if smooth else 1
-    mean = np.convolve(values, np.ones(window) / window, mode="valid") if len(values) else values
-    axes.plot(steps[window - 1 :], mean, lw=1.2, **style)
-
-
-def _series(steps: Mapping[int, Row], key: str) -> tuple[np.ndarray, np.ndarray]:
-    """The steps at which a key was logged, and its values there."""
-    logged = sorted(step for step, values in steps.items() if key in values)
-    return np.array(logged), np.array([steps[step][key] for step in logged])
 
 
 def _draw_axis(axes: Axes, x: float, ticks: Mapping[str, float]) -> None:

@@ -2,6 +2,7 @@
 
 <sweep>/report/report.md     links to the images next to it
 <sweep>/report/report.html   the same, with the images embedded
+<sweep>/report/gallery.html  validation images of the best and the worst trial, to compare
 <sweep>/report/trials.csv    one row per trial, including failed ones
 <sweep>/report/points.csv    with repeats: mean, spread and paired difference of each point
 """
@@ -9,22 +10,19 @@
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import yaml
 
 from derain.config import Config
-from derain.data.images.decode import encode_png
-from derain.data.loading.loader import open_all_pixels
-from derain.data.prepared.roles import open_validation
-from derain.evaluation.gallery import gallery
+from derain.evaluation.gallery import metric_label
 from derain.evaluation.metric_names import psnr_name, ssim_name, title
 from derain.evaluation.protocols import identity
-from derain.inference.predictor import Predictor
-from derain.training import checkpoint
-from derain.training.factory import restore_network
-from derain.tune.report import compare, plots, tables
-from derain.tune.report.compare import Row
-from derain.tune.report.importance import importance
+from derain.tune.report import by_image, compare, plots, tables
+from derain.tune.report.compare import Difference, Row
+from derain.tune.report.curves import Curves, read_curves
+from derain.tune.report.gallery import GRID, PAGE
+from derain.tune.report.importance import LEAST_POINTS, importance
+from derain.tune.report.provenance import provenance
+from derain.tune.report.published import published_of, why_incomparable
 from derain.tune.report.render import Page, Plot, Table
 
 FOLDER = "report"
@@ -32,31 +30,35 @@ MARKDOWN = f"{FOLDER}/report.md"
 HTML = f"{FOLDER}/report.html"
 TRIALS = f"{FOLDER}/trials.csv"
 POINTS = f"{FOLDER}/points.csv"
-GALLERY_IMAGES = 4
 
-CURVES = Plot("curves.png", "Learning curves")
+CURVES = Plot("curves.png", "Learning curves, and how far each trial is behind the best")
 PARALLEL = Plot("parallel.png", "Parameters and metric of each trial; brighter is better")
 PARALLEL_WITH_STOPPED = Plot(PARALLEL.file, f"{PARALLEL.title}; dashed: stopped early")
-GALLERY = Plot("gallery.png", "Rainy, worst trial, best trial, clean")
+GALLERY = Plot(GRID, f"Rainy, best trial, worst trial, clean (compare in {PAGE})")
 GALLERY_OF_ONE = Plot(GALLERY.file, "Rainy, the only trial that finished, clean")
 
 
-def write(config: Config, ranking: Sequence[Row], result: Row, grid: np.ndarray) -> None:
-    """Write the report of a sweep into its folder.
+def write(config: Config, ranking: Sequence[Row], result: Row) -> None:
+    """Write the report of a sweep into its folder, where `gallery.write` has put the images.
 
-    `ranking`: finished trials, best first. `result`: what `sweep --json` prints. `grid`: the image
-    of `draw_gallery`, uint8 HWC RGB.
+    `ranking`: finished trials, best first. `result`: what `sweep --json` prints.
     """
+    assert config.sweep is not None
     folder = config.folder / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
     stopped = _stopped(config, result["trials"])
-    images = _draw(config, ranking, stopped, folder)
-    (folder / GALLERY.file).write_bytes(encode_png(grid))
+    curves = read_curves(config, ranking, stopped, config.sweep.metric)
+    differences = by_image.differences(ranking, config.sweep.metric)
+    why_not = why_incomparable(config)
+    shown = _draw(config, ranking, stopped, curves, folder)
     page = Page(
         f"Sweep {config.name}, profile {config.profile or 'none'}",
-        _tables(config, ranking, stopped, result["points"]),
-        tuple(_lines(config, ranking, stopped, result)),
-        images,
+        _tables(config, ranking, stopped, result["points"], differences, why_not),
+        (
+            *_lines(config, ranking, stopped, result, why_not),
+            *_comparison(config, curves, differences),
+            *provenance(config, result),
+        ),
+        shown,
         _space(config),
     )
     (config.folder / MARKDOWN).write_text(page.markdown(), encoding="utf-8")
@@ -66,17 +68,6 @@ def write(config: Config, ranking: Sequence[Row], result: Row, grid: np.ndarray)
         tables.write_points(result["points"], config.folder / POINTS)
 
 
-def draw_gallery(config: Config, ranking: Sequence[Row]) -> np.ndarray:
-    """Outputs of the worst and best trial on the same validation images: uint8 HWC RGB."""
-    trials = [ranking[-1], ranking[0]] if len(ranking) > 1 else [ranking[0]]
-    networks = [
-        Predictor(restore_network(checkpoint.load(trial["checkpoint"]), trust=True), "cpu").derain
-        for trial in trials
-    ]
-    pixels = open_all_pixels(open_validation(config.data)[:1], config.data)
-    return gallery(networks, pixels[0], GALLERY_IMAGES)
-
-
 def summary(report: str | Path) -> str:
     """The text of a written report up to its first image, for a terminal."""
     text = Path(report).read_text(encoding="utf-8")
@@ -84,12 +75,18 @@ def summary(report: str | Path) -> str:
 
 
 def _tables(
-    config: Config, ranking: Sequence[Row], stopped: Sequence[Row], points: Sequence[Row]
+    config: Config,
+    ranking: Sequence[Row],
+    stopped: Sequence[Row],
+    points: Sequence[Row],
+    differences: Mapping[str, Difference],
+    why_not: str | None,
 ) -> dict[str, Table]:
-    trials = tables.trial_table(config, ranking, stopped)
+    published = published_of(config, points, why_not)
+    trials = {"Trials": tables.trial_table(config, ranking, stopped, differences, published)}
     if not _repeated(config):
-        return {"Trials": trials}
-    return {"Points (mean over seeds)": tables.point_table(config, points), "Trials": trials}
+        return trials
+    return {"Points (mean over seeds)": tables.point_table(config, points, published)} | trials
 
 
 def _repeated(config: Config) -> bool:
@@ -108,22 +105,28 @@ def _stopped(config: Config, trials: Sequence[Row]) -> list[Row]:
 
 
 def _lines(
-    config: Config, ranking: Sequence[Row], stopped: Sequence[Row], result: Row
+    config: Config,
+    ranking: Sequence[Row],
+    stopped: Sequence[Row],
+    result: Row,
+    why_not: str | None,
 ) -> Iterator[str]:
     """The notes below the tables."""
     assert config.sweep is not None
     yield _setting(config, ranking, stopped)
     if stopped:
         yield (
-            f"Stopped early: {len(stopped)} of {len(result['trials'])} trials, listed below those "
-            "that finished, with their metrics at the step where each stopped."
+            f"Stopped early: {len(stopped)} of {counted(len(result['trials']), 'trial')}, listed "
+            "below those that finished, with their metrics at the step where each stopped."
         )
     yield from _test_lines(result)
     if config.sweep.reference:
         yield f"Published values: {config.sweep.reference.source}."
-        reason = _incomparable(config)
-        if reason:
-            yield f"Not comparable: {reason}. The published values are shown for reference only."
+        if why_not:
+            yield (
+                f"Not comparable: {why_not}. So the orders are shown, ours and the published one, "
+                "and no differences."
+            )
     yield from _findings(config, ranking, result)
     for trial in result["trials"]:
         if trial["status"] == "failed":
@@ -164,14 +167,32 @@ def _listed(metrics: Mapping[str, float]) -> str:
     return f"{metrics[psnr]:.3f} dB {title(psnr)} and {metrics[ssim]:.4f} {title(ssim)}"
 
 
-def _incomparable(config: Config) -> str | None:
-    """Why the results cannot be compared with the published values; None if nothing says so."""
-    if config.profile != "paper":
-        profile = config.profile or "none"
-        return f"profile {profile} uses a network of another size and other images"
-    if getattr(config.model, "encoder_weights", None) == "random":
-        return "the encoder has random weights"
-    return None
+def _comparison(
+    config: Config, curves: Curves | str, differences: Mapping[str, Difference]
+) -> Iterator[str]:
+    """What the curves show, and what the differences by image say."""
+    assert config.sweep is not None
+    metric = metric_label(config.sweep.metric)
+    unvalidated = "no trial was validated while it trained (train.eval_every_steps is not set)"
+    if isinstance(curves, str):
+        yield f"No learning curves: {unvalidated}, and {curves}."
+    elif not curves.larger_is_better:
+        quantity = metric_label(curves.quantity)
+        yield (
+            f"Learning curves: {unvalidated}, so they show the training {quantity}, and on the "
+            "right that of each trial minus the best trial's on the same batches."
+        )
+    else:
+        yield (
+            f"Learning curves: {metric} on the validation images against the step, and on the "
+            "right that of the best trial minus each other's at the same step, on the same images."
+        )
+    if differences:
+        yield (
+            f"{tables.BY_IMAGE}: {metric} of the best trial minus this one's on the same "
+            "validation image, the mean over the images and Student's interval. It tells whether "
+            "these two networks differ on such images, not whether other seeds would."
+        )
 
 
 def _setting(config: Config, ranking: Sequence[Row], stopped: Sequence[Row]) -> str:
@@ -181,11 +202,13 @@ def _setting(config: Config, ranking: Sequence[Row], stopped: Sequence[Row]) -> 
     last_seed = config.seed + config.sweep.repeats - 1
     seeds = f"seeds {config.seed} to {last_seed}" if _repeated(config) else f"seed {config.seed}"
     early = any(trial["steps"] != train.steps for trial in (*ranking, *stopped))
-    steps = f"up to {train.steps}" if early else f"{train.steps}"
+    steps = f"{'up to ' if early else ''}{counted(train.steps, 'step')}"
+    images = len(by_image.image_scores(ranking[0]))
+    on = f" on {counted(images, 'image')}" if images else ""
     return (
-        f"Rainy input: {rainy[psnr_name(rainy)]:.3f} dB PSNR, {rainy[ssim_name(rainy)]:.4f} SSIM. "
-        f"Protocol: {identity(config.eval.protocol)}. Each trial: {steps} steps of "
-        f"{train.batch_size} crops of {train.crop_px} px, {seeds}."
+        f"Rainy input: {rainy[psnr_name(rainy)]:.3f} dB PSNR, {rainy[ssim_name(rainy)]:.4f} "
+        f"SSIM{on}. Protocol: {identity(config.eval.protocol)}. Each trial: {steps} of "
+        f"{counted(train.batch_size, 'crop')} of {train.crop_px} px, {seeds}."
     )
 
 
@@ -204,24 +227,39 @@ def _findings(config: Config, ranking: Sequence[Row], result: Row) -> Iterator[s
         for point in result["points"]
     ]
     shares = importance(points, metric)
-    if shares:
+    if len(points) < LEAST_POINTS:
+        yield (
+            f"The importance of parameters is not estimated from {counted(len(points), 'point')}: "
+            f"that takes {LEAST_POINTS}."
+        )
+    elif shares:
         listed = ", ".join(f"{key} {share:.0%}" for key, share in shares.items())
         yield f"Variance of {metric} explained by each parameter alone: {listed}."
 
 
 def _draw(
-    config: Config, ranking: Sequence[Row], stopped: Sequence[Row], folder: Path
+    config: Config,
+    ranking: Sequence[Row],
+    stopped: Sequence[Row],
+    curves: Curves | str,
+    folder: Path,
 ) -> tuple[Plot, ...]:
     """Draw the plots; returns the images of the report, the gallery included, in their order."""
     assert config.sweep is not None
     metric, space = config.sweep.metric, config.sweep.space
-    trials = [*ranking, *stopped]
-    plots.draw_curves(trials, metric, folder / CURVES.file)
-    gallery_plot = GALLERY if len(ranking) > 1 else GALLERY_OF_ONE
-    if len(space) == 1:
-        return CURVES, gallery_plot
-    plots.draw_parallel(trials, metric, space, folder / PARALLEL.file)
-    return CURVES, PARALLEL_WITH_STOPPED if stopped else PARALLEL, gallery_plot
+    shown = []
+    if isinstance(curves, Curves):
+        plots.draw_curves(curves, folder / CURVES.file)
+        shown.append(CURVES)
+    if len(space) > 1:
+        plots.draw_parallel([*ranking, *stopped], metric, space, folder / PARALLEL.file)
+        shown.append(PARALLEL_WITH_STOPPED if stopped else PARALLEL)
+    return *shown, GALLERY if len(ranking) > 1 else GALLERY_OF_ONE
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, such as "1 step" or "2,000 steps"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _space(config: Config) -> str:

@@ -2,17 +2,19 @@
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from derain.config import Config
 from derain.evaluation.metric_names import psnr_name, ssim_name
 from derain.tune.report.axes import label
-from derain.tune.report.compare import Row
+from derain.tune.report.compare import Difference, Row
+from derain.tune.report.published import Published
 from derain.tune.report.render import Table
 
 NOT_SIGNIFICANT = "not significantly different (95 %)"
+BY_IMAGE = "best minus this, by image [95 % CI]"
 
 _METRICS = {
     "psnr_y": ("PSNR-Y (dB)", 3),
@@ -23,59 +25,70 @@ _METRICS = {
 """A metric's name in the header of a table, and its number of digits."""
 
 
-def point_table(config: Config, points: Sequence[Row]) -> Table:
+def point_table(config: Config, points: Sequence[Row], published: Published | None) -> Table:
     """The points of `compare.standings`: mean over seeds, and the best point minus each other."""
     assert config.sweep is not None
     metric = config.sweep.metric
     title, digits = _METRICS[metric]
     table = [["point", "seeds", f"{title}, mean ± sd", "best minus this [95 % CI]", ""]]
-    if config.sweep.reference:
-        table[0] += _published_head(metric)
+    if published:
+        table[0] += published.heads(metric)
     for number, point in enumerate(points):
         spread = "" if point["sd"] is None else f" ± {point['sd']:.{digits}f}"
         row = [point["point"], str(point["repeats"]), f"{point['mean']:.{digits}f}{spread}"]
         row += ["", "best"] if number == 0 else _difference(point, digits)
-        if config.sweep.reference:
-            row += _published(config, point["point"], {metric: point["mean"]})
+        if published:
+            row += published.cells(point["point"], {metric: point["mean"]})
         table.append(row)
     return table
 
 
-def trial_table(config: Config, ranking: Sequence[Row], stopped: Sequence[Row] = ()) -> Table:
+def trial_table(
+    config: Config,
+    ranking: Sequence[Row],
+    stopped: Sequence[Row],
+    differences: Mapping[str, Difference],
+    published: Published | None,
+) -> Table:
     """The ranked trials, then those stopped early, with the published values if there are any.
 
-    A column of steps is added unless all trials reached the last one.
+    `differences`: of `by_image.differences`. Columns of differences and of steps are added where
+    there are any to tell.
     """
     assert config.sweep is not None
     drawn = [key for key, values in config.sweep.space.items() if values.grid is None]
     costs = list(ranking[0]["costs"])
     measured = ranking[0]["metrics"]
     psnr, ssim = (_METRICS[name][0] for name in (psnr_name(measured), ssim_name(measured)))
-    header = ["trial", *drawn, psnr, ssim, "gain over input (dB)", "minutes", *costs]
-    reference = config.sweep.reference
-    table = [header + (_published_head("psnr_y") if reference else [])]
+    table = [["trial", *drawn, psnr, ssim, "gain over input (dB)", "minutes", *costs]]
     for trial in (*ranking, *stopped):
-        values = [_drawn(config, key, trial["params"].get(key)) for key in drawn]
-        row = [trial["name"], *values, *_measured(trial)]
+        row = [trial["name"], *(_drawn(config, key, trial["params"].get(key)) for key in drawn)]
+        row += _measured(trial)
         row += [f"{trial['costs'][cost]:,.0f}" if "costs" in trial else "" for cost in costs]
-        if reference:  # its values are for complete runs
-            point = "" if trial["status"] == "stopped" else trial["point"]
-            row += _published(config, point, trial["metrics"])
         table.append(row)
-    if any(trial["steps"] != config.train.steps for trial in (*ranking, *stopped)):
-        steps = ["steps", *(f"{trial['steps']:,}" for trial in (*ranking, *stopped))]
-        table = [[name, count, *rest] for (name, *rest), count in zip(table, steps, strict=True)]
+    trials = [*ranking, *stopped]
+    if any(trial["steps"] != config.train.steps for trial in trials):
+        _insert(table, 1, ["steps", *(f"{trial['steps']:,}" for trial in trials)])
+    if differences:
+        digits = _METRICS[config.sweep.metric][1]
+        texts = [_interval(differences.get(trial["name"]), digits) for trial in trials]
+        _insert(table, len(table[0]), [BY_IMAGE, *texts])
+    if published:  # its values are for complete runs
+        table[0] += published.heads("psnr")
+        for row, trial in zip(table[1:], trials, strict=True):
+            point = "" if trial["status"] == "stopped" else trial["point"]
+            row += published.cells(point, trial["metrics"])
     return table
 
 
 def write_trials(trials: Sequence[Row], path: Path) -> None:
-    """One row per trial: values, seed, metrics, costs and error."""
+    """One row per trial: values, seed, metrics, costs, error and MLflow run."""
     params = list(dict.fromkeys(key for trial in trials for key in trial["params"]))
     metrics = list(next(t["metrics"] for t in trials if t["metrics"] is not None))
     costs = list(dict.fromkeys(cost for trial in trials for cost in trial.get("costs", ())))
     head = ["name", "point", "status", "seed", "steps", *params, *metrics]
     head += [*(f"input_{m}" for m in metrics), *(f"cost_{cost}" for cost in costs)]
-    rows = [[*head, "seconds", "error"]]
+    rows = [[*head, "seconds", "error", "mlflow_run_id"]]
     for trial in trials:
         inputs, measured, paid = (trial.get(key) or {} for key in ("input", "metrics", "costs"))
         rows.append(
@@ -84,7 +97,7 @@ def write_trials(trials: Sequence[Row], path: Path) -> None:
             + [measured.get(name) for name in metrics]
             + [inputs.get(name) for name in metrics]
             + [paid.get(name) for name in costs]
-            + [trial["seconds"], trial.get("error")]
+            + [trial.get(key) for key in ("seconds", "error", "mlflow_run_id")]
         )
     _write(rows, path)
 
@@ -106,11 +119,21 @@ def write_points(points: Sequence[Row], path: Path) -> None:
 
 def _difference(point: Row, digits: int) -> list[str]:
     """The best point minus this one with its interval, and whether that is significant."""
-    difference = point["difference"]
-    if difference is None:
+    if point["difference"] is None:
         return ["", "fewer than two shared seeds"]
-    mean, low, high = (f"{difference[key]:+.{digits}f}" for key in ("mean", "low", "high"))
-    return [f"{mean} [{low}, {high}]", "" if point["told_apart"] else NOT_SIGNIFICANT]
+    told = {key: point["difference"][key] for key in ("mean", "low", "high")}
+    return [
+        _interval(Difference(**told), digits),
+        "" if point["told_apart"] else NOT_SIGNIFICANT,
+    ]
+
+
+def _interval(difference: Difference | None, digits: int) -> str:
+    if difference is None:
+        return ""
+    values = (difference.mean, difference.low, difference.high)
+    mean, low, high = (f"{value:+.{digits}f}" for value in values)
+    return f"{mean} [{low}, {high}]"
 
 
 def _measured(trial: Row) -> list[str]:
@@ -127,26 +150,9 @@ def _drawn(config: Config, key: str, value: Any) -> str:
     return "" if value is None else label(value, config.sweep.space[key])
 
 
-def _published_head(metric: str) -> list[str]:
-    if metric.startswith("ssim_"):
-        return ["published SSIM", "difference"]
-    return ["published PSNR", "difference (dB)", "published SSIM"]
-
-
-def _published(config: Config, point: str, measured: Row) -> list[str]:
-    """Published PSNR of a point, difference of ours to it, published SSIM.
-
-    If `measured` has no PSNR: published SSIM, and the difference of ours to it.
-    """
-    assert config.sweep is not None
-    assert config.sweep.reference is not None
-    psnr = config.sweep.reference.psnr_y.get(point)
-    ssim = config.sweep.reference.ssim_y.get(point)
-    published = "" if ssim is None else f"{ssim:.3f}"
-    if "psnr_y" not in measured:
-        return [published, "" if ssim is None else f"{measured['ssim_y'] - ssim:+.3f}"]
-    difference = "" if psnr is None else f"{measured['psnr_y'] - psnr:+.2f}"
-    return ["" if psnr is None else f"{psnr:.2f}", difference, published]
+def _insert(table: list[list[str]], at: int, column: Sequence[str]) -> None:
+    for row, cell in zip(table, column, strict=True):
+        row.insert(at, cell)
 
 
 def _plain(value: Any) -> Any:

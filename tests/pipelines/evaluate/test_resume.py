@@ -1,4 +1,4 @@
-"""An evaluation that goes on: what is kept, what is scored again, and what makes it begin afresh."""
+"""An evaluation that goes on: what is kept, what is scored again, and what begins afresh."""
 
 from pathlib import Path
 from typing import Any

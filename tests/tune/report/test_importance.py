@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from derain.tune.report.importance import group_values, importance
+from derain.tune.report.importance import LEAST_POINTS, group_values, importance
 
 
 def rows(values: list[tuple[dict[str, Any], float]]) -> list[dict[str, Any]]:
@@ -14,17 +14,23 @@ def rows(values: list[tuple[dict[str, Any], float]]) -> list[dict[str, Any]]:
 
 def test_importance_is_the_share_of_variance_that_a_parameter_explains() -> None:
     # score = 3 a + b over a full 2 x 2 grid: the variances of the parts are 9 : 1
-    grid = rows([({"a": a, "b": b}, 3.0 * a + b) for a in (0, 1) for b in (0, 1)])
+    grid = rows([({"a": a, "b": b}, 3.0 * a + b) for a in (0, 1) for b in (0, 1)] * 2)
     shares = importance(grid, "psnr_y")
     assert list(shares) == ["a", "b"]
     assert shares == pytest.approx({"a": 0.9, "b": 0.1})
 
 
 def test_parameters_that_cannot_be_assessed_are_left_out() -> None:
-    each_once = rows([({"name": name, "same": 1}, score) for name, score in (("x", 1), ("y", 2))])
+    each_once = rows([({"name": f"x{at}", "same": 1}, float(at)) for at in range(8)])
     assert importance(each_once, "psnr_y") == {}
-    alike = rows([({"a": a}, 30.0) for a in (0, 0, 1, 1)])
+    alike = rows([({"a": a}, 30.0) for a in (0, 0, 1, 1) * 2])
     assert importance(alike, "psnr_y") == {}
+
+
+def test_of_few_points_nothing_is_said() -> None:
+    few = rows([({"a": at % 2}, float(at % 2)) for at in range(LEAST_POINTS)])
+    assert importance(few, "psnr_y") == {"a": pytest.approx(1.0)}
+    assert importance(few[1:], "psnr_y") == {}
 
 
 def test_many_numbers_are_grouped_by_quartile() -> None:

@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from derain.config.sweep import Dimension
+from derain.tune.report.curves import Curves
 from derain.tune.report.plots import curve_style, draw_curves, draw_parallel
 
 
@@ -33,14 +35,14 @@ def test_forty_curves_have_different_styles() -> None:
     assert len({tuple(curve_style(number).items()) for number in range(40)}) == 40
 
 
-def test_validation_metrics_have_their_own_panel(tmp_path: Path) -> None:
-    sizes = {}
-    for name, line in (("plain", ""), ("validated", ', "psnr_y": 30.0')):
-        folder = tmp_path / name
-        folder.mkdir()
-        (folder / "metrics.jsonl").write_text(
-            "".join(f'{{"step": {s}, "loss": {1 / s}{line}}}\n' for s in (1, 2, 3))
-        )
-        draw_curves([{"name": name, "folder": str(folder)}], "psnr_y", folder / "curves.png")
-        sizes[name] = Image.open(folder / "curves.png").width
-    assert sizes["validated"] == 2 * sizes["plain"]
+@pytest.mark.parametrize("larger_is_better", [True, False])
+def test_each_curve_is_in_both_panels(larger_is_better: bool, tmp_path: Path) -> None:
+    steps = np.arange(1, 31)
+    best, other = (steps, 1 / steps), (steps, 1.1 / steps)
+    curves = Curves("psnr_y", larger_is_better, {"a": best, "b": other}, {"b": other})
+    draw_curves(curves, tmp_path / "curves.png")
+    image = np.asarray(Image.open(tmp_path / "curves.png").convert("RGB"), dtype=int)
+    orange = np.abs(image - [255, 127, 14]).sum(axis=2) < 30  # C1, of trial b
+    left, right = np.array_split(orange, 2, axis=1)
+    assert left.any()
+    assert right.any()

@@ -1,5 +1,7 @@
 """The report of a sweep: its notes, tables and files."""
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +10,21 @@ import pytest
 from PIL import Image
 
 from derain.config import Config
-from derain.tune.report import compare, report
+from derain.evaluation.gallery import GalleryImage
+from derain.tune.report import compare, gallery, report
+from tests.folders import write_prepared
 
 REFERENCE = {
     "source": "Table 11 of a paper",
     "psnr_y": {"low": 30.63, "high": 30.5},
     "ssim_y": {"low": 0.892},
 }
-GRID = np.zeros((4, 12, 3), np.uint8)
+RAIN, DERAINED, CLEAN = (np.full((24, 32, 3), level, np.uint8) for level in (90, 60, 50))
+IMAGES = [
+    GalleryImage(
+        "held_out", "a", RAIN, CLEAN, {"low": DERAINED, "<high>": RAIN}, {"low": {"psnr_y": 31.0}}
+    )
+]
 
 
 def config(output_dir: Path, **values: Any) -> Config:
@@ -24,11 +33,15 @@ def config(output_dir: Path, **values: Any) -> Config:
         "output_dir": str(output_dir),
         "profile": "demo",
         "model": {"name": "fclip_unet", "encoder_weights": "random"},
+        "data": {
+            role: write_prepared(output_dir / role, "rain13k", role)
+            for role in ("train", "validation")
+        },
         "train": {"steps": 3},
         "sweep": {
             "space": {
                 "train.lr": {"grid": {"low": 0.1, "<high>": 0.2}},
-                "loss.pixel": {"grid": {"l1": "l1", "unused": None}},
+                "train.weight_decay": {"grid": {"none": 0.0, "some": 0.1}},
             },
             "reference": REFERENCE,
         },
@@ -52,7 +65,7 @@ def ranking(tmp_path: Path) -> list[dict[str, Any]]:
                 "point": name,
                 "status": "finished",
                 "seed": 0,
-                "params": {"train.lr": psnr / 100, "loss.pixel": name},
+                "params": {"train.lr": psnr / 100, "train.weight_decay": psnr},
                 "folder": str(folder),
                 "metrics": {"psnr_y": psnr, "ssim_y": 0.91},
                 "input": {"psnr_y": 30.0, "ssim_y": 0.9},
@@ -79,12 +92,19 @@ def result(ranking: list[dict[str, Any]]) -> dict[str, Any]:
     registered = {"name": "net", "version": 3, "alias": "challenger"}
     points = compare.standings(ranking, "psnr_y")
     found = {"best": "low", "registered": registered, "points": points, "front": ["low"]}
+    found |= {"test": None, "test_error": None, "mlflow_run_id": "run of the sweep"}
     return {"trials": [*ranking, failed], **found}
 
 
-def written(planned: Config, ranking: list[dict[str, Any]]) -> tuple[str, str]:
+def written(
+    planned: Config, ranking: list[dict[str, Any]], found: dict[str, Any] | None = None
+) -> tuple[str, str]:
     """The report as Markdown and as HTML."""
-    report.write(planned, ranking, result(ranking), GRID)
+    folder = planned.folder / report.FOLDER
+    folder.mkdir(exist_ok=True)
+    gallery.draw_grid(IMAGES, folder / gallery.GRID)
+    gallery.write_page(planned, IMAGES, folder / gallery.PAGE)
+    report.write(planned, ranking, found or result(ranking))
     files = (planned.folder / report.MARKDOWN, planned.folder / report.HTML)
     markdown, page = (file.read_text() for file in files)
     return markdown, page
@@ -101,6 +121,14 @@ def test_both_files_have_the_results_and_their_context(
         assert "broken: the loss is not finite" in text
         assert "net version 3 as challenger" in text
         assert "30.63" in text
+        assert "+0.60" not in text  # ours minus what was published
+        assert "Config, resolved: " in text
+        assert "run of the sweep" in text
+        assert re.search(r"Data, train: train \(sha256 [0-9a-f]{64}\)\.", text)
+        assert "Data, test: none." in text
+        assert "The importance of parameters is not estimated from 2 points" in text
+        assert "no trial was validated while it trained" in text
+        assert "Each trial: 3 steps of 16 crops of 128 px, seed 0." in text
         assert "Rainy input: 30.000 dB" in text
     assert "| <high> |" in markdown
     assert "&lt;high&gt;" in page
@@ -110,17 +138,9 @@ def test_both_files_have_the_results_and_their_context(
         assert f"({name})" in markdown
         Image.open(folder / name).verify()
     assert page.count("data:image/png;base64,") == 3
-
-
-@pytest.mark.parametrize(("weights", "shown"), [("openai", False), ("random", True)])
-def test_the_published_setting_is_not_called_incomparable(
-    weights: str, shown: bool, ranking: list[dict[str, Any]], tmp_path: Path
-) -> None:
-    planned = config(tmp_path, profile="paper")
-    planned = planned.replaced({"model.encoder_weights": weights}, "test")
-    text, _ = written(planned, ranking)
-    assert ("Not comparable: the encoder has random weights" in text) == shown
-    assert ("Not comparable" in text) == shown
+    images = (folder / "gallery.html").read_text()
+    assert "Metrics under the protocol rain13k v1." in images
+    assert "<high>" not in images
 
 
 def test_a_sweep_with_repeats_compares_its_points(
@@ -152,8 +172,7 @@ def test_stopped_trials_are_listed_with_their_step(
     early = {"status": "stopped", "steps": 2, "input": None, "seconds": None}
     stopped = {key: value for key, value in {**other, **early}.items() if key != "costs"}
     found = {**result([best]), "trials": [stopped, best]}
-    report.write(planned, [best], found, GRID)
-    text = (planned.folder / report.MARKDOWN).read_text()
+    text, _ = written(planned, [best], found)
     assert "| low | 3 | 31.235 |" in text
     assert "| <high> | 2 | 29.000 |" in text
     assert "Each trial: up to 3 steps" in text
@@ -172,3 +191,36 @@ def test_trials_over_a_limit_and_the_pareto_front_are_listed(
     text, _ = written(planned, ranking)
     assert "Over sweep.limits, ranked last: <high>." in text
     assert "Pareto front of psnr_y and parameters: low." in text
+
+
+def test_the_images_of_a_trial_are_compared_with_the_best_ones(
+    ranking: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    for trial, psnrs in zip(ranking, ((30.0, 34.0), (29.0, 31.0)), strict=True):
+        images = [
+            {"key": str(at), "metrics": {"psnr_y": psnr}, "input": {"psnr_y": 20.0}}
+            for at, psnr in enumerate(psnrs)
+        ]
+        datasets = [{"name": "held_out", "per_picture": images}]
+        (Path(trial["folder"]) / "result.json").write_text(json.dumps({"datasets": datasets}))
+    text, _ = written(config(tmp_path), ranking)
+    assert "best minus this, by image [95 % CI]: PSNR-Y (dB) of the best trial" in text
+    assert "| +2.000 [" in text
+    assert "SSIM-Y on 2 images. Protocol" in text
+
+
+def test_numbers_have_the_right_plural() -> None:
+    assert [report.counted(number, "image") for number in (0, 1, 2000)] == [
+        "0 images",
+        "1 image",
+        "2,000 images",
+    ]
+
+
+def test_the_command_is_named(
+    ranking: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed = ["/usr/bin/derainctl", "sweep", "configs/a b.yaml", "--profile", "smoke"]
+    monkeypatch.setattr("sys.argv", typed)
+    text, _ = written(config(tmp_path), ranking)
+    assert "Command: derainctl sweep 'configs/a b.yaml' --profile smoke." in text

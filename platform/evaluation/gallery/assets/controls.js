@@ -57,7 +57,8 @@ function changeView() {
   show();
 }
 
-const known = { criteria: criteria(), datasets: [], items: images.map(makeItem), listed: [] };
+/** The criteria of the list, its datasets, its items by number of the image, and its order. */
+const known = { criteria: criteria(), items: images.map(makeItem), listed: [], frame: 0, turn: 0 };
 known.datasets = fillOrder(known.criteria);
 document.body.className = "slider";
 connect();

@@ -43,8 +43,15 @@ function fillMetrics(metrics) {
   table.tBodies[0].replaceChildren(...rows);
 }
 
+/** Shows the chosen image with the next frame: of several choices in one frame only the last. */
+function show() {
+  if (!known.frame) known.frame = requestAnimationFrame(decodeAndShow);
+}
+
 /** Decodes what the view needs, and replaces what is shown once all of it is there. */
-async function show() {
+async function decodeAndShow() {
+  known.frame = 0;
+  const turn = ++known.turn;
   const { image } = state;
   const side = isSide();
   const panels = side ? sidePanels(image) : ["left", "right"].map(panelOf);
@@ -52,7 +59,7 @@ async function show() {
     element("img", { src: dataOf(panel.block), alt: `${titleOf(panel)}, ${image.key}`, draggable: false }),
   );
   await Promise.all(shown.map((img) => img.decode()));
-  if (image !== state.image || side !== isSide()) return; // another was chosen meanwhile
+  if (turn !== known.turn) return; // something else was chosen meanwhile
   if (side) showSide(panels, shown);
   else showSlider(panels, shown);
   apply();
