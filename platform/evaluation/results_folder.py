@@ -12,7 +12,7 @@ from derain.data.images.convert import read_odd
 from derain.data.images.decode import read_file
 from derain.data.images.kinds import ending
 from derain.data.prepared.manifest import Prepared
-from derain.data.sources.inputs import Inputs, find_inputs
+from derain.data.sources.inputs import find_inputs
 from derain.data.sources.names import fold, printable, stem
 from derain.errors import DataError
 
@@ -40,7 +40,15 @@ class ResultsFolder:
     """What their names are: `key`, `rainy path`, `rainy name` or `clean name`, and `+` the ending
     that they all have after it."""
     notes: tuple[str, ...] = ()
-    """What else readers of the metrics should know: files that were not used, lossy results."""
+    """Other entries of the folder, which were not used."""
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Why the metrics are not comparable with those of results stored without losses."""
+        lossy = sum(ending(path.name) == ".jpg" for path in self.files.values())
+        if not lossy:
+            return ()
+        return (f"{lossy} of its results are JPEG files, whose losses are in the metrics",)
 
     def levels(self, key: str, height: int, width: int) -> np.ndarray:
         """The derained image of a pair: uint8, HWC, RGB, sRGB, upright, of that size in pixels.
@@ -95,7 +103,7 @@ def open_results(name: str, folder: str | Path, dataset: Prepared) -> ResultsFol
         missing={key: _why(key, expected, found, path) for key in keys if key not in files},
         extra=tuple(sorted(image.name for image in inputs.images if image.name not in used)),
         paired_by=way,
-        notes=_notes(inputs, files.values()),
+        notes=(*inputs.notes, *(f"{it.path}: {it.reason}" for it in inputs.left_out)),
     )
 
 
@@ -234,12 +242,3 @@ def _why(
         return f"{folder}: no result; expected an image called `{printable(expected[key])}`."
     names = " and ".join(printable(name) for name in sorted(found[key])[:SHOWN])
     return f"{folder}: {len(found[key])} results: {names}. Keep one of them."
-
-
-def _notes(inputs: Inputs, files: Iterable[Path]) -> tuple[str, ...]:
-    """What readers of the metrics should know of a folder of results."""
-    lossy = sum(ending(path.name) == ".jpg" for path in files)
-    notes = [*inputs.notes, *(f"{item.path}: {item.reason}" for item in inputs.left_out)]
-    if lossy:
-        notes.append(f"{lossy} of the results are JPEG files, whose losses are in the metrics.")
-    return tuple(notes)

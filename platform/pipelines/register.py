@@ -13,10 +13,11 @@ from torch import nn
 from derain.config import Config
 from derain.data.loading.cache import TarPixels
 from derain.data.loading.loader import open_all_pixels
-from derain.data.prepared.roles import open_validation
+from derain.data.prepared.roles import open_training, open_validation
 from derain.errors import UsageError
 from derain.inference.predictor import save_model_folder
 from derain.models.cost import cost
+from derain.pipelines.evaluate.training_data import TAG, tag_of
 from derain.pipelines.load_model import restore
 from derain.pipelines.named.checkpoint_of import checkpoint_of
 from derain.pipelines.train.result import mlflow_test_metrics
@@ -48,7 +49,8 @@ def register(folder: str | Path, name: str, *, trust: bool = False) -> Registere
             scores=result["metrics"],
             evaluation_sha256=_combined(result),
             tags=_lineage(saved.config, saved.state.manifests, result)
-            | _effort(loaded.network, result),
+            | _effort(loaded.network, result)
+            | {TAG: tag_of(open_training(saved.config.data))},
             example=_example(saved.config),
         )
 

@@ -54,6 +54,21 @@ def lineages(uri: str | None = None) -> list[Lineage]:
     return [_lineage(version, runs[version.run_id]) for version in versions]
 
 
+def find_version(model: str, uri: str | None = None) -> ModelVersion | None:
+    """The registered version at models:/NAME@ALIAS or models:/NAME/VERSION, None if there is none.
+
+    Raises StorageError if the store does not answer.
+    """
+    address = model.partition(":/")[2]
+    name, at, alias = address.rpartition("@")
+    if not at:
+        name, _, alias = address.rpartition("/")
+    for found in models(uri):
+        if found.name == name and alias in (*found.aliases, str(found.version)):
+            return found
+    return None
+
+
 def _run(client: Any, uri: str, run_id: str | None) -> Any | None:
     """MLflow's run, None if it was deleted for good."""
     try:

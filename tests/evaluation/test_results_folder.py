@@ -111,7 +111,7 @@ def test_any_image_that_is_read_is_a_result_if_it_is_opaque(
     assert (results.levels(three, 32, 40) == 100).all()  # 25,700 / 257
     np.testing.assert_array_equal(results.levels(two, 32, 40), np.asarray(opaque)[..., :3])
     np.testing.assert_array_equal(results.levels(one, 32, 40), pixels(folder / "rain-1.jpg"))
-    assert results.notes == ("1 of the results are JPEG files, whose losses are in the metrics.",)
+    assert results.remarks == ("1 of its results are JPEG files, whose losses are in the metrics",)
     opaque.putalpha(200)
     opaque.save(folder / "rain-2.png")
     with pytest.raises(DataError, match="partly transparent"):

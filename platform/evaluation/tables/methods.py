@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from derain.evaluation.tables.published_tables import TRAINING, Metric
+from derain.evaluation.tables.published_tables import TRAINING, TRAINING_PAIRS, Metric
 
+ENOUGH = 0.9
+"""Share of Rain13K that a method must have seen, to be called trained on it: 5 % may validate."""
 Item = Mapping[str, Any]
 """A dataset of a result of `evaluate`: `name`, `dataset`, `split`, `pictures`, `by_protocol`."""
 
@@ -17,8 +19,8 @@ class Method:
 
     name: str
     datasets: Sequence[Item]
-    trained_on: Sequence[tuple[str, str]] | None
-    """Dataset and split of its training data; None if that is not known."""
+    trained_on: Sequence[Mapping[str, Any]] | None
+    """`dataset`, `split` and, if known, `pairs` of its training data; None if nothing is known."""
     remarks: tuple[str, ...] = ()
     """Why nothing of it is comparable, such as results stored as JPEG."""
 
@@ -31,9 +33,15 @@ class Method:
         """Why it is not comparable with methods that were trained on Rain13K; None if it is."""
         if self.trained_on is None:
             return "its training data is not known; the quoted methods were trained on Rain13K"
-        if set(self.trained_on) == {TRAINING}:
+        places = {(it["dataset"], it["split"]) for it in self.trained_on}
+        pairs = [it.get("pairs", TRAINING_PAIRS) for it in self.trained_on]
+        if places == {TRAINING} and sum(pairs) >= ENOUGH * TRAINING_PAIRS:
             return None
-        named = ", ".join(f"{dataset}/{split}" for dataset, split in self.trained_on)
+        named = ", ".join(
+            f"{it['dataset']}/{it['split']}"
+            + (f" ({it['pairs']:,} pairs)" if "pairs" in it else "")
+            for it in self.trained_on
+        )
         return f"trained on {named}; the quoted methods were trained on Rain13K"
 
 
@@ -46,9 +54,8 @@ def methods_of(result: Mapping[str, Any]) -> list[Method]:
 
 
 def _method(name: str, described: Mapping[str, Any]) -> Method:
-    trained_on = described.get("trained_on")
-    pairs = None if trained_on is None else [(it["dataset"], it["split"]) for it in trained_on]
-    return Method(name, described["datasets"], pairs, tuple(described.get("remarks", ())))
+    remarks = tuple(described.get("remarks", ()))
+    return Method(name, described["datasets"], described.get("trained_on"), remarks)
 
 
 def row_name(model: str) -> str:

@@ -18,6 +18,8 @@ PROTOCOL = "rain13k"
 """What the quoted values fit: rows that the paper copied from others have values under it."""
 TRAINING = ("rain13k", "train")
 """Dataset and split that the quoted methods were trained on."""
+TRAINING_PAIRS = 13_711
+"""As many can be downloaded; papers say 13,712."""
 AVERAGE = "Average"
 
 

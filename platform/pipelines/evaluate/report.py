@@ -19,11 +19,11 @@ NAME_CHARACTERS = 100
 
 
 def write_report(
-    path: Path, result: Mapping[str, Any], derain: Derain, datasets: Mapping[str, Prepared]
+    path: Path, result: Mapping[str, Any], derain: Derain | None, datasets: Mapping[str, Prepared]
 ) -> None:
-    """Write the Markdown file, and its images into a folder beside it."""
+    """Write the Markdown file, and its images into a folder beside it; without a model none."""
     shown = []
-    for number, item in enumerate(result["datasets"]):
+    for number, item in enumerate(result["datasets"] if derain else ()):
         dataset, images = datasets[item["name"]], item["per_picture"]
         picks = best_and_worst(images, SHOWN)
         numbers = {key: at for at, key in enumerate(dataset.column("key").tolist())}
@@ -33,7 +33,7 @@ def write_report(
         file = path.parent / name
         file.parent.mkdir(parents=True, exist_ok=True)
         (pixels,) = open_all_pixels([dataset], DataConfig.model_validate({}))
-        file.write_bytes(encode_png(grid([derain], pixels, rows)))
+        file.write_bytes(encode_png(grid([derain] if derain else [], pixels, rows)))
     path.write_text(markdown(result, shown), encoding="utf-8")
 
 

@@ -16,14 +16,17 @@ from derain.data.prepared.manifest import Prepared, open_prepared
 from derain.data.prepared.naming import distinct_names
 from derain.errors import DataError, DerainError
 from derain.evaluation.protocols import check_protocol, identity
-from derain.pipelines.evaluate.methods import ModelMethod
+from derain.evaluation.tables.files import write_tables
+from derain.pipelines.evaluate.methods import Method, ModelMethod
 from derain.pipelines.evaluate.parts import Parts, write_table
 from derain.pipelines.evaluate.progress import progress
 from derain.pipelines.evaluate.records import Record, row_of
 from derain.pipelines.evaluate.report import write_report
+from derain.pipelines.evaluate.results_method import ResultsMethod
 from derain.pipelines.evaluate.run import Cost, Work, score
 from derain.pipelines.evaluate.scorer import Task
 from derain.pipelines.evaluate.summary import summary
+from derain.pipelines.evaluate.training_data import trained_on
 from derain.storage.atomic import write_text
 from derain.storage.locks import locked
 from derain.storage.output_paths import check_file, check_folder
@@ -35,11 +38,13 @@ RESULT = "evaluation.json"
 
 
 def evaluate(
-    model: str,
+    model: str | None,
     prepared: Sequence[str],
     *,
+    results: Mapping[str, Path] | None = None,
     protocols: Sequence[str] = ("rain13k",),
     report: str | Path | None = None,
+    tables: str | Path | None = None,
     out: str | Path | None = None,
     workers: int | None = None,
     device: str = "auto",
@@ -48,9 +53,13 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score a model on prepared datasets; returns what `derainctl evaluate --json` prints.
 
+    `results` are folders of images that other programs wrote, by the names of their methods; they
+    are listed under `results`, each like a model. Without a model `model` is None.
+
     The model runs once for all `protocols`; `metrics` are those of the first. `report` is a
     Markdown file to write, with a folder of the best and the worst images of each dataset under the
-    first protocol. `out` is a folder for `images.parquet` and `evaluation.json`; a second call with
+    first protocol. `tables` is a folder for the published tables with our rows, see
+    `write_tables`. `out` is a folder for `images.parquet` and `evaluation.json`; a second call with
     it scores only what the first has not, see `parts`. `workers` is explained in `run.score`. The
     other arguments are those of `load_predictor`.
 
@@ -62,28 +71,45 @@ def evaluate(
         check_protocol(protocol)
     if report:
         check_file(Path(report))
-    if out:
-        check_folder(Path(out))
+    for place in (out, tables):
+        if place:
+            check_folder(Path(place))
     datasets = _open_all(prepared)
-    method = ModelMethod(model, device, trust=trust, stride=stride)
-    task = Task((method,), datasets, tuple(protocols))
+    others = [ResultsMethod(name, path, datasets) for name, path in (results or {}).items()]
+    methods: list[Method] = list(others)
+    network = None
+    if model is not None:
+        network = ModelMethod(model, device, trust=trust, stride=stride)
+        methods.insert(0, network)
+    task = Task(tuple(methods), datasets, tuple(protocols))
     cost = Cost()
     with _alone(Path(out) if out else None) as folder:
         records = _score_all(task, folder, workers, device, cost)
-        scored, left_out = _summaries(task, 0, records)
+        scored = [_summaries(task, number, records) for number in range(len(methods))]
+        own = scored[0] if network else {"datasets": [], "left_out": []}
         result = {
             "model": model,
             "protocols": list(protocols),
-            "datasets": scored,
-            "left_out": left_out,
+            **own,
+            "trained_on": None if model is None else trained_on(model),
+            "results": [
+                {**it.described(), **found}
+                for it, found in zip(others, scored[-len(others) :], strict=True)
+            ]
+            if others
+            else [],
+            "tables": [],
             "cost": {**asdict(cost), "images_per_s": cost.images_per_s},
             "out": str(folder.absolute()) if folder else None,
             "report": str(Path(report).absolute()) if report else None,
         }
         if folder:
             _write(folder, task, records, result)
+    if tables:
+        result["tables"] = [str(path.absolute()) for path in write_tables(result, tables)]
     if report:
-        write_report(Path(report).absolute(), result, method.derain, datasets)
+        derain = network.derain if network else None
+        write_report(Path(report).absolute(), result, derain, datasets)
     return result
 
 
@@ -138,8 +164,8 @@ def _identity(task: Task, work: Work, device: str) -> dict[str, Any]:
 
 def _summaries(
     task: Task, method: int, records: Mapping[Work, Sequence[Record]]
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The datasets with their metrics, and what was left out: dataset, key (or None) and reason."""
+) -> dict[str, list[dict[str, Any]]]:
+    """`datasets` with their metrics, and `left_out`: dataset, key (or None) and reason."""
     scored: list[dict[str, Any]] = []
     left_out: list[dict[str, Any]] = []
     for name, dataset in task.datasets.items():
@@ -155,7 +181,7 @@ def _summaries(
     if not scored:
         reasons = "\n".join(item["reason"] for item in left_out)
         raise DerainError(f"No dataset could be scored.\n{reasons}")
-    return scored, left_out
+    return {"datasets": scored, "left_out": left_out}
 
 
 def _write(

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-RAIN13K = [{"dataset": "rain13k", "split": "train"}]
+RAIN13K = [{"dataset": "rain13k", "split": "train", "pairs": 13_026}]
+"""95 % of it; the rest validates."""
 COUNTS = {"test100": 98, "rain100h": 100, "rain100l": 100, "test2800": 2800, "test1200": 1200}
 
 

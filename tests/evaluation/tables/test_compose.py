@@ -77,6 +77,11 @@ def test_a_model_trained_on_rain13k_is_ranked_among_the_quoted_methods() -> None
             "trained on rain100h/train; the quoted methods were trained on Rain13K",
         ),
         (
+            item("rain13k", "rain100h", 40),
+            {"trained_on": [{"dataset": "rain13k", "split": "train", "pairs": 200}]},
+            "trained on rain13k/train (200 pairs); the quoted methods were trained on Rain13K",
+        ),
+        (
             item("rain100h", "test", 40),
             {"trained_on": RAIN13K},
             "images of rain100h/test, not of Rain13K's Rain100H",
