@@ -6,6 +6,7 @@ from typing import Any
 
 from derain.data.prepared.manifest import Prepared
 from derain.errors import DerainError
+from derain.evaluation.protocols import identity
 from derain.evaluation.scoring import DatasetScores, UnscoredImage, with_means
 from derain.pipelines.evaluate.records import Record, scores_of
 
@@ -38,6 +39,7 @@ def _described(dataset: Prepared, scores: Mapping[str, DatasetScores]) -> dict[s
         "dataset": dataset.manifest.dataset,
         "split": dataset.manifest.split,
         "by_protocol": {
-            name: {"metrics": item.metrics, "input": item.input} for name, item in scores.items()
+            name: {"identity": identity(name), "metrics": item.metrics, "input": item.input}
+            for name, item in scores.items()
         },
     }
