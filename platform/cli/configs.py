@@ -25,7 +25,7 @@ def init(
     """Write a commented config to start from."""
     results = Results(as_json)
     from derain.config import load_config
-    from derain.config.starter import write_starter
+    from derain.pipelines.starter import write_starter
 
     path, *others = write_starter(name, folder)
     verb = "sweep" if load_config(path).sweep else "train"

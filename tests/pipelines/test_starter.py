@@ -6,8 +6,8 @@ import pytest
 
 from derain.config import load_config, shipped
 from derain.config.source import read
-from derain.config.starter import write_starter
 from derain.errors import OccupiedError, UsageError
+from derain.pipelines.starter import write_starter
 
 SEVEN = ("fclip_unet", "clip_rpn", "rdmc", "prenet", "nafnet", "restormer", "mprnet")
 
