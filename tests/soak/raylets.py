@@ -185,7 +185,7 @@ def _has_gone_on(folder: Path, step: int) -> bool:
 
 def config_of(folder: Path, name: str, **values: Any) -> Config:
     """The small run of the other soak tests, under `device: auto`."""
-    tree = tree_of(folder, steps=600, checkpoint_every_steps=10, device="auto")
+    tree = tree_of(folder, steps=200, checkpoint_every_steps=10, device="auto")
     tree |= {"name": name}
     if "sweep" in values:
         space = values["sweep"]["space"]
