@@ -218,6 +218,7 @@ def test_a_sweep_without_any_result_fails_and_registers_nothing(
     experiment = client.get_experiment_by_name(store.EXPERIMENT)
     parents = client.search_runs([experiment.experiment_id], "run_name = 'none'")
     assert [run.info.status for run in parents] == ["FAILED"]
+    (planned.folder / "endless/checkpoints/step-00000001").mkdir(parents=True, exist_ok=True)
     with pytest.raises(OccupiedError, match="holds an unfinished sweep"):
         sweep(planned)
 
