@@ -79,17 +79,17 @@ def _measured_rows(table: PublishedTable, methods: Sequence[Method], protocol: s
 def _row(table: PublishedTable, method: Method, protocol: str) -> Row:
     """The row of a method under one protocol."""
     reasons = [*method.remarks, *filter(None, [method.training_reason()])]
-    if protocol.partition(" ")[0] != PROTOCOL:
+    if protocol != PROTOCOL:
         reasons.insert(0, f"measured under {protocol}; the quoted values fit {PROTOCOL}")
     cells = _cells(table, [_item(method, each) for each in table.sets], protocol, "metrics")
-    return Row(method.name, "measured", protocol, cells, tuple(reasons))
+    return Row(method.name, "measured", method.identity(protocol), cells, tuple(reasons))
 
 
 def _input_row(table: PublishedTable, methods: Sequence[Method], protocol: str) -> Row:
     """The row of the rainy images themselves, which is not ranked."""
     items = [next(filter(None, (_item(it, each) for it in methods)), None) for each in table.sets]
     cells = _cells(table, items, protocol, "input")
-    return Row(INPUT, "measured", protocol, cells, group="")
+    return Row(INPUT, "measured", methods[0].identity(protocol), cells, group="")
 
 
 def _cells(
@@ -155,9 +155,10 @@ def measured(methods: Sequence[Method]) -> Table:
         own = [method for method in methods if protocol in method.protocols]
         by_name = [{item["name"]: item for item in method.datasets} for method in own]
         first = {name: item for found in reversed(by_name) for name, item in found.items()}
-        rows.append(_measured_row(INPUT, names, first, protocol))
+        shown = own[0].identity(protocol)
+        rows.append(_measured_row(INPUT, names, first, protocol, shown))
         rows += [
-            _measured_row(method.name, names, found, protocol)
+            _measured_row(method.name, names, found, protocol, shown)
             for method, found in zip(own, by_name, strict=True)
         ]
     notes = (RANKED, "Methods are ranked whatever they were trained on.", _counts(names, methods))
@@ -165,7 +166,7 @@ def measured(methods: Sequence[Method]) -> Table:
 
 
 def _measured_row(
-    method: str, names: Sequence[str], items: Mapping[str, Item], protocol: str
+    method: str, names: Sequence[str], items: Mapping[str, Item], protocol: str, shown: str
 ) -> Row:
     side = "input" if method == INPUT else "metrics"
     cells = []
@@ -176,7 +177,7 @@ def _measured_row(
             own = replace(own, same=((item["dataset"], item["split"]),))
         cells += _cells_of_set(own, item, protocol, side, (PSNR, SSIM))
     group = "" if method == INPUT else protocol
-    return Row(method, "measured", protocol, tuple(cells), group=group)
+    return Row(method, "measured", shown, tuple(cells), group=group)
 
 
 def _counts(names: Sequence[str], methods: Sequence[Method]) -> str:

@@ -10,7 +10,8 @@ from derain.evaluation.tables.published_tables import TRAINING, TRAINING_PAIRS, 
 ENOUGH = 0.9
 """Share of Rain13K that a method must have seen, to be called trained on it: 5 % may validate."""
 Item = Mapping[str, Any]
-"""A dataset of a result of `evaluate`: `name`, `dataset`, `split`, `pictures`, `by_protocol`."""
+"""A dataset of a result of `evaluate`: `name`, `dataset`, `split`, `pictures`, `left_out`, and
+`by_protocol`, which has `identity` (the protocol with its version), `metrics` and `input`."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,11 @@ class Method:
     def protocols(self) -> list[str]:
         """The protocols that it was measured under."""
         return list(dict.fromkeys(name for item in self.datasets for name in item["by_protocol"]))
+
+    def identity(self, protocol: str) -> str:
+        """A protocol with the version that its metrics were measured under."""
+        found = (item["by_protocol"].get(protocol) for item in self.datasets)
+        return next(each.get("identity", protocol) for each in found if each is not None)
 
     def training_reason(self) -> str | None:
         """Why it is not comparable with methods that were trained on Rain13K; None if it is."""

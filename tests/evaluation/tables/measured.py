@@ -28,7 +28,7 @@ def item(
         "split": split,
         "pictures": images - left_out,
         "left_out": [{"key": str(at), "reason": "damaged"} for at in range(left_out)],
-        "by_protocol": dict.fromkeys(protocols, means),
+        "by_protocol": {name: {"identity": f"{name} v1", **means} for name in protocols},
     }
 
 

@@ -16,7 +16,7 @@ def tables(*datasets: dict[str, Any], **more: Any) -> dict[str, Table]:
     return {table.name: table for table in tables_of(result(*datasets, **more))}
 
 
-def row(table: Table, method: str, protocol: str = "rain13k") -> Row:
+def row(table: Table, method: str, protocol: str = "rain13k v1") -> Row:
     (found,) = [it for it in table.rows if it.method == method and it.protocol == protocol]
     return found
 
@@ -143,11 +143,11 @@ def test_other_methods_and_other_protocols_have_rows_of_their_own() -> None:
     found = tables(both, results=others)
     third = [(it.method, it.protocol) for it in found["table3"].rows if it.origin == "measured"]
     assert third == [
-        ("rainy input", "rain13k"),
-        ("net@champion", "rain13k"),
-        ("theirs", "rain13k"),
-        ("rainy input", "five_set"),
-        ("net@champion", "five_set"),
+        ("rainy input", "rain13k v1"),
+        ("net@champion", "rain13k v1"),
+        ("theirs", "rain13k v1"),
+        ("rainy input", "five_set v1"),
+        ("net@champion", "five_set v1"),
     ]
     alone = tables_of({**result(), "model": None, "results": others})
     assert [it.method for it in alone[-1].rows] == ["rainy input", "theirs"]

@@ -63,7 +63,7 @@ def test_the_csv_has_quoted_values_as_printed_and_measured_ones_in_full(folder: 
     fclip, ours = rows["FCLIP-UNet", "quoted"], rows["net@champion", "measured"]
     assert (fclip["Test100_PSNR"], fclip["Average_SSIM"]) == ("31.23", "0.934")
     assert (ours["Rain100H_PSNR"], ours["Rain100H_SSIM"]) == ("29.487000", "0.294870")
-    assert (ours["Test100_PSNR"], ours["protocol"]) == ("", "rain13k")
+    assert (ours["Test100_PSNR"], ours["protocol"]) == ("", "rain13k v1")
     assert "Rain100H: images of rain100h/test" in ours["notes"]
     assert (ODD, "measured") in rows
     assert float(rows["theirs", "measured"]["Average_PSNR"]) == pytest.approx(33.2)
@@ -75,7 +75,7 @@ def test_markdown_has_all_columns_in_all_rows(folder: Path) -> None:
     widths = {len(re.split(r"(?<!\\)\|", line)) for line in lines[: lines.index(lines[-1])]}
     assert widths == {3 + 12 + 2, 3 + 2 * 8 + 2}
     (theirs, _) = [line for line in lines if line.startswith("| theirs ")]
-    assert theirs.startswith("| theirs | **measured** | rain13k | **31.50** |")
+    assert theirs.startswith("| theirs | **measured** | rain13k v1 | **31.50** |")
     assert "| FCLIP-UNet | quoted | not stated | <ins>31.23</ins> |" in text
     assert r"\<b\>\_x\_" in text
 
@@ -83,7 +83,7 @@ def test_markdown_has_all_columns_in_all_rows(folder: Path) -> None:
 def test_the_page_needs_nothing_else_and_shows_names_as_they_are(folder: Path) -> None:
     page = (folder / "tables.html").read_text(encoding="utf-8")
     found = Cells(page)
-    rows = {row[0].removesuffix("rain13k"): row for row in found.rows if row}
+    rows = {row[0].removesuffix("rain13k v1"): row for row in found.rows if row}
     assert rows["FCLIP-UNet"][1:3] == ["31.23", "0.924"]
     assert len(rows["theirs"]) == 1 + 2 * 8
     assert any(row[0].startswith(ODD) for row in found.rows)
