@@ -51,7 +51,8 @@ def compared(table: PublishedTable, methods: Sequence[Method]) -> Table:
     rows = [_quoted(table, method, columns) for method in table.rows]
     for protocol in [] if table.quoted_only else _protocols(methods):
         rows += _measured_rows(table, methods, protocol)
-    return Table(table.name, table.title, columns, tuple(rows), (RANKED, *table.notes))
+    notes = (RANKED, *table.notes, *_stated(methods))
+    return Table(table.name, table.title, columns, tuple(rows), notes)
 
 
 def _quoted(table: PublishedTable, method: str, columns: Sequence[Column]) -> Row:
@@ -60,6 +61,14 @@ def _quoted(table: PublishedTable, method: str, columns: Sequence[Column]) -> Ro
         remark = table.remarks.get((method, column.title))
         cells.append(Cell(float(printed), (remark,) if remark else ()))
     return Row(method, "quoted", "", tuple(cells), group="" if method == INPUT else "published")
+
+
+def _stated(methods: Sequence[Method]) -> list[str]:
+    """The note on methods whose training data was stated; none if there are no such methods."""
+    names = [method.name for method in methods if method.states_training]
+    return [f"What was stated, not recorded: the training data of {', '.join(names)}."] * bool(
+        names
+    )
 
 
 def _measured_rows(table: PublishedTable, methods: Sequence[Method], protocol: str) -> list[Row]:

@@ -21,7 +21,8 @@ class Method:
     name: str
     datasets: Sequence[Item]
     trained_on: Sequence[Mapping[str, Any]] | None
-    """`dataset`, `split` and, if known, `pairs` of its training data; None if nothing is known."""
+    """`dataset`, `split` and, if known, `pairs` of its training data; None if nothing is known.
+    `stated` is true for what was not recorded but stated by whoever scored it."""
     remarks: tuple[str, ...] = ()
     """Why nothing of it is comparable, such as results stored as JPEG."""
 
@@ -34,6 +35,11 @@ class Method:
         """A protocol with the version that its metrics were measured under."""
         found = (item["by_protocol"].get(protocol) for item in self.datasets)
         return next(each.get("identity", protocol) for each in found if each is not None)
+
+    @property
+    def states_training(self) -> bool:
+        """Whether its training data was stated and not recorded."""
+        return any(item.get("stated") for item in self.trained_on or ())
 
     def training_reason(self) -> str | None:
         """Why it is not comparable with methods that were trained on Rain13K; None if it is."""

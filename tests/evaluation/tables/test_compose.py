@@ -67,6 +67,13 @@ def test_a_model_trained_on_rain13k_is_ranked_among_the_quoted_methods() -> None
     assert not any(at == rainy for at, _ in ranks)
 
 
+def test_stated_training_data_is_believed_and_said_to_be_stated() -> None:
+    stated = [{"dataset": "rain13k", "split": "train", "stated": True}]
+    table = tables(*five_sets(), trained_on=stated)["table3"]
+    assert not row(table, "net@champion").reasons
+    assert "What was stated, not recorded: the training data of net@champion." in table.notes
+
+
 @pytest.mark.parametrize(
     ("measured", "more", "reason"),
     [
