@@ -1,13 +1,16 @@
 """Commands that measure: evaluate, leaderboard, density."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from derain.cli import output
 from derain.cli.options import ConfigFile, Device, Json, Profile, Set, Stride, Trust
 from derain.cli.output import Results
+
+if TYPE_CHECKING:
+    from derain.pipelines.evaluate.detectors import DownstreamSpec
 
 
 def evaluate(
@@ -51,6 +54,16 @@ def evaluate(
         str,
         typer.Option(help="Processes: 1 is this one, more are Ray's. auto: as many as pay off."),
     ] = "auto",
+    gallery: Annotated[
+        Path | None, typer.Option(help="Also write an HTML page with the images side by side.")
+    ] = None,
+    downstream: Annotated[
+        str | None,
+        typer.Option(help="A detector or segmenter: module:Class, or a network of torchvision."),
+    ] = None,
+    downstream_weights: Annotated[
+        Path | None, typer.Option(help="Its weights, for a network of torchvision.")
+    ] = None,
     device: Device = "auto",
     trust: Trust = False,
     stride: Stride = None,
@@ -77,6 +90,8 @@ def evaluate(
         tables=tables,
         out=out,
         workers=_workers(workers),
+        gallery=gallery,
+        downstream=_downstream(downstream, downstream_weights),
         device=device,
         trust=trust,
         stride=stride,
@@ -84,6 +99,17 @@ def evaluate(
     results.show(found, output.scores(found))
     if any(item["left_out"] for item in (found, *found["results"])):
         raise typer.Exit(1)
+
+
+def _downstream(name: str | None, weights: Path | None) -> "DownstreamSpec | None":
+    """The values of --downstream and --downstream-weights."""
+    from derain.pipelines.evaluate.detectors import DownstreamSpec
+
+    if name is None:
+        if weights is not None:
+            raise typer.BadParameter("--downstream-weights needs --downstream.")
+        return None
+    return DownstreamSpec(name, str(weights) if weights else None)
 
 
 def _workers(text: str) -> int | None:

@@ -119,13 +119,36 @@ def scores(result: Mapping[str, Any]) -> RenderableType:
     for method, scored in methods:
         named = [str(method)] if others else []
         for item in scored["datasets"]:
+            place = ", ".join([*named, item["name"]])
             for name, found in item["by_protocol"].items():
+                if name in found["metrics"]:  # a metric without reference is its own protocol
+                    lines.append(_without_reference(place, name, found, item["pictures"]))
+                    continue
                 measured = (*_psnr_ssim(found["metrics"]), *_psnr_ssim(found["input"]))
                 table.add_row(*named, item["name"], str(item["pictures"]), name, *measured)
+            if item.get("downstream"):
+                lines.append(f"{place}: {_agreement(item['downstream'])}")
         lines += [_left_out([*named, item["dataset"]], item) for item in scored["left_out"]]
         for dataset, extra in scored.get("extra", {}).items():
             lines.append(f"{method}, {dataset}: {len(extra)} images of no pair, such as {extra[0]}")
-    return Group(table, *lines, _cost(result["cost"]))
+    return Group(*([table] if table.rows else []), *lines, _cost(result["cost"]))
+
+
+def _without_reference(place: str, name: str, found: Mapping[str, Any], images: int) -> str:
+    value, given = found["metrics"][name], found["input"][name]
+    return f"{place}: {name} {value:.3f}, rainy input {given:.3f} ({images} images; less is better)"
+
+
+def _agreement(found: Mapping[str, Any]) -> str:
+    """How well a detector or segmenter agrees with what it finds on the clean images."""
+    if found["kind"] == "segmentation":
+        derained, rainy = found["derained"]["miou"], found["rainy"]["miou"]
+        return f"mIoU with the classes of the clean images: {derained:.4f}, rainy {rainy:.4f}"
+    if found["derained"]["map"] is None:
+        return "nothing is detected on the clean images"
+    values = [f"{found[side]['map']:.4f}" for side in ("derained", "rainy")]
+    count = found["clean"]["detections"]
+    return f"mAP with {count} detections on the clean images: {values[0]}, rainy {values[1]}"
 
 
 def _left_out(place: Sequence[str], item: Mapping[str, Any]) -> str:

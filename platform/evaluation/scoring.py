@@ -144,7 +144,10 @@ def _score_pair(
     return [score_image(derained, key, pair, protocol) for protocol in protocols]
 
 
-def score_image(levels: np.ndarray, key: str, pair: np.ndarray, protocol: str) -> ImageScores:
+def score_image(
+    levels: np.ndarray, key: str, pair: np.ndarray | tuple[np.ndarray, np.ndarray], protocol: str
+) -> ImageScores:
+    """The metrics of a network's output, levels in 0..255, and of the rainy image of its pair."""
     rain, clean = pair
     return ImageScores(
         key=key,

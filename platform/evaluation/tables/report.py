@@ -31,7 +31,8 @@ def markdown(result: Mapping[str, Any], galleries: Sequence[GalleryImages] = ())
     lines += [text.markdown(table) for table in tables[:-1]]
     if galleries:
         for item, images in zip(result["datasets"], galleries, strict=True):
-            lines += _gallery(item, images, result["protocols"][0])
+            if images.indices:
+                lines += _gallery(item, images, result["protocols"][0])
     return "\n".join(lines).rstrip("\n") + "\n"
 
 

@@ -1,6 +1,6 @@
 """The Markdown report of an evaluation, with the best and the worst images of each dataset."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,9 @@ from derain.config.data import DataConfig
 from derain.data.images.decode import encode_png
 from derain.data.loading.loader import open_all_pixels
 from derain.data.prepared.manifest import Prepared
+from derain.evaluation.downstream import SIDES
 from derain.evaluation.gallery import best_and_worst, grid
+from derain.evaluation.no_reference import METRICS
 from derain.evaluation.scoring import Derain
 from derain.evaluation.tables.report import GalleryImages, markdown
 
@@ -24,6 +26,9 @@ def write_report(
     """Write the Markdown file, and its images into a folder beside it; without a model none."""
     shown = []
     for number, item in enumerate(result["datasets"] if derain else ()):
+        if item["protocol"] in METRICS:
+            shown.append(GalleryImages("", ()))
+            continue
         dataset, images = datasets[item["name"]], item["per_picture"]
         picks = best_and_worst(images, SHOWN)
         numbers = {key: at for at, key in enumerate(dataset.column("key").tolist())}
@@ -34,7 +39,34 @@ def write_report(
         file.parent.mkdir(parents=True, exist_ok=True)
         (pixels,) = open_all_pixels([dataset], DataConfig.model_validate({}))
         file.write_bytes(encode_png(grid([derain] if derain else [], pixels, rows)))
-    path.write_text(markdown(result, shown), encoding="utf-8")
+    lines = [line for item in result["datasets"] for line in _more(item)]
+    path.write_text(markdown(result, shown) + "".join(lines), encoding="utf-8")
+
+
+def _more(item: Mapping[str, Any]) -> Iterator[str]:
+    """Sections on metrics without reference, and on what a detector or segmenter finds."""
+    without = {name: it for name, it in item["by_protocol"].items() if name in METRICS}
+    if without:
+        yield f"\n## {item['name']}: without reference\n\nLower is better.\n\n"
+        yield "| metric | derained | rainy |\n| --- | ---: | ---: |\n"
+        for name, found in without.items():
+            values = f"{found['metrics'][name]:.3f} | {found['input'][name]:.3f}"
+            yield f"| {found['identity']} | {values} |\n"
+    found = item["downstream"]
+    if found:
+        yield f"\n## {item['name']}: {found['kind']}\n\n"
+        if found["kind"] == "detection":
+            yield f"Truth: {found['clean']['detections']} {found['truth']}.\n\n"
+        else:
+            yield "Truth: the classes of the clean images.\n\n"
+        names = [name for name in found["derained"] if name != "detections"]
+        yield f"| image | {' | '.join(names)} |\n| --- |{' ---: |' * len(names)}\n"
+        for side in SIDES:
+            yield f"| {side} | {' | '.join(_number(found[side][name]) for name in names)} |\n"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
 
 
 def _file_name(name: str) -> str:

@@ -6,9 +6,10 @@ from typing import Any
 
 from derain.data.prepared.manifest import Prepared
 from derain.errors import DerainError
-from derain.evaluation.protocols import identity
+from derain.evaluation.downstream import agreement
 from derain.evaluation.scoring import DatasetScores, UnscoredImage, with_means
-from derain.pipelines.evaluate.records import Record, scores_of
+from derain.pipelines.evaluate.measures import identity_of
+from derain.pipelines.evaluate.work.records import Record, scores_of
 
 
 def summary(
@@ -29,17 +30,19 @@ def summary(
     for protocol in protocols:
         images = [scores_of(record, protocol) for record in ordered if record.reason is None]
         scores[protocol] = with_means(name, dataset, images, left_out)
-    return _described(dataset, scores)
+    found = [record.downstream for record in ordered if record.downstream is not None]
+    return {**_described(dataset, scores), "downstream": agreement(found) if found else None}
 
 
 def _described(dataset: Prepared, scores: Mapping[str, DatasetScores]) -> dict[str, Any]:
     first = next(iter(scores.values()))
     return {
         **asdict(first),
+        "protocol": next(iter(scores)),
         "dataset": dataset.manifest.dataset,
         "split": dataset.manifest.split,
         "by_protocol": {
-            name: {"identity": identity(name), "metrics": item.metrics, "input": item.input}
+            name: {"identity": identity_of(name), "metrics": item.metrics, "input": item.input}
             for name, item in scores.items()
         },
     }

@@ -15,19 +15,21 @@ import torch
 from derain.data.prepared.manifest import Prepared, open_prepared
 from derain.data.prepared.naming import distinct_names
 from derain.errors import DataError, DerainError, UsageError
-from derain.evaluation.protocols import check_protocol, identity
 from derain.evaluation.tables.files import write_tables
 from derain.evaluation.tables.methods import row_name
+from derain.pipelines.evaluate.detectors import DownstreamSpec, load_downstream
+from derain.pipelines.evaluate.gallery import shown_names, write_evaluation_gallery
+from derain.pipelines.evaluate.measures import has_clean, identity_of, split_names
 from derain.pipelines.evaluate.methods import Method, ModelMethod
-from derain.pipelines.evaluate.parts import Parts, write_table
-from derain.pipelines.evaluate.progress import progress
-from derain.pipelines.evaluate.records import Record, row_of
 from derain.pipelines.evaluate.report import write_report
 from derain.pipelines.evaluate.results_method import ResultsMethod
-from derain.pipelines.evaluate.run import Cost, Work, score
-from derain.pipelines.evaluate.scorer import Task
 from derain.pipelines.evaluate.summary import summary
 from derain.pipelines.evaluate.training_data import trained_on
+from derain.pipelines.evaluate.work.parts import Parts, write_table
+from derain.pipelines.evaluate.work.progress import progress
+from derain.pipelines.evaluate.work.records import Record, row_of
+from derain.pipelines.evaluate.work.run import Cost, Work, score
+from derain.pipelines.evaluate.work.scorer import Task
 from derain.storage.atomic import write_text
 from derain.storage.locks import locked
 from derain.storage.output_paths import check_file, check_folder
@@ -49,6 +51,8 @@ def evaluate(
     tables: str | Path | None = None,
     out: str | Path | None = None,
     workers: int | None = None,
+    gallery: str | Path | None = None,
+    downstream: DownstreamSpec | None = None,
     device: str = "auto",
     trust: bool = False,
     stride: int | None = None,
@@ -63,17 +67,21 @@ def evaluate(
     Markdown file to write, with a folder of the best and the worst images of each dataset under the
     first protocol. `tables` is a folder for the published tables with our rows, see
     `write_tables`. `out` is a folder for `images.parquet` and `evaluation.json`; a second call with
-    it scores only what the first has not, see `parts`. `workers` is explained in `run.score`. The
-    other arguments are those of `load_predictor`.
+    it scores only what the first has not, see `parts`. `workers` is explained in `run.score`.
+    `gallery` is an HTML file to write. With `downstream` each dataset has the agreement of what a
+    detector or segmenter finds, see `evaluation.downstream`. The other arguments are those of
+    `load_predictor`.
+
+    A dataset without clean images is measured by NIQE and BRISQUE.
 
     An image that cannot be scored, or a dataset that cannot be read, is listed under `left_out`,
     and the others are scored. Raises DataError, before anything is scored, for a path that is not a
     prepared dataset of pairs; DerainError if no image could be scored.
     """
-    for protocol in protocols:
-        check_protocol(protocol)
-    if report:
-        check_file(Path(report))
+    full, no_reference = split_names(protocols)
+    for file in (report, gallery):
+        if file:
+            check_file(Path(file))
     for place in (out, tables):
         if place:
             check_folder(Path(place))
@@ -86,7 +94,11 @@ def evaluate(
     if model is not None:
         network = ModelMethod(model, device, trust=trust, stride=stride)
         methods.insert(0, network)
-    task = Task(tuple(methods), datasets, tuple(protocols))
+    if gallery:
+        shown_names(methods)
+    if downstream:
+        load_downstream(downstream, "cpu")  # before anything is scored: is it one?
+    task = Task(tuple(methods), datasets, full, no_reference, downstream)
     cost = Cost()
     with _alone(Path(out) if out else None) as folder:
         records = _score_all(task, folder, workers, device, cost)
@@ -107,11 +119,14 @@ def evaluate(
             "cost": {**asdict(cost), "images_per_s": cost.images_per_s},
             "out": str(folder.absolute()) if folder else None,
             "report": str(Path(report).absolute()) if report else None,
+            "gallery": str(Path(gallery).absolute()) if gallery else None,
         }
         if folder:
             _write(folder, task, records, result)
     if tables:
         result["tables"] = [str(path.absolute()) for path in write_tables(result, tables)]
+    if gallery:
+        write_evaluation_gallery(Path(gallery).absolute(), task, records)
     if report:
         derain = network.derain if network else None
         write_report(Path(report).absolute(), result, derain, datasets)
@@ -174,8 +189,9 @@ def _identity(task: Task, work: Work, device: str) -> dict[str, Any]:
     method, name = work
     return {
         "method": task.methods[method].identity(name),
-        "manifest_sha256": task.datasets[name].manifest.sha256(),
-        "protocols": [identity(name) for name in task.protocols],
+        "manifest_sha256": task.datasets[name].sha256(),
+        "protocols": [identity_of(each) for each in task.names_for(name)],
+        "downstream": task.downstream.identity() if task.downstream else None,
         "device": [device, task.methods[method].device],
         "versions": {"derain-platform": version("derain-platform"), "torch": torch.__version__},
     }
@@ -189,7 +205,7 @@ def _summaries(
     left_out: list[dict[str, Any]] = []
     for name, dataset in task.datasets.items():
         try:
-            item = summary(name, dataset, records[method, name], task.protocols)
+            item = summary(name, dataset, records[method, name], task.names_for(name))
         except DerainError as error:
             if len(task.datasets) == 1:
                 raise
@@ -213,7 +229,7 @@ def _write(
             record,
             model=task.methods[method].name,
             dataset=name,
-            manifest_sha256=task.datasets[name].manifest.sha256(),
+            manifest_sha256=task.datasets[name].sha256(),
         )
         for (method, name), items in records.items()
         for record in sorted(items, key=lambda record: record.number)
@@ -228,7 +244,7 @@ def _open_all(folders: Sequence[str]) -> dict[str, Prepared]:
     for name, folder in zip(distinct_names(folders), folders, strict=True):
         try:
             opened[name] = open_prepared(folder)
-            opened[name].require_clean()
+            has_clean(opened[name])
         except DataError as error:
             problems.append(str(error))
     if problems:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from derain.errors import UsageError
 from derain.pipelines.evaluate.verb import IMAGES, evaluate
-from derain.pipelines.evaluate.workers import Workers, chunked
+from derain.pipelines.evaluate.work.workers import Workers, chunked
 
 
 class Deadly(nn.Module):

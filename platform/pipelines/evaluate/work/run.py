@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 
 from derain import cluster
-from derain.pipelines.evaluate.records import Record
-from derain.pipelines.evaluate.scorer import Chunk, Scorer, Task
-from derain.pipelines.evaluate.workers import (
+from derain.pipelines.evaluate.work.records import Record
+from derain.pipelines.evaluate.work.scorer import Chunk, Scorer, Task
+from derain.pipelines.evaluate.work.workers import (
     chunked,
     peak_bytes,
     plan_workers,

@@ -14,8 +14,8 @@ from derain.data.loading.loader import open_all_pixels
 from derain.data.prepared.manifest import open_prepared
 from derain.evaluation.scoring import score_under_protocols
 from derain.inference.predictor import save_model_folder
-from derain.pipelines.evaluate.scorer import one_thread
 from derain.pipelines.evaluate.verb import IMAGES, RESULT, evaluate
+from derain.pipelines.evaluate.work.scorer import one_thread
 from derain.pipelines.load_model import load_predictor
 from tests.folders import write_pairs
 

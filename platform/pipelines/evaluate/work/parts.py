@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from derain.pipelines.evaluate.records import Record, records_in, row_of, table
+from derain.pipelines.evaluate.work.records import Record, records_in, row_of, table
 from derain.storage.atomic import new_file, remove_leftovers, write_text
 
 FOLDER = "parts"

@@ -19,8 +19,8 @@ import ray.data
 
 from derain.errors import DerainError, UsageError
 from derain.pipelines import nodes
-from derain.pipelines.evaluate.records import Record
-from derain.pipelines.evaluate.scorer import Chunk, Scorer, Task
+from derain.pipelines.evaluate.work.records import Record
+from derain.pipelines.evaluate.work.scorer import Chunk, Scorer, Task
 from derain.storage.refusals import expected
 
 log = logging.getLogger(__name__)

@@ -4,23 +4,27 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
 import numpy as np
 import torch
 
-from derain.config.data import DataConfig
-from derain.data.loading.cache import Pixels
-from derain.data.loading.loader import open_all_pixels
 from derain.data.prepared.manifest import Prepared
-from derain.errors import DerainError
-from derain.evaluation.scoring import score_image, too_small
+from derain.errors import DataError, DerainError
+from derain.evaluation.downstream import found_in
+from derain.evaluation.downstream.found import Downstream
+from derain.evaluation.no_reference import METRICS, NoReference
+from derain.evaluation.protocols import quantised
+from derain.evaluation.scoring import ImageScores, score_image
+from derain.pipelines.evaluate.detectors import DownstreamSpec, load_downstream
+from derain.pipelines.evaluate.measures import names_for
 from derain.pipelines.evaluate.methods import Method
-from derain.pipelines.evaluate.records import Record, values_of
+from derain.pipelines.evaluate.work.images import Images
+from derain.pipelines.evaluate.work.records import Record, values_of
 
 AHEAD = 4
 """Images per scoring thread that may wait for their metrics, each with three arrays of pixels."""
@@ -33,6 +37,13 @@ class Task:
     methods: tuple[Method, ...]
     datasets: Mapping[str, Prepared]
     protocols: tuple[str, ...]
+    no_reference: tuple[str, ...] = ()
+    """Metrics without reference: of all datasets; those without clean images have some anyway."""
+    downstream: DownstreamSpec | None = None
+
+    def names_for(self, dataset: str) -> tuple[str, ...]:
+        """The protocols and metrics without reference that a dataset is measured by."""
+        return names_for(self.datasets[dataset], self.protocols, self.no_reference)
 
 
 @dataclass(frozen=True)
@@ -59,7 +70,8 @@ class Scorer:
         self._ahead = AHEAD * threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="metrics")
         self._network = threading.Lock()
-        self._opened: dict[str, _Images | DerainError] = {}
+        self._detector: Downstream | None = None
+        self._opened: dict[str, Images | DerainError] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -84,12 +96,12 @@ class Scorer:
                 yield _result(waiting.popleft())
         yield from map(_result, waiting)
 
-    def images(self, dataset: str) -> "_Images":
+    def images(self, dataset: str) -> Images:
         """The images of a dataset. Raises DerainError if they cannot be read."""
         if dataset not in self._opened:
             try:
                 prepared = self._task.datasets[dataset]
-                self._opened[dataset] = _Images(prepared, self._task.protocols)
+                self._opened[dataset] = Images(prepared, self._task.protocols)
             except DerainError as error:
                 self._opened[dataset] = error
         found = self._opened[dataset]
@@ -101,46 +113,54 @@ class Scorer:
         """Derain an image now, and compute its metrics meanwhile."""
         key = str(self._task.datasets[chunk.dataset].index.column("key")[number])
         try:
-            pair = self.images(chunk.dataset).pair(number)
+            rain, clean = self.images(chunk.dataset)[number]
             with self._network, one_thread():
                 began = time.perf_counter()
-                levels = self._task.methods[chunk.method].levels(chunk.dataset, key, pair[0])
+                levels = self._task.methods[chunk.method].levels(chunk.dataset, key, rain)
                 seconds = time.perf_counter() - began
+                found = self._found(rain, levels, clean)
         except DerainError as error:
             return Record(number, key, reason=str(error))
-        return self._pool.submit(self._scored, Record(number, key, seconds), pair, levels)
+        record = Record(number, key, seconds, downstream=found)
+        return self._pool.submit(self._scored, chunk.dataset, record, rain, levels, clean)
 
-    def _scored(self, record: Record, pair: np.ndarray, levels: np.ndarray) -> Record:
-        number, key, seconds = record.number, record.key, record.seconds
+    def _scored(
+        self,
+        dataset: str,
+        record: Record,
+        rain: np.ndarray,
+        levels: np.ndarray,
+        clean: np.ndarray | None,
+    ) -> Record:
+        """The record with the metrics, or with the reason why there are none."""
+        scores: dict[str, ImageScores] = {}
         try:
-            scores = {
-                protocol: score_image(levels, key, pair, protocol)
-                for protocol in self._task.protocols
-            }
+            for name in self._task.names_for(dataset):
+                if name in METRICS:
+                    scores[name] = self._without_reference(name, record.key, rain, levels)
+                elif clean is not None:
+                    scores[name] = score_image(levels, record.key, (rain, clean), name)
         except DerainError as error:
-            return Record(number, key, reason=str(error))
-        return Record(number, key, seconds, values_of(scores))
+            return Record(record.number, record.key, reason=str(error))
+        return replace(record, values=values_of(scores))
 
+    def _without_reference(
+        self, name: str, key: str, rain: np.ndarray, levels: np.ndarray
+    ) -> ImageScores:
+        measure = NoReference([name])
+        try:
+            return ImageScores(key, measure(quantised(levels)), measure(rain))
+        except DataError as error:
+            raise DataError(f"image {key}: {error}") from error
 
-class _Images:
-    """The pairs of a dataset as pixels, and which of them cannot be scored."""
-
-    def __init__(self, dataset: Prepared, protocols: Sequence[str]) -> None:
-        self._small = too_small(dataset, protocols)
-        self.pixels: Pixels
-        (self.pixels,) = open_all_pixels([dataset], DataConfig.model_validate({}))
-
-    def pair(self, number: int) -> np.ndarray:
-        """The rainy and the clean image: uint8 (2, height, width, 3).
-
-        Raises DerainError for a pair that cannot be read, or is too small for a protocol.
-        """
-        if number in self._small:
-            raise DerainError(self._small[number])
-        pair = self.pixels[number]
-        if number in self.pixels.left_out:  # `pair` is another one
-            raise DerainError(self.pixels.left_out[number])
-        return pair
+    def _found(self, rain: np.ndarray, levels: np.ndarray, clean: np.ndarray | None) -> str | None:
+        """What the detector finds, if there is one and a clean image to compare with."""
+        spec = self._task.downstream
+        if spec is None or clean is None:
+            return None
+        if self._detector is None:
+            self._detector = load_downstream(spec, self._task.methods[0].device)
+        return found_in(self._detector, spec.name, rain, quantised(levels), clean)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,49 @@
+"""Which metrics a dataset gets: protocols where it has clean images, else metrics without them."""
+
+from collections.abc import Sequence
+
+from derain.data.prepared.manifest import Prepared
+from derain.errors import DataError
+from derain.evaluation import protocols
+from derain.evaluation.no_reference import METRICS, NoReference
+
+
+def split_names(names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The protocols and the metrics without reference among the names of --protocol.
+
+    Raises DataError for a name that is neither.
+    """
+    for name in names:
+        if name not in protocols.PROTOCOLS and name not in METRICS:
+            known = ", ".join((*protocols.PROTOCOLS, *METRICS))
+            raise DataError(f"Unknown protocol {name!r}; choose from: {known}.")
+    return (
+        tuple(name for name in names if name not in METRICS),
+        tuple(name for name in names if name in METRICS),
+    )
+
+
+def identity_of(name: str) -> str:
+    """What is stored beside the values of a protocol or of a metric without reference."""
+    return NoReference([name]).identities()[name] if name in METRICS else protocols.identity(name)
+
+
+def has_clean(dataset: Prepared) -> bool:
+    """Whether the images of a dataset have clean partners.
+
+    Raises DataError for a dataset of which only some have one.
+    """
+    missing = dataset.index.column("clean_member").null_count
+    if 0 < missing < len(dataset):
+        dataset.require_clean()
+    return not missing
+
+
+def names_for(
+    dataset: Prepared, chosen: Sequence[str], no_reference: Sequence[str]
+) -> tuple[str, ...]:
+    """What a dataset is measured by, in order: without clean images by all metrics that need none,
+    unless some of them are chosen."""
+    if has_clean(dataset):
+        return (*chosen, *no_reference)
+    return tuple(no_reference or METRICS)
