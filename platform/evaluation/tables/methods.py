@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from derain.evaluation.tables.published_tables import TRAINING, TRAINING_PAIRS, Metric
+from derain.evaluation.tables.published_tables import PSNR, TRAINING, TRAINING_PAIRS, Metric
 
 ENOUGH = 0.9
 """Share of Rain13K that a method must have seen, to be called trained on it: 5 % may validate."""
@@ -28,8 +28,20 @@ class Method:
 
     @property
     def protocols(self) -> list[str]:
-        """The protocols that it was measured under."""
-        return list(dict.fromkeys(name for item in self.datasets for name in item["by_protocol"]))
+        """The protocols that it was measured under, without metrics that need no clean images."""
+        return [
+            name for name, found in self._measured() if value_of(found["metrics"], PSNR) is not None
+        ]
+
+    @property
+    def no_reference(self) -> list[str]:
+        """The metrics that it was measured by and that need no clean images: niqe_live, ..."""
+        return [name for name, found in self._measured() if name in found["metrics"]]
+
+    def _measured(self) -> list[tuple[str, Mapping[str, Any]]]:
+        """Everything that it was measured under or by, each once."""
+        found = {name: it for item in self.datasets for name, it in item["by_protocol"].items()}
+        return list(found.items())
 
     def identity(self, protocol: str) -> str:
         """A protocol with the version that its metrics were measured under."""
