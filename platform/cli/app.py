@@ -8,6 +8,7 @@ that --help stays fast.
 import io
 import json
 import logging
+import os
 import sys
 from importlib.metadata import version
 from typing import Annotated, Any, NoReturn, TextIO
@@ -26,6 +27,7 @@ COMMANDS = (
     data.prepare,
     data.verify,
     data.leaks,
+    configs.init,
     configs.config,
     training.train,
     training.sweep,
@@ -103,6 +105,8 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # both are None if the caller closed them
             stream.reconfigure(errors="backslashreplace")  # names of files may be any bytes
+    # Ray reads it when it is imported; its 30 s are too short on a machine that is fully in use.
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")
     try:
         app()
     except SystemExit as ended:

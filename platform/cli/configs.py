@@ -1,6 +1,7 @@
-"""Commands about configs: config."""
+"""Commands about configs: init, config."""
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -8,6 +9,32 @@ import typer
 from derain.cli.options import Json, Profile, Set
 from derain.cli.output import Results
 from derain.errors import UsageError
+
+
+def init(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A network such as restormer, another shipped config such as ldfps, or "
+            "module:Class for a network of your own."
+        ),
+    ],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the files go.")],
+    as_json: Json = False,
+) -> None:
+    """Write a commented config to start from."""
+    results = Results(as_json)
+    from derain.config import load_config
+    from derain.pipelines.starter import write_starter
+
+    path, *others = write_starter(name, folder)
+    verb = "sweep" if load_config(path).sweep else "train"
+    lines = [
+        f"wrote {path} ({', '.join(item.name for item in others)} beside it)",
+        f"Next: derainctl {verb} {path} --profile smoke   # ten steps on rendered rain",
+        f"      derainctl config {path}   # every value and where it comes from",
+    ]
+    results.show({"config": str(path), "written": [str(path), *map(str, others)]}, "\n".join(lines))
 
 
 def config(

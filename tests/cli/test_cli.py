@@ -31,6 +31,7 @@ COMMAND = "import signal; signal.signal(signal.SIGINT, signal.default_int_handle
 """derainctl that reacts to Ctrl-C, even if the shell that runs the tests ignores it."""
 
 VERBS = (
+    "init",
     "config",
     "synthesize",
     "datasets",

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float64, UInt8
 
 from derain.errors import DataError
+from derain.evaluation.luma import luma
 from derain.evaluation.no_reference.statistics import fitted, normalised, offset, spread
-from derain.evaluation.similarity import luma
 
 PARAMETERS = Path(__file__).parent / "parameters/niqe_live.npz"
 

@@ -332,6 +332,9 @@ def test_a_narrow_screen_needs_no_scrolling_to_the_side(
         ".map(e => e.getBoundingClientRect()).filter(b => b.height < 24 || b.width < 24).length"
     )
     assert small == 0
+    page.run("window.scroll(0, 300)")
+    page.run("document.getElementById('next').click()")
+    assert page.run("window.scrollY") == 300  # although the list is above
 
 
 def contrast(first: str, second: str) -> float:

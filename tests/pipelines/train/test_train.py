@@ -21,6 +21,7 @@ from derain.errors import (
     WeightsError,
 )
 from derain.pipelines.train.metrics_file import read_metrics
+from derain.pipelines.train.recording import TrackingTarget, recorded
 from derain.pipelines.train.resume import config_to_resume
 from derain.pipelines.train.run_folder import GALLERY, RESULT, read_json
 from derain.pipelines.train.verb import resume, train
@@ -89,6 +90,22 @@ def test_a_finished_run_is_resumed_with_more_steps(
     assert MlflowClient(tracking_uri=store).get_run(result["mlflow_run_id"]).info.status == (
         "FINISHED"
     )
+
+
+def test_a_start_that_died_early_is_taken_over(trained: Any, tmp_path: Path, store: str) -> None:
+    """Its MLflow run, which a killed process could not end, is ended."""
+    config = trained.config.replaced({"output_dir": str(tmp_path), "name": "early"}, "test")
+    with recorded(config, TrackingTarget(store)) as record:
+        record.flush()
+    died = read_json(config.folder / "mlflow.json")["run_id"]
+    client = MlflowClient(tracking_uri=store)
+    client.update_run(died, status="RUNNING")
+    (config.folder / "config.yaml").write_text("another: config")
+    result = resume(config_to_resume(config, "early", {}))
+    assert (result["resumed_from_step"], result["steps"]) == (0, 4)
+    assert result["weights_sha256"] == trained.result["weights_sha256"]
+    assert client.get_run(died).info.status == "KILLED"
+    assert client.get_run(result["mlflow_run_id"]).info.status == "FINISHED"
 
 
 def test_a_second_command_does_not_touch_a_running_run(

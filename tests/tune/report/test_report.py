@@ -206,7 +206,7 @@ def test_the_images_of_a_trial_are_compared_with_the_best_ones(
     text, _ = written(config(tmp_path), ranking)
     assert "best minus this, by image [95 % CI]: PSNR-Y (dB) of the best trial" in text
     assert "| +2.000 [" in text
-    assert "SSIM-Y on 2 images. Protocol" in text
+    assert "SSIM on 2 images. Protocol" in text
 
 
 def test_numbers_have_the_right_plural() -> None:

@@ -85,7 +85,7 @@ function choose(image) {
   const item = known.items[image.number];
   item.setAttribute("aria-selected", "true");
   list.setAttribute("aria-activedescendant", item.id);
-  item.scrollIntoView({ block: "nearest", inline: "nearest" });
+  reveal(item);
   const at = known.listed.indexOf(image);
   byId("previous").disabled = at === 0;
   byId("next").disabled = at === known.listed.length - 1;
@@ -94,6 +94,15 @@ function choose(image) {
     describe(image);
     show();
   }
+}
+
+/** Scrolls the list, and only the list, as far as it takes to see an item. */
+function reveal(item) {
+  const [inner, outer] = [item, list].map((node) => node.getBoundingClientRect());
+  list.scrollBy(
+    Math.min(0, inner.left - outer.left) || Math.max(0, inner.right - outer.right),
+    Math.min(0, inner.top - outer.top) || Math.max(0, inner.bottom - outer.bottom),
+  );
 }
 
 function step(by) {
