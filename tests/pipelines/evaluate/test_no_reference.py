@@ -8,10 +8,11 @@ import pytest
 
 from benchmarks._small import write_dataset
 from derain.cli import output
-from derain.data.prepared.index import INDEX, write_index
+from derain.data.prepared.index import INDEX, index_table, write_index
 from derain.data.prepared.manifest import Manifest, Prepared, open_prepared, write_manifest
 from derain.errors import DataError
 from derain.evaluation.no_reference import NoReference
+from derain.evaluation.scoring import Derain
 from derain.inference.predictor import Predictor
 from derain.pipelines.evaluate.measures import has_clean
 from derain.pipelines.evaluate.verb import evaluate
@@ -30,7 +31,7 @@ def without_clean(folder: Path, *, every: int = 1) -> Prepared:
     rows = whole.index.to_pylist()
     for row in rows[::every]:
         row.update({name: None for name in row if name.startswith("clean_")})
-    digest = write_index(whole.folder / INDEX, [rows])
+    digest = write_index(whole.folder / INDEX, [index_table(rows)])
     entries = whole.manifest.shards
     manifest = Manifest("real", "test", len(rows), 0, entries, digest, "", {})
     write_manifest(whole.folder, manifest)
@@ -61,7 +62,7 @@ def test_they_are_measured_by_niqe_and_brisque(model: str, tmp_path: Path) -> No
     json.dumps(result)
 
 
-def derained_by(predictor: Predictor):  # noqa: ANN201
+def derained_by(predictor: Predictor) -> Derain:
     def derain(rain: np.ndarray) -> np.ndarray:
         with one_thread():
             return predictor.derain(rain)
@@ -76,7 +77,7 @@ def test_pairs_can_have_them_beside_a_protocol(model: str, tmp_path: Path) -> No
     result = evaluate(model, [str(dataset.folder)], protocols=names, workers=1)
     assert list(result["datasets"][0]["by_protocol"]) == names
     assert set(result["datasets"][0]["metrics"]) == {"psnr_y", "ssim_y"}
-    with pytest.raises(DataError, match="choose from: rain13k.*niqe_live"):
+    with pytest.raises(DataError, match=r"choose from: rain13k.*niqe_live"):
         evaluate(model, [str(dataset.folder)], protocols=["niqe"])
 
 

@@ -1,39 +1,17 @@
 """Workers of Ray give what one process gives, and outlive the death of one of them."""
 
-import os
-import signal
+import logging
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-import torch
-from torch import Tensor, nn
 
 from derain.errors import UsageError
+from derain.inference.predictor import save_model_folder
 from derain.pipelines.evaluate.verb import IMAGES, evaluate
 from derain.pipelines.evaluate.work.workers import Workers, chunked
-
-
-class Deadly(nn.Module):
-    """Kills its process at images whose first value is below `limit`; the first time, or always."""
-
-    stride = 1
-
-    def __init__(self, *, marker: str, limit: float = 0.02) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(1))
-        self._marker, self._limit = Path(marker), limit
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Rainy -> the same, if the process lives."""
-        if float(x[0, 0, 0, 0]) < self._limit:
-            always = self._marker.is_dir()
-            if always or not self._marker.exists():
-                if not always:
-                    self._marker.touch()
-                os.kill(os.getpid(), signal.SIGKILL)
-        return x * self.scale
+from tests.pipelines.evaluate.work.deadly import KILLING, Deadly
 
 
 def images(out: Path) -> list[dict[str, Any]]:
@@ -49,8 +27,45 @@ def test_two_workers_give_what_this_process_gives(model: str, dataset: str, tmp_
     assert several["cost"]["images"] == alone["cost"]["images"] == 9
     assert several["datasets"] == alone["datasets"]
     assert images(tmp_path / "b") == images(tmp_path / "a")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)  # no other machine may join
     with pytest.raises(UsageError, match="--workers 99"):
         evaluate(model, [dataset], workers=99)
+
+
+def deadly(folder: Path, *, always: bool) -> str:
+    """A model folder of a network that kills its process."""
+    marker = folder / "marker"
+    if always:
+        marker.mkdir()
+    options = {"marker": str(marker)}
+    name = f"{Deadly.__module__}:{Deadly.__name__}"
+    return str(save_model_folder(Deadly(**options), folder / "deadly", name, options))
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_worker_that_dies_is_replaced_and_its_images_are_scored_again(
+    dataset: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = deadly(tmp_path, always=False)
+    with caplog.at_level(logging.WARNING, "derain"):
+        result = evaluate(model, [dataset], workers=2, trust=True)
+    assert (tmp_path / "marker").exists()
+    assert not result["left_out"]
+    assert result["datasets"][0]["pictures"] == 9
+    assert "a worker died and was started again" in caplog.text
+    assert result["datasets"] == evaluate(model, [dataset], workers=1, trust=True)["datasets"]
+
+
+@pytest.mark.soak
+@pytest.mark.usefixtures("ray_cluster")
+def test_an_image_that_always_kills_its_worker_costs_only_itself(
+    dataset: str, tmp_path: Path
+) -> None:
+    result = evaluate(deadly(tmp_path, always=True), [dataset], workers=2, trust=True)
+    (image,) = result["left_out"]
+    assert image["key"] == KILLING
+    assert "died" in image["reason"]
+    assert result["datasets"][0]["pictures"] == 8
 
 
 def test_chunks_have_every_number_once_and_end_at_about_the_same_time() -> None:
