@@ -53,7 +53,7 @@ def compared(table: PublishedTable, methods: Sequence[Method]) -> Table:
     rows = [_quoted(table, method, columns) for method in table.rows]
     for protocol in [] if table.quoted_only else _protocols(methods):
         rows += _measured_rows(table, methods, protocol)
-    notes = (RANKED, *table.notes, *_stated(methods))
+    notes = (RANKED, *table.notes, *_stated(methods, rows))
     return Table(table.name, table.title, columns, tuple(rows), notes)
 
 
@@ -65,9 +65,10 @@ def _quoted(table: PublishedTable, method: str, columns: Sequence[Column]) -> Ro
     return Row(method, "quoted", "", tuple(cells), group="" if method == INPUT else "published")
 
 
-def _stated(methods: Sequence[Method]) -> list[str]:
-    """The note on methods whose training data was stated; none if there are no such methods."""
-    names = [method.name for method in methods if method.states_training]
+def _stated(methods: Sequence[Method], rows: Sequence[Row]) -> list[str]:
+    """The note on methods with rows whose training data was stated; none without such methods."""
+    shown = {row.method for row in rows if row.origin == "measured"}
+    names = [it.name for it in methods if it.states_training and it.name in shown]
     return [f"What was stated, not recorded: the training data of {', '.join(names)}."] * bool(
         names
     )
