@@ -16,8 +16,9 @@ $(VENV)/installed: pyproject.toml constraints.txt
 demo: setup
 	@$(BIN)/derainctl sweep configs/ldfps.yaml
 
+# Two processes, each with half of the cores; tests/conftest.py divides the tests.
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 # Long reliability tests; docs/measurements/reliability.md has their results. Some need root.
 soak: setup

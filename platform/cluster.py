@@ -4,16 +4,18 @@ import contextlib
 import logging
 import os
 import secrets
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from derain.errors import DerainError, UsageError
+from derain.errors import DerainError, StoppedError, UsageError
 from derain.storage.cores import available_cores
 from derain.storage.output_paths import may_write
 
@@ -57,12 +59,35 @@ def _start() -> None:
     for name in _NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
     options = {"log_to_driver": False, "configure_logging": False}
+    with _own_sigterm():
+        _connect_or_start(address, options)
+    ray.data.DataContext.get_current().enable_progress_bars = False  # we print our own
+
+
+def _connect_or_start(address: str | None, options: Mapping[str, Any]) -> None:
     if address:
         _connect(address, options)
         _warn_of_temporary_copy()
     else:
         _start_here({**options, **_for_this_machine(), "num_cpus": available_cores()})
-    ray.data.DataContext.get_current().enable_progress_bars = False  # we print our own
+
+
+@contextlib.contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep the command's handler of SIGTERM, which Ray replaces by one that exits with 15; a
+    command without one exits with 143, as an exception that closes what is open."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before if callable(before) else _exit)
+
+
+def _exit(*_: object) -> NoReturn:
+    sys.exit(StoppedError.exit_code)
 
 
 def _start_here(options: Mapping[str, Any]) -> None:
@@ -71,7 +96,8 @@ def _start_here(options: Mapping[str, Any]) -> None:
         os.environ.update(patience)
         try:
             # Without "local" Ray joins whatever cluster was last started on this machine.
-            ray.init(address="local", include_dashboard=False, **options)
+            with _signals_held_back():
+                ray.init(address="local", include_dashboard=False, **options)
             return
         except Exception as error:  # Ray raises plain Exceptions
             ray.shutdown()
@@ -85,6 +111,30 @@ def _start_here(options: Mapping[str, Any]) -> None:
                     "RAY_ADDRESS=auto."
                 ) from error
             log.warning("ray: did not start (%s); trying once more, with more time", reason)
+
+
+@contextlib.contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Processes started in the block never receive SIGTERM and SIGHUP; this one does after it.
+
+    A batch system or a service manager ends a job with SIGTERM to all of its processes. Ray's own
+    would end at once, and take the workers along before they have saved. They die with this process
+    in any case (Ray asks the kernel for that), and by SIGKILL.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        if ray.is_initialized():
+            _end_by_sigkill()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_by_sigkill() -> None:
+    """Have `ray.shutdown` send SIGKILL: after a SIGTERM it would wait a second for each process."""
+    for started in ray._private.worker._global_node.all_processes.values():
+        for info in started:
+            info.process.terminate = info.process.kill
 
 
 def _for_this_machine() -> dict[str, Any]:

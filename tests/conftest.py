@@ -13,6 +13,21 @@ if TYPE_CHECKING:
     from tests.storage.faulty_store import FaultyStore
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The groups of `make test`, whose two processes take the next group when they are free.
+
+    Ray occupies all cores, so the tests that share one are a group, as are those marked
+    `xdist_group("ray")`, which start their own. The others go file by file, or by the folder whose
+    conftest.py has what they share.
+    """
+    for item in items:
+        if "ray_cluster" in item.fixturenames:  # type: ignore[attr-defined]
+            item.add_marker(pytest.mark.xdist_group("ray"))
+        elif item.get_closest_marker("xdist_group") is None:
+            shared = item.path.parent.name == "tracking"
+            item.add_marker(pytest.mark.xdist_group(str(item.path.parent if shared else item.path)))
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DERAIN_CACHE_DIR", str(tmp_path / "cache"))
@@ -60,8 +75,11 @@ def ray_cluster() -> Iterator[None]:
     """One local Ray, shared by all tests that need it."""
     from derain import cluster
 
-    with cluster.connected():
-        yield
+    with pytest.MonkeyPatch.context() as patch:
+        # A process less for every run; tests/soak/soak_nodes.py has a preemption.
+        patch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+        with cluster.connected():
+            yield
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,14 @@
-"""Other processes, as tests start, watch and kill them."""
+"""Other processes, as tests start, watch and kill them; and a limit on what this one may write."""
 
 import contextlib
 import os
+import resource
 import signal
 import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,3 +86,17 @@ def free_port() -> int:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         return unused.getsockname()[1]
+
+
+@contextlib.contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """As on a disk that fills up: this process may make no file larger than `size` bytes.
+
+    A write beyond that stores what fits.
+    """
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)

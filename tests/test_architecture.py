@@ -42,7 +42,8 @@ def test_the_standard_librarys_platform_is_not_shadowed() -> None:
 
 def test_every_folder_is_listed_as_a_package() -> None:
     setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    assert set(setuptools["packages"]) == {"derain", *map(dotted, FOLDERS)}
+    configs = {"derain.configs", "derain.configs.paper"}  # files, in configs/
+    assert set(setuptools["packages"]) == {"derain", *map(dotted, FOLDERS)} | configs
 
 
 @pytest.mark.parametrize("folder", [Path(), *FOLDERS], ids=str)

@@ -2,8 +2,10 @@
 
 import errno
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import ray
 
 from derain import cluster
 from derain.errors import DerainError, UsageError
+from tests.processes import command_line, descendants
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -36,6 +39,32 @@ def test_a_new_ray_has_the_cores_that_this_process_may_use() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert "cores 1\n" in done.stdout, done.stderr
+
+
+def test_sigterm_to_the_whole_job_leaves_ray_to_the_command() -> None:
+    """Batch systems send it to every process. This process has started the Ray of all tests."""
+    ours = {pid: command_line(pid) for pid in descendants(os.getpid())}
+    rays = [pid for pid, line in ours.items() if "ray" in line]
+    assert any("raylet" in ours[pid] for pid in rays)
+    assert any("gcs_server" in ours[pid] for pid in rays)
+    for pid in rays:
+        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGHUP)
+    time.sleep(1)
+    assert [pid for pid in rays if not command_line(pid)] == []
+    assert ray.get(ray.remote(len).remote([1, 2])) == 2
+
+
+def test_the_commands_own_handler_of_sigterm_stays_and_others_exit_with_143() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        for own, expected in ((print, print), (signal.SIG_DFL, cluster._exit)):
+            signal.signal(signal.SIGTERM, own)
+            with cluster._own_sigterm():
+                signal.signal(signal.SIGTERM, len)  # as Ray does
+            assert signal.getsignal(signal.SIGTERM) is expected
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize(

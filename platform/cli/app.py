@@ -6,14 +6,17 @@ that --help stays fast.
 """
 
 import io
+import json
 import logging
+import os
 import sys
+from importlib.metadata import version
 from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 from typer.core import TyperGroup
 
-from derain.cli import data, evaluation, inference, tracking, training
+from derain.cli import configs, data, evaluation, inference, tracking, training
 from derain.storage.refusals import expected
 
 INTERRUPTED = 130
@@ -24,9 +27,12 @@ COMMANDS = (
     data.prepare,
     data.verify,
     data.leaks,
+    configs.init,
+    configs.config,
     training.train,
     training.sweep,
     evaluation.evaluate,
+    evaluation.leaderboard,
     evaluation.density,
     inference.predict,
     inference.export,
@@ -41,9 +47,11 @@ COMMANDS = (
 
 class _Commands(TyperGroup):
     """All commands; an expected error, or what the machine refuses, becomes one message and its
-    exit code. Any other exception is a bug and keeps its traceback."""
+    exit code, and with --json a document on stdout too. Any other exception is a bug and keeps its
+    traceback."""
 
     def invoke(self, ctx: Any) -> Any:
+        as_json = "--json" in (*ctx._protected_args, *ctx.args)
         try:
             return super().invoke(ctx)
         except Exception as error:
@@ -51,24 +59,41 @@ class _Commands(TyperGroup):
             if explained is None or ctx.params["debug"]:
                 raise
             print(f"derainctl: {explained}", file=sys.stderr)
+            if as_json:
+                kind, code = type(explained).__name__, explained.exit_code
+                document = {"kind": kind, "message": str(explained), "exit_code": code}
+                print(json.dumps({"error": document}, indent=2, ensure_ascii=False))
             raise typer.Exit(explained.exit_code) from error
 
 
+HELP = {"help_option_names": ["-h", "--help"]}
+
 app = typer.Typer(
     cls=_Commands,
+    context_settings=HELP,
     help="Datasets, training and sweeps for image-deraining networks.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
 )
 for command in COMMANDS:
-    app.command(command.__name__.rstrip("_"))(command)  # `import` is a keyword of Python
+    name = command.__name__.rstrip("_")  # `import` is a keyword of Python
+    app.command(name, context_settings=HELP)(command)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"derain-platform {version('derain-platform')}")
+        raise typer.Exit
 
 
 @app.callback()
 def common(
     debug: Annotated[  # noqa: ARG001, _Commands reads it
         bool, typer.Option(help="Show tracebacks of expected errors too.")
+    ] = False,
+    version: Annotated[  # noqa: ARG001, its callback shows it
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")
     ] = False,
 ) -> None:
     """Options before the command."""
@@ -80,6 +105,8 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # both are None if the caller closed them
             stream.reconfigure(errors="backslashreplace")  # names of files may be any bytes
+    # Ray reads it when it is imported; its 30 s are too short on a machine that is fully in use.
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")
     try:
         app()
     except SystemExit as ended:

@@ -1,4 +1,4 @@
-"""Commands that measure: evaluate, density."""
+"""Commands that measure: evaluate, leaderboard, density."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,40 +6,103 @@ from typing import Annotated
 import typer
 
 from derain.cli import output
-from derain.cli.options import ConfigFile, Device, Json, Model, Profile, Set, Stride, Trust
+from derain.cli.options import ConfigFile, Device, Json, Profile, Set, Stride, Trust
 from derain.cli.output import Results
 
 
 def evaluate(
-    model: Model,
-    prepared: Annotated[list[str], typer.Argument(help="One or more prepared datasets.")],
+    arguments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[MODEL] PREPARED...",
+            help="A model (models:/NAME@ALIAS, checkpoint, model folder or exported file), which "
+            "may be missing with --results, and one or more prepared datasets.",
+        ),
+    ],
+    result: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--results",
+            metavar="NAME=FOLDER",
+            help="Score images that another program wrote, paired by name; repeatable.",
+        ),
+    ] = None,
     protocol: Annotated[
         list[str] | None,
         typer.Option(help="Such as rain13k or prenet; repeatable. Default: rain13k."),
     ] = None,
     report: Annotated[Path | None, typer.Option(help="Also write a Markdown report.")] = None,
+    tables: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the papers' tables with our rows: .md, .csv, .tex, .html."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for a table with every image, and to go on after a kill."),
+    ] = None,
+    workers: Annotated[
+        str,
+        typer.Option(help="Processes: 1 is this one, more are Ray's. auto: as many as pay off."),
+    ] = "auto",
     device: Device = "auto",
     trust: Trust = False,
     stride: Stride = None,
     as_json: Json = False,
 ) -> None:
-    """Score a model on prepared datasets."""
+    """Score a model, or images that other programs wrote, on prepared datasets."""
     results = Results(as_json)
-    from derain.pipelines.evaluate import evaluate
+    from derain.pipelines.evaluate.results_method import parse_arguments, parse_results
+    from derain.pipelines.evaluate.verb import evaluate
 
-    protocols = protocol or ["rain13k"]
-    result = evaluate(
+    others = parse_results(result or [])
+    model, prepared = parse_arguments(arguments, with_results=bool(others))
+    found = evaluate(
         model,
         prepared,
-        protocols=protocols,
+        results=others,
+        protocols=protocol or ["rain13k"],
         report=report,
+        tables=tables,
+        out=out,
+        workers=_workers(workers),
         device=device,
         trust=trust,
         stride=stride,
     )
-    results.show(result, output.scores(result))
-    if result["left_out"]:
+    results.show(found, output.scores(found))
+    if any(item["left_out"] for item in (found, *found["results"])):
         raise typer.Exit(1)
+
+
+def _workers(text: str) -> int | None:
+    """The value of --workers; None for auto."""
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise typer.BadParameter(f"--workers is {text!r}; expected auto or a number from 1.")
+    return int(text)
+
+
+def leaderboard(
+    csv: Annotated[Path | None, typer.Option(help="Also write a CSV file.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write a page.")] = None,
+    leaks: Annotated[
+        bool, typer.Option(help="Compare training images with the measured ones; kept.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Rank the registered versions among those measured on the same images."""
+    results = Results(as_json)
+    from derain.pipelines.leaderboard import files
+    from derain.pipelines.leaderboard.verb import leaderboard
+
+    files.check_files([csv, html])
+    board = leaderboard(check_leaks=leaks)
+    if csv:
+        files.write_csv(board, csv)
+    if html:
+        files.write_html(board, html)
+    results.show(board, output.leaderboard(board))
 
 
 def density(

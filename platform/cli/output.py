@@ -109,19 +109,37 @@ def _found_lines(row: Mapping[str, Any]) -> list[str]:
 
 
 def scores(result: Mapping[str, Any]) -> RenderableType:
-    """The scores of an evaluation, a row for each dataset and protocol, and what was left out."""
-    table = _table("dataset", "images", "protocol", "PSNR", "SSIM", "input PSNR", "input SSIM")
-    for item in result["datasets"]:
-        for name, found in item["by_protocol"].items():
-            measured = (*_psnr_ssim(found["metrics"]), *_psnr_ssim(found["input"]))
-            table.add_row(item["name"], str(item["pictures"]), name, *measured)
-    lines = [
-        f"left out, and in no mean: {item['dataset']}"
-        + (f", {item['key']}" if item["key"] else "")
-        + f": {item['reason']}"
-        for item in result["left_out"]
-    ]
-    return Group(table, *lines) if lines else table
+    """The scores of an evaluation, a row for each method, dataset and protocol, and what was left
+    out. The column of methods is only there if there are results of other programs."""
+    others = result.get("results", ())
+    methods = [(result.get("model"), result), *((item["name"], item) for item in others)]
+    heads = ("dataset", "images", "protocol", "PSNR", "SSIM", "input PSNR", "input SSIM")
+    table = _table(*(["method"] if others else []), *heads)
+    lines = []
+    for method, scored in methods:
+        named = [str(method)] if others else []
+        for item in scored["datasets"]:
+            for name, found in item["by_protocol"].items():
+                measured = (*_psnr_ssim(found["metrics"]), *_psnr_ssim(found["input"]))
+                table.add_row(*named, item["name"], str(item["pictures"]), name, *measured)
+        lines += [_left_out([*named, item["dataset"]], item) for item in scored["left_out"]]
+        for dataset, extra in scored.get("extra", {}).items():
+            lines.append(f"{method}, {dataset}: {len(extra)} images of no pair, such as {extra[0]}")
+    return Group(table, *lines, _cost(result["cost"]))
+
+
+def _left_out(place: Sequence[str], item: Mapping[str, Any]) -> str:
+    key = [item["key"]] if item["key"] else []
+    return f"left out, and in no mean: {', '.join([*place, *key])}: {item['reason']}"
+
+
+def _cost(cost: Mapping[str, Any]) -> str:
+    """What an evaluation took, in one line; nothing was scored if all images were before."""
+    processes = f"{cost['workers']} process{'es' if cost['workers'] > 1 else ''}"
+    return (
+        f"{cost['images']} images in {cost['seconds']:.1f} s, {cost['images_per_s']:.3g} images/s; "
+        f"{processes}, {cost['peak_memory_bytes'] / 2**30:.2f} GiB in the largest"
+    )
 
 
 def matches(found: Mapping[str, Any], label: str) -> Table:
@@ -145,6 +163,21 @@ def versions(rows: Sequence[Mapping[str, Any]]) -> Table:
             tags.get("profile", ""),
         )
     return table
+
+
+def leaderboard(board: Mapping[str, Any]) -> RenderableType:
+    """The groups of a leaderboard, a table for each, and versions without metrics."""
+    from derain.pipelines.leaderboard.cells import HEADS, cells, heading, unchecked
+
+    shown: list[RenderableType] = []
+    for group in board["groups"]:
+        table = _table(*HEADS)
+        for row in group["rows"]:
+            table.add_row(*cells(row))
+        shown += [heading(group), table, *unchecked(group), ""]
+    for item in board["unmeasured"]:
+        shown.append(f"{item['name']}/{item['version']} has no metrics")
+    return Group(*shown) if shown else f"no registered model in {board['store']}"
 
 
 def _table(*titles: str) -> Table:

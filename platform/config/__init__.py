@@ -18,7 +18,7 @@ from derain.config.loss import LossConfig
 from derain.config.networks import ModelConfig
 from derain.config.scalars import Dumper
 from derain.config.section import LocalFolder, Section, Seed
-from derain.config.source import Source, parse_override, read
+from derain.config.source import Source, parse_override, parsed, resolved
 from derain.config.sweep import SweepConfig
 from derain.config.training import TrainConfig
 
@@ -107,6 +107,11 @@ class Config(Section):
         tree = self.model_dump(mode="json")
         return yaml.dump(tree, Dumper=Dumper, sort_keys=False, allow_unicode=True)
 
+    @classmethod
+    def from_yaml(cls, text: str, name: str) -> "Config":
+        """What `to_yaml` has written; `name` is for messages. Raises ConfigError."""
+        return parsed(text, name).validated(cls, name)
+
     def replaced(self, values: Mapping[str, Any], origin: str) -> "Config":
         """This config with new values for dotted keys, checked like those of a file.
 
@@ -138,11 +143,7 @@ def load_config(
 
     Raises ConfigError, which names file, line and key, what was expected and what was found.
     """
-    source = read(Path(path))
-    source.apply_profile(profile, str(path))
-    for text in overrides:
-        source.set(*parse_override(text), f"--set {text}")
-    return source.validated(Config, str(path))
+    return resolved(Path(path), profile, overrides).validated(Config, str(path))
 
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:

@@ -38,10 +38,10 @@ class LossConfig(Section):
     schedule: ScheduleConfig | None = None
     """The schedule of `pixel: power`; not allowed with other pixel losses."""
     lambda_p: float = Field(1.0, ge=0)
-    """Weight of the perceptual loss. Default: the best of FCLIP-UNet's Table 10."""
-    perceptual: Literal["none", "vgg16", "vgg19", "encoder"] = "vgg19"
-    """Network whose features are compared: a VGG trained on ImageNet, or the model's own frozen
-    encoder."""
+    """Weight of the perceptual loss, if any. Default: the best of FCLIP-UNet's Table 10."""
+    perceptual: Literal["none", "vgg16", "vgg19", "encoder"] = "none"
+    """Network whose features the perceptual loss compares: a VGG trained on ImageNet, or the
+    model's own frozen encoder. FCLIP-UNet's paper does not say which; its config takes vgg19."""
     perceptual_weights: NameOrPath | None = None
     """Weights of the VGG, for both feature losses. Null: torchvision's, downloaded once. Otherwise
     a local file, or `random` (tests)."""

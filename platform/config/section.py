@@ -30,7 +30,10 @@ def _one_or_many(value: Any) -> Any:
 LocalPath = Annotated[str, AfterValidator(_anchored)]
 LocalFolder = Annotated[str, AfterValidator(_anchored_local)]
 NameOrPath = Annotated[str, AfterValidator(_anchored_if_file)]
-Prepared = Annotated[tuple[LocalPath, ...], BeforeValidator(_one_or_many)]
+Prepared = Annotated[
+    tuple[LocalPath, ...],
+    BeforeValidator(_one_or_many, json_schema_input_type=str | tuple[str, ...]),
+]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 """torch accepts no larger seed."""
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
+from derain.config import shipped
 from derain.config.scalars import value_of
 from derain.config.section import Section
 from derain.errors import ConfigError
@@ -80,6 +81,8 @@ class Source:
         values = _section(profiles[chosen], f"{file}: the profile `{chosen}`")
         self.merge(Source(values, _lift(self.origins, ("profiles", chosen))))
         self.tree["profile"] = chosen
+        if profile is not None:
+            self.origins["profile",] = f"--profile {profile}"
 
     def validated(self, whole: type[Whole], default_origin: str) -> Whole:
         """The values as a section of the type `whole`.
@@ -100,7 +103,7 @@ class Source:
         if item["type"] == "extra_forbidden" and key in REPLACED:
             return f"{where}: there is no key `{key}` any more: {REPLACED[key]}"
         if item["type"] == "extra_forbidden":
-            return f"{where}: unknown key `{key}`.{_nearest(key, known)}"
+            return f"{where}: unknown key `{key}`.{nearest(key, known)}"
         if item["type"] == "union_tag_invalid":
             return f"{where}: `{key}.name`: expected one of {item['ctx']['expected_tags']}."
         if item["type"] == "union_tag_not_found":
@@ -129,6 +132,7 @@ def read(path: Path, seen: tuple[Path, ...] = ()) -> Source:
 
     Raises ConfigError if a file cannot be read, is not YAML, or extends itself.
     """
+    path = shipped.find(path)
     if path.resolve() in seen:
         raise ConfigError(f"{path}: `extends` is circular; the file extends itself.")
     source = _parse(path)
@@ -142,17 +146,34 @@ def read(path: Path, seen: tuple[Path, ...] = ()) -> Source:
     return below
 
 
+def resolved(path: Path, profile: str | None, overrides: Sequence[str]) -> Source:
+    """The values of a file with a profile and `KEY=VALUE` texts applied; nothing is checked yet."""
+    source = read(path)
+    source.apply_profile(profile, str(path))
+    for text in overrides:
+        source.set(*parse_override(text), f"--set {text}")
+    return source
+
+
 def _parse(path: Path) -> Source:
-    source = Source({})
     try:
-        tree = _values(path.read_text(encoding="utf-8"), str(path), source.origins)
+        return parsed(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such config file.") from None
+        raise ConfigError(
+            f"{path}: no such config file. Shipped configs need no path: "
+            f"{', '.join(shipped.names())}."
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: the config file cannot be read ({error}).") from None
+
+
+def parsed(text: str, name: str) -> Source:
+    """The values of the text of a file; `name` is its name. Raises ConfigError."""
+    source = Source({})
+    tree = _values(text, name, source.origins)
     if tree is None:
-        raise ConfigError(f"{path}: expected keys and values, found nothing.")
-    source.tree = _section(tree, str(path))
+        raise ConfigError(f"{name}: expected keys and values, found nothing.")
+    source.tree = _section(tree, name)
     return source
 
 
@@ -247,7 +268,8 @@ def sections_in(annotation: Any) -> Iterator[type[Section]]:
             yield from sections_in(argument)
 
 
-def _nearest(key: str, known: Sequence[str]) -> str:
+def nearest(key: str, known: Sequence[str]) -> str:
+    """The known key that is most like a key, as a sentence; empty if none is."""
     found = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     return f" The nearest valid key is `{found[0]}`." if found else ""
 

@@ -11,15 +11,8 @@ from typing import Literal
 import numpy as np
 
 from derain.errors import DataError
-from derain.evaluation.similarity import (
-    LEAST_PX,
-    PEAK,
-    Window,
-    downsampled,
-    luma,
-    mean_squared_error,
-    ssim,
-)
+from derain.evaluation.luma import downsampled, luma, mean_squared_error
+from derain.evaluation.ssim import LEAST_PX, PEAK, Window, ssim
 
 PSNR_CAP_DB = 100.0
 """The PSNR of identical images is infinite, which would make every mean infinite."""

@@ -91,8 +91,7 @@ def score_under_protocols(
         raise DerainError(f"{dataset.folder}: no image of it could be scored: {reason}")
     name = name or dataset.folder.name
     return {
-        protocol: _with_means(name, dataset, images, left_out)
-        for protocol, images in scores.items()
+        protocol: with_means(name, dataset, images, left_out) for protocol, images in scores.items()
     }
 
 
@@ -123,7 +122,7 @@ def _mean(metrics: Sequence[dict[str, float]]) -> dict[str, float]:
     return {name: fmean(item[name] for item in metrics) for name in metrics[0]}
 
 
-def _with_means(
+def with_means(
     name: str, dataset: Prepared, scores: list[ImageScores], left_out: list[UnscoredImage]
 ) -> DatasetScores:
     return DatasetScores(
@@ -142,10 +141,10 @@ def _score_pair(
 ) -> list[ImageScores]:
     """The scores of one image, one for each protocol."""
     derained = derain(pair[0])
-    return [_score_image(derained, key, pair, protocol) for protocol in protocols]
+    return [score_image(derained, key, pair, protocol) for protocol in protocols]
 
 
-def _score_image(levels: np.ndarray, key: str, pair: np.ndarray, protocol: str) -> ImageScores:
+def score_image(levels: np.ndarray, key: str, pair: np.ndarray, protocol: str) -> ImageScores:
     rain, clean = pair
     return ImageScores(
         key=key,

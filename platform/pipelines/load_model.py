@@ -10,6 +10,7 @@ from torch import nn
 from derain.errors import UsageError
 from derain.inference.exported import is_exported, load_exported
 from derain.inference.predictor import NETWORK_FILE, Predictor, load_model_folder
+from derain.pipelines.named.checkpoint_of import checkpoint_of
 from derain.tracking import registry
 from derain.training import checkpoint
 from derain.training.checkpoint import Checkpoint
@@ -50,15 +51,16 @@ def load_predictor(
 
 
 def load_network(model: str, *, trust: bool = False) -> LoadedNetwork:
-    """Load models:/NAME@alias, models:/NAME/VERSION, runs:/ID/model, or the folder of a checkpoint
-    or a model.
+    """Load models:/NAME@alias, models:/NAME/VERSION, runs:/ID/model, or a folder: of a checkpoint,
+    of a run or a sweep (see `checkpoint_of`), or of a model.
 
     `trust` allows networks of a user-defined class, whose code would run. Raises WeightsError for
     anything else or damaged weights.
     """
-    if (Path(model) / checkpoint.STATE).is_file():
-        return restore(checkpoint.load(model), trust=trust)
     registered = model.startswith(("models:/", "runs:/"))
+    saved = None if registered else checkpoint_of(model)
+    if saved is not None:
+        return restore(checkpoint.load(saved), trust=trust)
     folder = Path(registry.model_folder(model) if registered else model)
     network = load_model_folder(folder, trust=trust)
     description = json.loads((folder / NETWORK_FILE).read_text(encoding="utf-8"))

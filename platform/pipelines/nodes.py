@@ -147,19 +147,19 @@ def logging_waits() -> Iterator[None]:
 def _log_waits(done: threading.Event) -> None:
     since = logged = time.monotonic()
     while not done.wait(WAIT_POLL_S):
-        waited_for, now = _waited_for(), time.monotonic()
-        if not waited_for:
+        needed, now = waited_for(), time.monotonic()
+        if not needed:
             since = logged = now
         elif now - logged >= WAIT_LINE_EVERY_S:
             logged = now
             log.warning(
                 "ray: waiting for %s on one machine, for %.0f s by now. The cluster: %s. In use "
                 "by others, or not up yet? `ray status` shows it.",
-                waited_for, now - since, listed(),
+                needed, now - since, listed(),
             )  # fmt: skip
 
 
-def _waited_for() -> str:
+def waited_for() -> str:
     """What this job's first placement group needs, if none of them could be placed; else ""."""
     job = ray.get_runtime_context().get_job_id()
     with contextlib.suppress(Exception):  # Ray may be shutting down; a line less does no harm

@@ -3,18 +3,23 @@
 import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from derain.config import Config
 from derain.data.loading.cache import TarPixels
 from derain.data.loading.loader import open_all_pixels
-from derain.data.prepared.roles import open_validation
+from derain.data.prepared.roles import open_training, open_validation
 from derain.errors import UsageError
 from derain.inference.predictor import save_model_folder
+from derain.models.cost import cost
+from derain.pipelines.evaluate.training_data import TAG, tag_of
 from derain.pipelines.load_model import restore
+from derain.pipelines.named.checkpoint_of import checkpoint_of
 from derain.pipelines.train.result import mlflow_test_metrics
 from derain.pipelines.train.run_folder import IDENTITY, RESULT, read_json
 from derain.storage.files import is_remote
@@ -24,13 +29,15 @@ from derain.training import checkpoint
 
 
 def register(folder: str | Path, name: str, *, trust: bool = False) -> Registered:
-    """Register a checkpoint of a finished run, with the scores that the run has measured.
+    """Register a finished run, or its chosen checkpoint, with the metrics that it has measured.
+
+    `folder` is what `checkpoint_of` takes: a run, a sweep or a checkpoint.
 
     Raises UsageError if the run was scored with another checkpoint or is not finished,
     WeightsError if the checkpoint is damaged.
     """
     registry.check_name(name)
-    saved = checkpoint.load(folder)
+    saved = checkpoint.load(checkpoint_of(folder) or folder)
     run = saved.folder.parent.parent
     result = _read_result(run, saved.folder)
     with tempfile.TemporaryDirectory() as scratch:
@@ -41,7 +48,9 @@ def register(folder: str | Path, name: str, *, trust: bool = False) -> Registere
             run_id=read_json(run / IDENTITY)["run_id"],
             scores=result["metrics"],
             evaluation_sha256=_combined(result),
-            tags=_lineage(saved.config, saved.state.manifests, result),
+            tags=_lineage(saved.config, saved.state.manifests, result)
+            | _effort(loaded.network, result)
+            | {TAG: tag_of(open_training(saved.config.data))},
             example=_example(saved.config),
         )
 
@@ -78,6 +87,18 @@ def _lineage(config: Config, manifests: Sequence[str], result: dict[str, Any]) -
         "encoder_weights": _encoder_weights(config),
         **_test_lineage(result.get("test")),
     }
+
+
+def _effort(network: nn.Module, result: Mapping[str, Any]) -> dict[str, str]:
+    """What the version costs: parameters, multiply-adds of an image of 256x256 px, training time.
+
+    The time is that since the run was last resumed, if it was.
+    """
+    counted = {key: str(value) for key, value in asdict(cost(network)).items()}
+    if "train_seconds" not in result:  # the run was finished by an earlier version
+        return counted
+    began = str(result.get("resumed_from_step") or 0)
+    return {**counted, "train_seconds": repr(result["train_seconds"]), "trained_from_step": began}
 
 
 def _test_lineage(test: Mapping[str, Any] | None) -> dict[str, str]:

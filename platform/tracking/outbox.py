@@ -17,8 +17,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
+from derain.storage.lines import append_whole
 from derain.storage.locks import try_lock
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ class Outbox:
         self._flushing = self._closing = self._retry_now = False
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / f"{name}.{os.getpid()}-{time.monotonic_ns()}{SUFFIX}"
-        self._file = self.path.open("a", encoding="utf-8")
+        self._file = self.path.open("ab", buffering=0)
         try_lock(self._file)  # no other process uses this name
         for record in _take_over(folder, name, self.path):
             self.put(record)
@@ -66,10 +67,12 @@ class Outbox:
         self._thread.start()
 
     def put(self, record: Record) -> None:
-        """Keep a record until it is sent; never waits for the store."""
+        """Keep a record until it is sent; never waits for the store.
+
+        After an OSError, as of a full disk, nothing of the record is kept.
+        """
         with self._changed:
-            self._file.write(json.dumps(record) + "\n")
-            self._file.flush()
+            append_whole(self._file.fileno(), (json.dumps(record) + "\n").encode())
             self._pending.append(record)
             if len(self._pending) >= SEND_AT:
                 self._changed.notify_all()
@@ -158,9 +161,9 @@ def unsent_names(folder: Path) -> list[str]:
     return sorted(names)
 
 
-def _open_locked(path: Path) -> TextIO | None:
+def _open_locked(path: Path) -> BinaryIO | None:
     """The file, opened to append and locked; None if another process holds the lock."""
-    file = path.open("a", encoding="utf-8")
+    file = path.open("ab")
     if try_lock(file):
         return file
     file.close()

@@ -1,5 +1,6 @@
 """A model folder as an MLflow model: with its lineage and a copy of our loader, nothing pickled."""
 
+import functools
 import importlib.metadata
 import json
 import shutil
@@ -31,6 +32,8 @@ BASE_REQUIREMENTS = ("torch", "numpy", "safetensors", "jaxtyping")
 is built of, such as torchvision or open_clip for its encoder."""
 OWN_PACKAGE = "derain"
 PACKAGE = Path(__file__).parents[1]
+_packages_distributions = functools.cache(importlib.metadata.packages_distributions)
+"""It reads the files of every installed package, most of a registration's time."""
 TAG_LIMIT = 8000
 """MLflow's limit of the characters of a tag of a LoggedModel; a version's may have 100,000."""
 VERSIONS_TAG = "mlflow.modelVersions"
@@ -163,8 +166,9 @@ def requirements(network: nn.Module) -> list[str]:
     no package is not among them.
     """
     names = {type(module).__module__.partition(".")[0] for module in network.modules()}
-    distributions = importlib.metadata.packages_distributions()
-    built_of = {distributions[name][0] for name in names - {OWN_PACKAGE} if name in distributions}
+    others = names - {OWN_PACKAGE, *BASE_REQUIREMENTS}
+    distributions = _packages_distributions() if others else {}
+    built_of = {distributions[name][0] for name in others if name in distributions}
     needed = [*BASE_REQUIREMENTS, *sorted(built_of - set(BASE_REQUIREMENTS))]
     versions = {name: importlib.metadata.version(name) for name in needed}
     return [f"{name}=={version.partition('+')[0]}" for name, version in versions.items()]

@@ -258,6 +258,23 @@ def _artifact_outbox(folder: Path, run_id: str, uri: str) -> Outbox:
     return Outbox(folder, f"{run_id}{ARTIFACTS}", sender, give_up_after=ARTIFACT_TRIES)
 
 
+def end_killed(run_id: str, uri: str | None = None, *, children: bool = False) -> None:
+    """End a run whose process was killed before it could, and its children if asked to.
+
+    Runs that have ended stay as they are. A store that does not answer, or does not know the run,
+    is a warning.
+    """
+    uri = uri or tracking_uri()
+    try:
+        client = client_of(uri)
+        if find_run(client, uri, run_id).info.status == "RUNNING":
+            client.set_terminated(run_id, status="KILLED")
+        if children:
+            end_children(run_id, uri)
+    except Exception as error:  # MLflow and database drivers raise types of their own
+        log.warning("The earlier MLflow run %s keeps its status: %s", run_id, error)
+
+
 def end_children(
     parent_run_id: str, uri: str | None = None, *, before: str = "RUNNING", after: str = "KILLED"
 ) -> int:

@@ -12,6 +12,7 @@ from derain.pipelines.train.checks import check_before_start
 from derain.pipelines.train.workers import check_resources
 from derain.training.averaging import warn_of_initial_weights
 from derain.tune import space
+from derain.tune.early import config_to_begin
 from derain.tune.estimate import estimate
 from derain.tune.journal import read
 from derain.tune.results import trial_rows
@@ -34,6 +35,8 @@ def describe_resumed(
     name: str, new_config: Config | None, output_dir: str, overrides: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What `resume` would do, without doing it; raises what `resume` raises at its start."""
+    if (begins := config_to_begin(name, new_config)) is not None:
+        return describe(begins)
     config = config_to_resume(Path(output_dir) / name, new_config, overrides)
     states = {row["name"]: row["status"] for row in trial_rows(config, read(config.folder))}
     complete = is_complete(config)

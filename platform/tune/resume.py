@@ -35,7 +35,10 @@ def config_to_resume(
     folder, or if a planned trial would differ.
     """
     if not (folder / JOURNAL).is_file() or not (folder / checkpoint.CONFIG).is_file():
-        raise UsageError(f"{folder}: there is no sweep to resume (no {JOURNAL}).")
+        raise UsageError(
+            f"{folder}: there is no sweep to resume (no {JOURNAL}). Give its config too, and it "
+            "begins."
+        )
     saved = load_config(folder / checkpoint.CONFIG)
     fixed = {"name": folder.name, "output_dir": str(folder.parent)}
     config = new_config or saved

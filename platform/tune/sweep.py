@@ -20,7 +20,8 @@ from derain import cluster
 from derain.config import Config
 from derain.data.loading.loader import open_all_pixels
 from derain.data.prepared.roles import ROLES, open_role, open_training, open_validation
-from derain.errors import OccupiedError, UsageError
+from derain.errors import UsageError
+from derain.pipelines.sigterm import stopping_at_sigterm
 from derain.pipelines.train.checks import check_before_start
 from derain.pipelines.train.datasets import with_data
 from derain.pipelines.train.recording import TrackingTarget, record_inputs
@@ -32,8 +33,9 @@ from derain.tracking.runs import RunLog
 from derain.training import checkpoint
 from derain.training.averaging import warn_of_initial_weights
 from derain.tune import space
+from derain.tune.early import check_new, config_to_begin, remove_early
 from derain.tune.estimate import estimate
-from derain.tune.journal import JOURNAL, VERSION, Journal
+from derain.tune.journal import VERSION, Journal
 from derain.tune.results import SWEEP, finish_sweep
 from derain.tune.resume import config_to_resume, is_complete
 from derain.tune.running.capacity import trials_at_once, with_cpu_threads
@@ -63,6 +65,7 @@ def sweep(config: Config) -> dict[str, Any]:
         check_resources(config)
         config = with_cpu_threads(config)
         estimate(config, trials_at_once(config), len(space.plan(config)))
+        remove_early(config)
         claim(config)
         return _run(config, after_ray)
 
@@ -73,8 +76,11 @@ def resume(
     """Continue the sweep `name` from the end of its journal, with the config it was started with.
 
     `new_config` may extend the space. Finished trials are kept, the others continue from their
-    checkpoints. Raises UsageError if a planned trial or another key would change.
+    checkpoints. A sweep without a checkpoint begins with `new_config`, if that is given. Raises
+    UsageError if a planned trial or another key would change.
     """
+    if (begins := config_to_begin(name, new_config)) is not None:
+        return sweep(begins)
     config = config_to_resume(Path(output_dir) / name, new_config, overrides)
     if is_complete(config):
         log.info("sweep: %s has finished; there is nothing left to do", config.folder)
@@ -90,19 +96,10 @@ def resume(
 def with_new_folder(config: Config) -> Config:
     """The config with a folder of its own: next to a finished sweep, a numbered one.
 
-    Raises OccupiedError if the folder holds an unfinished sweep or something else.
+    Raises what `check_new` raises.
     """
     if not (config.folder / SWEEP).is_file():
-        if (config.folder / JOURNAL).is_file():
-            raise OccupiedError(
-                f"{config.folder}: holds an unfinished sweep. Continue it with "
-                f"--resume {config.name}, or choose another name with --set name=..."
-            )
-        if config.folder.is_dir() and any(config.folder.iterdir()):
-            raise OccupiedError(
-                f"{config.folder}: holds something that is not a sweep. "
-                "Remove it, or choose another name with --set name=..."
-            )
+        check_new(config)
         return config
     number = 2
     while (Path(config.output_dir) / f"{config.name}-{number}").exists():
@@ -156,7 +153,8 @@ def _run(config: Config, after_ray: contextlib.ExitStack) -> dict[str, Any]:
             record_inputs(config, record)
         after_ray.callback(_end_children, record.run_id, uri)
         target = TrackingTarget(uri, record.run_id)
-        run_trials(config, queue, journal, target, at_once=trials_at_once(config))
+        with stopping_at_sigterm(f"{config.name}: stopped. Continue with --resume {config.name}."):
+            run_trials(config, queue, journal, target, at_once=trials_at_once(config))
         result = finish_sweep(config, journal, record, time.monotonic() - start)
         _end_children(record.run_id, uri, before="SCHEDULED", after="FINISHED")
         journal.write("finished", trials=len(space.plan(config)))

@@ -2,26 +2,27 @@
 
 import errno
 import json
-import logging
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import typer.main
 import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
-from benchmarks._small import write_dataset
+from benchmarks._small import NETWORK, write_dataset
 from derain.cli import app
 from derain.errors import ConfigError
 from derain.pipelines.leaks.compare import DISTANCE
+from tests.cli.conftest import Derainctl
 from tests.processes import Done, wait_for
 
 COMMAND = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n" + (
@@ -30,6 +31,8 @@ COMMAND = "import signal; signal.signal(signal.SIGINT, signal.default_int_handle
 """derainctl that reacts to Ctrl-C, even if the shell that runs the tests ignores it."""
 
 VERBS = (
+    "init",
+    "config",
     "synthesize",
     "datasets",
     "prepare",
@@ -51,7 +54,7 @@ VERBS = (
 
 SMALL = {
     "name": "small",
-    "model": {"name": "fclip_unet", "encoder_weights": "random"},
+    "model": NETWORK,
     "train": {"steps": 4},
     "data": {"synthetic": {"train_pairs": 2, "validation_pairs": 1, "test_pairs": 1}},
 }
@@ -64,35 +67,6 @@ def config(tmp_path: Path) -> Path:
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump(SMALL))
     return path
-
-
-Derainctl = Callable[..., Done]
-
-
-@pytest.fixture
-def derainctl(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Iterator[Derainctl]:
-    """Runs a command in the test's folder, in this process, which has imported torch and Ray."""
-    logger = logging.getLogger("derain")
-    handlers, level = logger.handlers, logger.level
-
-    def call(*arguments: object) -> Done:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["derainctl", *map(str, arguments)])
-        capfd.readouterr()
-        stdout = os.dup(1)  # a command redirects it
-        try:
-            with pytest.raises(SystemExit) as ended:
-                app.main()
-        finally:
-            os.dup2(stdout, 1)
-            os.close(stdout)
-        return Done(int(ended.value.code or 0), *capfd.readouterr())
-
-    yield call
-    logger.handlers = handlers
-    logger.setLevel(level)
 
 
 def refused(done: Done, *named: str) -> None:
@@ -274,62 +248,58 @@ def test_a_profile_needs_a_config_file(derainctl: Derainctl) -> None:
     refused(derainctl("sweep", "--resume", "asha", "--profile", "demo"), "--profile", "that file")
 
 
-@pytest.fixture(scope="module")
-def interrupted(tmp_path_factory: pytest.TempPathFactory, tiny: dict[str, Any]) -> dict[str, Any]:
-    """A run and a sweep, interrupted while they trained, each in its own folder."""
-    grid = {"train.lr": {"grid": {"slow": 1e-4, "fast": 1e-3}}}
-    endless = {**tiny["train"], "steps": 10**7, "checkpoint_every_steps": 10}
-    started = {}
-    for verb in ("train", "sweep"):
-        folder = tmp_path_factory.mktemp(verb)
-        tree = {**tiny, "train": endless, "register": {"name": "never"}}
-        tree |= {"sweep": {"space": grid}} if verb == "sweep" else {}
-        (folder / "tiny.yaml").write_text(yaml.safe_dump(tree))
-        environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
-        process = subprocess.Popen(
-            [sys.executable, "-c", COMMAND, verb, "tiny.yaml", "--json"],
-            cwd=folder,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        started[verb] = (folder, process)
-    runs = {"train": 1, "sweep": 2}
-    return {verb: interrupt(*item, runs[verb]) for verb, item in started.items()}
+def interrupt(folder: Path, verb: str, tree: dict[str, Any], address: str) -> Done:
+    """Start a verb in its folder, and send it Ctrl-C once every run has a checkpoint.
 
-
-def interrupt(
-    folder: Path, process: subprocess.Popen[str], runs: int
-) -> tuple[Path, int, str, str]:
-    """Send Ctrl-C once every run has a checkpoint; returns folder, exit code and outputs."""
-    wait_for(
-        lambda: len({path.parent for path in folder.glob("runs/**/step-*")}) >= runs,
-        180,
-        process=process,
+    `address` is that of the Ray it connects to; empty for one of its own.
+    """
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(tree))
+    environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", COMMAND, verb, "tiny.yaml", "--json"],
+        cwd=folder,
+        env={**environment, "RAY_ADDRESS": address},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
-    process.send_signal(signal.SIGINT)
+    runs = RUNS[verb]
     try:
+        wait_for(
+            lambda: len({path.parent for path in folder.glob("runs/**/step-*")}) >= runs,
+            180,
+            process=process,
+        )
+        process.send_signal(signal.SIGINT)
         out, errors = process.communicate(timeout=60)
     finally:
         process.kill()
-    return folder, process.returncode, out, errors
+    return Done(process.returncode, out, errors)
 
 
-@pytest.mark.parametrize("verb", ["train", "sweep"])
+RUNS = {"train": 1, "sweep": 2}
+
+
+@pytest.mark.parametrize("own_ray", [False, pytest.param(True, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("verb", RUNS)
 def test_ctrl_c_leaves_no_results_that_look_complete(
-    interrupted: dict[str, Any], verb: str
+    tmp_path: Path, tiny: dict[str, Any], verb: str, own_ray: bool
 ) -> None:
-    folder, code, out, errors = interrupted[verb]
-    assert code == 130, errors
-    assert out == ""
-    assert errors.count("derainctl: interrupted") == 1
-    assert "Traceback" not in errors
-    finished = [path for path in folder.rglob("result.json") if "ray" not in path.parts]
+    endless = {**tiny["train"], "steps": 10**7, "checkpoint_every_steps": 10}
+    tree = {**tiny, "train": endless, "register": {"name": "never"}}
+    grid = {"train.lr": {"grid": {"slow": 1e-4, "fast": 1e-3}}}
+    tree |= {"sweep": {"space": grid}} if verb == "sweep" else {}
+    address = "" if own_ray else ray.get_runtime_context().gcs_address
+    done = interrupt(tmp_path, verb, tree, address)
+    assert done.returncode == 130, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.count("derainctl: interrupted") == 1
+    assert "Traceback" not in done.stderr
+    finished = [path for path in tmp_path.rglob("result.json") if "ray" not in path.parts]
     assert not finished  # Ray Tune writes files of that name too
-    assert not list(folder.rglob("sweep.json"))
-    assert not list(folder.rglob("report"))
-    with sqlite3.connect(folder / "mlflow.db") as store:
+    assert not list(tmp_path.rglob("sweep.json"))
+    assert not list(tmp_path.rglob("report"))
+    with sqlite3.connect(tmp_path / "mlflow.db") as store:
         runs = store.execute("select name, status from runs").fetchall()
         versions = store.execute("select name from model_versions").fetchall()
     assert {status for _, status in runs} == {"KILLED"}

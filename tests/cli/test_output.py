@@ -22,12 +22,11 @@ results.show({{"pairs": 3}}, "3 pairs")
 """
 
 SHOWING = """
-import sys
+import sys, types
 from derain.cli import app, output
-from derain.tracking import registry
 
 sys.argv[1:] = ["models"]
-registry.models = list
+sys.modules["derain.tracking.registry"] = types.SimpleNamespace(models=list)  # without MLflow
 output.versions = lambda _: {text!a}
 app.main()
 """
@@ -152,10 +151,13 @@ def test_what_an_evaluation_left_out_is_below_its_table() -> None:
         {"dataset": "a/test", "key": "strip", "reason": "48x10 px"},
         {"dataset": "b/test", "key": None, "reason": "damaged"},
     ]
-    lines = output.plain(output.scores({"datasets": [item], "left_out": left_out})).splitlines()
+    cost = {"images": 3, "seconds": 2.0, "images_per_s": 1.5, "workers": 1}
+    result = {"datasets": [item], "cost": {**cost, "peak_memory_bytes": 2**30}}
+    lines = output.plain(output.scores({**result, "left_out": left_out})).splitlines()
     assert lines[1].split() == ["a/test", "3", "rain13k", "30.000", "0.9000", "20.000", "0.8000"]
     assert lines[2:] == [
         "left out, and in no mean: a/test, strip: 48x10 px",
         "left out, and in no mean: b/test: damaged",
+        "3 images in 2.0 s, 1.5 images/s; 1 process, 1.00 GiB in the largest",
     ]
-    assert "left out" not in output.plain(output.scores({"datasets": [item], "left_out": []}))
+    assert "left out" not in output.plain(output.scores({**result, "left_out": []}))

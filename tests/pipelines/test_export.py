@@ -11,7 +11,7 @@ from derain.config import Config
 from derain.errors import ConfigError, UsageError, WeightsError
 from derain.inference.predictor import Predictor
 from derain.models import build
-from derain.pipelines.evaluate import evaluate
+from derain.pipelines.evaluate.verb import evaluate
 from derain.pipelines.export import export, import_weights
 from derain.pipelines.load_model import load_predictor
 from derain.pipelines.train.recording import TrackingTarget

@@ -14,7 +14,7 @@ from PIL import Image
 from derain.data.images.convert import read_odd
 from derain.data.prepared.manifest import open_prepared
 from derain.data.synthetic.synthesis import synthesize
-from derain.pipelines.evaluate import evaluate
+from derain.pipelines.evaluate.verb import evaluate
 from derain.pipelines.leaks.verb import leaks
 from derain.pipelines.predict import predict
 from derain.pipelines.prepare.verb import prepare

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from derain.errors import UsageError, WeightsError
+from derain.models.cost import cost
+from derain.pipelines.load_model import load_network
 from derain.pipelines.register import register
 from derain.pipelines.train.run_folder import RESULT
 from derain.tracking import registry
@@ -24,6 +26,14 @@ def test_a_version_carries_scores_and_lineage(trained: Any) -> None:
     assert tags["weights_sha256"] == trained.result["weights_sha256"]
     assert tags["eval_manifest_sha256"] == trained.result["datasets"][0]["manifest_sha256"]
     assert listed[1].run_id == trained.result["mlflow_run_id"]
+    network = load_network(first.uri).network
+    sizes = [(p.requires_grad, p.numel()) for p in network.parameters()]
+    assert int(tags["trained_parameters"]) + int(tags["frozen_parameters"]) == sum(
+        size for _, size in sizes
+    )
+    assert int(tags["macs"]) == cost(network).macs > 0
+    assert float(tags["train_seconds"]) == trained.result["train_seconds"]
+    assert tags["trained_from_step"] == "0"
 
     registry.promote("registered", 2)
     aliases = {v.version: v.aliases for v in registry.models() if v.name == "registered"}

@@ -38,7 +38,7 @@ def wait_in_vain() -> None:
         remove_placement_group(group)
         placed = placement_group([{"CPU": 1}])
         ray.get(placed.ready())
-        assert nodes._waited_for() == ""
+        assert nodes.waited_for() == ""
 
 
 if __name__ == "__main__":

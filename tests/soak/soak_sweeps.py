@@ -68,10 +68,8 @@ def start_sweep(folder: Path, *arguments: str) -> subprocess.Popen[str]:
         )
 
 
-def arguments(folder: Path) -> tuple[str, ...]:
-    """To start the sweep, or to resume it if its journal exists."""
-    started = (folder / "runs" / "search" / "journal.jsonl").is_file()
-    return ("--resume", "search") if started else ("search.yaml",)
+ARGUMENTS = ("search.yaml", "--resume", "search")
+"""They also start the sweep, and start it again if it was killed before its first checkpoint."""
 
 
 def kill_driver(process: subprocess.Popen[str], after_s: float) -> bool:
@@ -103,7 +101,7 @@ def kill_head(process: subprocess.Popen[str], after_s: float) -> bool:
 
 def finish(folder: Path) -> dict[str, Any]:
     """Let the sweep run to its end; return what it printed."""
-    out, _ = start_sweep(folder, *arguments(folder)).communicate()
+    out, _ = start_sweep(folder, *ARGUMENTS).communicate()
     return json.loads(out)
 
 
@@ -157,5 +155,5 @@ def uninterrupted(folder: Path) -> tuple[dict[str, Any], float]:
 
 def kill(what: str, folder: Path, after_s: float) -> bool:
     """Start or resume the sweep, and kill it; False if it ended before the kill was due."""
-    process = start_sweep(folder, *arguments(folder))
+    process = start_sweep(folder, *ARGUMENTS)
     return {"head": kill_head, "driver": kill_driver}[what](process, after_s)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -22,10 +23,10 @@ def needs_root(what: str) -> None:
         pytest.fail(f"{what} needs root: run this soak test as root, or leave its file out")
 
 
-def write_config(folder: Path, **train: object) -> Path:
-    """Write the config.yaml of a run `run` whose steps take milliseconds."""
+def tree_of(folder: Path, **train: object) -> dict[str, Any]:
+    """The config of a run `run` whose steps take milliseconds."""
     values = {"batch_size": 4, "crop_px": 16, "device": "cpu", "cpu_threads": 1, "ledger": True}
-    tree = {
+    return {
         "name": "run",
         "output_dir": str(folder / "runs"),
         "model": {"name": "prenet", "recursions": 2, "width": 4},
@@ -40,16 +41,25 @@ def write_config(folder: Path, **train: object) -> Path:
         "loss": {"perceptual": "none"},
         "train": {**values, "checkpoint_every_steps": 20, "log_every_steps": 20, **train},
     }
+
+
+def write_config(folder: Path, **train: object) -> Path:
+    """Write `tree_of` as config.yaml."""
     path = folder / "config.yaml"
-    path.write_text(yaml.safe_dump(tree))
+    path.write_text(yaml.safe_dump(tree_of(folder, **train)))
     return path
 
 
 def start_train(config: Path, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
-    """Start `derainctl train`; its log goes to `log` beside the config."""
+    """Start `derainctl train`, see `start`."""
+    return start("train", config, *arguments, **environment)
+
+
+def start(verb: str, config: Path, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
+    """Start `derainctl train` or `sweep`; its log goes to `log` beside the config."""
     own = {"MLFLOW_TRACKING_URI": f"sqlite:///{config.parent}/mlflow.db"}
     own |= {"DERAIN_CACHE_DIR": str(config.parent / "cache"), **environment}
-    command = [str(BIN / "derainctl"), "train", str(config), "--json", *arguments]
+    command = [str(BIN / "derainctl"), verb, str(config), "--json", *arguments]
     with (config.parent / "log").open("a") as log:
         return subprocess.Popen(
             command, cwd=config.parent, env={**os.environ, **own},

@@ -4,24 +4,13 @@ A limit of the file's size behaves like a full disk: a write beyond it stores wh
 """
 
 import os
-import resource
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from derain.storage.lines import append_whole
-
-
-@contextmanager
-def room_for(size: int) -> Iterator[None]:
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+from tests.processes import room_for
 
 
 @pytest.fixture

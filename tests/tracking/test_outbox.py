@@ -8,7 +8,10 @@ import sys
 import threading
 from pathlib import Path
 
+import pytest
+
 from derain.tracking.outbox import SEND_AT, SUFFIX, Outbox, Record, unsent_names
+from tests.processes import room_for
 
 PUT_AND_WAIT = """
 import sys, time
@@ -65,6 +68,21 @@ def test_the_next_outbox_sends_what_a_closed_one_left(tmp_path: Path) -> None:
     assert Outbox(tmp_path, "run", store).close(timeout_s=60) == 0
     assert store.received == [1]
     assert unsent_names(tmp_path) == []
+
+
+def test_a_disk_that_fills_up_costs_the_refused_record_only(tmp_path: Path) -> None:
+    store = Store()
+    first = Outbox(tmp_path, "run", store)
+    first.put({"number": 1})
+    size = first.path.stat().st_size
+    with room_for(size + 10), pytest.raises(OSError, match="too large"):
+        first.put({"number": 2, "artifact": "a name longer than there is room for"})
+    assert first.path.stat().st_size == size
+    first.put({"number": 3})
+    assert first.close(timeout_s=0) == 2
+    store.reachable.set()
+    assert Outbox(tmp_path, "run", store).close(timeout_s=60) == 0
+    assert store.received == [1, 3]
 
 
 def test_the_records_of_a_killed_process_are_taken_over_but_not_those_of_a_live_one(

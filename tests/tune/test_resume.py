@@ -166,10 +166,13 @@ def test_a_killed_sweep_has_the_results_of_an_uninterrupted_one(
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One kill, and one trial added; `tests/soak/soak_sweeps.py` has twenty kills."""
+    """One kill, one trial added, and one trial at a time after it instead of two.
+
+    `tests/soak/soak_sweeps.py` has twenty kills.
+    """
     folder, other = tmp_path_factory.mktemp("killed"), tmp_path_factory.mktemp("uninterrupted")
     train = {"train.steps": 40, "train.checkpoint_every_steps": 5}
-    more = {"sweep.space": {"train.lr": {"grid": {**RATES, "more": 5e-3}}}}
+    more = {"sweep.space": {"train.lr": {"grid": {**RATES, "more": 5e-3}}}, "sweep.concurrent": 1}
     begun = planned(tiny, folder, **train)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
     kill_when_a_trial_has_ended(begun)

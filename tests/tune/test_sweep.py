@@ -13,7 +13,7 @@ from derain import cluster
 from derain.config import Config, load_config
 from derain.data.synthetic.synthesis import synthesize
 from derain.errors import DerainError, OccupiedError
-from derain.pipelines.evaluate import evaluate
+from derain.pipelines.evaluate.verb import evaluate
 from derain.tracking import registry, store
 from derain.training import checkpoint
 from derain.tune import journal
@@ -45,7 +45,7 @@ def config(tiny: dict[str, Any], place: Path, space: dict[str, Any], **values: A
         "name": "sweep",
         "output_dir": str(place / "runs"),
         "register": {"name": "net"},
-        "sweep": {"space": space, "reference": reference},
+        "sweep": {"space": space, "reference": reference, "concurrent": 1},
         **values,
     }
     return Config.model_validate(tree)
@@ -225,11 +225,16 @@ def test_a_sweep_without_any_result_fails_and_registers_nothing(
 SEARCHES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "tpe": ({"loguniform": [1e-4, 1e-2]}, {"samples": 4, "costs": ["parameters"]}),
     "asha": ({"grid": [1e-4, 1e-3, 3e-3, 1e-2]}, {"asha": {"first_steps": 4, "keep_one_in": 2}}),
-    "pbt": ({"loguniform": [1e-4, 1e-2]}, {"samples": 4, "pbt": {"every_steps": 4}}),
+    "pbt": (
+        {"loguniform": [1e-4, 1e-2]},
+        {"samples": 4, "concurrent": 1, "pbt": {"every_steps": 4}},
+    ),
 }
 
 
-@pytest.mark.parametrize("search", SEARCHES)
+@pytest.mark.parametrize(
+    "search", [*(pytest.param(name, marks=pytest.mark.soak) for name in ("asha", "tpe")), "pbt"]
+)
 def test_every_search_algorithm_returns_its_best_trial(
     search: str, tiny: dict[str, Any], place: Path
 ) -> None:
@@ -248,6 +253,7 @@ def test_every_search_algorithm_returns_its_best_trial(
     assert all(1e-4 <= rate <= 1e-2 for rate in drawn)
 
 
+@pytest.mark.soak
 def test_a_trial_with_as_many_workers_as_cores_finishes(tiny: dict[str, Any], place: Path) -> None:
     train = {**tiny["train"], "num_workers": cluster.cpus(), "batch_size": cluster.cpus()}
     space = {"train.lr": {"grid": {"low": 1e-4}}}

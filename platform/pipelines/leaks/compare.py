@@ -68,11 +68,7 @@ class Leaks:
 
 def compare(train: HashedDataset, test: HashedDataset, distance: int = DISTANCE) -> Leaks:
     """Find every match and every duplicate, nearest first."""
-    matches = [
-        _match(train, test, left, right, bits)
-        for left, right, bits in _same_scene(train, test, distance)
-    ]
-    matches.sort(key=lambda match: (match.distance, match.train, match.test))
+    matches = find_matches(train, test, distance)
     leaked = {match.train: match.train_samples for match in matches}
     return Leaks(
         train=str(train.prepared.folder),
@@ -90,6 +86,17 @@ def compare(train: HashedDataset, test: HashedDataset, distance: int = DISTANCE)
         duplicates={"train": _duplicates(train, distance), "test": _duplicates(test, distance)},
         left_out={"train": train.left_out, "test": test.left_out},
     )
+
+
+def find_matches(
+    train: HashedDataset, test: HashedDataset, distance: int = DISTANCE
+) -> list[Match]:
+    """Every match between two datasets, nearest first."""
+    matches = [
+        _match(train, test, left, right, bits)
+        for left, right, bits in _same_scene(train, test, distance)
+    ]
+    return sorted(matches, key=lambda match: (match.distance, match.train, match.test))
 
 
 def _match(train: HashedDataset, test: HashedDataset, left: int, right: int, bits: int) -> Match:

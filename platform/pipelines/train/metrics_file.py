@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from derain.storage.lines import append_whole
 from derain.training.ledger import keep_before
 
 METRICS_FILE = "metrics.jsonl"
@@ -14,9 +15,9 @@ TAIL_BYTES = 2**14
 
 
 def append_metrics(folder: Path, step: int, metrics: Mapping[str, float]) -> None:
-    """Append the metrics of a step."""
-    with (folder / METRICS_FILE).open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"step": step, **metrics}) + "\n")
+    """Append the metrics of a step: the whole line, or none of it if the disk refuses."""
+    with (folder / METRICS_FILE).open("ab", buffering=0) as file:
+        append_whole(file.fileno(), (json.dumps({"step": step, **metrics}) + "\n").encode())
 
 
 def rewind_metrics(folder: Path, step: int) -> None:

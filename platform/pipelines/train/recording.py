@@ -10,7 +10,7 @@ from derain.evaluation.protocols import identity
 from derain.pipelines.train.run_folder import IDENTITY, read_json, write_json
 from derain.tracking import store
 from derain.tracking.outbox import OUTBOX_FOLDER
-from derain.tracking.runs import RunLog
+from derain.tracking.runs import RunLog, end_killed
 from derain.training import checkpoint
 
 
@@ -30,6 +30,13 @@ def find_target(config: Config) -> TrackingTarget:
     """
     known = (config.folder / IDENTITY).is_file()
     return TrackingTarget(store.tracking_uri() if known else store.prepare_store())
+
+
+def end_early_run(config: Config) -> None:
+    """End the MLflow run of a start that came to no checkpoint, before another one begins."""
+    note = config.folder / IDENTITY
+    if note.is_file():
+        end_killed(read_json(note)["run_id"])
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from derain.config import Config, load_config
 from derain.config.flat import covers, flattened
 from derain.data.prepared.roles import ROLES
 from derain.errors import UsageError
-from derain.pipelines.train.run_folder import UPLOADED
+from derain.pipelines.train.run_folder import UPLOADED, has_begun
 from derain.training import checkpoint
 from derain.training.checkpoint import Checkpoint
 from derain.training.upload import Remote
@@ -52,14 +52,21 @@ draw, and rounding.
 def config_to_resume(config: Config, name: str, overrides: Mapping[str, Any]) -> Config:
     """The config that run `name` was started with, with this command's overrides on top.
 
-    Fetches the run from `train.upload_to` if its folder is gone. Raises UsageError if there is no
-    such run.
+    Fetches the run from `train.upload_to` if it has no checkpoint here. A run that has none there
+    either begins with `config`: one command line serves a job that is started again and again.
+    Raises UsageError if the run has lost its config.
     """
     folder = Path(config.output_dir) / name
-    if not (folder / checkpoint.CONFIG).is_file() and config.train.upload_to is not None:
+    if not has_begun(folder) and config.train.upload_to is not None:
         Remote(config.train.upload_to, name, UPLOADED).fetch(folder)
+    if not has_begun(folder):
+        log.info("train: %s holds no checkpoint yet, so the run begins", folder)
+        return config.replaced({"name": name}, "--resume")
     if not (folder / checkpoint.CONFIG).is_file():
-        raise UsageError(f"{folder}: there is no run to resume (no {checkpoint.CONFIG}).")
+        raise UsageError(
+            f"{folder}: has checkpoints, but no {checkpoint.CONFIG}. Copy that of the newest one "
+            "there."
+        )
     saved = load_config(folder / checkpoint.CONFIG)
     _warn_of_ignored_changes(config, saved, overrides)
     return saved.replaced({**overrides, "name": name, "output_dir": config.output_dir}, "--set")

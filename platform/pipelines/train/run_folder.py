@@ -1,7 +1,9 @@
 """The folder of a run: the names of its files, and reserving it for a new run."""
 
 import json
+import shutil
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ from derain.pipelines.train.metrics_file import METRICS_FILE
 from derain.storage.atomic import write_text
 from derain.storage.files import locate
 from derain.storage.output_paths import check_folder
+from derain.tracking.outbox import OUTBOX_FOLDER
 from derain.training import checkpoint
 from derain.training.ledger import LEDGERS
+from derain.training.process import interrupt
 
 RESULT = "result.json"
 """Written at the end of a finished run: what `derainctl train --json` prints."""
@@ -20,11 +24,18 @@ PAUSED = "paused.json"
 """Written where a trial pauses: the step and the metrics at that step."""
 IDENTITY = "mlflow.json"
 """The ID of the MLflow run."""
+FAILURE = "failure.json"
+"""The expected error that ended a worker."""
 GALLERY = "gallery.png"
 UPLOADED = (LEDGERS, METRICS_FILE, IDENTITY)
 """Patterns of the files that are uploaded with every checkpoint."""
 LOCKS = (checkpoint.LOCK, checkpoint.COMMAND_LOCK)
 """Files that a command leaves in the folder even if it ended before the run began."""
+EARLY = (
+    *LOCKS, *UPLOADED, checkpoint.CONFIG, "checkpoints", "ray", OUTBOX_FOLDER, FAILURE,
+    interrupt.STOP_FILE, "stacks-rank*.txt", ".*.tmp", ".derain-*",
+)  # fmt: skip
+"""Patterns of what a run may have written before its first checkpoint."""
 
 
 def claim(config: Config) -> None:
@@ -33,10 +44,16 @@ def claim(config: Config) -> None:
     config.folder.mkdir(parents=True, exist_ok=True)
 
 
+def has_begun(folder: Path) -> bool:
+    """Whether there is anything to resume: a checkpoint, or the result of a finished run."""
+    return bool(checkpoint.steps(folder)) or (folder / RESULT).is_file()
+
+
 def check_unused(config: Config) -> None:
     """Check the folder of a new run or sweep, and its place at `train.upload_to`.
 
-    Raises OccupiedError if either is in use; the message says how to continue that run.
+    A folder of a run that never came to a checkpoint counts as unused. Raises OccupiedError if
+    either is in use; the message says how to continue that run.
     """
     folder, name = config.folder, config.name
     check_folder(folder)
@@ -45,24 +62,49 @@ def check_unused(config: Config) -> None:
             f"{folder}: holds a finished run. Give another --set name=..., or continue training it "
             f"with --resume {name} --set train.steps=..."
         )
-    if (folder / checkpoint.CONFIG).is_file():
+    if checkpoint.steps(folder):
         raise OccupiedError(
             f"{folder}: holds an unfinished run. Continue it with --resume {name}, "
             "or give another --set name=..."
         )
-    if folder.is_dir() and any(path.name not in LOCKS for path in folder.iterdir()):
-        raise OccupiedError(f"{folder}: not empty. Give another --set name=... or output_dir.")
+    if (found := _foreign(folder)) is not None:
+        raise OccupiedError(
+            f"{folder}: not empty, and {found} is not of a run. Give another --set name=... or "
+            "output_dir."
+        )
     if config.train.upload_to is not None:
-        _require_empty(locate(config.train.upload_to) / name, name)
+        _check_unused_remote(locate(config.train.upload_to) / name, name)
 
 
-def _require_empty(remote: Path, name: str) -> None:
+def _foreign(folder: Path) -> str | None:
+    """A name in a folder that no run without a checkpoint has written; None if there is none.
+
+    A config alone may be the user's own: a run has its MLflow run first.
+    """
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if checkpoint.CONFIG in names and IDENTITY not in names:
+        return checkpoint.CONFIG
+    return next((n for n in names if not any(fnmatchcase(n, known) for known in EARLY)), None)
+
+
+def _check_unused_remote(remote: Path, name: str) -> None:
     """Raise OccupiedError for a folder of another run: their checkpoints would be mixed up."""
-    if remote.is_dir() and any(remote.iterdir()):
+    if checkpoint.steps(remote) or _foreign(remote) is not None:
         raise OccupiedError(
             f"{remote}: train.upload_to already holds a run of this name. Continue that run with "
             f"--resume {name}, or give another --set name=... or train.upload_to."
         )
+
+
+def clear(folder: Path) -> None:
+    """Remove what a run without a checkpoint has left. Its locks stay, as they are held."""
+    for path in folder.iterdir():
+        if path.name in LOCKS:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def read_json(path: Path) -> dict[str, Any]:

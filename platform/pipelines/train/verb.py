@@ -5,13 +5,20 @@ from typing import Any
 
 from derain import cluster
 from derain.config import Config
-from derain.pipelines.sigterm import saving_at_sigterm
+from derain.pipelines.sigterm import saving_at_sigterm, stopping_at_sigterm
 from derain.pipelines.train.checks import check_before_start
 from derain.pipelines.train.datasets import with_data
 from derain.pipelines.train.progress import show_progress
-from derain.pipelines.train.recording import find_target, recorded
+from derain.pipelines.train.recording import end_early_run, find_target, recorded
 from derain.pipelines.train.resume import check_same_training
-from derain.pipelines.train.run_folder import RESULT, check_unused, claim, read_json
+from derain.pipelines.train.run_folder import (
+    RESULT,
+    check_unused,
+    claim,
+    clear,
+    has_begun,
+    read_json,
+)
 from derain.pipelines.train.workers import check_resources, run_under_ray_train
 from derain.tracking.store import check_store
 from derain.training import checkpoint
@@ -23,7 +30,8 @@ log = logging.getLogger(__name__)
 def train(config: Config) -> dict[str, Any]:
     """Train a new run in `config.folder`; returns what `derainctl train --json` prints.
 
-    Raises OccupiedError if the folder is in use.
+    What a start that came to no checkpoint has left there is removed. Raises OccupiedError if the
+    folder is in use.
     """
     check_unused(config)
     check_store()
@@ -32,19 +40,24 @@ def train(config: Config) -> dict[str, Any]:
     claim(config)
     with checkpoint.command_lock(config.folder):
         claim(config)  # again, as another command may have been faster
+        end_early_run(config)
+        clear(config.folder)
         return _train(config)
 
 
 def resume(config: Config) -> dict[str, Any]:
-    """Continue the run in `config.folder` from its newest complete checkpoint.
+    """Continue the run in `config.folder` from its newest complete checkpoint, or begin it if it
+    has never come to one.
 
     Raises UsageError if the config would change what is trained, and OccupiedError if another
     command is training the run.
     """
+    if not has_begun(config.folder):
+        return train(config)
     with checkpoint.command_lock(config.folder):
         saved = checkpoint.newest(config.folder)
         if saved is None:
-            log.info("train: %s has no checkpoint yet and starts from the beginning", config.name)
+            log.warning("train: %s has no intact checkpoint and starts over", config.name)
         else:
             check_same_training(saved, config)
             log.info("train: resuming %s after step %d", config.name, saved.state.step)
@@ -54,7 +67,8 @@ def resume(config: Config) -> dict[str, Any]:
 
 
 def _train(config: Config) -> dict[str, Any]:
-    with cluster.connected():
+    stopped = f"{config.name}: stopped before its first step. Start it with --resume {config.name}."
+    with cluster.connected(), stopping_at_sigterm(stopped):
         config = with_data(config)
         check_resources(config)
         target = find_target(config)

@@ -10,7 +10,6 @@ an expected error              ends the run: after a restart it would be raised 
 """
 
 import contextlib
-import json
 import logging
 import os
 from collections.abc import Iterator
@@ -21,13 +20,12 @@ import ray.train
 from derain import errors
 from derain.config.training import TrainConfig
 from derain.errors import StoppedError
+from derain.pipelines.train.run_folder import FAILURE, read_json, write_json
 from derain.storage import refusals
 from derain.training.process import interrupt
 
 log = logging.getLogger(__name__)
 
-FAILURE = "failure.json"
-"""A file in the run's folder with the expected error that ended a worker."""
 HEALTH_CHECK_TIMEOUT = "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"
 """Ray Train's own limit, for a worker process that does not respond at all."""
 
@@ -59,7 +57,7 @@ def noting_expected_errors(run: Path, world: int) -> Iterator[None]:
         if expected is None:
             raise
         note = {"kind": type(expected).__name__, "message": str(expected)}
-        (run / FAILURE).write_text(json.dumps(note), encoding="utf-8")
+        write_json(run / FAILURE, note)
         if world > 1:
             raise
 
@@ -80,7 +78,7 @@ def raise_noted(run: Path, name: str) -> None:
         if stacks.stat().st_size:
             log.error("A worker hung and was ended; this file shows where it hung: %s", stacks)
     if is_noted(run):
-        note = json.loads((run / FAILURE).read_text(encoding="utf-8"))
+        note = read_json(run / FAILURE)
         raise getattr(errors, note["kind"])(note["message"])
     if interrupt.stop_requested(run):
         raise StoppedError(f"{name}: stopped as requested. Continue with --resume {name}.")

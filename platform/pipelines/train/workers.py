@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import asdict
 from typing import Any
 
@@ -12,7 +12,7 @@ from ray.train.torch import TorchTrainer
 
 from derain import cluster
 from derain.config import Config
-from derain.errors import DerainError, UsageError
+from derain.errors import DerainError, StoppedError, UsageError
 from derain.pipelines import nodes
 from derain.pipelines.deaths import out_of_memory
 from derain.pipelines.shared_places import check_shared_places
@@ -20,7 +20,10 @@ from derain.pipelines.train import worker_failures
 from derain.pipelines.train.recording import TrackingTarget
 from derain.pipelines.train.run import run_in_this_process
 from derain.storage.refusals import expected
+from derain.training.process import interrupt
 from derain.training.process.distributed import Rank
+
+STOP_POLL_S = 2.0
 
 
 def uses_gpu(config: Config) -> bool:
@@ -83,7 +86,7 @@ def run_under_ray_train(config: Config, target: TrackingTarget, until: int | Non
     worker_failures.forget(config.folder)
     try:
         with nodes.logging_waits():
-            _call_in_thread(trainer.fit)
+            _call_in_thread(trainer.fit, config)
     except ray.train.TrainingFailedError as error:
         worker_failures.raise_noted(config.folder, config.name)
         reason = out_of_memory(str(error)) or error
@@ -91,8 +94,12 @@ def run_under_ray_train(config: Config, target: TrackingTarget, until: int | Non
     worker_failures.raise_noted(config.folder, config.name)
 
 
-def _call_in_thread(fit: Callable[[], object]) -> None:
-    """Call `fit` outside the main thread, in which Ray Train would catch Ctrl-C and exit with 1."""
+def _call_in_thread(fit: Callable[[], object], config: Config) -> None:
+    """Call `fit` outside the main thread, in which Ray Train would catch Ctrl-C and exit with 1.
+
+    Raises StoppedError if the run is asked to stop while no machine has room for its workers, which
+    could save nothing.
+    """
     done: Future[object] = Future()
 
     def call() -> None:
@@ -102,6 +109,12 @@ def _call_in_thread(fit: Callable[[], object]) -> None:
             done.set_exception(error)
 
     threading.Thread(target=call, daemon=True).start()
+    while not wait([done], STOP_POLL_S).done:
+        if interrupt.stop_requested(config.folder) and nodes.waited_for():
+            raise StoppedError(
+                f"{config.name}: stopped while it waited for machines. Continue with --resume "
+                f"{config.name}."
+            )
     done.result()
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from derain.config import Config
 from derain.errors import ConfigError, DataError
-from derain.pipelines.evaluate import evaluate
+from derain.pipelines.evaluate.verb import evaluate
 from derain.pipelines.prepare.options import PrepareOptions
 from derain.pipelines.prepare.verb import prepare
 from derain.pipelines.train.checks import check_before_start

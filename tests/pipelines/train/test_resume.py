@@ -1,5 +1,6 @@
 """Resuming: the run keeps its own config; what would change the training is refused."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,9 +29,26 @@ def test_a_run_is_not_resumed_with_other_training(
     assert sorted(trained.config.folder.rglob("*")) == before
 
 
-def test_a_missing_run_is_named(trained: Any) -> None:
-    with pytest.raises(UsageError, match=r"nowhere.*no run to resume"):
-        config_to_resume(trained.config, "nowhere", {})
+def test_a_run_without_a_checkpoint_begins_with_the_config_that_is_given(
+    trained: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when a batch system starts the same command again, or a wrong value was mended."""
+    caplog.set_level("INFO")
+    mended = trained.config.replaced({"output_dir": str(tmp_path), "train.lr": 5e-4}, "test")
+    expected = mended.replaced({"name": "early"}, "test")
+    assert config_to_resume(mended, "early", {}) == expected
+    (tmp_path / "early").mkdir()
+    (tmp_path / "early/mlflow.json").touch()
+    (tmp_path / "early/config.yaml").write_text(trained.config.to_yaml())
+    assert config_to_resume(mended, "early", {}) == expected
+    assert "early holds no checkpoint yet, so the run begins" in caplog.text
+
+
+def test_a_run_that_lost_its_config_is_named(trained: Any, tmp_path: Path) -> None:
+    (tmp_path / "one/checkpoints/step-00000004").mkdir(parents=True)
+    moved = trained.config.replaced({"output_dir": str(tmp_path)}, "test")
+    with pytest.raises(UsageError, match=r"one: has checkpoints, but no config\.yaml"):
+        config_to_resume(moved, "one", {})
 
 
 def test_ignored_values_of_the_file_are_logged(

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from derain.errors import OccupiedError
-from derain.pipelines.train.run_folder import claim
+from derain.pipelines.train.run_folder import claim, clear
 from derain.pipelines.train.verb import train
 
 
@@ -15,20 +15,53 @@ def test_an_occupied_folder_is_left_alone(trained: Any, tmp_path: Path) -> None:
         train(trained.config)
     new = trained.config.replaced({"output_dir": str(tmp_path), "name": "team/new"}, "test")
     claim(new)
-    (new.folder / "config.yaml").write_text("")
+    (new.folder / "checkpoints/step-00000001").mkdir(parents=True)
     with pytest.raises(OccupiedError, match=r"unfinished run.*--resume team/new"):
         claim(new)
-    (new.folder / "config.yaml").rename(new.folder / "something")
-    with pytest.raises(OccupiedError, match="not empty"):
+    (new.folder / "checkpoints").rename(new.folder / "something")
+    with pytest.raises(OccupiedError, match="not empty, and something is not of a run"):
         claim(new)
+    (new.folder / "something/step-00000001").rmdir()
+    (new.folder / "something").rmdir()
+    (new.folder / "something").touch()
     with pytest.raises(OccupiedError, match="something is a file"):
         claim(new.replaced({"name": "team/new/something"}, "test"))
+
+
+def early(folder: Path, *, config: bool = True) -> None:
+    """What a run has written when it dies before its first checkpoint."""
+    for name in (".lock", "mlflow.json", "metrics.jsonl", "ledger.rank-001.jsonl", "failure.json"):
+        (folder / name).touch()
+    for name in ("ray/train", "tracking", "checkpoints/.step-00000020.1.tmp"):
+        (folder / name).mkdir(parents=True)
+    if config:
+        (folder / "config.yaml").touch()
+
+
+@pytest.mark.parametrize("config", [True, False])
+def test_a_run_that_came_to_no_checkpoint_does_not_use_up_its_name(
+    trained: Any, tmp_path: Path, config: bool
+) -> None:
+    new = trained.config.replaced({"output_dir": str(tmp_path), "name": "early"}, "test")
+    claim(new)
+    early(new.folder, config=config)
+    claim(new)
+    clear(new.folder)
+    assert [path.name for path in new.folder.iterdir()] == [".lock"]
+
+
+def test_a_config_without_a_run_is_left_alone(trained: Any, tmp_path: Path) -> None:
+    new = trained.config.replaced({"output_dir": str(tmp_path), "name": "mine"}, "test")
+    claim(new)
+    (new.folder / "config.yaml").touch()  # of an experiment that somebody prepares by hand
+    with pytest.raises(OccupiedError, match=r"config\.yaml is not of a run"):
+        claim(new)
 
 
 def test_uploads_do_not_go_to_the_place_of_another_run(trained: Any, tmp_path: Path) -> None:
     values = {"output_dir": str(tmp_path / "runs"), "train.upload_to": str(tmp_path / "remote")}
     config = trained.config.replaced(values, "test")
     claim(config)
-    (tmp_path / "remote/one/checkpoints").mkdir(parents=True)
+    (tmp_path / "remote/one/checkpoints/step-00000004").mkdir(parents=True)
     with pytest.raises(OccupiedError, match=r"remote/one: .*already holds.*--resume one"):
         claim(config)

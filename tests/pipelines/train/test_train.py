@@ -21,6 +21,7 @@ from derain.errors import (
     WeightsError,
 )
 from derain.pipelines.train.metrics_file import read_metrics
+from derain.pipelines.train.recording import TrackingTarget, recorded
 from derain.pipelines.train.resume import config_to_resume
 from derain.pipelines.train.run_folder import GALLERY, RESULT, read_json
 from derain.pipelines.train.verb import resume, train
@@ -72,7 +73,10 @@ def test_a_run_is_recorded(trained: Any, store: str) -> None:
     assert names == {GALLERY, checkpoint.CONFIG}
 
 
-def test_a_run_is_resumed(trained: Any, tmp_path: Path, store: str) -> None:
+@pytest.mark.soak
+def test_a_finished_run_is_resumed_with_more_steps(
+    trained: Any, tmp_path: Path, store: str
+) -> None:
     shutil.copytree(trained.config.folder, tmp_path / "one")
     moved = trained.config.replaced({"output_dir": str(tmp_path)}, "test")
     result = resume(config_to_resume(moved, "one", {"train.steps": 6}))
@@ -86,6 +90,22 @@ def test_a_run_is_resumed(trained: Any, tmp_path: Path, store: str) -> None:
     assert MlflowClient(tracking_uri=store).get_run(result["mlflow_run_id"]).info.status == (
         "FINISHED"
     )
+
+
+def test_a_start_that_died_early_is_taken_over(trained: Any, tmp_path: Path, store: str) -> None:
+    """Its MLflow run, which a killed process could not end, is ended."""
+    config = trained.config.replaced({"output_dir": str(tmp_path), "name": "early"}, "test")
+    with recorded(config, TrackingTarget(store)) as record:
+        record.flush()
+    died = read_json(config.folder / "mlflow.json")["run_id"]
+    client = MlflowClient(tracking_uri=store)
+    client.update_run(died, status="RUNNING")
+    (config.folder / "config.yaml").write_text("another: config")
+    result = resume(config_to_resume(config, "early", {}))
+    assert (result["resumed_from_step"], result["steps"]) == (0, 4)
+    assert result["weights_sha256"] == trained.result["weights_sha256"]
+    assert client.get_run(died).info.status == "KILLED"
+    assert client.get_run(result["mlflow_run_id"]).info.status == "FINISHED"
 
 
 def test_a_second_command_does_not_touch_a_running_run(
@@ -131,37 +151,36 @@ def test_two_workers_train_the_same_run(trained: Any, tmp_path: Path) -> None:
     )
 
 
-def test_a_killed_worker_is_an_error_and_the_checkpoint_is_kept(
+def test_a_killed_worker_is_replaced_and_one_too_many_is_an_error(
     trained: Any, tmp_path: Path, store: str
 ) -> None:
-    config = trained.config.replaced(
-        {
-            "train.steps": 10**6,
-            "train.checkpoint_every_steps": 20,
-            "train.max_failures": 0,
-            "output_dir": str(tmp_path),
-            "name": "killed",
-        },
-        "test",
-    )
-    killer = threading.Thread(target=kill_worker, args=(config.folder,))
+    values = {"train.steps": 10**6, "train.checkpoint_every_steps": 5, "train.max_failures": 1}
+    values |= {"output_dir": str(tmp_path), "name": "killed"}
+    config = trained.config.replaced(values, "test")
+    killed_at: list[int] = []
+    killer = threading.Thread(target=kill_workers, args=(config.folder, 2, killed_at))
     killer.start()
     with pytest.raises(DerainError, match="Training failed") as raised:
         train(config)
     killer.join()
     assert raised.value.exit_code == 1
     assert not (config.folder / RESULT).exists()
+    first, second = killed_at
     saved = checkpoint.newest(config.folder)
     assert saved is not None
-    assert saved.state.step > 0
+    assert saved.state.step >= second > first > 0
+    steps = [line["step"] for line in read_ledger(config.folder)]
+    assert steps[: saved.state.step] == list(range(saved.state.step))  # each once
+    assert sorted(read_metrics(config.folder))[:second] == list(range(1, second + 1))
     run_id = read_json(config.folder / "mlflow.json")["run_id"]
     assert MlflowClient(tracking_uri=store).get_run(run_id).info.status == "FAILED"
 
 
-def test_a_worker_that_is_killed_is_replaced(trained: Any, tmp_path: Path) -> None:
+@pytest.mark.soak
+def test_a_run_whose_worker_was_killed_finishes(trained: Any, tmp_path: Path) -> None:
     values = {"train.steps": 400, "train.checkpoint_every_steps": 5, "output_dir": str(tmp_path)}
     config = trained.config.replaced({**values, "name": "replaced"}, "test")
-    killer = threading.Thread(target=kill_worker, args=(config.folder,))
+    killer = threading.Thread(target=kill_workers, args=(config.folder, 1, []))
     killer.start()
     result = train(config)
     killer.join()
@@ -186,13 +205,18 @@ def test_sigterm_saves_and_stops_and_the_run_can_be_resumed(
     assert saved is not None
     assert saved.state.step >= max(read_metrics(config.folder))
     run_id = read_json(config.folder / "mlflow.json")["run_id"]
-    assert MlflowClient(tracking_uri=store).get_run(run_id).info.status == "KILLED"
+    client = MlflowClient(tracking_uri=store)
+    assert client.get_run(run_id).info.status == "KILLED"
+    first_loss = read_metrics(config.folder)[1]["loss"]
     shutil.rmtree(config.folder)
     longer = {"train.steps": saved.state.step + 2}
     result = resume(config_to_resume(config, "stopped", longer))
     assert result["resumed_from_step"] == saved.state.step
     assert result["steps"] == saved.state.step + 2
+    assert result["loss"]["first"] == first_loss
     assert result["mlflow_run_id"] == run_id
+    assert client.get_run(run_id).info.status == "FINISHED"
+    assert sorted(read_metrics(config.folder)) == list(range(1, result["steps"] + 1))
     assert sorted(ledger(config.folder)) == list(range(result["steps"]))
 
 
@@ -205,17 +229,31 @@ def terminate(folder: Path) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def kill_worker(folder: Path) -> None:
-    """Kill this test's training worker once it has saved a checkpoint."""
-    deadline = time.monotonic() + 120
-    while not list(folder.glob("checkpoints/step-*")) and time.monotonic() < deadline:
+def kill_workers(folder: Path, times: int, killed_at: list[int]) -> None:
+    """Kill this test's training worker once it has saved a checkpoint, and so its replacement.
+
+    The steps of the newest checkpoints at that time are appended to `killed_at`.
+    """
+    deadline = time.monotonic() + 240
+    while len(killed_at) < times and time.monotonic() < deadline:
         time.sleep(0.1)
-    for pid in descendants(os.getpid()):
-        if "RayTrainWorker" in command_line(pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        if newest_step(folder) <= max(killed_at, default=0):
+            continue
+        for pid in descendants(os.getpid()):
+            if "RayTrainWorker" in command_line(pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        time.sleep(0.5)  # until it has ended; its replacement takes longer to start
+        killed_at.append(newest_step(folder))
 
 
+def newest_step(folder: Path) -> int:
+    """The step of the newest checkpoint of the run in `folder`; 0 if it has none."""
+    names = [path.name for path in folder.glob("checkpoints/step-*")]
+    return max((int(name.removeprefix("step-")) for name in names), default=0)
+
+
+@pytest.mark.soak
 def test_an_expected_error_in_the_worker_is_raised_unchanged(trained: Any, tmp_path: Path) -> None:
     config = trained.config.replaced({"output_dir": str(tmp_path), "train.lr": 1e30}, "test")
     with pytest.raises(DerainError, match="not finite"):

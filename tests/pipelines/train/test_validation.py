@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from derain.evaluation.protocols import PROTOCOLS
-from derain.pipelines.evaluate import evaluate
+from derain.pipelines.evaluate.verb import evaluate
 from derain.pipelines.train.validation import Validation
 from derain.training import checkpoint
 from derain.training.factory import restore_network

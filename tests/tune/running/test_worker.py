@@ -17,10 +17,10 @@ from derain.tune.running import worker
 from derain.tune.running.worker import BrokenProcessError, Work, perform
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> dict[str, Any]:
-    """An MLflow store for the runs of a test."""
-    return {"uri": prepare_store(f"sqlite:///{tmp_path}/mlflow.db")}
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """An MLflow store for the runs of all tests."""
+    return {"uri": prepare_store(f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db")}
 
 
 def config(tiny: dict[str, Any], folder: Path, name: str, **train: Any) -> Config:

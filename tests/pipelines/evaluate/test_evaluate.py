@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from derain.errors import DataError
-from derain.pipelines.evaluate import evaluate
+from derain.pipelines.evaluate.verb import evaluate
 from derain.pipelines.register import register
 
 

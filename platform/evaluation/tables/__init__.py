@@ -1,0 +1,1 @@
+"""Published tables with measured rows beside the quoted ones; Markdown, CSV, LaTeX and HTML."""

@@ -1,0 +1,51 @@
+"""Progress of an evaluation on stderr: a bar on a terminal, a log line every 15 s otherwise."""
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+log = logging.getLogger(__name__)
+
+LINE_EVERY_S = 15.0
+
+
+@contextlib.contextmanager
+def progress(images: int) -> Iterator[Callable[[], None]]:
+    """A function to call after each of so many images."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _Lines(images).advance
+        return
+    columns = (
+        *Progress.get_default_columns()[:2],
+        MofNCompleteColumn(),
+        TextColumn("images"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as shown:
+        bar = shown.add_task("scoring", total=images)
+        yield lambda: shown.advance(bar)
+
+
+class _Lines:
+    """Log lines with the rate since the start, and the time that the rest takes at this rate."""
+
+    def __init__(self, images: int) -> None:
+        self._images, self._done = images, 0
+        self._began = self._logged = time.monotonic()
+
+    def advance(self) -> None:
+        self._done += 1
+        now = time.monotonic()
+        if now - self._logged >= LINE_EVERY_S:
+            self._logged = now
+            rate = self._done / (now - self._began)
+            left_s = (self._images - self._done) / rate
+            log.info(
+                "evaluate: %d of %d images, %.3g images/s, %d:%02d min left",
+                self._done, self._images, rate, *divmod(round(left_s), 60),
+            )  # fmt: skip

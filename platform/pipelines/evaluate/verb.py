@@ -1,0 +1,217 @@
+"""`evaluate`: metrics of models on prepared datasets, per image, and those of the rainy input."""
+
+import contextlib
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from derain.data.prepared.manifest import Prepared, open_prepared
+from derain.data.prepared.naming import distinct_names
+from derain.errors import DataError, DerainError
+from derain.evaluation.protocols import check_protocol, identity
+from derain.evaluation.tables.files import write_tables
+from derain.pipelines.evaluate.methods import Method, ModelMethod
+from derain.pipelines.evaluate.parts import Parts, write_table
+from derain.pipelines.evaluate.progress import progress
+from derain.pipelines.evaluate.records import Record, row_of
+from derain.pipelines.evaluate.report import write_report
+from derain.pipelines.evaluate.results_method import ResultsMethod
+from derain.pipelines.evaluate.run import Cost, Work, score
+from derain.pipelines.evaluate.scorer import Task
+from derain.pipelines.evaluate.summary import summary
+from derain.pipelines.evaluate.training_data import trained_on
+from derain.storage.atomic import write_text
+from derain.storage.locks import locked
+from derain.storage.output_paths import check_file, check_folder
+
+log = logging.getLogger(__name__)
+
+IMAGES = "images.parquet"
+RESULT = "evaluation.json"
+
+
+def evaluate(
+    model: str | None,
+    prepared: Sequence[str],
+    *,
+    results: Mapping[str, Path] | None = None,
+    protocols: Sequence[str] = ("rain13k",),
+    report: str | Path | None = None,
+    tables: str | Path | None = None,
+    out: str | Path | None = None,
+    workers: int | None = None,
+    device: str = "auto",
+    trust: bool = False,
+    stride: int | None = None,
+) -> dict[str, Any]:
+    """Score a model on prepared datasets; returns what `derainctl evaluate --json` prints.
+
+    `results` are folders of images that other programs wrote, by the names of their methods; they
+    are listed under `results`, each like a model. Without a model `model` is None.
+
+    The model runs once for all `protocols`; `metrics` are those of the first. `report` is a
+    Markdown file to write, with a folder of the best and the worst images of each dataset under the
+    first protocol. `tables` is a folder for the published tables with our rows, see
+    `write_tables`. `out` is a folder for `images.parquet` and `evaluation.json`; a second call with
+    it scores only what the first has not, see `parts`. `workers` is explained in `run.score`. The
+    other arguments are those of `load_predictor`.
+
+    An image that cannot be scored, or a dataset that cannot be read, is listed under `left_out`,
+    and the others are scored. Raises DataError, before anything is scored, for a path that is not a
+    prepared dataset of pairs; DerainError if no image could be scored.
+    """
+    for protocol in protocols:
+        check_protocol(protocol)
+    if report:
+        check_file(Path(report))
+    for place in (out, tables):
+        if place:
+            check_folder(Path(place))
+    datasets = _open_all(prepared)
+    others = [ResultsMethod(name, path, datasets) for name, path in (results or {}).items()]
+    methods: list[Method] = list(others)
+    network = None
+    if model is not None:
+        network = ModelMethod(model, device, trust=trust, stride=stride)
+        methods.insert(0, network)
+    task = Task(tuple(methods), datasets, tuple(protocols))
+    cost = Cost()
+    with _alone(Path(out) if out else None) as folder:
+        records = _score_all(task, folder, workers, device, cost)
+        scored = [_summaries(task, number, records) for number in range(len(methods))]
+        own = scored[0] if network else {"datasets": [], "left_out": []}
+        result = {
+            "model": model,
+            "protocols": list(protocols),
+            **own,
+            "trained_on": None if model is None else trained_on(model),
+            "results": [
+                {**it.described(), **found}
+                for it, found in zip(others, scored[-len(others) :], strict=True)
+            ]
+            if others
+            else [],
+            "tables": [],
+            "cost": {**asdict(cost), "images_per_s": cost.images_per_s},
+            "out": str(folder.absolute()) if folder else None,
+            "report": str(Path(report).absolute()) if report else None,
+        }
+        if folder:
+            _write(folder, task, records, result)
+    if tables:
+        result["tables"] = [str(path.absolute()) for path in write_tables(result, tables)]
+    if report:
+        derain = network.derain if network else None
+        write_report(Path(report).absolute(), result, derain, datasets)
+    return result
+
+
+@contextlib.contextmanager
+def _alone(out: Path | None) -> Iterator[Path | None]:
+    """Hold the lock of the folder, so that two calls do not score the same images."""
+    if out is None:
+        yield None
+        return
+    waiting = partial(log.info, "evaluate: waiting for another evaluation that uses %s", out)
+    with locked(out / ".lock", on_wait=waiting):
+        yield out
+
+
+def _score_all(
+    task: Task, out: Path | None, workers: int | None, device: str, cost: Cost
+) -> dict[Work, list[Record]]:
+    """The records of all images, those that an earlier call has kept in `out` included."""
+    works = [(number, name) for number in range(len(task.methods)) for name in task.datasets]
+    parts = {work: Parts(out, _identity(task, work, device)) for work in works} if out else {}
+    found = {work: parts[work].read() if out else {} for work in works}
+    missing = {
+        (method, name): [at for at in range(len(task.datasets[name])) if at not in kept]
+        for (method, name), kept in found.items()
+    }
+    kept, total = sum(map(len, found.values())), sum(map(len, missing.values()))
+    if kept:
+        log.info("evaluate: %d images were scored before, %d are missing", kept, total)
+    with contextlib.ExitStack() as stack:
+        for part in parts.values():
+            stack.callback(part.write)
+        advance = stack.enter_context(progress(total))
+        for work, record in score(task, missing, workers, device, cost):
+            found[work][record.number] = record
+            if out:
+                parts[work].add(record)
+            advance()
+    return {work: list(records.values()) for work, records in found.items()}
+
+
+def _identity(task: Task, work: Work, device: str) -> dict[str, Any]:
+    """What the metrics of a method on a dataset depend on."""
+    method, name = work
+    return {
+        "method": task.methods[method].identity(name),
+        "manifest_sha256": task.datasets[name].manifest.sha256(),
+        "protocols": [identity(name) for name in task.protocols],
+        "device": [device, task.methods[method].device],
+        "versions": {"derain-platform": version("derain-platform"), "torch": torch.__version__},
+    }
+
+
+def _summaries(
+    task: Task, method: int, records: Mapping[Work, Sequence[Record]]
+) -> dict[str, list[dict[str, Any]]]:
+    """`datasets` with their metrics, and `left_out`: dataset, key (or None) and reason."""
+    scored: list[dict[str, Any]] = []
+    left_out: list[dict[str, Any]] = []
+    for name, dataset in task.datasets.items():
+        try:
+            item = summary(name, dataset, records[method, name], task.protocols)
+        except DerainError as error:
+            if len(task.datasets) == 1:
+                raise
+            left_out.append({"dataset": name, "key": None, "reason": str(error)})
+            continue
+        left_out += [{"dataset": name, **image} for image in item["left_out"]]
+        scored.append(item)
+    if not scored:
+        reasons = "\n".join(item["reason"] for item in left_out)
+        raise DerainError(f"No dataset could be scored.\n{reasons}")
+    return {"datasets": scored, "left_out": left_out}
+
+
+def _write(
+    out: Path, task: Task, records: Mapping[Work, Sequence[Record]], result: Mapping[str, Any]
+) -> None:
+    """Write every image's metrics as a table, in the order of methods and datasets, and the result
+    as JSON."""
+    rows = [
+        row_of(
+            record,
+            model=task.methods[method].name,
+            dataset=name,
+            manifest_sha256=task.datasets[name].manifest.sha256(),
+        )
+        for (method, name), items in records.items()
+        for record in sorted(items, key=lambda record: record.number)
+    ]
+    write_table(out / IMAGES, rows)
+    write_text(out / RESULT, json.dumps(result, indent=2) + "\n", durable=False)
+
+
+def _open_all(folders: Sequence[str]) -> dict[str, Prepared]:
+    """The datasets by distinct names. Raises DataError that names every one that cannot be used."""
+    opened, problems = {}, []
+    for name, folder in zip(distinct_names(folders), folders, strict=True):
+        try:
+            opened[name] = open_prepared(folder)
+            opened[name].require_clean()
+        except DataError as error:
+            problems.append(str(error))
+    if problems:
+        raise DataError("\n".join(problems))
+    return opened

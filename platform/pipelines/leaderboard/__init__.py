@@ -1,0 +1,1 @@
+"""`derainctl leaderboard`: the registered versions, by what they were measured on and how."""
