@@ -34,7 +34,9 @@ def images(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
 
 def test_lpips_equals_the_formula(files: tuple[Path, Path]) -> None:
     network = torchvision.models.alexnet(weights=None)
-    network.load_state_dict(torch.load(files[0], weights_only=True), strict=False)
+    network.requires_grad_(False).load_state_dict(
+        torch.load(files[0], weights_only=True), strict=False
+    )
     first, second = images(65, 90)
     shift, scale = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
     maps = [
