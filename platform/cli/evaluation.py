@@ -30,6 +30,13 @@ def evaluate(
             help="Score images that another program wrote, paired by name; repeatable.",
         ),
     ] = None,
+    trained_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=DATASET/SPLIT",
+            help="What a method was trained on, if that was not recorded; repeatable.",
+        ),
+    ] = None,
     protocol: Annotated[
         list[str] | None,
         typer.Option(help="Such as rain13k or prenet; repeatable. Default: rain13k."),
@@ -64,7 +71,11 @@ def evaluate(
 ) -> None:
     """Score a model, or images that other programs wrote, on prepared datasets."""
     results = Results(as_json)
-    from derain.pipelines.evaluate.results_method import parse_arguments, parse_results
+    from derain.pipelines.evaluate.results_method import (
+        parse_arguments,
+        parse_results,
+        parse_training,
+    )
     from derain.pipelines.evaluate.verb import evaluate
 
     others = parse_results(result or [])
@@ -73,6 +84,7 @@ def evaluate(
         model,
         prepared,
         results=others,
+        stated=parse_training(trained_on or []),
         protocols=protocol or ["rain13k"],
         report=report,
         tables=tables,

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from derain.data.prepared.roles import open_training
 from derain.errors import UsageError, WeightsError
 from derain.models.cost import cost
+from derain.pipelines.evaluate.training_data import trained_on
 from derain.pipelines.load_model import load_network
 from derain.pipelines.register import register
 from derain.pipelines.train.run_folder import RESULT
@@ -34,6 +36,9 @@ def test_a_version_carries_scores_and_lineage(trained: Any) -> None:
     assert int(tags["macs"]) == cost(network).macs > 0
     assert float(tags["train_seconds"]) == trained.result["train_seconds"]
     assert tags["trained_from_step"] == "0"
+    (rain,) = open_training(trained.config.data)
+    stated = {"dataset": "paired", "split": rain.manifest.split, "pairs": len(rain)}
+    assert trained_on(first.uri) == trained_on(folder) == [stated]
 
     registry.promote("registered", 2)
     aliases = {v.version: v.aliases for v in registry.models() if v.name == "registered"}

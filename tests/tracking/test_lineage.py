@@ -2,7 +2,7 @@
 
 from mlflow import MlflowClient
 
-from derain.tracking.lineage import RecordedDataset, lineages
+from derain.tracking.lineage import RecordedDataset, find_version, lineages
 from derain.tracking.runs import RunLog
 from tests.tracking.conftest import Register
 from tests.tracking.samples import EVALUATION, TRAIN
@@ -18,6 +18,9 @@ def test_versions_have_the_datasets_of_their_runs(register: Register, uri: str) 
     assert found.role("train") == [RecordedDataset("train", "rain", "/data/rain", TRAIN)]
     assert [it.sha256 for it in found.role("validation", "eval")] == [EVALUATION]
     assert found.validation_share == 0.25
+    for address in ("models:/recorded@champion", "models:/recorded/1"):
+        assert find_version(address, uri) == found.version
+    assert find_version("models:/recorded/2", uri) is None
 
 
 def test_a_version_without_its_run_has_no_datasets(

@@ -31,7 +31,8 @@ RANKED = (
 
 
 def tables_of(result: Mapping[str, Any]) -> list[Table]:
-    """The published tables of which a set was measured, each with measured rows; last `measured`.
+    """The published tables of which a set was measured, each with measured rows; then `measured`
+    and `no_reference`, which have no quoted ones.
 
     `result`: see `files.write_tables`.
     """
@@ -41,7 +42,8 @@ def tables_of(result: Mapping[str, Any]) -> list[Table]:
         for table in published_tables()
         if any(_item(method, each) for method in methods for each in table.sets)
     ]
-    return [*published, measured(methods)]
+    own = [table for table in (measured(methods), no_reference(methods)) if table.rows]
+    return [*published, *own]
 
 
 def compared(table: PublishedTable, methods: Sequence[Method]) -> Table:
@@ -51,7 +53,8 @@ def compared(table: PublishedTable, methods: Sequence[Method]) -> Table:
     rows = [_quoted(table, method, columns) for method in table.rows]
     for protocol in [] if table.quoted_only else _protocols(methods):
         rows += _measured_rows(table, methods, protocol)
-    return Table(table.name, table.title, columns, tuple(rows), (RANKED, *table.notes))
+    notes = (RANKED, *table.notes, *_stated(methods, rows))
+    return Table(table.name, table.title, columns, tuple(rows), notes)
 
 
 def _quoted(table: PublishedTable, method: str, columns: Sequence[Column]) -> Row:
@@ -60,6 +63,15 @@ def _quoted(table: PublishedTable, method: str, columns: Sequence[Column]) -> Ro
         remark = table.remarks.get((method, column.title))
         cells.append(Cell(float(printed), (remark,) if remark else ()))
     return Row(method, "quoted", "", tuple(cells), group="" if method == INPUT else "published")
+
+
+def _stated(methods: Sequence[Method], rows: Sequence[Row]) -> list[str]:
+    """The note on methods with rows whose training data was stated; none without such methods."""
+    shown = {row.method for row in rows if row.origin == "measured"}
+    names = [it.name for it in methods if it.states_training and it.name in shown]
+    return [f"What was stated, not recorded: the training data of {', '.join(names)}."] * bool(
+        names
+    )
 
 
 def _measured_rows(table: PublishedTable, methods: Sequence[Method], protocol: str) -> list[Row]:
@@ -148,7 +160,8 @@ def measured(methods: Sequence[Method]) -> Table:
     Methods are ranked under each protocol: they were measured on the same images. Whether they
     were trained on the same data is not looked at.
     """
-    names = list(dict.fromkeys(item["name"] for method in methods for item in method.datasets))
+    protocols = set(_protocols(methods))
+    names = _datasets(methods, protocols)
     columns = tuple(Column(name, metric) for name in names for metric in (PSNR, SSIM))
     rows = []
     for protocol in _protocols(methods):
@@ -165,6 +178,59 @@ def measured(methods: Sequence[Method]) -> Table:
     return Table("measured", "Measured here", columns, tuple(rows), notes)
 
 
+def no_reference(methods: Sequence[Method]) -> Table:
+    """NIQE and its like of all datasets that were measured by them; smaller is better for all."""
+    measured_by = list(dict.fromkeys(name for method in methods for name in method.no_reference))
+    names = _datasets(methods, set(measured_by))
+    columns = tuple(
+        Column(dataset, Metric(name, name, 3, larger_is_better=False))
+        for dataset in names
+        for name in measured_by
+    )
+    by_name = [{item["name"]: item for item in method.datasets} for method in methods]
+    first = {name: item for found in reversed(by_name) for name, item in found.items()}
+    rows = [Row(INPUT, "measured", "", _values(columns, first, "input"), group="")]
+    rows += [
+        Row(method.name, "measured", "", _values(columns, items, "metrics"), group="measured")
+        for method, items in zip(methods, by_name, strict=True)
+        if method.no_reference
+    ]
+    used = {name: method for method in reversed(methods) for name in method.no_reference}
+    notes = [RANKED, "Smaller is better.", _counts(names, methods)]
+    notes += [f"{name}: {used[name].identity(name)}." for name in measured_by]
+    title = "Measured here without reference"
+    return Table("no_reference", title, columns, tuple(rows) if names else (), tuple(notes))
+
+
+def _values(columns: Sequence[Column], items: Mapping[str, Item], side: str) -> tuple[Cell, ...]:
+    """The values of metrics that need no clean images, by dataset and name."""
+    cells = []
+    for column in columns:
+        item, name = items.get(column.group), column.metric.title
+        if item is None or name not in item["by_protocol"]:
+            cells.append(Cell(None, ("not measured",)))
+            continue
+        reasons = tuple(_reasons(PublishedSet(column.group, _place(item)), item))
+        cells.append(Cell(item["by_protocol"][name][side][name], reasons, ranked=not reasons))
+    return tuple(cells)
+
+
+def _place(item: Item) -> tuple[tuple[str, str], ...]:
+    return ((item["dataset"], item["split"]),)
+
+
+def _datasets(methods: Sequence[Method], measured_by: set[str]) -> list[str]:
+    """The names of the datasets that any method was measured on by any of these."""
+    return list(
+        dict.fromkeys(
+            item["name"]
+            for method in methods
+            for item in method.datasets
+            if measured_by & item["by_protocol"].keys()
+        )
+    )
+
+
 def _measured_row(
     method: str, names: Sequence[str], items: Mapping[str, Item], protocol: str, shown: str
 ) -> Row:
@@ -174,7 +240,7 @@ def _measured_row(
         own = PublishedSet(name, same=())
         item = items.get(name)
         if item is not None:
-            own = replace(own, same=((item["dataset"], item["split"]),))
+            own = replace(own, same=_place(item))
         cells += _cells_of_set(own, item, protocol, side, (PSNR, SSIM))
     group = "" if method == INPUT else protocol
     return Row(method, "measured", shown, tuple(cells), group=group)

@@ -16,13 +16,13 @@ def write_tables(result: Mapping[str, Any], folder: str | Path) -> list[Path]:
 
     `result` is what `derainctl evaluate --json` prints: `model` (None without one) with its
     `datasets`, and under `results` the other methods, each with `name` and `datasets` (items like
-    those of the model). Both may have `trained_on` (`dataset`, `split` and `pairs` of each training
-    dataset; None or missing if it is not known) and `remarks` (why nothing of it is comparable).
+    those of the model). Both may have `trained_on` (see `Method`; None or missing if it is not
+    known) and `remarks` (why nothing of it is comparable).
 
     Written are, for each published table that has a measured set, tableN.csv and tableN.tex (for
-    LaTeX's \\input), the same for all measured datasets as measured.csv and measured.tex, and
-    tables.md, tables.html and tables.tex with all of them. Files of those names are replaced.
-    Returns the paths, in that order.
+    LaTeX's \\input), the same for all measured datasets as measured.csv and measured.tex, for NIQE
+    and BRISQUE as no_reference.csv and no_reference.tex, and tables.md, tables.html and tables.tex
+    with all of them. Files of those names are replaced. Returns the paths, in that order.
 
     Raises OSError if the folder cannot be written to.
     """

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from derain.evaluation.tables.published_tables import TRAINING, TRAINING_PAIRS, Metric
+from derain.evaluation.tables.published_tables import PSNR, TRAINING, TRAINING_PAIRS, Metric
 
 ENOUGH = 0.9
 """Share of Rain13K that a method must have seen, to be called trained on it: 5 % may validate."""
@@ -21,19 +21,37 @@ class Method:
     name: str
     datasets: Sequence[Item]
     trained_on: Sequence[Mapping[str, Any]] | None
-    """`dataset`, `split` and, if known, `pairs` of its training data; None if nothing is known."""
+    """`dataset`, `split` and, if known, `pairs` of its training data; None if nothing is known.
+    `stated` is true for what was not recorded but stated by whoever scored it."""
     remarks: tuple[str, ...] = ()
     """Why nothing of it is comparable, such as results stored as JPEG."""
 
     @property
     def protocols(self) -> list[str]:
-        """The protocols that it was measured under."""
-        return list(dict.fromkeys(name for item in self.datasets for name in item["by_protocol"]))
+        """The protocols that it was measured under, without metrics that need no clean images."""
+        return [
+            name for name, found in self._measured() if value_of(found["metrics"], PSNR) is not None
+        ]
+
+    @property
+    def no_reference(self) -> list[str]:
+        """The metrics that it was measured by and that need no clean images: niqe_live, ..."""
+        return [name for name, found in self._measured() if name in found["metrics"]]
+
+    def _measured(self) -> list[tuple[str, Mapping[str, Any]]]:
+        """Everything that it was measured under or by, each once."""
+        found = {name: it for item in self.datasets for name, it in item["by_protocol"].items()}
+        return list(found.items())
 
     def identity(self, protocol: str) -> str:
         """A protocol with the version that its metrics were measured under."""
         found = (item["by_protocol"].get(protocol) for item in self.datasets)
         return next(each.get("identity", protocol) for each in found if each is not None)
+
+    @property
+    def states_training(self) -> bool:
+        """Whether its training data was stated and not recorded."""
+        return any(item.get("stated") for item in self.trained_on or ())
 
     def training_reason(self) -> str | None:
         """Why it is not comparable with methods that were trained on Rain13K; None if it is."""

@@ -10,6 +10,9 @@ from derain.evaluation.tables.compose import tables_of
 from derain.evaluation.tables.methods import value_of
 from derain.evaluation.tables.published_tables import PSNR, SSIM
 
+OWN = ("measured", "no_reference")
+"""Tables without quoted rows, which come first."""
+
 
 @dataclass(frozen=True)
 class GalleryImages:
@@ -25,10 +28,11 @@ def markdown(result: Mapping[str, Any], galleries: Sequence[GalleryImages] = ())
     """The report of a result of `evaluate`; `galleries` has one item per dataset, or none."""
     tables = tables_of(result)
     title = result["model"] or " and ".join(item["name"] for item in result["results"])
-    lines = [f"# {title}", "", text.markdown(tables[-1])]
+    own = [table for table in tables if table.name in OWN]
+    lines = [f"# {title}", "", *(text.markdown(table) for table in own)]
     if result.get("left_out"):
         lines += [*_left_out(result["left_out"]), ""]
-    lines += [text.markdown(table) for table in tables[:-1]]
+    lines += [text.markdown(table) for table in tables if table not in own]
     if galleries:
         for item, images in zip(result["datasets"], galleries, strict=True):
             if images.indices:

@@ -23,7 +23,8 @@ def markdown(table: Table, level: int = 2) -> str:
             for at in range(len(table.columns))
         ]
         named = escaped(row.method) + _marked(row.reasons, marks)
-        lines.append(_line([named, ORIGINS[row.origin], row.protocol or "not stated", *cells]))
+        protocol = "not stated" if row.origin == "quoted" else row.protocol
+        lines.append(_line([named, ORIGINS[row.origin], protocol, *cells]))
     notes = [f"- <sup>{mark}</sup> {escaped(reason)}" for reason, mark in marks.items()]
     return "\n".join([*lines, "", *notes, *(f"- {escaped(note)}" for note in table.notes), ""])
 

@@ -75,6 +75,23 @@ def parse_results(texts: list[str]) -> dict[str, Path]:
     return found
 
 
+def parse_training(texts: list[str]) -> dict[str, list[dict[str, Any]]]:
+    """What was stated with --trained-on, by the names of methods: NAME=DATASET/SPLIT.
+
+    Raises UsageError for anything else.
+    """
+    found: dict[str, list[dict[str, Any]]] = {}
+    for text in texts:
+        name, _, training = text.rpartition("=")
+        dataset, _, split = training.rpartition("/")
+        if not (name and dataset and split):
+            raise UsageError(
+                f"--trained-on {text!r}: expected NAME=DATASET/SPLIT, such as net=rain13k/train."
+            )
+        found.setdefault(name, []).append({"dataset": dataset, "split": split, "stated": True})
+    return found
+
+
 def parse_arguments(arguments: list[str], *, with_results: bool) -> tuple[str | None, list[str]]:
     """MODEL, None if there is none, and the prepared datasets of `evaluate`.
 

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
@@ -14,8 +14,9 @@ import torch
 
 from derain.data.prepared.manifest import Prepared, open_prepared
 from derain.data.prepared.naming import distinct_names
-from derain.errors import DataError, DerainError
+from derain.errors import DataError, DerainError, UsageError
 from derain.evaluation.tables.files import write_tables
+from derain.evaluation.tables.methods import row_name
 from derain.pipelines.evaluate.detectors import DownstreamSpec, load_downstream
 from derain.pipelines.evaluate.gallery import shown_names, write_evaluation_gallery
 from derain.pipelines.evaluate.measures import has_clean, identity_of, split_names
@@ -44,6 +45,7 @@ def evaluate(
     prepared: Sequence[str],
     *,
     results: Mapping[str, Path] | None = None,
+    stated: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     protocols: Sequence[str] = ("rain13k",),
     report: str | Path | None = None,
     tables: str | Path | None = None,
@@ -58,7 +60,8 @@ def evaluate(
     """Score a model on prepared datasets; returns what `derainctl evaluate --json` prints.
 
     `results` are folders of images that other programs wrote, by the names of their methods; they
-    are listed under `results`, each like a model. Without a model `model` is None.
+    are listed under `results`, each like a model. Without a model `model` is None. `stated` is what
+    methods were trained on where that was not recorded, by their names in tables.
 
     The model runs once for all `protocols`; `metrics` are those of the first. `report` is a
     Markdown file to write, with a folder of the best and the worst images of each dataset under the
@@ -84,6 +87,8 @@ def evaluate(
             check_folder(Path(place))
     datasets = _open_all(prepared)
     others = [ResultsMethod(name, path, datasets) for name, path in (results or {}).items()]
+    stated = stated or {}
+    _check_stated(stated, [*(results or {}), *([] if model is None else [row_name(model)])])
     methods: list[Method] = list(others)
     network = None
     if model is not None:
@@ -103,9 +108,9 @@ def evaluate(
             "model": model,
             "protocols": list(protocols),
             **own,
-            "trained_on": None if model is None else trained_on(model),
+            "trained_on": None if model is None else _training(model, stated),
             "results": [
-                {**it.described(), **found}
+                {**it.described(), "trained_on": stated.get(it.name), **found}
                 for it, found in zip(others, scored[-len(others) :], strict=True)
             ]
             if others
@@ -126,6 +131,20 @@ def evaluate(
         derain = network.derain if network else None
         write_report(Path(report).absolute(), result, derain, datasets)
     return result
+
+
+def _training(
+    model: str, stated: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> Sequence[Mapping[str, Any]] | None:
+    """What a model was trained on: as recorded, else as stated."""
+    return trained_on(model) or stated.get(row_name(model))
+
+
+def _check_stated(stated: Iterable[str], names: Sequence[str]) -> None:
+    """Raise UsageError for a name of --trained-on that no method has."""
+    for name in stated:
+        if name not in names:
+            raise UsageError(f"--trained-on {name}=...: the methods are {', '.join(names)}.")
 
 
 @contextlib.contextmanager

@@ -67,6 +67,13 @@ def test_a_model_trained_on_rain13k_is_ranked_among_the_quoted_methods() -> None
     assert not any(at == rainy for at, _ in ranks)
 
 
+def test_stated_training_data_is_believed_and_said_to_be_stated() -> None:
+    stated = [{"dataset": "rain13k", "split": "train", "stated": True}]
+    table = tables(*five_sets(), trained_on=stated)["table3"]
+    assert not row(table, "net@champion").reasons
+    assert "What was stated, not recorded: the training data of net@champion." in table.notes
+
+
 @pytest.mark.parametrize(
     ("measured", "more", "reason"),
     [
@@ -162,11 +169,25 @@ def test_methods_are_ranked_against_each_other_where_nothing_is_published() -> N
 
 
 def test_measured_values_are_never_beside_the_quoted_niqe() -> None:
-    table = tables(item("nturain-r", "test", 30.0))["table5"]
-    assert {it.origin for it in table.rows} == {"quoted"}
-    ranks = table.ranks()
-    assert ranks[table.rows.index(row(table, "FCLIP-UNet", "")), 0] == BEST  # smaller is better
+    real = item("nturain-r", "test", 30.0) | {"by_protocol": {}}
+    for name, value in (("niqe_live", 3.5), ("brisque_live", 30.0)):
+        sides = {"metrics": {name: value}, "input": {name: value + 1}}
+        real["by_protocol"][name] = {"identity": f"{name} v1, LIVE", **sides}
+    found = tables(real, item("own", "test", 30.0))
+    assert list(found) == ["table5", "measured", "no_reference"]
+    quoted_only = found["table5"]
+    assert {it.origin for it in quoted_only.rows} == {"quoted"}
+    ranks = quoted_only.ranks()
+    assert ranks[quoted_only.rows.index(row(quoted_only, "FCLIP-UNet", "")), 0] == BEST
     assert not any(number == 0 for number, _ in ranks)  # the input is no method
+    own = found["no_reference"]
+    assert [column.title for column in own.columns] == [
+        "nturain-r-test niqe_live",
+        "nturain-r-test brisque_live",
+    ]
+    assert [values(it) for it in own.rows] == [[4.5, 31.0], [3.5, 30.0]]
+    assert "niqe_live: niqe_live v1, LIVE." in own.notes
+    assert [column.group for column in found["measured"].columns] == ["own-test"] * 2
 
 
 def test_mpid_is_never_comparable_and_rgb_metrics_are_found() -> None:

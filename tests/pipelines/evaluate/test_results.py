@@ -16,7 +16,7 @@ from derain.data.loading.cache import TarPixels
 from derain.data.prepared.manifest import open_prepared
 from derain.errors import DataError, UsageError
 from derain.evaluation.protocols import score
-from derain.pipelines.evaluate.results_method import parse_arguments, parse_results
+from derain.pipelines.evaluate.results_method import parse_arguments, parse_results, parse_training
 from derain.pipelines.evaluate.training_data import parsed, tag_of, trained_on
 from derain.pipelines.evaluate.verb import evaluate
 from derain.pipelines.load_model import load_predictor
@@ -113,6 +113,17 @@ def test_names_and_folders_of_results(tmp_path: Path) -> None:
     for wrong in (["=x"], ["net="], ["net=a", "net=b"]):
         with pytest.raises(UsageError, match="--results"):
             parse_results(wrong)
+
+
+def test_training_data_is_stated_for_methods_that_are_there(dataset: str, written: Path) -> None:
+    stated = parse_training(["theirs=rain13k/train", "theirs=own/a"])
+    assert [it["dataset"] for it in stated["theirs"]] == ["rain13k", "own"]
+    found = evaluate(None, [dataset], results={"theirs": written}, stated=stated, workers=1)
+    assert found["results"][0]["trained_on"] == stated["theirs"]
+    with pytest.raises(UsageError, match="the methods are theirs"):
+        evaluate(None, [dataset], results={"theirs": written}, stated={"thiers": []})
+    with pytest.raises(UsageError, match="expected NAME=DATASET/SPLIT"):
+        parse_training(["theirs=rain13k"])
 
 
 def test_the_model_may_be_missing_only_with_results(dataset: str) -> None:
