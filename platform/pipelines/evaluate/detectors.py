@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torchvision
 from torch import nn
 
 from derain.errors import UsageError, WeightsError
@@ -44,6 +43,8 @@ def load_downstream(spec: DownstreamSpec, device: str) -> Downstream:
     """
     if ":" in spec.name:
         return _user_defined(spec)
+    import torchvision  # takes seconds to import
+
     detection = torchvision.models.list_models(torchvision.models.detection)
     segmentation = torchvision.models.list_models(torchvision.models.segmentation)
     if spec.name not in (*detection, *segmentation):
@@ -76,6 +77,8 @@ def _user_defined(spec: DownstreamSpec) -> Downstream:
 
 
 def _torchvision(name: str, weights: str) -> nn.Module:
+    import torchvision
+
     try:
         tensors = read_state_dict(weights)
         options: dict[str, Any] = {"weights": None, "weights_backbone": None}

@@ -10,7 +10,6 @@ import numpy as np
 from derain.inference.exported import is_exported
 from derain.inference.predictor import Predictor
 from derain.models import fingerprint
-from derain.pipelines.load_model import load_network, load_predictor
 from derain.training.process.device import device_named
 
 
@@ -42,6 +41,8 @@ class ModelMethod:
     def __init__(
         self, model: str, device: str = "auto", *, trust: bool = False, stride: int | None = None
     ) -> None:
+        from derain.pipelines.load_model import load_network, load_predictor
+
         self.name = model
         self._device, self._trust, self._stride = device, trust, stride
         if is_exported(model):
@@ -85,8 +86,11 @@ class ModelMethod:
         """On the device of the process that unpickles it."""
         self.__dict__.update(state)
         network = state["_predictor"]
-        self._predictor = (
-            Predictor(network, device_named(self._device))
-            if network is not None
-            else load_predictor(self.name, self._device, trust=self._trust, stride=self._stride)
+        if network is not None:  # then a worker need not import MLflow, which takes seconds
+            self._predictor = Predictor(network, device_named(self._device))
+            return
+        from derain.pipelines.load_model import load_predictor
+
+        self._predictor = load_predictor(
+            self.name, self._device, trust=self._trust, stride=self._stride
         )
