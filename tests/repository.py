@@ -26,7 +26,8 @@ def dotted(module: Path) -> str:
     return ".".join(("derain", *module.with_suffix("").parts)).removesuffix(".__init__")
 
 
-def imports_of(path: Path) -> set[str]:
+@cache
+def imports_of(path: Path) -> frozenset[str]:
     """Modules that a file imports, and `module.name` for every name that it imports from one."""
     names: set[str] = set()
     for node in ast.walk(parse(path)):
@@ -34,4 +35,4 @@ def imports_of(path: Path) -> set[str]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return names
+    return frozenset(names)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 from benchmarks._small import NETWORK
@@ -28,6 +29,7 @@ CONFIG = {
 }
 
 
+@pytest.mark.xdist_group("ray")
 def test_one_command_from_photographs_to_a_registered_model(tmp_path: Path) -> None:
     (tmp_path / "smoke.yaml").write_text(yaml.safe_dump(CONFIG))
     environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}

@@ -9,7 +9,8 @@ import numpy as np
 from derain.data.loading.cache import Pixels
 from derain.data.prepared.manifest import Prepared
 from derain.errors import DerainError
-from derain.evaluation.protocols import least_px, quantised, score
+from derain.evaluation.metric_names import psnr_name
+from derain.evaluation.protocols import PSNR_CAP_DB, least_px, quantised, score
 
 Derain = Callable[[np.ndarray], np.ndarray]
 """Rainy image, uint8 HWC RGB -> derained: uint8, or float levels in 0..255 for scoring."""
@@ -43,6 +44,8 @@ class DatasetScores:
     input: dict[str, float]
     per_picture: list[ImageScores] = field(repr=False)
     left_out: list[UnscoredImage] = field(default_factory=list)
+    identical: int = 0
+    """Images equal to the clean one: each is in the mean with `PSNR_CAP_DB` instead of infinity."""
 
 
 def score_dataset(
@@ -133,6 +136,7 @@ def with_means(
         input=_mean([item.input for item in scores]),
         per_picture=scores,
         left_out=left_out,
+        identical=sum(item.metrics[psnr_name(item.metrics)] >= PSNR_CAP_DB for item in scores),
     )
 
 

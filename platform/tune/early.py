@@ -10,7 +10,7 @@ from pathlib import Path
 
 from derain.config import Config
 from derain.errors import OccupiedError
-from derain.pipelines.train.run_folder import LOCKS
+from derain.pipelines.train.run_folder import LOCKS, foreign
 from derain.tracking import runs
 from derain.training import checkpoint
 from derain.tune.journal import JOURNAL, Event, Journal, read
@@ -42,10 +42,9 @@ def check_new(config: Config) -> None:
             f"{folder}: holds an unfinished sweep. Continue it with --resume {name}, or choose "
             "another name with --set name=..."
         )
-    known = {*OWN, *LOCKS, *_trials(read(folder))}
-    if foreign := sorted(path.name for path in folder.iterdir() if path.name not in known):
+    if (found := _foreign(folder)) is not None:
         raise OccupiedError(
-            f"{folder}: holds {foreign[0]}, which is not of a sweep. Remove it, or choose another "
+            f"{folder}: holds {found}, which is not of a sweep. Remove it, or choose another "
             "name with --set name=..."
         )
     with Journal.open(folder):  # refuses a sweep that is running and has no checkpoint yet
@@ -88,6 +87,18 @@ def _remove(path: Path) -> None:
             shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _foreign(folder: Path) -> str | None:
+    """A name in a sweep's folder, or in that of a trial, that is the user's own."""
+    trials = _trials(read(folder))
+    for path in sorted(folder.iterdir()):
+        if path.name in trials:
+            if (found := foreign(path)) is not None:
+                return f"{path.name}/{found}"
+        elif path.name not in (*OWN, *LOCKS):
+            return path.name
+    return None
 
 
 def _has_checkpoints(folder: Path) -> bool:

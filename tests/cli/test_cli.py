@@ -121,7 +121,7 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
         (["train", "small.yaml", "--set", "train.steps"], "KEY=VALUE"),
         (["train", "small.yaml", "--profile", "huge"], "`huge`"),
         (["sweep", "small.yaml"], "`sweep` section"),
-        (["train", "small.yaml", "--resume", "gone"], "no run to resume"),
+        (["sweep", "--resume", "gone"], "no sweep to resume"),
         (["prepare", "paired", "gone", "out"], "gone"),
         (["prepare", "unknown", ".", "out"], "Known: rain13k"),
         (["prepare", "rain800", ".", "out", "--split", "val"], "train, test"),
@@ -145,7 +145,6 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
         (["leaks", "gone", "gone", "--report", "small.yaml"], "small.yaml is a file"),
         (["register", "gone", "--name", "net"], "gone"),
         (["sync", "runs/gone"], "no such run"),
-        (["train", "small.yaml", "--resume", "gone", "--dry-run"], "no run to resume"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

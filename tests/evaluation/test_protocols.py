@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from scipy.ndimage import correlate
 from scipy.signal import convolve2d
 from skimage.color import rgb2ycbcr
-from skimage.metrics import structural_similarity
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from threadpoolctl import threadpool_limits
 
 from derain.config import EvalConfig
 from derain.errors import DataError
-from derain.evaluation.protocols import PROTOCOLS, identity, metric_names, score
+from derain.evaluation.protocols import PROTOCOLS, identity, least_px, metric_names, score
 
 
 def natural_pair(height: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -53,6 +54,96 @@ def direct_ssim(first: np.ndarray, second: np.ndarray) -> float:
 
 def direct_psnr(first: np.ndarray, second: np.ndarray) -> float:
     return 20 * math.log10(255 / math.sqrt(((first - second) ** 2).mean()))
+
+
+def channels(image: np.ndarray) -> list[np.ndarray]:
+    return [image[..., channel].astype(np.float64) for channel in range(3)]
+
+
+def skimage_rgb(rainy: np.ndarray, clean: np.ndarray) -> tuple[float, float]:
+    """scikit-image with its default window, on the uint8 images themselves."""
+    ssim = structural_similarity(rainy, clean, channel_axis=2)
+    return peak_signal_noise_ratio(clean, rainy), ssim
+
+
+def direct(protocol: str, rainy: np.ndarray, clean: np.ndarray) -> tuple[float, float]:
+    """PSNR and SSIM as each protocol's authors compute them, for images that are not reduced."""
+    if protocol == "rgb_skimage":
+        return skimage_rgb(rainy, clean)
+    if protocol == "rgb_toolbox":
+        planes = list(zip(channels(rainy), channels(clean), strict=True))
+        ssim = np.mean([direct_ssim(one, other) for one, other in planes])
+        return direct_psnr(np.stack(channels(rainy)), np.stack(channels(clean))), float(ssim)
+    one, other = luma(rainy), luma(clean)
+    if protocol == "rain13k":
+        one, other = np.rint(one), np.rint(other)
+    if protocol == "hqrain":
+        one, other = one[4:-4, 4:-4], other[4:-4, 4:-4]
+    return direct_psnr(one, other), direct_ssim(one, other)
+
+
+# An odd size, the smallest that all can measure, and one wider than a tile of the computation.
+@pytest.mark.parametrize("size", [(97, 131), (19, 19), (21, 1100)])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_every_protocol_equals_a_direct_computation(protocol: str, size: tuple[int, int]) -> None:
+    rainy, clean = natural_pair(*size)
+    expected = direct(protocol, rainy, clean)
+    assert list(score(rainy, clean, protocol).values()) == pytest.approx(expected, abs=1e-9)
+
+
+def test_basicsr_y_equals_the_published_formulas_of_basicsr_and_pyiqa() -> None:
+    """BasicSR weights BGR; pyiqa multiplies luminance and contrast, and clamps negative contrast,
+    which this pair does not have."""
+    rainy, clean = natural_pair(64, 90)
+    rainy = clean + (rainy - clean) // 4
+    bgr_weights = np.array([24.966, 128.553, 65.481])
+    one, other = (it[..., ::-1] / 255.0 @ bgr_weights + 16.0 for it in (rainy, clean))
+    axis = np.exp(-(np.arange(-5.0, 6.0) ** 2) / (2 * 1.5**2))
+    window = np.outer(axis, axis) / axis.sum() ** 2
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return convolve2d(values, window, mode="valid")
+
+    mu1, mu2 = mean(one), mean(other)
+    contrast = (2 * (mean(one * other) - mu1 * mu2) + 58.5225) / (
+        mean(one**2) - mu1**2 + mean(other**2) - mu2**2 + 58.5225
+    )
+    assert contrast.min() > 0
+    luminance = (2 * mu1 * mu2 + 6.5025) / (mu1**2 + mu2**2 + 6.5025)
+    psnr = 10 * math.log10(255 * 255 / ((one - other) ** 2).mean())
+    expected = {"psnr_y": psnr, "ssim_y": float((luminance * contrast).mean())}
+    assert score(rainy, clean, "basicsr_y") == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_number_of_threads_changes_no_digit() -> None:
+    """Workers of an evaluation have one core each; the process that compares with them has all."""
+    rainy, clean = natural_pair(200, 700)
+    with threadpool_limits(1):
+        alone = {name: score(rainy, clean, name) for name in PROTOCOLS}
+    assert {name: score(rainy, clean, name) for name in PROTOCOLS} == alone
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("level", [0, 255])
+def test_constant_images_have_finite_metrics(protocol: str, level: int) -> None:
+    """Black against grey: no variance anywhere, and with black no luminance either."""
+    psnr, ssim = metric_names(protocol)
+    flat = np.full((40, 50, 3), level, np.uint8)
+    grey = np.full((40, 50, 3), 128, np.uint8)
+    assert score(flat, flat, protocol) == {psnr: 100.0, ssim: 1.0}
+    found = score(flat, grey, protocol)
+    assert 0 < found[psnr] < 10
+    assert 0 < found[ssim] < 1
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_one_pixel_less_than_the_window_and_the_border_is_too_small(protocol: str) -> None:
+    least = least_px([protocol])
+    image = np.zeros((least, least + 30, 3), np.uint8)
+    assert score(image, image, protocol)
+    for small in (image[:-1], image[:, : least - 1], image[:1, :1]):
+        with pytest.raises(DataError, match=f"at least {least} px"):
+            score(small, small, protocol)
 
 
 @pytest.mark.parametrize("size", [(11, 11), (11, 40), (96, 131)])

@@ -48,7 +48,7 @@ def test_threads_are_those_of_the_machine_with_the_gpus() -> None:
     assert needs(on_cores) == (16, 0)  # eight on the head, one beside the GPUs
 
 
-@pytest.mark.usefixtures("mixed")
+@pytest.mark.usefixtures("ray_cluster", "mixed")
 def test_what_fits_on_no_machine_is_refused_with_what_each_has(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -141,7 +141,10 @@ def base_names(paths: list[str]) -> set[str]:
 
 @pytest.fixture(scope="module", params=[False, True], ids=["prepare", "convert"])
 def prepared(
-    request: pytest.FixtureRequest, source: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    source: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    ray_cluster: None,  # noqa: ARG001
 ) -> tuple[str, Any]:
     out = tmp_path_factory.mktemp("prepared") / "out"
     verb = "convert" if request.param else "prepare"

@@ -8,6 +8,7 @@ place of NCCL.
 """
 
 import dataclasses
+import importlib.util
 import json
 import os
 import sys
@@ -47,15 +48,22 @@ SWEEPS = {
 
 def gloo_in_place_of_nccl() -> None:
     """In every process that Ray starts; what each process that trains sees goes to a file."""
-    from ray.train.torch import config as torch_config
+    _after_import("ray.train.torch.config", _choose_gloo)
+    _after_import("derain.pipelines.train.run", _note_what_is_seen)
 
-    from derain.pipelines.train import run
 
-    backend, choose = torch_config._TorchBackend, run.pick_device
+def _choose_gloo(torch_config: Any) -> None:
+    backend = torch_config._TorchBackend
     start = backend.on_start
 
     def on_start(self: Any, group: Any, config: Any) -> None:
         start(self, group, dataclasses.replace(config, backend="gloo"))
+
+    backend.on_start = on_start
+
+
+def _note_what_is_seen(run: Any) -> None:
+    choose = run.pick_device
 
     def pick_device(train: Any) -> Any:
         place = {"node": ray.get_runtime_context().get_node_id(), "time": time.time()}
@@ -65,7 +73,24 @@ def gloo_in_place_of_nccl() -> None:
         )
         return choose(train)
 
-    backend.on_start, run.pick_device = on_start, pick_device
+    run.pick_device = pick_device
+
+
+def _after_import(name: str, patch: Callable[[Any], None]) -> None:
+    """Call `patch` with a module once it is imported; importing it now would cost every process
+    seconds."""
+
+    class Finder:
+        def find_spec(self, wanted: str, *_: object) -> Any:
+            if wanted != name:
+                return None
+            sys.meta_path.remove(self)
+            spec = importlib.util.find_spec(name)
+            load = spec.loader.exec_module
+            spec.loader.exec_module = lambda module: (load(module), patch(module))
+            return spec
+
+    sys.meta_path.insert(0, Finder())
 
 
 class Raylets:
@@ -160,7 +185,7 @@ def _has_gone_on(folder: Path, step: int) -> bool:
 
 def config_of(folder: Path, name: str, **values: Any) -> Config:
     """The small run of the other soak tests, under `device: auto`."""
-    tree = tree_of(folder, steps=600, checkpoint_every_steps=10, device="auto")
+    tree = tree_of(folder, steps=200, checkpoint_every_steps=10, device="auto")
     tree |= {"name": name}
     if "sweep" in values:
         space = values["sweep"]["space"]

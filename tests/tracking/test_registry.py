@@ -21,8 +21,10 @@ CONCURRENT_REGISTRATIONS = """
 import json, os, sys
 import mlflow
 import numpy as np
+from derain.tracking import packing
 from derain.tracking.registry import register
 
+packing._packages_distributions()  # once, before the forks: it takes a second
 uri, folder, run_id, tags, *psnr_y_values = sys.argv[1:]
 start, go = os.pipe()
 children = []

@@ -3,10 +3,8 @@
 import os
 import resource
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -87,25 +85,29 @@ def test_a_copy_under_a_different_name_is_left_alone(tmp_path: Path) -> None:
     assert checkpoint.load(copied).state.step == 2
 
 
+KILLED_WRITERS = """
+import os, signal, sys, time
+from pathlib import Path
+import torch._dynamo  # for the optimiser; once, before the forks: it takes seconds
+from tests.training.small_checkpoints import save
+
+for number in range(3):
+    first, written = os.pipe()
+    writer = os.fork()
+    if writer == 0:
+        for step in range(1, 10000):
+            save(Path(sys.argv[1]), number * 10000 + step, size=400)
+            os.write(written, b".")
+    os.read(first, 1)
+    time.sleep(0.013 * (number + 1))
+    os.kill(writer, signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(writer, 0)[1]) == -signal.SIGKILL
+"""
+
+
 def test_killed_writers_leave_only_complete_checkpoints(tmp_path: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path; from tests.training.small_checkpoints import save\n"
-        "for step in range(1, 10000):\n"
-        "    save(Path(sys.argv[1]), int(sys.argv[2]) * 10000 + step, size=400)\n"
-        "    print(step, flush=True)"
-    )
     root = Path(__file__).parents[2]
-    for number in range(3):
-        writer = subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path), str(number)],
-            cwd=root,
-            stdout=subprocess.PIPE,
-        )
-        assert writer.stdout is not None
-        writer.stdout.readline()  # the first one is written
-        time.sleep(0.013 * (number + 1))
-        os.kill(writer.pid, signal.SIGKILL)
-        writer.wait()
+    subprocess.run([sys.executable, "-c", KILLED_WRITERS, str(tmp_path)], cwd=root, check=True)
     folders = list((tmp_path / "checkpoints").glob("step-*"))
     assert len(folders) >= 3
     for folder in folders:

@@ -67,7 +67,7 @@ def check_unused(config: Config) -> None:
             f"{folder}: holds an unfinished run. Continue it with --resume {name}, "
             "or give another --set name=..."
         )
-    if (found := _foreign(folder)) is not None:
+    if (found := foreign(folder)) is not None:
         raise OccupiedError(
             f"{folder}: not empty, and {found} is not of a run. Give another --set name=... or "
             "output_dir."
@@ -76,20 +76,32 @@ def check_unused(config: Config) -> None:
         _check_unused_remote(locate(config.train.upload_to) / name, name)
 
 
-def _foreign(folder: Path) -> str | None:
+def foreign(folder: Path) -> str | None:
     """A name in a folder that no run without a checkpoint has written; None if there is none.
 
-    A config alone may be the user's own: a run has its MLflow run first.
+    A config alone may be the user's own: a run has its MLflow run first. So may a checkpoint under
+    a name of its own.
     """
-    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    names = _names(folder)
     if checkpoint.CONFIG in names and IDENTITY not in names:
         return checkpoint.CONFIG
+    for name in _names(folder / "checkpoints"):
+        whole = (folder / "checkpoints" / name / checkpoint.STATE).is_file()
+        if not fnmatchcase(name, ".*.tmp") and (whole or not checkpoint.NAME.fullmatch(name)):
+            return f"checkpoints/{name}"
     return next((n for n in names if not any(fnmatchcase(n, known) for known in EARLY)), None)
 
 
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
 def _check_unused_remote(remote: Path, name: str) -> None:
-    """Raise OccupiedError for a folder of another run: their checkpoints would be mixed up."""
-    if checkpoint.steps(remote) or _foreign(remote) is not None:
+    """Raise OccupiedError for a folder of another run: their checkpoints would be mixed up.
+
+    What an upload left that never came to a whole checkpoint is no run.
+    """
+    if foreign(remote) is not None:
         raise OccupiedError(
             f"{remote}: train.upload_to already holds a run of this name. Continue that run with "
             f"--resume {name}, or give another --set name=... or train.upload_to."

@@ -67,7 +67,7 @@ def resume(config: Config) -> dict[str, Any]:
 
 
 def _train(config: Config) -> dict[str, Any]:
-    stopped = f"{config.name}: stopped before its first step. Start it with --resume {config.name}."
+    stopped = f"{config.name}: stopped. Continue with --resume {config.name}."
     with cluster.connected(), stopping_at_sigterm(stopped):
         config = with_data(config)
         check_resources(config)

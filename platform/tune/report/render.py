@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; }
-td, th { padding: .3rem .8rem; border-bottom: 1px solid #ccc; text-align: right; }
+:root { color-scheme: light dark; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; display: block; overflow-x: auto; font-size: .9rem; }
+td, th { padding: .3rem .7rem; border-bottom: 1px solid #8888; text-align: right; }
+td { white-space: nowrap; }
+th { vertical-align: bottom; }
 td:first-child, th:first-child { text-align: left; }
-img { max-width: 100%; }
-.note { color: #555; }
+img { max-width: 100%; background: #fff; }
+.note { opacity: .8; overflow-wrap: anywhere; }
 """
 
 Table = Sequence[Sequence[str]]
@@ -25,6 +28,8 @@ class Plot:
 
     file: str
     title: str
+    page: str | None = None
+    """A page in the folder of the report that shows more."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,8 @@ class Page:
         parts.append("\n".join(f"- {line}" for line in self.lines))
         for image in self.images:
             parts += [f"![{image.title}]({image.file})", f"{image.title}."]
+            if image.page:
+                parts[-1] += f" [Compare them]({image.page})."
         parts += ["## Search space", f"```yaml\n{self.space}\n```"]
         return "\n\n".join(parts) + "\n"
 
@@ -60,6 +67,7 @@ class Page:
         title = html.escape(self.title)
         parts = [
             f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{title}</title>",
+            "<meta name='viewport' content='width=device-width, initial-scale=1'>",
             f"<style>{_STYLE}</style><h1>{title}</h1>",
         ]
         for heading, table in self.tables.items():
@@ -85,4 +93,5 @@ def _cells(row: Sequence[str], tag: str) -> str:
 def _embed(folder: Path, image: Plot) -> str:
     data = base64.b64encode((folder / image.file).read_bytes()).decode()
     title = html.escape(image.title)
-    return f"<h2>{title}</h2><img alt='{title}' src='data:image/png;base64,{data}'>"
+    link = f"<p><a href='{html.escape(image.page)}'>Compare them</a></p>" if image.page else ""
+    return f"<h2>{title}</h2>{link}<img alt='{title}' src='data:image/png;base64,{data}'>"

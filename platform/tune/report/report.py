@@ -34,8 +34,8 @@ POINTS = f"{FOLDER}/points.csv"
 CURVES = Plot("curves.png", "Learning curves, and how far each trial is behind the best")
 PARALLEL = Plot("parallel.png", "Parameters and metric of each trial; brighter is better")
 PARALLEL_WITH_STOPPED = Plot(PARALLEL.file, f"{PARALLEL.title}; dashed: stopped early")
-GALLERY = Plot(GRID, f"Rainy, best trial, worst trial, clean (compare in {PAGE})")
-GALLERY_OF_ONE = Plot(GALLERY.file, "Rainy, the only trial that finished, clean")
+GALLERY = Plot(GRID, "Rainy, best trial, worst trial, clean", PAGE)
+GALLERY_OF_ONE = Plot(GRID, "Rainy, the only trial that finished, clean", PAGE)
 
 
 def write(config: Config, ranking: Sequence[Row], result: Row) -> None:

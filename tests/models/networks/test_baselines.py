@@ -135,7 +135,10 @@ def test_export_gives_the_same_output(name):
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.soak if name == "mprnet" else ()) for name in NAMES],
+)
 def test_compile_gives_the_same_output(name):
     network, x = perturbed(name).eval(), batch(1, 8, 8)
     with torch.no_grad():

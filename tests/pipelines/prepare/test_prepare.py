@@ -217,6 +217,7 @@ def test_a_folder_with_other_files_is_left_alone(
         prepared(tmp_path / "source", out / "thesis.tex")
 
 
+@pytest.mark.usefixtures("ray_cluster")
 def test_an_unfinished_dataset_of_another_plan_is_left_alone(
     paired_folder: PairedFolder, tmp_path: Path
 ) -> None:
@@ -245,6 +246,7 @@ def test_a_wrong_source_is_named(dataset: str, folder: str, named: str, tmp_path
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("ray_cluster")
 def test_a_lost_manifest_is_written_again(paired_folder: PairedFolder, tmp_path: Path) -> None:
     source, out = paired_folder(5), tmp_path / "out"
     first = prepare("paired", source, out, shard_mib=1)
@@ -342,6 +344,7 @@ def test_decoding_finds_damage_without_a_wrong_checksum(
     assert left_out["path"] == "rain/001.png"
 
 
+@pytest.mark.usefixtures("ray_cluster")
 def test_a_changed_image_is_noticed(paired_folder: PairedFolder, tmp_path: Path) -> None:
     source, out = paired_folder(3), tmp_path / "out"
     prepare("paired", source, out)

@@ -56,12 +56,19 @@ def test_a_config_without_a_run_is_left_alone(trained: Any, tmp_path: Path) -> N
     (new.folder / "config.yaml").touch()  # of an experiment that somebody prepares by hand
     with pytest.raises(OccupiedError, match=r"config\.yaml is not of a run"):
         claim(new)
+    early(new.folder)
+    (new.folder / "checkpoints/mine").mkdir()  # a copy that somebody keeps
+    with pytest.raises(OccupiedError, match="checkpoints/mine is not of a run"):
+        claim(new)
 
 
 def test_uploads_do_not_go_to_the_place_of_another_run(trained: Any, tmp_path: Path) -> None:
     values = {"output_dir": str(tmp_path / "runs"), "train.upload_to": str(tmp_path / "remote")}
     config = trained.config.replaced(values, "test")
     claim(config)
-    (tmp_path / "remote/one/checkpoints/step-00000004").mkdir(parents=True)
+    uploaded = tmp_path / "remote/one/checkpoints/step-00000004"
+    uploaded.mkdir(parents=True)
+    claim(config)  # the upload was cut short
+    (uploaded / "state.json").touch()
     with pytest.raises(OccupiedError, match=r"remote/one: .*already holds.*--resume one"):
         claim(config)

@@ -138,6 +138,8 @@ def test_both_files_have_the_results_and_their_context(
         assert f"({name})" in markdown
         Image.open(folder / name).verify()
     assert page.count("data:image/png;base64,") == 3
+    assert "[Compare them](gallery.html)" in markdown
+    assert "<a href='gallery.html'>" in page
     images = (folder / "gallery.html").read_text()
     assert "Metrics under the protocol rain13k v1." in images
     assert "<high>" not in images
