@@ -75,7 +75,7 @@ class Table:
 
         Values that print alike share a place. A column with a single value has no best one.
         """
-        found = {}
+        found: dict[tuple[int, int], int] = {}
         for column in range(len(self.columns)):
             for group in {row.group for row in self.rows} - {""}:
                 places = list(self._ranked(group, column))

@@ -21,10 +21,10 @@ class ResultsMethod:
     def __init__(self, name: str, folder: str | Path, datasets: Mapping[str, Prepared]) -> None:
         """Pair the files by name; reads no pixels. Raises DataError, see `open_results`."""
         self.name = name
-        self.folder = Path(folder)
+        self.folder = Path(folder).absolute()  # Ray's workers have another working directory
         self.opened: dict[str, ResultsFolder] = {
             dataset: open_results(name, found, datasets[dataset])
-            for dataset, found in find_folders(folder, datasets).items()
+            for dataset, found in find_folders(self.folder, datasets).items()
         }
 
     def identity(self, dataset: str) -> dict[str, Any]:
@@ -34,7 +34,7 @@ class ResultsMethod:
         for key, path in files.items():
             found = path.stat()
             digest.update(f"{key} {path} {found.st_size} {found.st_mtime_ns}\n".encode())
-        return {"results": str(self.folder.absolute()), "files": digest.hexdigest()}
+        return {"results": str(self.folder), "files": digest.hexdigest()}
 
     def levels(self, dataset: str, key: str, rain: np.ndarray) -> np.ndarray:
         """The derained image of a pair, see `ResultsFolder.levels`."""

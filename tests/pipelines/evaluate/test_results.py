@@ -2,6 +2,7 @@
 
 import csv
 import json
+import pickle
 import shutil
 from pathlib import Path
 
@@ -16,7 +17,12 @@ from derain.data.loading.cache import TarPixels
 from derain.data.prepared.manifest import open_prepared
 from derain.errors import DataError, UsageError
 from derain.evaluation.protocols import score
-from derain.pipelines.evaluate.results_method import parse_arguments, parse_results, parse_training
+from derain.pipelines.evaluate.results_method import (
+    ResultsMethod,
+    parse_arguments,
+    parse_results,
+    parse_training,
+)
 from derain.pipelines.evaluate.training_data import parsed, tag_of, trained_on
 from derain.pipelines.evaluate.verb import evaluate
 from derain.pipelines.load_model import load_predictor
@@ -96,6 +102,21 @@ def test_bad_results_are_listed_and_the_others_scored(dataset: str, written: Pat
     assert printed[0].split()[0] == "method"
     assert "left out, and in no mean: theirs, nine" in printed[2]
     assert "theirs, nine: 1 images of no pair, such as stranger_net.png" in printed[6]
+
+
+def test_workers_in_another_folder_find_the_files(
+    dataset: str, written: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nine = open_prepared(dataset)
+    monkeypatch.chdir(written.parent)
+    sent = pickle.dumps(ResultsMethod("theirs", written.name, {"nine": nine}))
+    monkeypatch.chdir("/")
+    method = pickle.loads(sent)
+    key = nine.column("key").tolist()[0]
+    levels = method.levels("nine", key, TarPixels(nine)[0][0])
+    assert levels.shape == (33, 41, 3)
+    with pytest.raises(DataError, match="no folder of results on ten"):
+        method.levels("ten", key, levels)
 
 
 def test_results_of_no_pair_are_refused_before_anything_is_scored(
