@@ -64,6 +64,8 @@ class Sender:
             used = entities.DatasetInput(entities.Dataset(**first["dataset"]), used_as)
             self._client.log_inputs(self._run_id, [used])
             self._client.set_tag(self._run_id, *first["tag"])
+        elif "tag" in first:
+            self._client.set_tag(self._run_id, *first["tag"])
         elif "artifact" in first:
             self._write_artifact(Path(first["artifact"]), first["folder"])
         else:

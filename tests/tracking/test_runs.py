@@ -43,6 +43,16 @@ def test_params_are_flattened_and_long_values_end_with_their_digest(
     assert sum(key.startswith("option-") for key in stored) == 250
 
 
+def test_a_tag_is_sent_and_keeps_nothing_back(uri: str, client: MlflowClient) -> None:
+    with RunLog("run", uri=uri) as run:
+        run.tag("derain.protocol", "rain13k v1")
+        run.metrics(1, {"loss": 0.5})
+    found = client.get_run(run.run_id)
+    assert found.data.tags["derain.protocol"] == "rain13k v1"
+    assert found.data.metrics == {"loss": 0.5}
+    assert found.info.status == "FINISHED"
+
+
 def test_one_step_may_have_more_metrics_than_fit_into_one_call(
     uri: str, client: MlflowClient
 ) -> None:
