@@ -1,7 +1,6 @@
 """Random weights: their scale, their seed, and that every CPU draws the same ones."""
 
-import contextlib
-import io
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +12,8 @@ from torch import nn
 from derain.models import fingerprint
 from derain.models.encoders.clip_resnet import CLIPResNetEncoder
 from derain.models.encoders.random_weights import fill_uniform
+from tests.models.encoders.small_random import described
+from tests.repository import ROOT
 
 
 def test_uniform_weights_have_the_stated_variance():
@@ -32,21 +33,19 @@ def test_random_features_neither_vanish_nor_explode(layers):
 
 def test_fingerprints_are_the_same_on_another_type_of_cpu():
     """Prompts are encoded on the local CPU; its last bit must not enter the fingerprint."""
-    program = (
-        "from derain.models import fingerprint;"
-        "from derain.models.encoders.clip_resnet import CLIPResNetEncoder;"
-        "from derain.models.encoders.rain_perception import RainPerception;"
-        "sizes = dict(dim=8, width=16, layers=1, text_width=16, text_layers=1);"
-        "made = RainPerception('random', ['light rain', 'rain'], **sizes);"
-        "print(fingerprint(made), fingerprint(CLIPResNetEncoder('random', (1, 1, 1, 1), 8)));"
-        "print(made.text.double().sum().item())"
+    code = (
+        "import json; from tests.models.encoders.small_random import described\n"
+        "print(json.dumps(described()))"
     )
-    here = io.StringIO()
-    with contextlib.redirect_stdout(here):
-        exec(program, {})
-    other = os.environ | {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE"}
-    there = subprocess.check_output([sys.executable, "-c", program], env=other, text=True)
-    (prints, total), (other_prints, other_total) = here.getvalue().splitlines(), there.splitlines()
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=os.environ | {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE"},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    *prints, total = described()
+    *other_prints, other_total = json.loads(done.stdout)
     assert prints == other_prints
     assert total != other_total
 
