@@ -45,7 +45,7 @@ class DatasetScores:
     per_picture: list[ImageScores] = field(repr=False)
     left_out: list[UnscoredImage] = field(default_factory=list)
     identical: int = 0
-    """Images equal to the clean one: each is in the mean with `PSNR_CAP_DB` instead of infinity."""
+    """Images that equal the clean one (PSNR is capped): each is in the mean with `PSNR_CAP_DB`."""
 
 
 def score_dataset(

@@ -36,6 +36,7 @@ def test_the_metrics_of_a_dataset_are_the_means_over_its_images(datasets: Datase
     clean = iter([pixels[at][1] for at in range(len(dataset))])
     perfect = score_dataset(lambda _: next(clean), dataset, pixels, "rain13k")
     assert perfect.metrics["ssim_y"] == 1.0
+    assert (perfect.identical, scored.identical) == (perfect.pictures, 0)
     assert perfect.input == scored.input
 
 

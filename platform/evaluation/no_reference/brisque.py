@@ -75,9 +75,9 @@ def _halved(grey: Plane) -> Plane:
     """Both sides halved (rounded half to even, as OpenCV does), the border repeated."""
     for axis in (0, 1):
         count = round(grey.shape[axis] / 2)
-        taps = (
+        taps = [
             weight * np.take(grey, np.arange(2 * count, step=2) + tap, axis, mode="clip")
             for tap, weight in enumerate(HALVING, start=-1)
-        )
-        grey = sum(taps, np.float64(0))
+        ]
+        grey = np.sum(taps, axis=0)
     return grey

@@ -64,8 +64,8 @@ def _block_features(
     coefficients: Float64[np.ndarray, "height width"], side: int
 ) -> Float64[np.ndarray, "blocks 18"]:
     rows, columns = (length // side for length in coefficients.shape)
-    blocks = coefficients.reshape(rows, side, columns, side).swapaxes(1, 2)
-    blocks = blocks.reshape(rows * columns, side, side)
+    tiled = coefficients.reshape(rows, side, columns, side).swapaxes(1, 2)
+    blocks = tiled.reshape(rows * columns, side, side)
     shape, left, right = fitted(blocks.reshape(len(blocks), -1))
     features = [shape, (left + right) / 2 * spread(shape)]
     for shift in SHIFTS:
@@ -83,9 +83,9 @@ def _halved(
     for axis in (0, 1):
         padded = np.pad(values, [(3, 3) if axis == at else (0, 0) for at in (0, 1)], "symmetric")
         count = values.shape[axis] // 2
-        taps = (
+        taps = [
             weight * np.take(padded, range(tap, tap + 2 * count, 2), axis)
             for tap, weight in enumerate(HALVING)
-        )
-        values = sum(taps, np.float64(0))
+        ]
+        values = np.sum(taps, axis=0)
     return values
