@@ -128,6 +128,7 @@ def _mean(metrics: Sequence[dict[str, float]]) -> dict[str, float]:
 def with_means(
     name: str, dataset: Prepared, scores: list[ImageScores], left_out: list[UnscoredImage]
 ) -> DatasetScores:
+    """The scores of a dataset from those of its images, in the order of the dataset."""
     return DatasetScores(
         name=name,
         manifest_sha256=dataset.sha256(),

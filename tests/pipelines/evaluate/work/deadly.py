@@ -1,7 +1,8 @@
-"""A network that kills its process at one image of the tests' dataset."""
+"""Networks that kill their process at one image of the tests' dataset, or take their time."""
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import torch
@@ -34,4 +35,19 @@ class Deadly(nn.Module):
             if not self._marker.is_dir():
                 self._marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
+        return x * self.scale
+
+
+class Slow(nn.Module):
+    """Takes half a second for each image."""
+
+    stride = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((1,), 0.9))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Rainy -> a little darker."""
+        time.sleep(0.5)
         return x * self.scale
