@@ -6,6 +6,7 @@ import shutil
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -157,12 +158,11 @@ def test_a_killed_worker_is_replaced_and_one_too_many_is_an_error(
     values = {"train.steps": 10**6, "train.checkpoint_every_steps": 5, "train.max_failures": 1}
     values |= {"output_dir": str(tmp_path), "name": "killed"}
     config = trained.config.replaced(values, "test")
-    killed_at: list[int] = []
-    killer = threading.Thread(target=kill_workers, args=(config.folder, 2, killed_at))
-    killer.start()
-    with pytest.raises(DerainError, match="Training failed") as raised:
+    with (
+        killing_workers(config.folder, times=2) as killed_at,
+        pytest.raises(DerainError, match="Training failed") as raised,
+    ):
         train(config)
-    killer.join()
     assert raised.value.exit_code == 1
     assert not (config.folder / RESULT).exists()
     first, second = killed_at
@@ -180,10 +180,8 @@ def test_a_killed_worker_is_replaced_and_one_too_many_is_an_error(
 def test_a_run_whose_worker_was_killed_finishes(trained: Any, tmp_path: Path) -> None:
     values = {"train.steps": 400, "train.checkpoint_every_steps": 5, "output_dir": str(tmp_path)}
     config = trained.config.replaced({**values, "name": "replaced"}, "test")
-    killer = threading.Thread(target=kill_workers, args=(config.folder, 1, []))
-    killer.start()
-    result = train(config)
-    killer.join()
+    with killing_workers(config.folder, times=1):
+        result = train(config)
     assert (result["steps"], result["resumed_from_step"] > 0) == (400, True)
     assert [line["step"] for line in read_ledger(config.folder)] == list(range(400))
     assert sorted(read_metrics(config.folder)) == list(range(1, 401))
@@ -229,22 +227,33 @@ def terminate(folder: Path) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def kill_workers(folder: Path, times: int, killed_at: list[int]) -> None:
+@contextlib.contextmanager
+def killing_workers(folder: Path, times: int) -> Iterator[list[int]]:
     """Kill this test's training worker once it has saved a checkpoint, and so its replacement.
 
-    The steps of the newest checkpoints at that time are appended to `killed_at`.
+    Yields the steps of the newest checkpoints after each kill.
     """
-    deadline = time.monotonic() + 240
-    while len(killed_at) < times and time.monotonic() < deadline:
-        time.sleep(0.1)
-        if newest_step(folder) <= max(killed_at, default=0):
-            continue
-        for pid in descendants(os.getpid()):
-            if "RayTrainWorker" in command_line(pid):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-        time.sleep(0.5)  # until it has ended; its replacement takes longer to start
-        killed_at.append(newest_step(folder))
+    killed_at: list[int] = []
+    ended = threading.Event()
+
+    def kill() -> None:
+        while len(killed_at) < times and not ended.wait(0.1):
+            if newest_step(folder) <= max(killed_at, default=0):
+                continue
+            for pid in descendants(os.getpid()):
+                if "RayTrainWorker" in command_line(pid):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+            time.sleep(0.5)  # until it has ended; its replacement takes longer to start
+            killed_at.append(newest_step(folder))
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        yield killed_at
+    finally:
+        ended.set()
+        killer.join()
 
 
 def newest_step(folder: Path) -> int:
