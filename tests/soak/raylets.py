@@ -38,6 +38,8 @@ KILL_AFTER = 20
 """Steps of the run, or of a trial, before a raylet is killed."""
 TRAINING = ("RayTrainWorker", "ResourceTrainable")
 """In the names of processes that train."""
+PATIENCE_S = 900
+"""For what takes one minute on a machine that does nothing else."""
 RATES = {f"rate-{number}": 1e-4 * number for number in range(1, 7)}
 SWEEPS = {
     "share": {"sweep": {"gpu_fraction": 0.5, "concurrent": 4, "space": RATES}},
@@ -161,11 +163,16 @@ def disturbed(
     told: dict[str, Any] = {}
 
     def disturb() -> None:
-        wait_for(lambda: sum(_steps(folder) >= KILL_AFTER for folder in folders) > len(folders) / 3)
+        wait_for(
+            lambda: sum(_steps(folder) >= KILL_AFTER for folder in folders) > len(folders) / 3,
+            PATIENCE_S,
+        )
         before = {folder: _steps(folder) for folder in folders}
         told.update(raylets.kill_one(gpus))
         killed = time.monotonic()
-        wait_for(lambda: all(_has_gone_on(folder, at) for folder, at in before.items() if at))
+        wait_for(
+            lambda: all(_has_gone_on(folder, at) for folder, at in before.items() if at), PATIENCE_S
+        )
         told["all_go_on_after_s"] = round(time.monotonic() - killed)
 
     thread = threading.Thread(target=disturb, daemon=True)

@@ -21,7 +21,7 @@ def twice(folder: Path, *what: str) -> dict[str, Any]:
         done = subprocess.run(
             [sys.executable, "-m", "tests.soak.raylets", *what, str(folder)],
             env={**os.environ, **own}, stdout=subprocess.PIPE, stderr=log, text=True,
-            timeout=1200, check=False,
+            timeout=3000, check=False,
         )  # fmt: skip
     assert done.returncode == 0, (folder / "log").read_text()[-5000:]
     found = json.loads(done.stdout.splitlines()[-1])
