@@ -9,7 +9,6 @@ import numpy as np
 from derain.data.loading.cache import Pixels
 from derain.data.prepared.manifest import Prepared
 from derain.errors import DerainError
-from derain.evaluation.metric_names import psnr_name
 from derain.evaluation.protocols import PSNR_CAP_DB, least_px, quantised, score
 
 Derain = Callable[[np.ndarray], np.ndarray]
@@ -137,7 +136,14 @@ def with_means(
         input=_mean([item.input for item in scores]),
         per_picture=scores,
         left_out=left_out,
-        identical=sum(item.metrics[psnr_name(item.metrics)] >= PSNR_CAP_DB for item in scores),
+        identical=sum(map(_is_identical, scores)),
+    )
+
+
+def _is_identical(image: ImageScores) -> bool:
+    """Whether the output is the clean image; never by a metric without reference."""
+    return any(
+        name.startswith("psnr_") and value >= PSNR_CAP_DB for name, value in image.metrics.items()
     )
 
 

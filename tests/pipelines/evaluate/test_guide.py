@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from benchmarks._small import write_dataset
 from tests.folders import write_pairs
 from tests.pipelines.evaluate.datasets import without_clean
@@ -26,6 +28,7 @@ class Detector:
 """
 
 
+@pytest.mark.soak
 def test_every_command_of_the_guide_runs(model: str, tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "net").symlink_to(model)

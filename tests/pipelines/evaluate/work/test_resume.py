@@ -79,7 +79,8 @@ def test_the_metrics_are_those_of_scoring_one_image_after_the_other(
         direct = score_under_protocols(predictor.levels, prepared, pixels, PROTOCOLS)
     for protocol, scores in direct.items():
         measured = result["datasets"][0]["by_protocol"][protocol]
-        assert measured == {"metrics": scores.metrics, "input": scores.input}
+        assert measured["metrics"] == scores.metrics
+        assert measured["input"] == scores.input
 
 
 @pytest.mark.parametrize("change", ["weights", "protocols", "dataset"])
