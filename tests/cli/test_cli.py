@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 import typer.main
 import yaml
 from PIL import Image
@@ -247,17 +246,14 @@ def test_a_profile_needs_a_config_file(derainctl: Derainctl) -> None:
     refused(derainctl("sweep", "--resume", "asha", "--profile", "demo"), "--profile", "that file")
 
 
-def interrupt(folder: Path, verb: str, tree: dict[str, Any], address: str) -> Done:
-    """Start a verb in its folder, and send it Ctrl-C once every run has a checkpoint.
-
-    `address` is that of the Ray it connects to; empty for one of its own.
-    """
+def interrupt(folder: Path, verb: str, tree: dict[str, Any]) -> Done:
+    """Start a verb in its folder, and send it Ctrl-C once every run has a checkpoint."""
     (folder / "tiny.yaml").write_text(yaml.safe_dump(tree))
     environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
     process = subprocess.Popen(
         [sys.executable, "-c", COMMAND, verb, "tiny.yaml", "--json"],
         cwd=folder,
-        env={**environment, "RAY_ADDRESS": address},
+        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -279,17 +275,15 @@ def interrupt(folder: Path, verb: str, tree: dict[str, Any], address: str) -> Do
 RUNS = {"train": 1, "sweep": 2}
 
 
-@pytest.mark.parametrize("own_ray", [False, pytest.param(True, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("verb", RUNS)
 def test_ctrl_c_leaves_no_results_that_look_complete(
-    tmp_path: Path, tiny: dict[str, Any], verb: str, own_ray: bool
+    tmp_path: Path, tiny: dict[str, Any], verb: str
 ) -> None:
     endless = {**tiny["train"], "steps": 10**7, "checkpoint_every_steps": 10}
     tree = {**tiny, "train": endless, "register": {"name": "never"}}
     grid = {"train.lr": {"grid": {"slow": 1e-4, "fast": 1e-3}}}
     tree |= {"sweep": {"space": grid}} if verb == "sweep" else {}
-    address = "" if own_ray else ray.get_runtime_context().gcs_address
-    done = interrupt(tmp_path, verb, tree, address)
+    done = interrupt(tmp_path, verb, tree)
     assert done.returncode == 130, done.stderr
     assert done.stdout == ""
     assert done.stderr.count("derainctl: interrupted") == 1
