@@ -41,18 +41,26 @@ def test_a_new_ray_has_the_cores_that_this_process_may_use() -> None:
     assert "cores 1\n" in done.stdout, done.stderr
 
 
+class Worker:
+    def pid(self) -> int:
+        return os.getpid()
+
+
 def test_sigterm_to_the_whole_job_leaves_ray_to_the_command() -> None:
     """Batch systems send it to every process. This process has started the Ray of all tests."""
-    ours = {pid: command_line(pid) for pid in descendants(os.getpid())}
-    rays = [pid for pid, line in ours.items() if "ray" in line]
-    assert any("raylet" in ours[pid] for pid in rays)
-    assert any("gcs_server" in ours[pid] for pid in rays)
-    for pid in rays:
+    worker = ray.remote(Worker).options(num_cpus=0).remote()
+    lines = {pid: command_line(pid) for pid in descendants(os.getpid())}
+    servers = [pid for pid, line in lines.items() if "/raylet/raylet" in line]
+    servers += [pid for pid, line in lines.items() if "/gcs/gcs_server" in line]
+    assert len(servers) >= 2
+    told = [*servers, ray.get(worker.pid.remote())]
+    for pid in told:
         os.kill(pid, signal.SIGTERM)
         os.kill(pid, signal.SIGHUP)
     time.sleep(1)
-    assert [pid for pid in rays if not command_line(pid)] == []
-    assert ray.get(ray.remote(lambda: "done").remote()) == "done"
+    assert [pid for pid in told if not command_line(pid)] == []
+    assert ray.get(worker.pid.remote()) == told[-1]
+    ray.kill(worker)
 
 
 def test_the_commands_own_handler_of_sigterm_stays_and_others_exit_with_143() -> None:

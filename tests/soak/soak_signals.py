@@ -12,10 +12,12 @@ from mlflow import MlflowClient
 
 from derain.tune.journal import read
 from tests.processes import descendants, wait_for
-from tests.soak.stack import result_of, start, start_train, step_of, write_config
+from tests.soak.stack import ledger, result_of, start, start_train, step_of, write_config
 
 SLURM_WAITS_S = 30
 """Slurm's default between SIGTERM and SIGKILL."""
+PATIENCE_S = 900
+"""For a start that takes half a minute on a machine that does nothing else."""
 
 
 def ask_all(process: subprocess.Popen[bytes]) -> None:
@@ -38,7 +40,7 @@ def test_a_run_saves_and_says_how_to_go_on(tmp_path: Path, workers: int) -> None
     config, run = write_config(tmp_path, steps=10**6, **values), tmp_path / "runs" / "run"
     own = {"RAY_OVERRIDE_RESOURCES": '{"CPU": 2}'}
     process = start_train(config, **own)
-    wait_for(lambda: (run / "ledger.jsonl").is_file() and (run / "ledger.jsonl").stat().st_size)
+    wait_for(lambda: ledger(run), PATIENCE_S, process=process)
     ask_all(process)
     seconds = wait_for(lambda: process.poll() is not None)
     print(f"\n{workers} workers: saved step {step_of(run)} and ended after {seconds:.0f} s")
@@ -62,7 +64,9 @@ def test_a_sweep_ends_and_says_how_to_go_on(tmp_path: Path) -> None:
     own = {"RAY_OVERRIDE_RESOURCES": '{"CPU": 2}'}
     process = start("sweep", config, **own)
     sweep = tmp_path / "runs" / "run"
-    wait_for(lambda: step_of(sweep / "low") and step_of(sweep / "high"))
+    wait_for(
+        lambda: step_of(sweep / "low") and step_of(sweep / "high"), PATIENCE_S, process=process
+    )
     ask_all(process)
     seconds = wait_for(lambda: process.poll() is not None)
     print(f"\na sweep ended after {seconds:.0f} s")
