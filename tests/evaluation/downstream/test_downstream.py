@@ -23,8 +23,8 @@ def iou(first: Row, second: Row) -> float:
 def average_precision(
     images: list[list[Row]], truth: list[list[Row]], label: int, threshold: float
 ) -> float:
-    """COCO's definition: sorted by score, each detection takes the best free truth; the precision at
-    a recall is the best one at that recall or a higher one; the mean over 101 recalls."""
+    """COCO's definition: sorted by score, each detection takes the best free truth; the precision
+    at a recall is the best one at that recall or a higher one; the mean over 101 recalls."""
     wanted = [[row for row in image if row[4] == label] for image in truth]
     free = [[True] * len(image) for image in wanted]
     order = sorted(
