@@ -70,7 +70,7 @@ def test_prepare_stops_on_a_full_disk_and_continues_once_there_is_room(
     source = write_scenes(tmp_path / "source", 8, rains=2, width=450, height=420)
     whole = prepare("rain14000", source, tmp_path / "whole", shard_mib=1)
     full = small_disk / "out"
-    with pytest.raises(StorageError, match=r"\.tar: No space left on device\. Make room"):
+    with pytest.raises(StorageError, match=r"\.tar: No space left on device\. Free some space"):
         prepare("rain14000", source, full, shard_mib=1)
     kept = len(list(full.glob("*.tar")))
     assert not (full / MANIFEST).exists()
