@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from derain.data.prepared.manifest import MANIFEST
-from derain.errors import DerainError, StorageError
+from derain.errors import DerainError, StorageError, UsageError
 from derain.pipelines.prepare.verb import prepare
 from derain.pipelines.verify import verify
 from derain.training import checkpoint
@@ -79,6 +79,6 @@ def test_prepare_stops_on_a_full_disk_and_continues_once_there_is_room(
     assert done.manifest_sha256 == whole.manifest_sha256
     assert verify(full).ok
     mount("-o", "remount,ro", str(small_disk))
-    with pytest.raises(StorageError, match="Read-only file system"):
+    with pytest.raises(UsageError, match="read-only disk"):
         prepare("rain14000", source, small_disk / "another", shard_mib=1)
     print(f"\nprepare: disk full with {kept} of {whole.shards} shards written; the same bytes")
