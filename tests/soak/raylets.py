@@ -81,6 +81,9 @@ def _note_what_is_seen(run: Any) -> None:
 def _after_import(name: str, patch: Callable[[Any], None]) -> None:
     """Call `patch` with a module once it is imported; importing it now would cost every process
     seconds."""
+    if name in sys.modules:
+        patch(sys.modules[name])
+        return
 
     class Finder:
         def find_spec(self, wanted: str, *_: object) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from derain.data.prepared.manifest import MANIFEST
-from derain.errors import DerainError, StorageError
+from derain.errors import DerainError, StorageError, UsageError
 from derain.pipelines.prepare.verb import prepare
 from derain.pipelines.verify import verify
 from derain.training import checkpoint
@@ -70,7 +70,7 @@ def test_prepare_stops_on_a_full_disk_and_continues_once_there_is_room(
     source = write_scenes(tmp_path / "source", 8, rains=2, width=450, height=420)
     whole = prepare("rain14000", source, tmp_path / "whole", shard_mib=1)
     full = small_disk / "out"
-    with pytest.raises(StorageError, match=r"\.tar: No space left on device\. Make room"):
+    with pytest.raises(StorageError, match=r"\.tar: No space left on device\. Free some space"):
         prepare("rain14000", source, full, shard_mib=1)
     kept = len(list(full.glob("*.tar")))
     assert not (full / MANIFEST).exists()
@@ -79,6 +79,6 @@ def test_prepare_stops_on_a_full_disk_and_continues_once_there_is_room(
     assert done.manifest_sha256 == whole.manifest_sha256
     assert verify(full).ok
     mount("-o", "remount,ro", str(small_disk))
-    with pytest.raises(StorageError, match="Read-only file system"):
+    with pytest.raises(UsageError, match="read-only disk"):
         prepare("rain14000", source, small_disk / "another", shard_mib=1)
     print(f"\nprepare: disk full with {kept} of {whole.shards} shards written; the same bytes")
