@@ -6,7 +6,6 @@ that --help stays fast.
 """
 
 import io
-import json
 import logging
 import os
 import sys
@@ -17,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from derain.cli import configs, data, evaluation, inference, tracking, training
+from derain.cli.output import Results
 from derain.storage.refusals import expected
 
 INTERRUPTED = 130
@@ -51,7 +51,7 @@ class _Commands(TyperGroup):
     traceback."""
 
     def invoke(self, ctx: Any) -> Any:
-        as_json = "--json" in (*ctx._protected_args, *ctx.args)
+        Results.of_command = None
         try:
             return super().invoke(ctx)
         except Exception as error:
@@ -59,10 +59,10 @@ class _Commands(TyperGroup):
             if explained is None or ctx.params["debug"]:
                 raise
             print(f"derainctl: {explained}", file=sys.stderr)
-            if as_json:
+            if Results.of_command:
                 kind, code = type(explained).__name__, explained.exit_code
-                document = {"kind": kind, "message": str(explained), "exit_code": code}
-                print(json.dumps({"error": document}, indent=2, ensure_ascii=False))
+                failure = {"kind": kind, "message": str(explained), "exit_code": code}
+                Results.of_command.show_failure(failure)
             raise typer.Exit(explained.exit_code) from error
 
 

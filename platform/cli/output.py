@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import typer
 from rich.console import Console, Group, RenderableType
@@ -22,8 +22,13 @@ PLAIN_WIDTH = 10_000
 class Results:
     """The real stdout, kept for results: from now on all other prints go to stderr."""
 
+    of_command: ClassVar["Results | None"] = None
+    """Those of the running command, once it has got that far."""
+
     def __init__(self, as_json: bool) -> None:
+        Results.of_command = self
         self._as_json = as_json
+        self._shown = False
         if sys.stdout is None:  # the caller closed it
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         else:
@@ -38,6 +43,7 @@ class Results:
 
         A table is fitted to the terminal; in a file or a pipe each row is one line.
         """
+        self._shown = True
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             value = dataclasses.asdict(value)
         if self._as_json:
@@ -52,6 +58,11 @@ class Results:
             self._stream.flush()
         except OSError as error:
             self._give_up(error)
+
+    def show_failure(self, failure: Mapping[str, Any]) -> None:
+        """Print a failure as the JSON document, unless the command has printed its own."""
+        if self._as_json and not self._shown:
+            self.show({"error": failure}, "")
 
     def _give_up(self, error: OSError) -> NoReturn:
         """End silently, as Unix tools do, if the reader has gone; otherwise name what refused."""

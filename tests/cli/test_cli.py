@@ -41,6 +41,7 @@ VERBS = (
     "sync",
     "sweep",
     "evaluate",
+    "leaderboard",
     "density",
     "predict",
     "import",

@@ -195,7 +195,7 @@ def test_a_dataset_input_keeps_the_full_manifest_digest(uri: str, client: Mlflow
     assert json.loads(found["train"].source)["manifest_sha256"] == TRAIN
     assert json.loads(found["train"].profile) == {"pairs": 200}
     assert found["validation"].source_type == "s3"
-    assert logged.data.tags["eval_manifest_sha256.Rain100L"] == EVALUATION
+    assert logged.data.tags["validation_manifest_sha256.Rain100L"] == EVALUATION
 
 
 def test_an_artifact_store_that_refuses_does_not_keep_back_metrics_and_status(
@@ -248,6 +248,6 @@ def test_names_that_mlflow_refuses_are_recorded_under_similar_ones(
     for found in (recorded.data.metrics, recorded.data.params):
         assert len(found) == len(NAMES)
         assert "é/雨" in found
-    tags = [key for key in recorded.data.tags if key.startswith("eval_manifest_sha256.")]
+    tags = [key for key in recorded.data.tags if key.startswith("validation_manifest_sha256.")]
     assert len(tags) == len(NAMES)
     assert len(recorded.inputs.dataset_inputs) == len(NAMES)

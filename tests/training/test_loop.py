@@ -184,7 +184,9 @@ def test_the_best_is_measured_on_one_validation_set(tmp_path: Path) -> None:
     scored: dict[str, Any] = {"validate": lambda _: {"psnr_y": 1.0}}
     run(config(tmp_path), until=1, held_out=("none yet",))
     run(run_config, until=3, held_out=("abc",), **scored)
-    with pytest.raises(UsageError, match=r"data\.eval had the manifests abc, it now has another"):
+    with pytest.raises(
+        UsageError, match=r"data\.validation had the manifests abc, it now has another"
+    ):
         run(run_config, held_out=("another",), **scored)
     assert run(run_config, held_out=("abc",), **scored).best["step"] == 2
 

@@ -49,8 +49,7 @@ class Pixels:
 
 def dataset(name: str) -> Any:
     """The attributes of a prepared dataset that routes need."""
-    manifest = SimpleNamespace(sha256=lambda: name)
-    return SimpleNamespace(manifest=manifest, folder=Path(name))
+    return SimpleNamespace(sha256=lambda: name, folder=Path(name))
 
 
 def test_batches_have_consecutive_images_of_one_size_and_every_image_once() -> None:

@@ -217,8 +217,8 @@ def test_one_level_of_a_list_can_vary() -> None:
             "loss.schedule.kind at wrong.*nonsense",
         ),
         ({}, "at least 1"),
-        ({"seed": {"choice": [1, 2]}}, "set by the sweep itself"),
-        ({"data.synthetic.density": {"choice": ["light"]}}, "set by the sweep itself"),
+        ({"seed": {"choice": [1, 2]}}, "is the same for all trials"),
+        ({"data.synthetic.density": {"choice": ["light"]}}, "is the same for all trials"),
         ({"model.ldfps_sigma.7": {"uniform": [0.1, 0.2]}}, "index from 0 to 3"),
         ({"train.lr.deep": {"uniform": [0.1, 0.2]}}, "train.lr`: expected a valid number"),
         (

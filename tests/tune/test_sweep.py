@@ -64,7 +64,8 @@ def reported_sets(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.fixture(scope="module")
 def first(tiny: dict[str, Any], place: Path, reported_sets: list[str]) -> dict[str, Any]:
-    return sweep(config(tiny, place, SPACE).replaced({"data.test": reported_sets[0]}, "test"))
+    values = {"sweep.cohort": "off", "data.test": reported_sets[0]}
+    return sweep(config(tiny, place, SPACE).replaced(values, "test"))
 
 
 @pytest.fixture(scope="module")

@@ -186,11 +186,12 @@ def test_parts_share_no_scene_and_leave_none_out(tmp_path: Path) -> None:
                 None, tmp_path / part, count=20, seed=3, density="light", size_px=16, part=part
             ).scenes
         )
-        for part in ("train", "validation", "all")
+        for part in ("train", "validation", "test", "all")
     }
-    assert not scenes["train"] & scenes["validation"]
-    assert scenes["train"] | scenes["validation"] == scenes["all"]
-    assert len(scenes["validation"]) >= 2
+    parts = [scenes[part] for part in ("train", "validation", "test")]
+    assert set.union(*parts) == scenes["all"]
+    assert sum(map(len, parts)) == len(scenes["all"])
+    assert min(map(len, parts)) >= 2
 
 
 def test_crops_are_windows_of_the_photograph_that_move(clean_dir: Path, tmp_path: Path) -> None:
@@ -291,13 +292,13 @@ def test_too_few_or_too_small_photographs_are_refused(clean_dir: Path, tmp_path:
         synthesize(clean_dir, out, count=1, seed=0, density="light", size_px=41)
     for name in ("scene0.png", "scene1.png"):
         (clean_dir / name).unlink()
-    with pytest.raises(DataError, match="at least 4"):
+    with pytest.raises(DataError, match="at least 6"):
         synthesize(clean_dir, out, count=1, seed=0, density="light", part="validation")
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"count": 0}, {"seed": -1}, {"density": "torrential"}, {"size_px": 0}, {"part": "test"}],
+    [{"count": 0}, {"seed": -1}, {"density": "torrential"}, {"size_px": 0}, {"part": "held_out"}],
 )
 def test_invalid_arguments_are_refused(tmp_path: Path, wrong: dict[str, object]) -> None:
     values = {"count": 1, "seed": 0, "density": "light"} | wrong

@@ -21,10 +21,10 @@ def test_synthetic_data_is_rendered_once(
     first = with_data(Config.model_validate(tree))
     assert "reusing" not in caplog.text
     second = with_data(Config.model_validate(tree))
-    assert caplog.text.count("reusing") == 2
+    assert caplog.text.count("reusing") == 3
     assert first == second
-    sizes = [len(open_prepared(*folders)) for folders in (first.data.train, first.data.validation)]
-    assert sizes == [2, 1]
+    roles = (first.data.train, first.data.validation, first.data.test)
+    assert [len(open_prepared(*folders)) for folders in roles] == [2, 1, 1]
 
 
 def test_a_config_without_data_is_refused_with_advice(tiny: dict, tmp_path: Path) -> None:

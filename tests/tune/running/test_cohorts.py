@@ -47,7 +47,7 @@ def test_trials_with_these_differences_share_a_cohort(values: dict[str, Any]) ->
         {"data__seed": 1},
         {"data__augment": "none"},
         {"data__train": ["c"]},
-        {"data__eval": ["c"]},
+        {"data__validation": ["c"]},
         {"train__batch_size": 8},
         {"train__crop_px": 64},
         {"train__progressive": [{"from_step": 5, "crop_px": 32, "batch_size": 4}]},

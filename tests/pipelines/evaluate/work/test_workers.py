@@ -19,7 +19,9 @@ def images(out: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_two_workers_give_what_this_process_gives(model: str, dataset: str, tmp_path: Path) -> None:
+def test_two_workers_give_what_this_process_gives(
+    model: str, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     protocols = ["rain13k", "prenet"]
     alone = evaluate(model, [dataset], protocols=protocols, out=tmp_path / "a", workers=1)
     several = evaluate(model, [dataset], protocols=protocols, out=tmp_path / "b", workers=2)
