@@ -13,6 +13,7 @@ import torch
 from derain.config import Config
 from derain.errors import DerainError
 from derain.models import is_user_defined
+from derain.pipelines.named.checkpoint_of import SWEEP
 from derain.pipelines.register import register
 from derain.pipelines.train.result import mlflow_test_metrics, score_test
 from derain.pipelines.train.run_folder import IDENTITY, RESULT, read_json, write_json
@@ -25,9 +26,6 @@ from derain.tune.report import compare, gallery, report
 from derain.tune.report.compare import Row
 
 log = logging.getLogger(__name__)
-
-SWEEP = "sweep.json"
-"""What `derainctl sweep --json` prints; written into the folder of a sweep when it has finished."""
 
 
 def finish_sweep(

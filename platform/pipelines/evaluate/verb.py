@@ -79,21 +79,13 @@ def evaluate(
     prepared dataset of pairs; DerainError if no image could be scored.
     """
     full, no_reference = split_names(protocols)
-    for file in (report, gallery):
-        if file:
-            check_file(Path(file))
-    for place in (out, tables):
-        if place:
-            check_folder(Path(place))
+    _check_places(files=(report, gallery), folders=(out, tables))
     datasets = _open_all(prepared)
     others = [ResultsMethod(name, path, datasets) for name, path in (results or {}).items()]
     stated = stated or {}
     _check_stated(stated, [*(results or {}), *([] if model is None else [row_name(model)])])
-    methods: list[Method] = list(others)
-    network = None
-    if model is not None:
-        network = ModelMethod(model, device, trust=trust, stride=stride)
-        methods.insert(0, network)
+    network = None if model is None else ModelMethod(model, device, trust=trust, stride=stride)
+    methods: list[Method] = [*([network] if network else []), *others]
     if gallery:
         shown_names(methods)
     if downstream:
@@ -102,19 +94,10 @@ def evaluate(
     cost = Cost()
     with _alone(Path(out) if out else None) as folder:
         records = _score_all(task, folder, workers, device, cost)
-        scored = [_summaries(task, number, records) for number in range(len(methods))]
-        own = scored[0] if network else {"datasets": [], "left_out": []}
         result = {
             "model": model,
             "protocols": list(protocols),
-            **own,
-            "trained_on": None if model is None else _training(model, stated),
-            "results": [
-                {**it.described(), "trained_on": stated.get(it.name), **found}
-                for it, found in zip(others, scored[-len(others) :], strict=True)
-            ]
-            if others
-            else [],
+            **_described(task, records, model, stated),
             "tables": [],
             "cost": {**asdict(cost), "images_per_s": cost.images_per_s},
             "out": str(folder.absolute()) if folder else None,
@@ -131,6 +114,34 @@ def evaluate(
         derain = network.derain if network else None
         write_report(Path(report).absolute(), result, derain, datasets)
     return result
+
+
+def _check_places(files: Iterable[str | Path | None], folders: Iterable[str | Path | None]) -> None:
+    """Raise an error if something cannot be written where it was asked for."""
+    for file in files:
+        if file:
+            check_file(Path(file))
+    for folder in folders:
+        if folder:
+            check_folder(Path(folder))
+
+
+def _described(
+    task: Task,
+    records: Mapping[Work, Sequence[Record]],
+    model: str | None,
+    stated: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> dict[str, Any]:
+    """The metrics of the model, and under `results` those of each folder of images."""
+    found: dict[str, Any] = {"datasets": [], "left_out": [], "trained_on": None, "results": []}
+    for number, method in enumerate(task.methods):
+        summaries = _summaries(task, number, records)
+        if isinstance(method, ResultsMethod):
+            known = {"trained_on": stated.get(method.name)}
+            found["results"].append({**method.described(), **known, **summaries})
+        elif model is not None:
+            found |= {**summaries, "trained_on": _training(model, stated)}
+    return found
 
 
 def _training(

@@ -7,6 +7,7 @@ from derain.pipelines.train.run_folder import RESULT, read_json
 from derain.training import checkpoint
 
 SWEEP = "sweep.json"
+"""What `derainctl sweep --json` prints; written into the folder of a sweep when it has finished."""
 BEST, LAST = "best", "last"
 
 
