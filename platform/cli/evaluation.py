@@ -17,9 +17,9 @@ def evaluate(
     arguments: Annotated[
         list[str],
         typer.Argument(
-            metavar="[MODEL] PREPARED...",
-            help="A model (models:/NAME@ALIAS, checkpoint, model folder or exported file), which "
-            "may be missing with --results, and one or more prepared datasets.",
+            metavar="[MODEL]... PREPARED...",
+            help="Models (models:/NAME@ALIAS, run, checkpoint, model folder or exported file), "
+            "none only with --results, then one or more prepared datasets.",
         ),
     ],
     result: Annotated[
@@ -64,13 +64,21 @@ def evaluate(
     downstream_weights: Annotated[
         Path | None, typer.Option(help="Its weights, for a network of torchvision.")
     ] = None,
+    lpips: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(metavar="ALEXNET HEADS", help="Also measure LPIPS, from its weight files."),
+    ] = None,
+    track: Annotated[
+        bool, typer.Option("--track", help="Record metrics and files as an MLflow run.")
+    ] = False,
     device: Device = "auto",
     trust: Trust = False,
     stride: Stride = None,
     as_json: Json = False,
 ) -> None:
-    """Score a model, or images that other programs wrote, on prepared datasets."""
+    """Score models, or images that other programs wrote, on prepared datasets."""
     results = Results(as_json)
+    from derain.evaluation.lpips import LpipsFiles
     from derain.pipelines.evaluate.results_method import (
         parse_arguments,
         parse_results,
@@ -79,9 +87,9 @@ def evaluate(
     from derain.pipelines.evaluate.verb import evaluate
 
     others = parse_results(result or [])
-    model, prepared = parse_arguments(arguments, with_results=bool(others))
+    models, prepared = parse_arguments(arguments, with_results=bool(others))
     found = evaluate(
-        model,
+        models,
         prepared,
         results=others,
         stated=parse_training(trained_on or []),
@@ -92,6 +100,8 @@ def evaluate(
         workers=_workers(workers),
         gallery=gallery,
         downstream=_downstream(downstream, downstream_weights),
+        lpips=LpipsFiles(str(lpips[0]), str(lpips[1])) if lpips else None,
+        track=track,
         device=device,
         trust=trust,
         stride=stride,

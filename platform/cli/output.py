@@ -121,9 +121,9 @@ def _found_lines(row: Mapping[str, Any]) -> list[str]:
 
 def scores(result: Mapping[str, Any]) -> RenderableType:
     """The scores of an evaluation, a row for each method, dataset and protocol, and what was left
-    out. The column of methods is only there if there are results of other programs."""
+    out. The column of methods is only there if there are several."""
     others = result.get("results", ())
-    methods = [(result.get("model"), result), *((item["name"], item) for item in others)]
+    methods = [(result.get("name"), result), *((item["name"], item) for item in others)]
     heads = ("dataset", "images", "protocol", "PSNR", "SSIM", "input PSNR", "input SSIM")
     table = _table(*(["method"] if others else []), *heads)
     lines = []
@@ -132,7 +132,7 @@ def scores(result: Mapping[str, Any]) -> RenderableType:
         for item in scored["datasets"]:
             place = ", ".join([*named, item["name"]])
             for name, found in item["by_protocol"].items():
-                if name in found["metrics"]:  # a metric without reference is its own protocol
+                if name in found["metrics"]:  # NIQE and its like have one value
                     lines.append(_without_reference(place, name, found, item["pictures"]))
                     continue
                 measured = (*_psnr_ssim(found["metrics"]), *_psnr_ssim(found["input"]))
@@ -142,7 +142,11 @@ def scores(result: Mapping[str, Any]) -> RenderableType:
         lines += [_left_out([*named, item["dataset"]], item) for item in scored["left_out"]]
         for dataset, extra in scored.get("extra", {}).items():
             lines.append(f"{method}, {dataset}: {len(extra)} images of no pair, such as {extra[0]}")
-    return Group(*([table] if table.rows else []), *lines, _cost(result["cost"]))
+    files = (result["report"], *result["tables"], result["gallery"], result["out"])
+    wrote = [f"wrote {path}" for path in filter(None, files)]
+    if result["run_id"]:
+        wrote.append(f"MLflow run {result['run_id']}")
+    return Group(*([table] if table.rows else []), *lines, _cost(result["cost"]), *wrote)
 
 
 def _without_reference(place: str, name: str, found: Mapping[str, Any], images: int) -> str:

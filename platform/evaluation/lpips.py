@@ -4,6 +4,8 @@ Zhang, Isola, Efros, Shechtman and Wang 2018, The unreasonable effectiveness of 
 perceptual metric. Neither file comes with this package.
 """
 
+import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +27,26 @@ SHIFT = torch.tensor([-0.030, -0.088, -0.188])[:, None, None]
 SCALE = torch.tensor([0.458, 0.448, 0.450])[:, None, None]
 """Of inputs in [-1, 1]."""
 
+NAME = "lpips_alex"
 Features = Float[Tensor, "1 channels height width"]
+
+
+@dataclass(frozen=True)
+class LpipsFiles:
+    """The two weight files of `Lpips`."""
+
+    backbone: str
+    heads: str
+
+    def identity(self) -> dict[str, str]:
+        """The digest of each file. Raises UsageError for a file that cannot be read."""
+        try:
+            return {
+                "backbone_sha256": hashlib.sha256(Path(self.backbone).read_bytes()).hexdigest(),
+                "heads_sha256": hashlib.sha256(Path(self.heads).read_bytes()).hexdigest(),
+            }
+        except OSError as error:
+            raise UsageError(f"LPIPS needs its two weight files: {error}") from error
 
 
 class Lpips:
@@ -36,7 +57,7 @@ class Lpips:
     Raises UsageError, which says what is missing, for a file that is not there or does not fit.
     """
 
-    identity = "lpips_alex v1 (LPIPS 0.1)"
+    identity = f"{NAME} v1 (LPIPS 0.1)"
 
     def __init__(self, backbone: str | Path, heads: str | Path, device: str = "cpu") -> None:
         self._device = torch.device(device)

@@ -195,6 +195,10 @@ class RunLog:
         Image.fromarray(image).save(encoded, format="PNG")
         self._artifact(name, encoded.getvalue())
 
+    def file(self, path: str | Path) -> None:
+        """Log a file as an artifact of the same name."""
+        self._artifact(Path(path).name, Path(path).read_bytes())
+
     def folder(self, path: str | Path, name: str) -> None:
         """Log the files of a folder as artifacts under `name`."""
         for file in sorted(Path(path).rglob("*")):

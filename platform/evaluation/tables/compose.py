@@ -32,7 +32,7 @@ RANKED = (
 
 def tables_of(result: Mapping[str, Any]) -> list[Table]:
     """The published tables of which a set was measured, each with measured rows; then `measured`
-    and `no_reference`, which have no quoted ones.
+    and `further_metrics`, which have no quoted ones.
 
     `result`: see `files.write_tables`.
     """
@@ -42,7 +42,7 @@ def tables_of(result: Mapping[str, Any]) -> list[Table]:
         for table in published_tables()
         if any(_item(method, each) for method in methods for each in table.sets)
     ]
-    own = [table for table in (measured(methods), no_reference(methods)) if table.rows]
+    own = [table for table in (measured(methods), further_metrics(methods)) if table.rows]
     return [*published, *own]
 
 
@@ -178,9 +178,9 @@ def measured(methods: Sequence[Method]) -> Table:
     return Table("measured", "Measured here", columns, tuple(rows), notes)
 
 
-def no_reference(methods: Sequence[Method]) -> Table:
-    """NIQE and its like of all datasets that were measured by them; smaller is better for all."""
-    measured_by = list(dict.fromkeys(name for method in methods for name in method.no_reference))
+def further_metrics(methods: Sequence[Method]) -> Table:
+    """NIQE, BRISQUE and LPIPS of all datasets that were measured by them; smaller is better."""
+    measured_by = list(dict.fromkeys(name for method in methods for name in method.further_metrics))
     names = _datasets(methods, set(measured_by))
     columns = tuple(
         Column(dataset, Metric(name, name, 3, larger_is_better=False))
@@ -193,17 +193,17 @@ def no_reference(methods: Sequence[Method]) -> Table:
     rows += [
         Row(method.name, "measured", "", _values(columns, items, "metrics"), group="measured")
         for method, items in zip(methods, by_name, strict=True)
-        if method.no_reference
+        if method.further_metrics
     ]
-    used = {name: method for method in reversed(methods) for name in method.no_reference}
+    used = {name: method for method in reversed(methods) for name in method.further_metrics}
     notes = [RANKED, "Smaller is better.", _counts(names, methods)]
     notes += [f"{name}: {used[name].identity(name)}." for name in measured_by]
-    title = "Measured here without reference"
-    return Table("no_reference", title, columns, tuple(rows) if names else (), tuple(notes))
+    title = "Measured here by further metrics"
+    return Table("further_metrics", title, columns, tuple(rows) if names else (), tuple(notes))
 
 
 def _values(columns: Sequence[Column], items: Mapping[str, Item], side: str) -> tuple[Cell, ...]:
-    """The values of metrics that need no clean images, by dataset and name."""
+    """The values of further metrics, by dataset and name."""
     cells = []
     for column in columns:
         item, name = items.get(column.group), column.metric.title

@@ -20,9 +20,10 @@ def write_tables(result: Mapping[str, Any], folder: str | Path) -> list[Path]:
     known) and `remarks` (why nothing of it is comparable).
 
     Written are, for each published table that has a measured set, tableN.csv and tableN.tex (for
-    LaTeX's \\input), the same for all measured datasets as measured.csv and measured.tex, for NIQE
-    and BRISQUE as no_reference.csv and no_reference.tex, and tables.md, tables.html and tables.tex
-    with all of them. Files of those names are replaced. Returns the paths, in that order.
+    LaTeX's \\input), the same for all measured datasets as measured.csv and measured.tex, for NIQE,
+    BRISQUE and LPIPS as further_metrics.csv and further_metrics.tex, and tables.md, tables.html and
+    tables.tex with all of them. Files of those names are replaced. Returns the paths, in that
+    order.
 
     Raises OSError if the folder cannot be written to.
     """

@@ -28,14 +28,14 @@ class Method:
 
     @property
     def protocols(self) -> list[str]:
-        """The protocols that it was measured under, without metrics that need no clean images."""
+        """The protocols that it was measured under."""
         return [
             name for name, found in self._measured() if value_of(found["metrics"], PSNR) is not None
         ]
 
     @property
-    def no_reference(self) -> list[str]:
-        """The metrics that it was measured by and that need no clean images: niqe_live, ..."""
+    def further_metrics(self) -> list[str]:
+        """What else it was measured by, each with one value: niqe_live, lpips_alex, ..."""
         return [name for name, found in self._measured() if name in found["metrics"]]
 
     def _measured(self) -> list[tuple[str, Mapping[str, Any]]]:
@@ -73,7 +73,7 @@ def methods_of(result: Mapping[str, Any]) -> list[Method]:
     """The model of a result of `evaluate`, if it has one, and the methods under `results`."""
     found = []
     if result.get("model") is not None:
-        found.append(_method(row_name(result["model"]), result))
+        found.append(_method(result.get("name") or row_name(result["model"]), result))
     return found + [_method(item["name"], item) for item in result.get("results", ())]
 
 
@@ -92,6 +92,16 @@ def row_name(model: str) -> str:
         return model.partition(":/")[2]
     path = PurePath(model)
     return path.parent.parent.name if path.parent.name == "checkpoints" else path.name or model
+
+
+def row_names(methods: Sequence[str]) -> list[str]:
+    """Models and other methods as their rows are called: by their whole name where two would have
+    one row name."""
+    names = [row_name(method) for method in methods]
+    return [
+        name if names.count(name) == 1 else whole
+        for name, whole in zip(names, methods, strict=True)
+    ]
 
 
 def value_of(metrics: Mapping[str, float], metric: Metric) -> float | None:

@@ -7,10 +7,10 @@ from urllib.parse import quote
 
 from derain.evaluation.tables import text
 from derain.evaluation.tables.compose import tables_of
-from derain.evaluation.tables.methods import value_of
+from derain.evaluation.tables.methods import methods_of, value_of
 from derain.evaluation.tables.published_tables import PSNR, SSIM
 
-OWN = ("measured", "no_reference")
+OWN = ("measured", "further_metrics")
 """Tables without quoted rows, which come first."""
 
 
@@ -27,7 +27,7 @@ class GalleryImages:
 def markdown(result: Mapping[str, Any], galleries: Sequence[GalleryImages] = ()) -> str:
     """The report of a result of `evaluate`; `galleries` has one item per dataset, or none."""
     tables = tables_of(result)
-    title = result["model"] or " and ".join(item["name"] for item in result["results"])
+    title = " and ".join(method.name for method in methods_of(result))
     own = [table for table in tables if table.name in OWN]
     lines = [f"# {title}", "", *(text.markdown(table) for table in own)]
     if result.get("left_out"):

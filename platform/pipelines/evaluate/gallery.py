@@ -5,12 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from derain.errors import UsageError
 from derain.evaluation.gallery import RAINY, SHOWN, GalleryImage, choose, write_gallery
 from derain.evaluation.protocols import PROTOCOLS, quantised
-from derain.evaluation.tables.methods import row_name
 from derain.pipelines.evaluate.measures import identity_of
-from derain.pipelines.evaluate.methods import Method
 from derain.pipelines.evaluate.work.records import Record, scores_of
 from derain.pipelines.evaluate.work.run import Work
 from derain.pipelines.evaluate.work.scorer import Scorer, Task, one_thread
@@ -20,9 +17,9 @@ Place = tuple[str, int]
 
 
 def write_evaluation_gallery(
-    path: Path, task: Task, records: Mapping[Work, Sequence[Record]]
+    path: Path, task: Task, names: Sequence[str], records: Mapping[Work, Sequence[Record]]
 ) -> int:
-    """Write the page; returns how many images it has.
+    """Write the page, which calls the methods by `names`; returns how many images it has.
 
     Those that every method has scored and, of many, the ones that `choose` picks by the first
     metric of the first method.
@@ -43,20 +40,11 @@ def write_evaluation_gallery(
     picked = [places[at] for at in choose(values, SHOWN)]
     return write_gallery(
         path,
-        " and ".join(shown_names(task.methods)),
-        _images(task, scored, picked),
+        " and ".join(names),
+        _images(task, names, scored, picked),
         count=len(picked) or 1,
         notes=[f"{len(picked)} of {len(places)} images. {_measured_by(task)}"],
     )
-
-
-def shown_names(methods: Sequence[Method]) -> list[str]:
-    """How the page calls the methods. Raises UsageError if two have one name."""
-    names = [row_name(method.name) for method in methods]
-    for name in names:
-        if names.count(name) > 1:
-            raise UsageError(f"{name}: two methods have this name; a gallery needs different ones.")
-    return names
 
 
 def _first_value(record: Record) -> float:
@@ -69,9 +57,11 @@ def _measured_by(task: Task) -> str:
 
 
 def _images(
-    task: Task, scored: Mapping[tuple[int, str, int], Record], picked: Sequence[Place]
+    task: Task,
+    names: Sequence[str],
+    scored: Mapping[tuple[int, str, int], Record],
+    picked: Sequence[Place],
 ) -> Iterator[GalleryImage]:
-    names = shown_names(task.methods)
     with Scorer(task) as scorer:
         for name, number in picked:
             rain, clean = scorer.images(name)[number]

@@ -1,19 +1,27 @@
-"""Which metrics a dataset gets: protocols where it has clean images, else metrics without them."""
+"""Which metrics a dataset gets: protocols where it has clean images, else metrics without them.
+
+A protocol gives a PSNR and an SSIM. Each other measure, such as NIQE or LPIPS, gives one value, and
+its name is that of the value.
+"""
 
 from collections.abc import Sequence
 
 from derain.data.prepared.manifest import Prepared
-from derain.errors import DataError
+from derain.errors import DataError, UsageError
 from derain.evaluation import protocols
+from derain.evaluation.lpips import NAME as LPIPS
+from derain.evaluation.lpips import Lpips
 from derain.evaluation.no_reference import METRICS, NoReference
 
 
 def split_names(names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The protocols and the metrics without reference among the names of --protocol.
 
-    Raises DataError for a name that is neither.
+    Raises DataError for a name that is neither, UsageError for LPIPS, which needs files.
     """
     for name in names:
+        if name == LPIPS:
+            raise UsageError(f"{LPIPS} is measured with --lpips ALEXNET HEADS, its weight files.")
         if name not in protocols.PROTOCOLS and name not in METRICS:
             known = ", ".join((*protocols.PROTOCOLS, *METRICS))
             raise DataError(f"Unknown protocol {name!r}; choose from: {known}.")
@@ -24,7 +32,9 @@ def split_names(names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]
 
 
 def identity_of(name: str) -> str:
-    """What is stored beside the values of a protocol or of a metric without reference."""
+    """What is stored beside the values of a protocol or of another measure."""
+    if name == LPIPS:
+        return Lpips.identity
     return NoReference([name]).identities()[name] if name in METRICS else protocols.identity(name)
 
 
@@ -40,10 +50,10 @@ def has_clean(dataset: Prepared) -> bool:
 
 
 def names_for(
-    dataset: Prepared, chosen: Sequence[str], no_reference: Sequence[str]
+    dataset: Prepared, chosen: Sequence[str], no_reference: Sequence[str], *, lpips: bool = False
 ) -> tuple[str, ...]:
     """What a dataset is measured by, in order: without clean images by all metrics that need none,
     unless some of them are chosen."""
     if has_clean(dataset):
-        return (*chosen, *no_reference)
+        return (*chosen, *no_reference, *([LPIPS] if lpips else []))
     return tuple(no_reference or METRICS)

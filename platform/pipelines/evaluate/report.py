@@ -33,7 +33,7 @@ def write_report(
         picks = best_and_worst(images, SHOWN)
         numbers = {key: at for at, key in enumerate(dataset.column("key").tolist())}
         rows = [numbers[images[pick]["key"]] for pick in picks]  # some images may be left out
-        name = f"{path.stem}_images/{number:02d}-{_file_name(item['name'])}.png"
+        name = f"{images_of(path).name}/{number:02d}-{_file_name(item['name'])}.png"
         shown.append(GalleryImages(name, tuple(picks)))
         file = path.parent / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -43,13 +43,18 @@ def write_report(
     path.write_text(markdown(result, shown) + "".join(lines), encoding="utf-8")
 
 
+def images_of(report: Path) -> Path:
+    """The folder with the images of a report."""
+    return report.with_name(f"{report.stem}_images")
+
+
 def _more(item: Mapping[str, Any]) -> Iterator[str]:
-    """Sections on metrics without reference, and on what a detector or segmenter finds."""
-    without = {name: it for name, it in item["by_protocol"].items() if name in METRICS}
-    if without:
-        yield f"\n## {item['name']}: without reference\n\nLower is better.\n\n"
+    """Sections on NIQE, BRISQUE and LPIPS, and on what a detector or segmenter finds."""
+    single = {name: it for name, it in item["by_protocol"].items() if name in it["metrics"]}
+    if single:
+        yield f"\n## {item['name']}: further metrics\n\nLower is better.\n\n"
         yield "| metric | derained | rainy |\n| --- | ---: | ---: |\n"
-        for name, found in without.items():
+        for name, found in single.items():
             values = f"{found['metrics'][name]:.3f} | {found['input'][name]:.3f}"
             yield f"| {found['identity']} | {values} |\n"
     found = item["downstream"]

@@ -92,19 +92,20 @@ def parse_training(texts: list[str]) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def parse_arguments(arguments: list[str], *, with_results: bool) -> tuple[str | None, list[str]]:
-    """MODEL, None if there is none, and the prepared datasets of `evaluate`.
+def parse_arguments(arguments: list[str], *, with_results: bool) -> tuple[list[str], list[str]]:
+    """The models and the prepared datasets of `evaluate`.
 
-    Only with --results may MODEL be missing: then all arguments are prepared datasets. Raises
-    UsageError if there is no dataset.
+    Models are what comes before the first prepared dataset; only with --results may there be none.
+    Raises UsageError if there is no dataset, or no model without --results.
     """
-    first, *rest = arguments
-    if with_results and (locate(first) / MANIFEST).is_file():
-        return None, arguments
-    if not rest:
-        missing = "a prepared dataset" if with_results else "MODEL or a prepared dataset"
-        raise UsageError(
-            f"{first}: {missing} is missing. Give `derainctl evaluate MODEL PREPARED...`, or "
-            "`derainctl evaluate PREPARED... --results NAME=FOLDER`."
-        )
-    return first, rest
+    found = [(locate(text) / MANIFEST).is_file() for text in arguments]
+    # Without any dataset the last argument is a path that is none, and is said to be.
+    count = found.index(True) if any(found) else max(1, len(arguments) - 1)
+    models, prepared = arguments[:count], arguments[count:]
+    if (models or with_results) and prepared:
+        return models, prepared
+    missing = "a prepared dataset" if with_results or not any(found) else "a MODEL"
+    raise UsageError(
+        f"{arguments[0]}: {missing} is missing. Give `derainctl evaluate MODEL... PREPARED...`, "
+        "or `derainctl evaluate PREPARED... --results NAME=FOLDER`."
+    )

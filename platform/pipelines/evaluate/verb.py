@@ -15,12 +15,14 @@ import torch
 from derain.data.prepared.manifest import Prepared, open_prepared
 from derain.data.prepared.naming import distinct_names
 from derain.errors import DataError, DerainError, UsageError
+from derain.evaluation.lpips import Lpips, LpipsFiles
 from derain.evaluation.tables.files import write_tables
-from derain.evaluation.tables.methods import row_name
+from derain.evaluation.tables.methods import row_names
 from derain.pipelines.evaluate.detectors import DownstreamSpec, load_downstream
-from derain.pipelines.evaluate.gallery import shown_names, write_evaluation_gallery
+from derain.pipelines.evaluate.gallery import write_evaluation_gallery
 from derain.pipelines.evaluate.measures import has_clean, identity_of, split_names
 from derain.pipelines.evaluate.methods import Method, ModelMethod
+from derain.pipelines.evaluate.record import record
 from derain.pipelines.evaluate.report import write_report
 from derain.pipelines.evaluate.results_method import ResultsMethod
 from derain.pipelines.evaluate.summary import summary
@@ -41,7 +43,7 @@ RESULT = "evaluation.json"
 
 
 def evaluate(
-    model: str | None,
+    models: str | Sequence[str],
     prepared: Sequence[str],
     *,
     results: Mapping[str, Path] | None = None,
@@ -53,24 +55,28 @@ def evaluate(
     workers: int | None = None,
     gallery: str | Path | None = None,
     downstream: DownstreamSpec | None = None,
+    lpips: LpipsFiles | None = None,
+    track: bool = False,
     device: str = "auto",
     trust: bool = False,
     stride: int | None = None,
 ) -> dict[str, Any]:
-    """Score a model on prepared datasets; returns what `derainctl evaluate --json` prints.
+    """Score models on prepared datasets; returns what `derainctl evaluate --json` prints.
 
-    `results` are folders of images that other programs wrote, by the names of their methods; they
-    are listed under `results`, each like a model. Without a model `model` is None. `stated` is what
-    methods were trained on where that was not recorded, by their names in tables.
+    The result has the metrics of the first model; further ones are listed under `results`, each
+    like the first. So are `results`, folders of images that other programs wrote, by the names of
+    their methods; with them `models` may be empty, and `model` is None. `stated` is what methods
+    were trained on where that was not recorded, by their names in tables.
 
-    The model runs once for all `protocols`; `metrics` are those of the first. `report` is a
+    Each model runs once for all `protocols`; `metrics` are those of the first. `report` is a
     Markdown file to write, with a folder of the best and the worst images of each dataset under the
     first protocol. `tables` is a folder for the published tables with our rows, see
     `write_tables`. `out` is a folder for `images.parquet` and `evaluation.json`; a second call with
     it scores only what the first has not, see `parts`. `workers` is explained in `run.score`.
     `gallery` is an HTML file to write. With `downstream` each dataset has the agreement of what a
-    detector or segmenter finds, see `evaluation.downstream`. The other arguments are those of
-    `load_predictor`.
+    detector or segmenter finds, see `evaluation.downstream`; with `lpips` it has LPIPS. With
+    `track` all of this is recorded as an MLflow run, see `record`, and `run_id` is its id. The
+    other arguments are those of `load_predictor`.
 
     A dataset without clean images is measured by NIQE and BRISQUE.
 
@@ -83,36 +89,40 @@ def evaluate(
     datasets = _open_all(prepared)
     others = [ResultsMethod(name, path, datasets) for name, path in (results or {}).items()]
     stated = stated or {}
-    _check_stated(stated, [*(results or {}), *([] if model is None else [row_name(model)])])
-    network = None if model is None else ModelMethod(model, device, trust=trust, stride=stride)
-    methods: list[Method] = [*([network] if network else []), *others]
-    if gallery:
-        shown_names(methods)
+    named = [models] if isinstance(models, str) else models
+    names = _distinct([*named, *(other.name for other in others)])
+    _check_stated(stated, names)
+    networks = [ModelMethod(name, device, trust=trust, stride=stride) for name in named]
+    methods: list[Method] = [*networks, *others]
     if downstream:
         load_downstream(downstream, "cpu")  # before anything is scored: is it one?
-    task = Task(tuple(methods), datasets, full, no_reference, downstream)
+    if lpips:
+        Lpips(lpips.backbone, lpips.heads)
+    task = Task(tuple(methods), datasets, full, no_reference, downstream, lpips)
     cost = Cost()
     with _alone(Path(out) if out else None) as folder:
         records = _score_all(task, folder, workers, device, cost)
         result = {
-            "model": model,
             "protocols": list(protocols),
-            **_described(task, records, model, stated),
+            **_described(task, names, records, stated),
             "tables": [],
             "cost": {**asdict(cost), "images_per_s": cost.images_per_s},
             "out": str(folder.absolute()) if folder else None,
             "report": str(Path(report).absolute()) if report else None,
             "gallery": str(Path(gallery).absolute()) if gallery else None,
+            "run_id": None,
         }
         if folder:
             _write(folder, task, records, result)
     if tables:
         result["tables"] = [str(path.absolute()) for path in write_tables(result, tables)]
     if gallery:
-        write_evaluation_gallery(Path(gallery).absolute(), task, records)
+        write_evaluation_gallery(Path(gallery).absolute(), task, names, records)
     if report:
-        derain = network.derain if network else None
+        derain = networks[0].derain if networks else None
         write_report(Path(report).absolute(), result, derain, datasets)
+    if track:
+        result["run_id"] = record(result, datasets)
     return result
 
 
@@ -128,27 +138,36 @@ def _check_places(files: Iterable[str | Path | None], folders: Iterable[str | Pa
 
 def _described(
     task: Task,
+    names: Sequence[str],
     records: Mapping[Work, Sequence[Record]],
-    model: str | None,
     stated: Mapping[str, Sequence[Mapping[str, Any]]],
 ) -> dict[str, Any]:
-    """The metrics of the model, and under `results` those of each folder of images."""
-    found: dict[str, Any] = {"datasets": [], "left_out": [], "trained_on": None, "results": []}
-    for number, method in enumerate(task.methods):
-        summaries = _summaries(task, number, records)
+    """The metrics of the first model, and under `results` those of all other methods."""
+    found: dict[str, Any] = {"model": None, "datasets": [], "left_out": [], "trained_on": None}
+    others: list[dict[str, Any]] = []
+    for number, (name, method) in enumerate(zip(names, task.methods, strict=True)):
+        item: dict[str, Any] = {**_summaries(task, number, records), "trained_on": stated.get(name)}
         if isinstance(method, ResultsMethod):
-            known = {"trained_on": stated.get(method.name)}
-            found["results"].append({**method.described(), **known, **summaries})
-        elif model is not None:
-            found |= {**summaries, "trained_on": _training(model, stated)}
-    return found
+            others.append({**method.described(), **item})
+            continue
+        item |= {"model": method.name, "name": name}
+        item["trained_on"] = trained_on(method.name) or item["trained_on"]
+        if number:
+            others.append(item)
+        else:
+            found |= item
+    return {**found, "results": others}
 
 
-def _training(
-    model: str, stated: Mapping[str, Sequence[Mapping[str, Any]]]
-) -> Sequence[Mapping[str, Any]] | None:
-    """What a model was trained on: as recorded, else as stated."""
-    return trained_on(model) or stated.get(row_name(model))
+def _distinct(methods: Sequence[str]) -> list[str]:
+    """The names of the methods in tables. Raises UsageError for a method that is given twice."""
+    names = row_names(methods)
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(
+                f"{name}: two methods have this name. Give each once, or another name."
+            )
+    return names
 
 
 def _check_stated(stated: Iterable[str], names: Sequence[str]) -> None:
@@ -203,6 +222,7 @@ def _identity(task: Task, work: Work, device: str) -> dict[str, Any]:
         "manifest_sha256": task.datasets[name].sha256(),
         "protocols": [identity_of(each) for each in task.names_for(name)],
         "downstream": task.downstream.identity() if task.downstream else None,
+        **({"lpips": task.lpips.identity()} if task.lpips else {}),
         "device": [device, task.methods[method].device],
         "versions": {"derain-platform": version("derain-platform"), "torch": torch.__version__},
     }

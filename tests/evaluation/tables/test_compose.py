@@ -174,13 +174,13 @@ def test_measured_values_are_never_beside_the_quoted_niqe() -> None:
         sides = {"metrics": {name: value}, "input": {name: value + 1}}
         real["by_protocol"][name] = {"identity": f"{name} v1, LIVE", **sides}
     found = tables(real, item("own", "test", 30.0))
-    assert list(found) == ["table5", "measured", "no_reference"]
+    assert list(found) == ["table5", "measured", "further_metrics"]
     quoted_only = found["table5"]
     assert {it.origin for it in quoted_only.rows} == {"quoted"}
     ranks = quoted_only.ranks()
     assert ranks[quoted_only.rows.index(row(quoted_only, "FCLIP-UNet", "")), 0] == BEST
     assert not any(number == 0 for number, _ in ranks)  # the input is no method
-    own = found["no_reference"]
+    own = found["further_metrics"]
     assert [column.title for column in own.columns] == [
         "nturain-r-test niqe_live",
         "nturain-r-test brisque_live",

@@ -6,7 +6,7 @@ from tests.evaluation.tables.measured import item, result
 
 def test_the_report_has_published_tables_for_datasets_that_have_any() -> None:
     text = markdown(result(item("rain100h", "test", 29.487), item("paired", "test", 31.234)))
-    assert text.startswith("# models:/net@champion\n")
+    assert text.startswith("# net@champion\n")
     assert "| net@champion | **measured** | rain13k v1 | 29.49 | 0.295 | 31.23 | 0.312 |" in text
     assert "| FCLIP-UNet | quoted | not stated | **31.23** |" in text
     assert "images of rain100h/test, not of Rain13K's Rain100H" in text

@@ -40,7 +40,7 @@ def test_detections_come_back_with_the_clean_image(
 ) -> None:
     dataset, clean = squares
     result = evaluate(
-        None,
+        [],
         [dataset],
         results={"perfect": clean},
         downstream=DownstreamSpec(BLOBS),

@@ -26,13 +26,10 @@ def test_the_page_has_the_images_of_all_methods_with_their_metrics(
     assert "rain13k v1" in text
 
 
-def test_methods_of_one_name_are_refused(model: str, dataset: str, tmp_path: Path) -> None:
+def test_methods_of_one_name_are_told_apart(model: str, dataset: str, tmp_path: Path) -> None:
     source = Path(dataset).parent / "source" / "clean"
+    page, name = tmp_path / "gallery.html", Path(model).name
+    evaluate(model, [dataset], results={name: source}, gallery=page, workers=1)
+    assert f"{model} and {name}" in page.read_text()
     with pytest.raises(UsageError, match="two methods"):
-        evaluate(
-            model,
-            [dataset],
-            results={Path(model).name: source},
-            gallery=tmp_path / "gallery.html",
-            workers=1,
-        )
+        evaluate([model, model], [dataset], workers=1)

@@ -65,14 +65,14 @@ def test_a_second_call_scores_only_files_that_changed(
     dataset: str, written: Path, tmp_path: Path
 ) -> None:
     given = {"results": {"theirs": written}, "out": tmp_path / "out", "workers": 1}
-    first = evaluate(None, [dataset], **given)
+    first = evaluate([], [dataset], **given)
     assert (first["model"], first["datasets"], first["cost"]["images"]) == (None, [], 9)
-    again = evaluate(None, [dataset], **given)
+    again = evaluate([], [dataset], **given)
     assert again["cost"]["images"] == 0
     assert again["results"] == first["results"]
     some = sorted(written.iterdir())[0]
     Image.fromarray(np.zeros((33, 41, 3), np.uint8)).save(some)
-    changed = evaluate(None, [dataset], **given)
+    changed = evaluate([], [dataset], **given)
     assert changed["cost"]["images"] == 9
     assert changed["results"] != first["results"]
 
@@ -85,7 +85,7 @@ def test_bad_results_are_listed_and_the_others_scored(dataset: str, written: Pat
     Image.fromarray(np.zeros((33, 40, 3), np.uint8)).save(files[2])
     shutil.copy(files[3], files[3].with_suffix(".bmp"))
     shutil.copy(files[4], written / "stranger_net.png")
-    found = evaluate(None, [dataset], results={"theirs": written}, workers=1)
+    found = evaluate([], [dataset], results={"theirs": written}, workers=1)
     (theirs,) = found["results"]
     (item,) = theirs["datasets"]
     assert item["pictures"] == 5
@@ -124,7 +124,7 @@ def test_results_of_no_pair_are_refused_before_anything_is_scored(
 ) -> None:
     (tmp_path / "none").mkdir()
     with pytest.raises(DataError, match="no image"):
-        evaluate(None, [dataset], results={"none": tmp_path / "none"})
+        evaluate([], [dataset], results={"none": tmp_path / "none"})
 
 
 def test_names_and_folders_of_results(tmp_path: Path) -> None:
@@ -139,20 +139,26 @@ def test_names_and_folders_of_results(tmp_path: Path) -> None:
 def test_training_data_is_stated_for_methods_that_are_there(dataset: str, written: Path) -> None:
     stated = parse_training(["theirs=rain13k/train", "theirs=own/a"])
     assert [it["dataset"] for it in stated["theirs"]] == ["rain13k", "own"]
-    found = evaluate(None, [dataset], results={"theirs": written}, stated=stated, workers=1)
+    found = evaluate([], [dataset], results={"theirs": written}, stated=stated, workers=1)
     assert found["results"][0]["trained_on"] == stated["theirs"]
     with pytest.raises(UsageError, match="the methods are theirs"):
-        evaluate(None, [dataset], results={"theirs": written}, stated={"thiers": []})
+        evaluate([], [dataset], results={"theirs": written}, stated={"thiers": []})
     with pytest.raises(UsageError, match="expected NAME=DATASET/SPLIT"):
         parse_training(["theirs=rain13k"])
 
 
 def test_the_model_may_be_missing_only_with_results(dataset: str) -> None:
-    assert parse_arguments([dataset], with_results=True) == (None, [dataset])
-    assert parse_arguments(["net", dataset], with_results=True) == ("net", [dataset])
-    assert parse_arguments([dataset, "b"], with_results=False) == (dataset, ["b"])
+    assert parse_arguments([dataset], with_results=True) == ([], [dataset])
+    assert parse_arguments(["net", dataset], with_results=True) == (["net"], [dataset])
+    assert parse_arguments(["a", "b", dataset, "c"], with_results=False) == (
+        ["a", "b"],
+        [dataset, "c"],
+    )
+    assert parse_arguments(["a", "none"], with_results=False) == (["a"], ["none"])
+    with pytest.raises(UsageError, match="a MODEL is missing"):
+        parse_arguments([dataset, "b"], with_results=False)
     for alone in (True, False):
-        with pytest.raises(UsageError, match="is missing"):
+        with pytest.raises(UsageError, match="a prepared dataset is missing"):
             parse_arguments(["net"], with_results=alone)
 
 

@@ -17,8 +17,10 @@ from derain.data.prepared.manifest import Prepared
 from derain.errors import DataError, DerainError
 from derain.evaluation.downstream import found_in
 from derain.evaluation.downstream.found import Downstream
+from derain.evaluation.lpips import NAME as LPIPS
+from derain.evaluation.lpips import Lpips, LpipsFiles
 from derain.evaluation.no_reference import METRICS, NoReference
-from derain.evaluation.protocols import quantised
+from derain.evaluation.protocols import PROTOCOLS, quantised
 from derain.evaluation.scoring import ImageScores, score_image
 from derain.pipelines.evaluate.detectors import DownstreamSpec, load_downstream
 from derain.pipelines.evaluate.measures import names_for
@@ -40,10 +42,16 @@ class Task:
     no_reference: tuple[str, ...] = ()
     """Metrics without reference: of all datasets; those without clean images have some anyway."""
     downstream: DownstreamSpec | None = None
+    lpips: LpipsFiles | None = None
 
     def names_for(self, dataset: str) -> tuple[str, ...]:
-        """The protocols and metrics without reference that a dataset is measured by."""
-        return names_for(self.datasets[dataset], self.protocols, self.no_reference)
+        """The protocols and other measures that a dataset is measured by."""
+        return names_for(
+            self.datasets[dataset],
+            self.protocols,
+            self.no_reference,
+            lpips=self.lpips is not None,
+        )
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,7 @@ class Scorer:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="metrics")
         self._network = threading.Lock()
         self._detector: Downstream | None = None
+        self._lpips: Lpips | None = None
         self._opened: dict[str, Images | DerainError] = {}
 
     def __enter__(self) -> Self:
@@ -119,9 +128,10 @@ class Scorer:
                 levels = self._task.methods[chunk.method].levels(chunk.dataset, key, rain)
                 seconds = time.perf_counter() - began
                 found = self._found(rain, levels, clean)
+                lpips = self._lpips_of(key, rain, levels, clean)
         except DerainError as error:
             return Record(number, key, reason=str(error))
-        record = Record(number, key, seconds, downstream=found)
+        record = Record(number, key, seconds, lpips, found)
         return self._pool.submit(self._scored, chunk.dataset, record, rain, levels, clean)
 
     def _scored(
@@ -138,11 +148,11 @@ class Scorer:
             for name in self._task.names_for(dataset):
                 if name in METRICS:
                     scores[name] = self._without_reference(name, record.key, rain, levels)
-                elif clean is not None:
+                elif clean is not None and name in PROTOCOLS:
                     scores[name] = score_image(levels, record.key, (rain, clean), name)
         except DerainError as error:
             return Record(record.number, record.key, reason=str(error))
-        return replace(record, values=values_of(scores))
+        return replace(record, values={**values_of(scores), **record.values})
 
     def _without_reference(
         self, name: str, key: str, rain: np.ndarray, levels: np.ndarray
@@ -152,6 +162,24 @@ class Scorer:
             return ImageScores(key, measure(quantised(levels)), measure(rain))
         except DataError as error:
             raise DataError(f"image {key}: {error}") from error
+
+    def _lpips_of(
+        self, key: str, rain: np.ndarray, levels: np.ndarray, clean: np.ndarray | None
+    ) -> dict[str, float]:
+        """LPIPS of the derained and of the rainy image, if it is asked for."""
+        files = self._task.lpips
+        if files is None or clean is None:
+            return {}
+        if self._lpips is None:
+            device = self._task.methods[0].device
+            self._lpips = Lpips(files.backbone, files.heads, device)
+        try:
+            metrics, given = (
+                {LPIPS: self._lpips(image, clean)} for image in (quantised(levels), rain)
+            )
+        except DataError as error:
+            raise DataError(f"image {key}: {error}") from error
+        return values_of({LPIPS: ImageScores(key, metrics, given)})
 
     def _found(self, rain: np.ndarray, levels: np.ndarray, clean: np.ndarray | None) -> str | None:
         """What the detector finds, if there is one and a clean image to compare with."""
