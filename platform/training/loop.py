@@ -38,6 +38,8 @@ Report = Callable[[int, Mapping[str, float]], None]
 """Called on rank 0 with the number of completed steps and the metrics of the last one."""
 Validate = Callable[[nn.Module], Mapping[str, float]]
 """Scores a network on the validation images; called on all ranks, returns the same on each."""
+LEAST_MSE = 1e-10
+"""Below it `train_psnr`, of the crops' channels in [0, 1], is 100 dB."""
 ROLLBACK_LR_FACTOR = 0.5
 """Each rollback multiplies the learning rate by this."""
 
@@ -239,6 +241,7 @@ class Run:
             self._check_pending(keep=1)
             return
         metrics = self._check_pending(keep=0)
+        metrics["train_psnr"] = -10 * math.log10(max(metrics.pop("train_mse"), LEAST_MSE))
         metrics["lr"] = learning_rate(train, done - 1) * ROLLBACK_LR_FACTOR**self._state.rollbacks
         metrics["steps_per_s"] = self._steps_here / (time.monotonic() - self._began)
         if (saves or validates) and not self.trainer.is_finite():

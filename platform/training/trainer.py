@@ -94,8 +94,8 @@ class Trainer:
         self._micro_batches = MicroBatches(train, rank, self._probe)
 
     def step(self, number: int, batch: Batch[Tensor], lr_scale: float = 1.0) -> dict[str, Tensor]:
-        """Train on one rank's part of a batch; returns the total loss and its terms, not yet
-        averaged over the ranks."""
+        """Train on one rank's part of a batch; returns the total loss, its terms and the errors of
+        `_compare`, not yet averaged over the ranks."""
         parts = self._micro_batches.parts(batch)  # may probe, which draws random numbers
         self.begin_step(number, lr_scale)
         progress = number / self._config.train.steps
@@ -309,13 +309,20 @@ class Trainer:
     def _compare(
         self, output: Tensor, batch: Batch[Tensor], progress: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of an output and its terms; adds to the error for an adaptive schedule."""
-        if self._running_error is None:
-            return self._loss(output, batch.clean, rain=batch.rain, progress=progress)
-        statistics = self._running_error.statistics
-        error = (output.detach().float() - batch.clean).abs().mean()
-        self._batch_error = self._batch_error + error * batch.share
-        return self._loss(output, batch.clean, rain=batch.rain, statistics=statistics)
+        """The loss of an output and its terms, and `train_mae` and `train_mse`, its error in
+        [0, 1]: one quantity in all steps and runs, as the loss of a schedule or of another run
+        is not.
+        """
+        difference = output.detach().float() - batch.clean
+        errors = {"train_mae": difference.abs().mean(), "train_mse": difference.square().mean()}
+        statistics = None
+        if self._running_error is not None:
+            statistics = self._running_error.statistics
+            self._batch_error = self._batch_error + errors["train_mae"] * batch.share
+        total, terms = self._loss(
+            output, batch.clean, rain=batch.rain, progress=progress, statistics=statistics
+        )
+        return total, {**terms, **errors}
 
     def _autocast(self) -> contextlib.AbstractContextManager:
         enabled = self._config.train.precision == "bf16"

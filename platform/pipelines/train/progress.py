@@ -110,4 +110,5 @@ class _Lines:
 def _summary(metrics: Mapping[str, Any]) -> str:
     shown = [name for name in metrics if name.startswith("psnr_")]
     psnr = "".join(f", {title(name)} {metrics[name]:.3f} dB" for name in shown)
-    return f"loss {metrics['loss']:.4f}, {metrics['steps_per_s']:.1f} steps/s{psnr}"
+    crops = f"{metrics['train_psnr']:.2f} dB on crops, " if "train_psnr" in metrics else ""
+    return f"{crops}loss {metrics['loss']:.4f}, {metrics['steps_per_s']:.1f} steps/s{psnr}"

@@ -33,18 +33,18 @@ def draw_curves(curves: Curves, path: Path) -> None:
     styles = {name: curve_style(number) for number, name in enumerate(curves.trials)}
     for panel, drawn in ((own, curves.trials), (behind, curves.differences)):
         for name, series in drawn.items():
-            shown = series if curves.larger_is_better else running_mean(series)
+            shown = series if curves.validated else running_mean(series)
             marker = "." if len(shown[0]) <= MARKED else ""
             panel.plot(*shown, lw=1.2, marker=marker, label=name, **styles[name])
         panel.set(xlabel="step")
         panel.grid(alpha=0.3)
-    quantity = metric_label(curves.quantity)
-    if curves.larger_is_better:
+    if curves.validated:
+        quantity = metric_label(curves.quantity)
         own.set(ylabel=f"{quantity}, validation")
         behind.set(ylabel=f"{quantity}: best minus this, on the same images")
     else:
-        own.set(ylabel=f"training {quantity}, mean over a tenth of the run", yscale="log")
-        behind.set(ylabel=f"training {quantity}: this minus best, on the same batches")
+        own.set(ylabel="PSNR of the training crops, dB, mean over a tenth of the run")
+        behind.set(ylabel="dB: best minus this, on the same batches")
     behind.axhline(0, color="#888", lw=0.8)
     own.legend(frameon=False, fontsize=8, ncols=1 + len(curves.trials) // 12)
     figure.savefig(path)

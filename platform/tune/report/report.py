@@ -46,7 +46,7 @@ def write(config: Config, ranking: Sequence[Row], result: Row) -> None:
     assert config.sweep is not None
     folder = config.folder / FOLDER
     stopped = _stopped(config, result["trials"])
-    curves = read_curves(config, ranking, stopped, config.sweep.metric)
+    curves = read_curves(ranking, stopped, config.sweep.metric)
     differences = by_image.differences(ranking, config.sweep.metric)
     why_not = why_incomparable(config)
     shown = _draw(config, ranking, stopped, curves, folder)
@@ -176,11 +176,10 @@ def _comparison(
     unvalidated = "no trial was validated while it trained (train.eval_every_steps is not set)"
     if isinstance(curves, str):
         yield f"No learning curves: {unvalidated}, and {curves}."
-    elif not curves.larger_is_better:
-        quantity = metric_label(curves.quantity)
+    elif not curves.validated:
         yield (
-            f"Learning curves: {unvalidated}, so they show the training {quantity}, and on the "
-            "right that of each trial minus the best trial's on the same batches."
+            f"Learning curves: {unvalidated}, so they show the PSNR of the training crops, and on "
+            "the right that of the best trial minus each other's on the same batches."
         )
     else:
         yield (

@@ -54,7 +54,7 @@ def test_detections_come_back_with_the_clean_image(
     assert found["rainy"]["detections"] == 3
     assert found["rainy"]["map"] == pytest.approx(51 / 101)
     again = evaluate(
-        None,
+        [],
         [dataset],
         results={"perfect": clean},
         downstream=DownstreamSpec(BLOBS),

@@ -11,7 +11,7 @@ from derain.pipelines.train.progress import show_progress
 
 
 def append(folder: Path, step: int, loss: float) -> None:
-    append_metrics(folder, step, {"loss": loss, "steps_per_s": 2.0})
+    append_metrics(folder, step, {"loss": loss, "train_psnr": 21.5, "steps_per_s": 2.0})
 
 
 def test_lines_name_the_run_and_its_step(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -26,8 +26,10 @@ def test_lines_name_the_run_and_its_step(tmp_path: Path, caplog: pytest.LogCaptu
             time.sleep(0.05)
         append(folders["first"], 3, 0.125)
         append(folders["second"], 2, 0.5)
-    assert "first: step 1/3, loss 0.2500, 2.0 steps/s" in caplog.text
-    assert "first: step 3/3, loss 0.1250" in caplog.text  # the last step is always logged
+    assert "first: step 1/3, 21.50 dB on crops, loss 0.2500, 2.0 steps/s" in caplog.text
+    assert (
+        "first: step 3/3, 21.50 dB on crops, loss 0.1250" in caplog.text
+    )  # the last step is always logged
     assert "second: step 2/3" in caplog.text
     assert "waiting" not in caplog.text
 
@@ -40,5 +42,5 @@ def test_the_newest_step_of_a_long_run_is_found(
         append(tmp_path, step, 1 / step)
     with show_progress({"long": tmp_path}, steps=1000):
         pass
-    assert "long: step 1000/1000, loss 0.0010" in caplog.text
+    assert "long: step 1000/1000, 21.50 dB on crops, loss 0.0010" in caplog.text
     assert caplog.text.count("long: step") == 1

@@ -5,21 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
-from derain.config import Config
 from derain.tune.report.curves import Curves, read_curves, running_mean
-
-
-def config(space: dict[str, Any] | None = None, **values: Any) -> Config:
-    tree = {
-        "name": "search",
-        "model": {"name": "fclip_unet", "encoder_weights": "random"},
-        "train": {"steps": 3},
-        "loss": {"pixel": "mse", "perceptual": "none"},
-        "sweep": {"space": space or {"train.lr": {"grid": [0.1, 0.2]}}},
-    }
-    return Config.model_validate({**tree, **values})
 
 
 def trials(folder: Path, logs: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
@@ -33,12 +20,6 @@ def trials(folder: Path, logs: dict[str, list[dict[str, float]]]) -> list[dict[s
     return rows
 
 
-LOSSES = {
-    "best": [{"step": 1, "loss": 3.0, "mse": 0.3}, {"step": 2, "loss": 1.0, "mse": 0.1}],
-    "other": [{"step": 2, "loss": 4.0, "mse": 0.2}, {"step": 3, "loss": 2.0, "mse": 0.1}],
-}
-
-
 def test_the_metric_is_shown_where_trials_were_validated(tmp_path: Path) -> None:
     rows = trials(
         tmp_path,
@@ -48,56 +29,33 @@ def test_the_metric_is_shown_where_trials_were_validated(tmp_path: Path) -> None
             "never": [{"step": 2, "loss": 1.0}],
         },
     )
-    found = read_curves(config(), rows[:1], rows[1:], "psnr_y")
+    found = read_curves(rows[:1], rows[1:], "psnr_y")
     assert isinstance(found, Curves)
-    assert (found.quantity, found.larger_is_better) == ("psnr_y", True)
+    assert (found.quantity, found.validated) == ("psnr_y", True)
     assert list(found.trials) == ["best", "stopped"]
     steps, behind = found.differences["stopped"]
     assert (steps.tolist(), behind.tolist()) == ([2, 4], [1.5, 3.5])
     assert list(found.differences) == ["stopped"]
 
 
-@pytest.mark.parametrize(
-    ("space", "quantity", "behind"),
-    [
-        ({"train.lr": {"grid": [0.1, 0.2]}}, "loss", 3.0),
-        ({"loss.lambda_p": {"grid": [0.1, 0.2]}}, "mse", 0.1),
-    ],
-)
-def test_without_validation_the_common_part_of_the_loss_is_shown(
-    space: dict[str, Any], quantity: str, behind: float, tmp_path: Path
-) -> None:
-    rows = trials(tmp_path, LOSSES)
-    found = read_curves(config(space), rows, [], "psnr_y")
+def test_without_validation_the_psnr_of_the_crops_is_shown(tmp_path: Path) -> None:
+    rows = trials(
+        tmp_path,
+        {
+            "best": [{"step": at, "loss": 9.0 + at, "train_psnr": 20.0 + at} for at in (1, 2)],
+            "other": [{"step": at, "loss": 1.0, "train_psnr": 19.0 + at} for at in (2, 3)],
+        },
+    )
+    found = read_curves(rows, [], "psnr_y")
     assert isinstance(found, Curves)
-    assert (found.quantity, found.larger_is_better) == (quantity, False)
+    assert (found.quantity, found.validated) == ("train_psnr", False)
     steps, values = found.differences["other"]
-    assert steps.tolist() == [2]
-    assert values.tolist() == pytest.approx([behind])
+    assert (steps.tolist(), values.tolist()) == ([2], [1.0])
 
 
-@pytest.mark.parametrize(
-    ("planned", "reason"),
-    [
-        (
-            config(loss={"pixel": "power", "schedule": {}, "perceptual": "none"}),
-            "the losses of two steps are not the same quantity",
-        ),
-        (config({"loss.pixel": {"grid": ["l1", "mse"]}}), "different pixel losses"),
-    ],
-)
-def test_losses_that_are_not_one_quantity_are_not_drawn(
-    planned: Config, reason: str, tmp_path: Path
-) -> None:
-    found = read_curves(planned, trials(tmp_path, LOSSES), [], "psnr_y")
-    assert isinstance(found, str)
-    assert reason in found
-
-
-def test_a_constant_exponent_is_no_schedule(tmp_path: Path) -> None:
-    loss = {"pixel": "power", "schedule": {"kind": "constant"}, "perceptual": "none"}
-    found = read_curves(config(loss=loss), trials(tmp_path, LOSSES), [], "psnr_y")
-    assert isinstance(found, Curves)
+def test_trials_without_a_step_have_no_curves(tmp_path: Path) -> None:
+    found = read_curves(trials(tmp_path, {"best": []}), [], "psnr_y")
+    assert found == "the trials have logged no step"
 
 
 def test_the_running_mean_is_over_a_tenth() -> None:

@@ -35,11 +35,11 @@ def test_forty_curves_have_different_styles() -> None:
     assert len({tuple(curve_style(number).items()) for number in range(40)}) == 40
 
 
-@pytest.mark.parametrize("larger_is_better", [True, False])
-def test_each_curve_is_in_both_panels(larger_is_better: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("validated", [True, False])
+def test_each_curve_is_in_both_panels(validated: bool, tmp_path: Path) -> None:
     steps = np.arange(1, 31)
     best, other = (steps, 1 / steps), (steps, 1.1 / steps)
-    curves = Curves("psnr_y", larger_is_better, {"a": best, "b": other}, {"b": other})
+    curves = Curves("psnr_y", validated, {"a": best, "b": other}, {"b": other})
     draw_curves(curves, tmp_path / "curves.png")
     image = np.asarray(Image.open(tmp_path / "curves.png").convert("RGB"), dtype=int)
     orange = np.abs(image - [255, 127, 14]).sum(axis=2) < 30  # C1, of trial b

@@ -57,7 +57,7 @@ def ranking(tmp_path: Path) -> list[dict[str, Any]]:
         folder = tmp_path / "search" / name
         folder.mkdir(parents=True)
         (folder / "metrics.jsonl").write_text(
-            '{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.4}\n'
+            '{"step": 1, "train_psnr": 20.5}\n{"step": 2, "train_psnr": 21.5}\n'
         )
         trials.append(
             {
