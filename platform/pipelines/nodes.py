@@ -153,7 +153,7 @@ def _log_waits(done: threading.Event) -> None:
         elif now - logged >= WAIT_LINE_EVERY_S:
             logged = now
             log.warning(
-                "ray: waiting for %s on one machine, for %.0f s by now. The cluster: %s. In use "
+                "ray: waiting for %s, for %.0f s by now. The cluster: %s. In use "
                 "by others, or not up yet? `ray status` shows it.",
                 needed, now - since, listed(),
             )  # fmt: skip
@@ -170,8 +170,10 @@ def waited_for() -> str:
         ]
         waiting = [group for group in groups if group["state"] == "PENDING"]
         if waiting and not any(group["state"] == "CREATED" for group in groups):
-            needs = next(b for b in _bundles(waiting[0]) if b)
-            return " and ".join(f"{amount:g} {name}" for name, amount in needs.items())
+            bundles = [bundle for bundle in _bundles(waiting[0]) if bundle]
+            needs = " and ".join(f"{amount:g} {name}" for name, amount in bundles[0].items())
+            workers = f"{len(bundles)} workers, each" if len(bundles) > 1 else "a worker"
+            return f"{workers} with {needs}"
     return ""
 
 

@@ -80,5 +80,5 @@ def test_three_raylets() -> None:
         [sys.executable, script], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "waiting for 3 CPU and 1 GPU on one machine" in done.stderr
+    assert "waiting for a worker with 3 CPU and 1 GPU" in done.stderr
     assert "has 2 CPU cores and 1 GPUs" in done.stderr

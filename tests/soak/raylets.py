@@ -124,8 +124,9 @@ class Raylets:
         victim = max(self._cluster.worker_nodes, key=lambda node: len(_training(node)))
         died = {"size": victim.size, "processes": len(_training(victim)), "replaced": False}
         assert died["processes"], "no other raylet than the head trains"
-        self._cluster.remove_node(victim, allow_graceful=False)
-        if sum(node.gpus for node in nodes.nodes()) < gpus:
+        left = sum(node.gpus for node in nodes.nodes()) - victim.size[1]
+        self._cluster.remove_node(victim, allow_graceful=False)  # Ray may list it for a while
+        if left < gpus:
             time.sleep(10)
             _add(self._cluster, victim.size)
             died["replaced"] = True
