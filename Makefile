@@ -37,10 +37,11 @@ $(VENV)/peers: $(VENV)/installed benchmarks/apart.txt
 	@touch $@
 
 check: setup
-	@mkdir -p build/typing && ln -sfn ../../platform build/typing/derain
+	@rm -rf build/typing && mkdir -p build/typing/derain
+	@cd build/typing/derain && ln -s ../../../derain.py __init__.py && ln -s ../../../platform/* .
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	PYTHONPATH=build/typing $(BIN)/lint-imports
+	cd build/typing && ../../$(BIN)/lint-imports --config ../../pyproject.toml
 	$(BIN)/mypy -p derain
 
 clean:

@@ -5,7 +5,8 @@ import os
 import re
 import subprocess
 import sys
-import tomllib
+import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -40,10 +41,42 @@ def test_the_standard_librarys_platform_is_not_shadowed() -> None:
     assert str(ROOT / "platform") not in done.stdout
 
 
-def test_every_folder_is_listed_as_a_package() -> None:
-    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    configs = {"derain.configs", "derain.configs.paper"}  # files, in configs/
-    assert set(setuptools["packages"]) == {"derain", *map(dotted, FOLDERS)} | configs
+def test_each_public_name_is_imported_when_it_is_used() -> None:
+    code = (
+        "import sys, derain\nprint(derain.__version__)\n"
+        "print('heavy:', *{name.partition('.')[0] for name in sys.modules})\n"
+        "print(*[getattr(derain, name).__module__ for name in derain.__all__])"
+    )
+    done = python("-c", code)
+    assert done.returncode == 0, done.stderr
+    number, loaded, modules = done.stdout.splitlines()
+    assert number == version("derain-platform")
+    assert not HEAVY & set(loaded.split())
+    assert all(name.startswith("derain.") for name in modules.split())
+
+
+def test_the_wheel_has_every_module_and_the_configs(tmp_path: Path) -> None:
+    """And it is imported as `derain`, public names and rooms, outside of any checkout."""
+    built = python("-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path))
+    assert built.returncode == 0, built.stdout + built.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        archive.extractall(tmp_path / "site")
+    assert {f"derain/{module.as_posix()}" for module in MODULES} | {"derain.py"} <= names
+    configs = {path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.yaml")}
+    assert {f"derain/{config}" for config in configs} <= names
+    code = "import derain, derain.errors; print(derain.Config.__module__, derain.errors.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["derain.config", str(tmp_path / "site" / "derain/errors.py")]
 
 
 @pytest.mark.parametrize("folder", [Path(), *FOLDERS], ids=str)
@@ -78,15 +111,15 @@ def test_help_imports_nothing_heavy() -> None:
     assert not HEAVY & set(loaded.split())
 
 
-def test_import_contracts_are_kept() -> None:
-    link = ROOT / "build" / "typing" / "derain"
-    link.parent.mkdir(parents=True, exist_ok=True)
-    if not link.is_symlink():
-        link.symlink_to("../../platform")
+def test_import_contracts_are_kept(tmp_path: Path) -> None:
+    package = tmp_path / "derain"
+    package.mkdir()
+    (package / "__init__.py").symlink_to(ROOT / "derain.py")
+    for entry in PLATFORM.iterdir():
+        (package / entry.name).symlink_to(entry)
     done = subprocess.run(
-        [BIN / "lint-imports", "--no-cache"],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(link.parent)},
+        [BIN / "lint-imports", "--no-cache", "--config", ROOT / "pyproject.toml"],
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         check=False,

@@ -86,6 +86,25 @@ class Predictor:
                 is, or returned something else than an image of its size, NaN or infinity.
         """
         _check(image, ("height", "width", 3), _INTEGERS)
+        return self._unit(image).mul(255.0).permute(1, 2, 0).contiguous().cpu().numpy()
+
+    def derain_unit(self, image: np.ndarray) -> np.ndarray:
+        """Return the derained image without rounding: float32 HWC RGB in [0, 1], as the image is.
+
+        Raises DataError for another shape or range, and what `levels` raises.
+        """
+        shape = getattr(image, "shape", None)
+        if shape is None or len(shape) != 3 or shape[2] != 3 or image.dtype != np.float32:
+            raise DataError(f"Expected float32 of the shape (height, width, 3), found {shape}.")
+        if image.size == 0 or not (image.min() >= 0 and image.max() <= 1):  # NaN is neither
+            found = f"from {image.min()} to {image.max()}" if image.size else "no pixels"
+            raise DataError(
+                f"Expected floats in [0, 1], found {found}. Divide levels in 0..255 by 255."
+            )
+        return self._unit(image).permute(1, 2, 0).contiguous().cpu().numpy()
+
+    def _unit(self, image: np.ndarray) -> Tensor:
+        """The derained image, CHW RGB in [0, 1]; see `levels`."""
         height, width = image.shape[:2]
         rainy = self._tensor(_padded(image, _stride(self.network)))
         derained = self._derained(rainy, image)[0, :, :height, :width]
@@ -94,8 +113,7 @@ class Predictor:
                 "The network returned NaN or infinity for an image of "
                 f"{width}x{height} px. Either its weights are damaged or its training diverged."
             )
-        levels = derained.float().clamp(0.0, 1.0).mul(255.0)
-        return levels.permute(1, 2, 0).contiguous().cpu().numpy()
+        return derained.float().clamp(0.0, 1.0)
 
     def _derained(self, rainy: Tensor, image: np.ndarray) -> Tensor:
         """The network's output for one image, which has the shape of `rainy`."""
@@ -137,6 +155,8 @@ class Predictor:
         if image.dtype == np.uint16:  # torch has no arithmetic for it
             deep = torch.from_numpy(image.astype(np.float32)).to(self.device)
             return deep.permute(2, 0, 1)[None].div_(np.iinfo(np.uint16).max)
+        if image.dtype == np.float32:
+            return torch.tensor(image, device=self.device).permute(2, 0, 1)[None]
         host = torch.from_numpy(np.ascontiguousarray(image))
         return image_batch(host.to(self.device)[None])
 

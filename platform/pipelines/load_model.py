@@ -10,6 +10,7 @@ from torch import nn
 from derain.errors import UsageError
 from derain.inference.exported import is_exported, load_exported
 from derain.inference.predictor import NETWORK_FILE, Predictor, load_model_folder
+from derain.pipelines.derainer import Derainer
 from derain.pipelines.named.checkpoint_of import checkpoint_of
 from derain.tracking import registry
 from derain.training import checkpoint
@@ -48,6 +49,17 @@ def load_predictor(
     if device == "cuda":
         raise UsageError(f"{model}: exported files run on the CPU; give --device cpu or auto.")
     return Predictor(load_exported(model, trust=trust, stride=stride), "cpu")
+
+
+def load(
+    model: str | Path, *, device: str = "auto", trust: bool = False, stride: int | None = None
+) -> Derainer:
+    """Load a model for use: `derain.load("models:/fclip-unet@champion")(image)`.
+
+    `model` is models:/NAME@alias, models:/NAME/VERSION, a run, a checkpoint, a model folder or an
+    exported file. The other arguments, and what is raised, are those of `load_predictor`.
+    """
+    return Derainer(load_predictor(str(model), device, trust=trust, stride=stride))
 
 
 def load_network(model: str, *, trust: bool = False) -> LoadedNetwork:

@@ -147,7 +147,8 @@ def _pack(scratch: Path, folder: Path, example: np.ndarray, logged: Any, run_id:
 
 
 def _copy_code(scratch: Path) -> Path:
-    """Copy `PACKED_MODULES` into a folder `derain`; it has no __init__.py, as ours has none."""
+    """Copy `PACKED_MODULES` into a folder `derain`, without an __init__.py: where this package is
+    installed too, `derain.py` puts the folder before its own rooms."""
     code = scratch / "derain"
     code.mkdir()
     for module in PACKED_MODULES:

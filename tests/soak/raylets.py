@@ -128,6 +128,8 @@ class Raylets:
         self._cluster.remove_node(victim, allow_graceful=False)  # Ray may list it for a while
         if left < gpus:
             time.sleep(10)
+            # With it, Ray sets a signal handler, which is refused outside of the main thread.
+            self._cluster._shutdown_at_exit = False
             _add(self._cluster, victim.size)
             died["replaced"] = True
         return died

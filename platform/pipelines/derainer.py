@@ -1,0 +1,87 @@
+"""A network for images as Python has them: arrays, tensors, images of PIL; single or in batches."""
+
+from typing import TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from derain.errors import DataError
+from derain.inference.predictor import Predictor
+
+Images = TypeVar("Images", np.ndarray, Tensor, Image.Image)
+EXPECTED = (
+    "Expected RGB images: an array (height, width, 3) or (batch, height, width, 3), a tensor "
+    "(3, height, width) or (batch, 3, height, width), both uint8 in 0..255 or floats in [0, 1]; "
+    "or an image of PIL."
+)
+
+
+class Derainer:
+    """Removes the rain from images of any size; see `derain.load`.
+
+    The result has the form of what was given: array, tensor on the same device, or image of PIL;
+    the same shape, type and range. Floats are not rounded. The images of a batch go through the
+    network one by one, so that a large batch needs the memory of one image.
+    """
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor = predictor
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        return self._predictor.device
+
+    @property
+    def network(self) -> torch.nn.Module:
+        """The network: NCHW, RGB, float32 in [0, 1], sides multiples of its `stride`."""
+        return self._predictor.network
+
+    def __call__(self, images: Images) -> Images:
+        """The derained image or images.
+
+        Arrays are (height, width, 3) or (batch, height, width, 3): uint8, uint16, or floats in
+        [0, 1]. Tensors are (3, height, width) or (batch, 3, height, width): uint8, or floats in
+        [0, 1]. PIL's images are converted to RGB, the result keeps an alpha channel.
+
+        Raises DataError for anything else, and what `Predictor.levels` raises.
+        """
+        if isinstance(images, np.ndarray):
+            return self._arrays(images)
+        if isinstance(images, Tensor):
+            return self._tensors(images)
+        if isinstance(images, Image.Image):
+            return self._pil(images)
+        raise DataError(f"{EXPECTED} Found {type(images).__name__}.")
+
+    def _arrays(self, images: np.ndarray) -> np.ndarray:
+        if images.ndim == 4:
+            return np.stack([self._array(image) for image in images]) if len(images) else images
+        return self._array(images)
+
+    def _array(self, image: np.ndarray) -> np.ndarray:
+        if image.ndim != 3 or image.shape[2] != 3:
+            raise DataError(f"{EXPECTED} Found {image.dtype} of the shape {image.shape}.")
+        if image.dtype.kind != "f":
+            return self._predictor.derain(image)
+        return self._predictor.derain_unit(image.astype(np.float32)).astype(image.dtype)
+
+    def _tensors(self, images: Tensor) -> Tensor:
+        if images.ndim not in (3, 4) or images.shape[-3] != 3:
+            found = f"{images.dtype} of the shape {tuple(images.shape)}"
+            raise DataError(f"{EXPECTED} Found a tensor, {found}.")
+        if not (images.is_floating_point() or images.dtype == torch.uint8):
+            raise DataError(f"{EXPECTED} Found a tensor, {images.dtype}.")
+        # bfloat16 is not known to numpy, so floats go through it as float32.
+        host = images.detach().movedim(-3, -1).cpu()
+        array = (host.float() if images.is_floating_point() else host).numpy()
+        derained = torch.from_numpy(self._arrays(array))
+        return derained.movedim(-1, -3).contiguous().to(images.device, images.dtype)
+
+    def _pil(self, image: Image.Image) -> Image.Image:
+        derained = Image.fromarray(self._array(np.asarray(image.convert("RGB"))))
+        if "A" in image.getbands():
+            derained.putalpha(image.getchannel("A"))
+        return derained
