@@ -1,0 +1,25 @@
+"""The notebook runs from its first cell to its last, and the public functions do what it says."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.repository import ROOT
+
+NOTEBOOK = ROOT / "docs" / "tutorial" / "python.ipynb"
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    cells = json.loads(NOTEBOOK.read_text())["cells"]
+    found: dict[str, Any] = {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), cell["id"], "exec"), found)
+    assert found["derained"].shape == found["rainy"].shape
+    assert found["derained"].dtype == found["rainy"].dtype
+    (measured,) = found["scores"]["datasets"]
+    assert measured["metrics"] == pytest.approx(found["result"]["test"]["metrics"])
