@@ -33,8 +33,11 @@ def export(
     model: Annotated[
         str, typer.Argument(help="models:/NAME@ALIAS, a checkpoint or a model folder.")
     ],
-    out: Annotated[Path, typer.Argument(help="A file; with --format folder a new folder.")],
-    format: Annotated[str, typer.Option(help="onnx, torch-export or folder.")] = "folder",
+    out: Annotated[Path, typer.Argument(help="NAME.onnx, NAME.pt2, or a new folder.")],
+    format: Annotated[
+        str | None,
+        typer.Option(help="onnx, torch-export or folder. Default: what the ending of OUT says."),
+    ] = None,
     size: Annotated[
         str | None, typer.Option(help="WIDTHxHEIGHT in pixels, if fixed. Default: any size.")
     ] = None,
@@ -43,10 +46,11 @@ def export(
 ) -> None:
     """Export a model to other tools: as ONNX, torch.export or a plain model folder."""
     results = Results(as_json)
-    from derain.pipelines.export import export
+    from derain.pipelines.export import export, format_of
 
     written = export(model, out, format, size_px=_height_width(size), trust=trust)
-    results.show({"written": str(written), "format": format}, str(written))
+    chosen = format or format_of(out)
+    results.show({"written": str(written), "format": chosen}, f"wrote {written} ({chosen})")
 
 
 def import_(
@@ -59,6 +63,9 @@ def import_(
         list[str] | None,
         typer.Option("--set", metavar="OPTION=VALUE", help="An option of the network; repeatable."),
     ] = None,
+    key: Annotated[
+        str | None, typer.Option(help="The key of the weights, in a file that has several.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Convert published weights to a model folder, for evaluate, predict and export."""
@@ -66,8 +73,8 @@ def import_(
     from derain.config import parse_overrides
     from derain.pipelines.export import import_weights
 
-    folder, what = import_weights(weights, out, network, parse_overrides(overrides or ()))
-    results.show({"folder": str(folder), "weights": what}, f"{what} in {folder}")
+    folder, what = import_weights(weights, out, network, parse_overrides(overrides or ()), key)
+    results.show({"folder": str(folder), "weights": what}, f"wrote {folder}: {what}")
 
 
 def _height_width(size: str | None) -> tuple[int, int] | None:

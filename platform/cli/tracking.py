@@ -13,16 +13,23 @@ from derain.errors import UsageError
 
 
 def register(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint folder of a finished run.")],
+    model: Annotated[
+        Path, typer.Argument(help="A finished run, its checkpoint, a sweep, or a model folder.")
+    ],
     name: Annotated[str, typer.Option(help="The registered model; it is created if missing.")],
+    on: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PREPARED", help="Score a model folder on this first; repeatable."),
+    ] = None,
+    protocol: Annotated[str, typer.Option(help="How it is scored.")] = "rain13k",
     trust: Trust = False,
     as_json: Json = False,
 ) -> None:
-    """Register an evaluated checkpoint as a new model version."""
+    """Register a run, a checkpoint or imported weights as a new model version."""
     results = Results(as_json)
     from derain.pipelines.register import register
 
-    done = register(checkpoint, name, trust=trust)
+    done = register(model, name, on=on or (), protocol=protocol, trust=trust)
     results.show(done, f"{done.name} version {done.version}, {done.alias}")
 
 
@@ -62,8 +69,10 @@ def sync(
         sync(run / OUTBOX_FOLDER)
 
 
-def ui(port: Annotated[int, typer.Option(help="TCP port of the web page.")] = 5000) -> None:
-    """Serve MLflow's web page for the runs in the store."""
-    from derain.tracking.store import serve_ui
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="TCP port of the web page.")] = 5000,
+) -> None:
+    """Serve MLflow's web page for the runs in the store, on this machine only."""
+    from derain.tracking.ui import serve_ui
 
     serve_ui(port)

@@ -1,7 +1,8 @@
 """Commands that train: train, sweep."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -37,7 +38,7 @@ def train(
     from derain.pipelines.train import verb as train
 
     result = train.train(loaded) if resume is None else train.resume(loaded)
-    results.show(result, output.run_summary(result))
+    results.show(result, output.run_summary(result) + _page(result))
 
 
 def sweep(
@@ -80,4 +81,14 @@ def sweep(
         resolved = Config.model_validate(result["config"]).to_yaml()
         results.show(result, output.plan_summary(result, resolved))
         return
-    results.show(result, report.summary(result["report"]) + output.next_steps(result))
+    results.show(
+        result, report.summary(result["report"]) + _page(result) + output.next_steps(result)
+    )
+
+
+def _page(result: Mapping[str, Any]) -> str:
+    """The line that names the page of a run or a sweep in MLflow; "" if the store is away."""
+    from derain.tracking.ui import page_of
+
+    page = page_of(result["mlflow_run_id"])
+    return f"\nMLflow: {page}" if page else ""

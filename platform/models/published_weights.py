@@ -39,7 +39,7 @@ PUBLISHED: dict[str, PublishedWeights] = {
 """By `tensors_sha256`, which is the same for a .pth file and its conversion to .safetensors."""
 
 
-def load_published(path: str | Path) -> tuple[nn.Module, PublishedWeights]:
+def load_published(path: str | Path, key: str | None = None) -> tuple[nn.Module, PublishedWeights]:
     """Build the network of a published file (.safetensors, .pt or .pth) and load its weights.
 
     Returns the network and the entry of `PUBLISHED`. No code from the file is executed. For weights
@@ -49,19 +49,27 @@ def load_published(path: str | Path) -> tuple[nn.Module, PublishedWeights]:
     Raises FileNotFoundError if the file does not exist, ValueError if it is not a state dict or
     not one of the published files.
     """
-    tensors = read_state_dict(path)
+    tensors = read_state_dict(path, key)
     digest = tensors_sha256(tensors)
     if digest not in PUBLISHED:
         known = "; ".join(f"{item.source} ({item.trained_on})" for item in PUBLISHED.values())
         raise ValueError(
-            f"{path} does not contain published weights that are known here ({known}): the "
-            f"SHA-256 of its tensors is {digest}. Load other weights with derain.models.build and "
-            "derain.models.weights.load_strictly."
+            f"{path} has {_described(tensors)}, and these are not published weights that are known "
+            f"here ({known}); the SHA-256 of the tensors is {digest}. Name the network that they "
+            "belong to with --network, and its options, if they are not the published ones, with "
+            "--set."
         )
     published = PUBLISHED[digest]
     network = build(published.network, **published.options)
     load_strictly(network, tensors, path)
     return network, published
+
+
+def _described(tensors: Mapping[str, Tensor]) -> str:
+    """What a file has, in a few words: `41 tensors with 168,963 values, such as conv0.0.weight`."""
+    first = next(iter(tensors), "none")
+    count = sum(tensor.numel() for tensor in tensors.values())
+    return f"{len(tensors)} tensors with {count:,} values, such as {first}"
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:

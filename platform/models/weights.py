@@ -1,15 +1,38 @@
 """Read weights from a file without running code from it, download them, and load them."""
 
+import logging
 import pickle
+import re
 import urllib.error
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from derain.models.tensor_files import read_tensors
 
+log = logging.getLogger(__name__)
+
+AVERAGE = "params_ema"
+"""BasicSR's key of the moving average, which its own tests use, beside `params`."""
+PREFIXES = (
+    "module.",
+    "_orig_mod.",
+    "model.",
+    "net_g.",
+    "net.",
+    "network.",
+    "params.",
+    "params_ema.",
+)
+"""What DataParallel, torch.compile, Lightning and others put before the name of every tensor."""
+_EXTRACT = (
+    "python -c \"import torch; torch.save(torch.load('FILE', map_location='cpu', "
+    "weights_only=False)['state_dict'], 'FILE.tensors.pth')\""
+)
 _CONVERT = (
     'python -c "import torch, safetensors.torch as s; '
     "s.save_file({k: v.contiguous() for k, v in "
@@ -18,14 +41,16 @@ _CONVERT = (
 )
 
 
-def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+def read_state_dict(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
     """Read the tensors of a .safetensors file, or of a .pt or .pth state dict, onto the CPU.
 
-    Floating-point tensors are returned as float32. A .pt file is read with `weights_only=True`;
-    the wrappers of open_clip's training (key `state_dict`, names starting with `module.`) and of
-    BasicSR (key `params`) are removed. A TorchScript archive contains code and is refused.
+    Floating-point tensors are returned as float32. A .pt file is read with `weights_only=True`.
+    Where the tensors are one value of a dict, as `state_dict`, `params` or `model`, they are taken
+    from there; of several such values the one called `key`, or the moving average `params_ema`.
+    `PREFIXES` that all names have are removed. A TorchScript archive contains code and is refused.
 
-    Raises FileNotFoundError if the file does not exist, ValueError if it is not a state dict.
+    Raises FileNotFoundError if the file does not exist, ValueError if it is not a state dict, or
+    has several without a choice.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -33,7 +58,8 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
             f"Expected a weights file (.safetensors, .pt or .pth) at {path}, found "
             f"{'a folder' if path.is_dir() else 'nothing'}. Pass the path of an existing file."
         )
-    tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    tensors = _without_prefixes(_unwrapped(content, path, key))
     return {name: _float32(tensor) for name, tensor in tensors.items()}
 
 
@@ -45,8 +71,9 @@ def load_strictly(module: nn.Module, tensors: dict[str, Tensor], origin: str | P
     try:
         module.load_state_dict(tensors, strict=True, assign=True)
     except RuntimeError as error:
+        reason = " ".join(str(error).split())
         raise ValueError(
-            f"The weights in {origin} do not fit the network: {error}. Check that the options for "
+            f"The weights in {origin} do not fit the network: {reason} Check that the options for "
             "layers and width match the file."
         ) from None
 
@@ -79,7 +106,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         ) from None
 
 
-def _read_torch(path: Path) -> dict[str, Tensor]:
+def _read_torch(path: Path) -> object:
     if is_torchscript(path):
         raise ValueError(
             f"{path} is a TorchScript archive. It is refused, because loading it would run the "
@@ -87,13 +114,25 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
             + _CONVERT.replace("FILE", str(path))
         )
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
         raise ValueError(
             f"Expected a state dict of tensors at {path} (torch.load with weights_only=True), "
-            f"found something else: {(str(error).splitlines() or ['nothing to unpickle'])[0]}"
+            f"found something else{_foreign(str(error))}. If it is a checkpoint that you trust, "
+            "take its tensors out once, which runs code in it: "
+            + _EXTRACT.replace("FILE", str(path))
         ) from None
-    return _unwrap(content, path)
+    except (RuntimeError, EOFError) as error:
+        raise ValueError(
+            f"Expected a state dict of tensors at {path}, found something else: "
+            f"{(str(error).splitlines() or ['an empty file'])[0]}"
+        ) from None
+
+
+def _foreign(message: str) -> str:
+    """The kind of object that torch refuses to unpickle, as its message has it."""
+    named = re.search(r"Unsupported (?:global|class|operand)[^\w]*(?:GLOBAL )?([\w.]+)", message)
+    return f": {named[1]}" if named else ""
 
 
 def is_torchscript(path: Path) -> bool:
@@ -104,16 +143,43 @@ def is_torchscript(path: Path) -> bool:
         return any("/code/" in name for name in archive.namelist())
 
 
-def _unwrap(content: object, path: Path) -> dict[str, Tensor]:
-    for wrapper in ("state_dict", "params"):  # open_clip's and MPRNet's, BasicSR's
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ValueError(
-            f"Expected a dict of tensors at {path}, found {type(content).__name__} with other "
-            "values. Save `module.state_dict()`."
-        )
-    return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
+def _unwrapped(content: object, path: Path, key: str | None) -> Mapping[str, Tensor]:
+    """The tensors themselves, of a dict that may hold them as one of its values."""
+    found = content.get(key) if key and isinstance(content, dict) else content
+    if _is_state_dict(found):
+        return found
+    states = [name for name, value in _items(content) if _is_state_dict(value) and value]
+    if key:
+        raise ValueError(f"{path} has no tensors {key!r}; {_named(states)}.")
+    if len(states) == 1:
+        return dict(_items(content))[states[0]]
+    if AVERAGE in states:
+        log.info("weights: of %s the moving average is taken, %s", path, AVERAGE)
+        return dict(_items(content))[AVERAGE]
+    raise ValueError(
+        f"Expected a dict of tensors at {path}, found {type(content).__name__} with other values; "
+        f"{_named(states)}. "
+        + ("Choose one with --key." if states else "Save `module.state_dict()`.")
+    )
+
+
+def _named(states: list[str]) -> str:
+    return f"state dicts in it: {', '.join(states)}" if states else "there is no state dict in it"
+
+
+def _items(content: object) -> list[tuple[str, Any]]:
+    return list(content.items()) if isinstance(content, dict) else []
+
+
+def _is_state_dict(value: object) -> TypeGuard[dict[str, Tensor]]:
+    return isinstance(value, dict) and all(isinstance(item, Tensor) for item in value.values())
+
+
+def _without_prefixes(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    named = {str(name): tensor for name, tensor in tensors.items()}
+    while common := [it for it in PREFIXES if named and all(n.startswith(it) for n in named)]:
+        named = {name.removeprefix(common[0]): tensor for name, tensor in named.items()}
+    return named
 
 
 def _float32(tensor: Tensor) -> Tensor:

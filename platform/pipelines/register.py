@@ -1,23 +1,29 @@
-"""`register`: a scored checkpoint -> a version of a registered model."""
+"""`register`: a scored checkpoint, or a model folder -> a version of a registered model."""
 
 import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 from torch import nn
 
 from derain.config import Config
+from derain.config.data import DataConfig
 from derain.data.loading.cache import TarPixels
 from derain.data.loading.loader import open_all_pixels
+from derain.data.prepared.manifest import Prepared, open_prepared
 from derain.data.prepared.roles import open_training, open_validation
 from derain.errors import UsageError
-from derain.inference.predictor import save_model_folder
+from derain.inference.exported import is_exported
+from derain.inference.predictor import NETWORK_FILE, load_model_folder, save_model_folder
+from derain.models import fingerprint
 from derain.models.cost import cost
 from derain.pipelines.evaluate.training_data import TAG, tag_of
+from derain.pipelines.evaluate.verb import evaluate
 from derain.pipelines.load_model import restore
 from derain.pipelines.named.checkpoint_of import checkpoint_of
 from derain.pipelines.train.result import mlflow_test_metrics
@@ -25,19 +31,44 @@ from derain.pipelines.train.run_folder import IDENTITY, RESULT, read_json
 from derain.storage.files import is_remote
 from derain.tracking import registry
 from derain.tracking.registry import Registered
+from derain.tracking.runs import RunLog
 from derain.training import checkpoint
 
+SIDES = ("metrics", "input")
+"""Of the derained and of the rainy images."""
 
-def register(folder: str | Path, name: str, *, trust: bool = False) -> Registered:
+
+def register(
+    folder: str | Path,
+    name: str,
+    *,
+    on: Sequence[str] = (),
+    protocol: str = "rain13k",
+    trust: bool = False,
+) -> Registered:
     """Register a finished run, or its chosen checkpoint, with the metrics that it has measured.
 
-    `folder` is what `checkpoint_of` takes: a run, a sweep or a checkpoint.
+    `folder` is what `checkpoint_of` takes: a run, a sweep or a checkpoint. Or it is a model folder,
+    of imported weights for example, which has no metrics: it is scored on the prepared datasets
+    `on` under `protocol`.
 
-    Raises UsageError if the run was scored with another checkpoint or is not finished,
-    WeightsError if the checkpoint is damaged.
+    Raises UsageError if the run was scored with another checkpoint or is not finished, if a model
+    folder comes without datasets or a run with some; WeightsError for damaged weights.
     """
     registry.check_name(name)
-    saved = checkpoint.load(checkpoint_of(folder) or folder)
+    found = checkpoint_of(folder)
+    if found is None and (Path(folder) / NETWORK_FILE).is_file():
+        return _register_folder(Path(folder), name, on, protocol, trust=trust)
+    if on:
+        raise UsageError(
+            f"{folder}: a run has metrics of its own, on its validation images; leave out --on."
+        )
+    if is_exported(str(folder)):
+        raise UsageError(
+            f"{folder}: expected a run, a checkpoint or a model folder, found an exported file. "
+            "Register what it was exported from."
+        )
+    saved = checkpoint.load(found or folder)
     run = saved.folder.parent.parent
     result = _read_result(run, saved.folder)
     with tempfile.TemporaryDirectory() as scratch:
@@ -55,11 +86,62 @@ def register(folder: str | Path, name: str, *, trust: bool = False) -> Registere
         )
 
 
+def _register_folder(
+    folder: Path, name: str, on: Sequence[str], protocol: str, *, trust: bool
+) -> Registered:
+    """Score a model folder and register it, with an MLflow run of its own."""
+    if not on:
+        raise UsageError(
+            f"{folder}: a model folder has no metrics, which a version needs to be compared. Give "
+            "a prepared dataset to score it on: --on PREPARED."
+        )
+    network = load_model_folder(folder, trust=trust)
+    result = evaluate(str(folder), on, protocols=[protocol], trust=trust)
+    metrics, rainy = (_mean([item[side] for item in result["datasets"]]) for side in SIDES)
+    datasets = [open_prepared(each) for each in on]
+    with RunLog(f"register {folder.name}", tags={"kind": "register"}) as run:
+        run.params({"model_folder": str(folder.absolute()), "protocol": protocol})
+        for dataset in datasets:
+            run.dataset(
+                dataset.sha256(), dataset.folder.name, str(dataset.folder),
+                context="validation", pairs=len(dataset),
+            )  # fmt: skip
+        run.metrics(0, metrics)
+        run.flush()
+        return registry.register(
+            folder,
+            name,
+            run_id=run.run_id,
+            scores=metrics,
+            evaluation_sha256=_combined(result),
+            tags={
+                "train_manifest_sha256": "",
+                "config_sha256": "",
+                "eval_manifest_sha256": ",".join(
+                    it["manifest_sha256"] for it in result["datasets"]
+                ),
+                "weights_sha256": fingerprint(network),
+                "protocol": result["datasets"][0]["by_protocol"][protocol]["identity"],
+                **{f"input_{key}": repr(value) for key, value in rainy.items()},
+                **{key: str(value) for key, value in asdict(cost(network)).items()},
+            },
+            example=_first_rainy(datasets[0], DataConfig()),
+        )
+
+
+def _mean(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of several datasets, each counting the same, as in the result of a run."""
+    return {name: fmean(item[name] for item in metrics) for name in metrics[0]}
+
+
 def _example(config: Config) -> np.ndarray:
     """A batch of one rainy image of the first validation dataset."""
-    dataset = open_validation(config.data)[0]
+    return _first_rainy(open_validation(config.data)[0], config.data)
+
+
+def _first_rainy(dataset: Prepared, data: DataConfig) -> np.ndarray:
     if is_remote(dataset.folder):  # its images are in the cache, from scoring the run
-        return open_all_pixels([dataset], config.data)[0][0][:1]
+        return open_all_pixels([dataset], data)[0][0][:1]
     return TarPixels(dataset)[0][:1]
 
 

@@ -1,4 +1,4 @@
-"""The MLflow store: its address, how to open it, and MLflow's web page for it.
+"""The MLflow store: its address, and how to open it.
 
 Every function in this folder takes the store's URI as `uri`; None means `tracking_uri()`. So a
 worker process, whose working directory differs, can be given the driver's store. MLflow's global
@@ -11,14 +11,12 @@ import contextlib
 import functools
 import logging
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlparse
+from urllib.parse import quote
 
-from derain.errors import DerainError, StorageError, UsageError
+from derain.errors import StorageError, UsageError
 from derain.storage.locks import locked
 from derain.storage.output_paths import check_file, may_write
 from derain.tracking.address import (
@@ -66,27 +64,6 @@ def check_store(uri: str | None = None) -> None:
         _check_database(database)
     except OSError as error:
         raise StorageError(_unusable_message(uri, error)) from error
-
-
-def serve_ui(port: int, uri: str | None = None) -> None:
-    """Serve MLflow's web page for a store that is a database, until interrupted.
-
-    Raises:
-        UsageError: the store is a server, which has its own page, or does not exist.
-        DerainError: MLflow's server ended with an error.
-    """
-    uri = uri or tracking_uri()
-    if urlparse(uri).scheme in ("http", "https"):
-        raise UsageError(f"The store is a server with its own page: {without_password(uri)}")
-    reader_of(uri)
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
-    # Both streams go to stderr: MLflow prints progress there, not results.
-    ended = subprocess.run([*command, "--port", str(port)], stdout=sys.stderr, check=False)
-    if ended.returncode != 0:
-        raise DerainError(
-            f"`mlflow ui` failed with exit code {ended.returncode}. Is port {port} in use? Choose "
-            "another one with --port."
-        )
 
 
 @functools.cache

@@ -1,5 +1,6 @@
 """Reading weights: which files and wrappers are accepted, and which are refused."""
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -8,8 +9,8 @@ from torch import nn
 from derain.models.weights import load_strictly, read_state_dict
 
 
-@pytest.mark.parametrize("wrapper", [None, "state_dict", "params"])
-@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("wrapper", [None, "state_dict", "params", "params_ema", "model", "net"])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module.", "model.", "net_g."])
 def test_wrappers_and_prefixes_are_removed(tmp_path, wrapper, prefix):
     tensors = {f"{prefix}a.weight": torch.ones(2).half(), f"{prefix}count": torch.tensor(3)}
     torch.save({wrapper: tensors} if wrapper else tensors, tmp_path / "w.pth")
@@ -17,6 +18,38 @@ def test_wrappers_and_prefixes_are_removed(tmp_path, wrapper, prefix):
     assert read.keys() == {"a.weight", "count"}
     assert read["a.weight"].dtype == torch.float32
     assert read["count"].dtype == torch.int64
+
+
+def test_of_two_states_the_moving_average_is_taken_or_the_named_one(tmp_path, caplog):
+    states = {"params": {"a": torch.zeros(2)}, "params_ema": {"a": torch.ones(2)}}
+    torch.save(states, tmp_path / "w.pth")
+    with caplog.at_level("INFO"):
+        assert read_state_dict(tmp_path / "w.pth")["a"].tolist() == [1, 1]
+    assert "the moving average is taken" in caplog.text
+    assert read_state_dict(tmp_path / "w.pth", "params")["a"].tolist() == [0, 0]
+    with pytest.raises(ValueError, match="no tensors 'g'; state dicts in it: params, params_ema"):
+        read_state_dict(tmp_path / "w.pth", "g")
+
+
+def test_states_without_a_rule_to_choose_are_named(tmp_path):
+    torch.save({"student": {"a": torch.ones(1)}, "teacher": {"a": torch.ones(1)}, "step": 3},
+               tmp_path / "w.pth")  # fmt: skip
+    with pytest.raises(ValueError, match="student, teacher. Choose one with --key"):
+        read_state_dict(tmp_path / "w.pth")
+
+
+def test_a_prefix_of_some_names_only_stays(tmp_path):
+    save_file({"model.a": torch.ones(1), "b": torch.ones(1)}, tmp_path / "w.safetensors")
+    assert set(read_state_dict(tmp_path / "w.safetensors")) == {"model.a", "b"}
+    save_file({"module.a": torch.ones(1)}, tmp_path / "w.safetensors")
+    assert set(read_state_dict(tmp_path / "w.safetensors")) == {"a"}
+
+
+def test_a_checkpoint_with_other_objects_says_how_to_take_its_tensors_out(tmp_path):
+    content = {"state_dict": {"a": torch.ones(1)}, "best": np.float64(31.2)}
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"numpy.*scalar.*weights_only=False\)\['state_dict'\]"):
+        read_state_dict(tmp_path / "w.pth")
 
 
 def test_both_file_formats_give_the_same_tensors(tmp_path):

@@ -32,7 +32,7 @@ def test_checkpoints_and_folders_can_be_exported(
     saved, held_out = trained.result["checkpoint"], [str(rain_datasets[1])]
     folder = export(saved, tmp_path / "folder", "folder")
     again = export(str(folder), tmp_path / "again", "folder")
-    file = export(str(folder), tmp_path / "net.pt2", "torch-export")
+    file = export(str(folder), tmp_path / "net.pt2")  # the ending says which format
     psnrs = [
         evaluate(str(model), held_out, trust=True)["datasets"][0]["metrics"]["psnr_y"]
         for model in (saved, folder, again, file)
@@ -40,6 +40,8 @@ def test_checkpoints_and_folders_can_be_exported(
     assert psnrs == [pytest.approx(trained.result["metrics"]["psnr_y"], abs=1e-3)] * 4
     with pytest.raises(UsageError, match="--trust"):
         evaluate(str(file), held_out)
+    with pytest.raises(UsageError, match=r"ends in .*onnx or .*pt2, or that of a folder"):
+        export(saved, tmp_path / "net.pth")
     with pytest.raises(UsageError, match=r"--format is one of.*torchscript"):
         export(saved, tmp_path / "other", "torchscript")
 

@@ -8,8 +8,10 @@ import pytest
 
 from derain.data.prepared.roles import open_training
 from derain.errors import UsageError, WeightsError
+from derain.inference.predictor import save_model_folder
 from derain.models.cost import cost
 from derain.pipelines.evaluate.training_data import trained_on
+from derain.pipelines.evaluate.verb import evaluate
 from derain.pipelines.load_model import load_network
 from derain.pipelines.register import register
 from derain.pipelines.train.run_folder import RESULT
@@ -43,6 +45,27 @@ def test_a_version_carries_scores_and_lineage(trained: Any) -> None:
     registry.promote("registered", 2)
     aliases = {v.version: v.aliases for v in registry.models() if v.name == "registered"}
     assert aliases == {1: (), 2: ("champion",)}
+
+
+def test_a_model_folder_is_scored_first(
+    trained: Any, rain_datasets: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Imported weights become a version that can be compared with that of a run."""
+    reported = str(rain_datasets[1])
+    loaded = load_network(trained.result["checkpoint"])
+    folder = save_model_folder(loaded.network, tmp_path / "net", loaded.name, loaded.options)
+    with pytest.raises(UsageError, match="--on PREPARED"):
+        register(folder, "imported")
+    done = register(folder, "imported", on=[reported])
+    (version,) = [version for version in registry.models() if version.name == "imported"]
+    measured = evaluate(str(folder), [reported], workers=1)["datasets"][0]
+    assert version.tags["evaluation_sha256"] == measured["manifest_sha256"]
+    assert float(version.tags["psnr_y"]) == pytest.approx(measured["metrics"]["psnr_y"])
+    assert version.tags["protocol"] == "rain13k v1"
+    assert (done.version, done.alias) == (1, "champion")
+    assert load_network(done.uri).options == loaded.options
+    with pytest.raises(UsageError, match="leave out --on"):
+        register(trained.result["checkpoint"], "imported", on=[reported])
 
 
 def test_a_checkpoint_without_scores_is_refused(trained: Any, tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_what_only_reads_creates_no_store_and_names_the_one_it_looked_into(
     for ask in (
         lambda: registry.promote("net", 1),
         lambda: registry.model_folder("models:/net@champion"),
-        lambda: store.serve_ui(1),
+        lambda: ui.serve_ui(1),
     ):
         with pytest.raises(UsageError, match=named):
             ask()
