@@ -34,7 +34,7 @@ def test_of_two_states_the_moving_average_is_taken_or_the_named_one(tmp_path, ca
 def test_states_without_a_rule_to_choose_are_named(tmp_path):
     torch.save({"student": {"a": torch.ones(1)}, "teacher": {"a": torch.ones(1)}, "step": 3},
                tmp_path / "w.pth")  # fmt: skip
-    with pytest.raises(ValueError, match="student, teacher. Choose one with --key"):
+    with pytest.raises(ValueError, match=r"student, teacher\. Choose one with --key"):
         read_state_dict(tmp_path / "w.pth")
 
 

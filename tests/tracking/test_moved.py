@@ -9,7 +9,7 @@ import pytest
 
 from derain.errors import StorageError, UsageError
 from derain.inference.predictor import load_model_folder
-from derain.tracking import registry, store
+from derain.tracking import registry, store, ui
 from derain.tracking.moved import relocate
 from derain.tracking.runs import RunLog
 from tests.tracking.samples import EVALUATION, TAGS
