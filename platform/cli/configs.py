@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from derain.cli import complete
 from derain.cli.options import Json, Profile, Set
 from derain.cli.output import Results
 from derain.errors import UsageError
@@ -16,7 +17,8 @@ def init(
         str,
         typer.Argument(
             help="A network such as restormer, another shipped config such as ldfps, or "
-            "module:Class for a network of your own."
+            "module:Class for a network of your own.",
+            autocompletion=complete.configs,
         ),
     ],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the files go.")],

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import RenderableType
 
-from derain.cli import output
+from derain.cli import complete, output
 from derain.cli.options import Density, Json, Layouts
 from derain.cli.output import Results
 
@@ -61,7 +61,12 @@ def datasets(
 
 
 def prepare(
-    dataset: Annotated[str, typer.Argument(help="A name that `derainctl datasets` lists.")],
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            help="A name that `derainctl datasets` lists.", autocompletion=complete.datasets
+        ),
+    ],
     source: Annotated[str, typer.Argument(help="The dataset's folder, s3://... or gs://...")],
     out: Annotated[str, typer.Argument(help="A new folder, s3://... or gs://...")],
     split: Annotated[str | None, typer.Option(help="Default: the dataset's first split.")] = None,

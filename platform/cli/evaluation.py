@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from derain.cli import output
-from derain.cli.options import ConfigFile, Device, Json, Profile, Set, Stride, Trust
+from derain.cli import complete, output
+from derain.cli.options import ConfigFile, Device, Json, Profile, Protocol, Set, Stride, Trust
 from derain.cli.output import Results
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ def evaluate(
             metavar="[MODEL]... PREPARED...",
             help="Models (models:/NAME@ALIAS, run, checkpoint, model folder or exported file), "
             "none only with --results, then one or more prepared datasets.",
+            autocompletion=complete.models,
         ),
     ],
     result: Annotated[
@@ -37,10 +38,7 @@ def evaluate(
             help="What a method was trained on, if that was not recorded; repeatable.",
         ),
     ] = None,
-    protocol: Annotated[
-        list[str] | None,
-        typer.Option(help="Such as rain13k or prenet; repeatable. Default: rain13k."),
-    ] = None,
+    protocol: Protocol = None,
     report: Annotated[Path | None, typer.Option(help="Also write a Markdown report.")] = None,
     tables: Annotated[
         Path | None,

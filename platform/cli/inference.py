@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from derain.cli import complete
 from derain.cli.options import Device, Json, Model, Stride, Trust
 from derain.cli.output import Results
 from derain.errors import UsageError
@@ -36,7 +37,10 @@ def export(
     out: Annotated[Path, typer.Argument(help="NAME.onnx, NAME.pt2, or a new folder.")],
     format: Annotated[
         str | None,
-        typer.Option(help="onnx, torch-export or folder. Default: what the ending of OUT says."),
+        typer.Option(
+            help="onnx, torch-export or folder. Default: what the ending of OUT says.",
+            autocompletion=complete.formats,
+        ),
     ] = None,
     size: Annotated[
         str | None, typer.Option(help="WIDTHxHEIGHT in pixels, if fixed. Default: any size.")
@@ -57,7 +61,10 @@ def import_(
     weights: Annotated[Path, typer.Argument(help="The published .safetensors, .pt or .pth file.")],
     out: Annotated[Path, typer.Argument(help="The model folder to create.")],
     network: Annotated[
-        str | None, typer.Option(help="The network. Default: recognised from the file.")
+        str | None,
+        typer.Option(
+            help="The network. Default: recognised from the file.", autocompletion=complete.networks
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None,

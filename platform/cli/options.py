@@ -5,18 +5,38 @@ from typing import Annotated, Literal
 
 import typer
 
-ConfigFile = Annotated[Path, typer.Argument(help="A YAML file, such as configs/ldfps.yaml.")]
+from derain.cli import complete
+
+ConfigFile = Annotated[
+    Path,
+    typer.Argument(
+        help="A YAML file, or the name of a shipped config, such as ldfps.",
+        autocompletion=complete.configs,
+    ),
+]
 Model = Annotated[
     str,
-    typer.Argument(help="models:/NAME@ALIAS, checkpoint, model folder or exported file."),
+    typer.Argument(
+        help="models:/NAME@ALIAS, a run, a checkpoint, a model folder or an exported file.",
+        autocompletion=complete.models,
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout.")]
 Profile = Annotated[
-    str | None, typer.Option(help="A profile of the config file. Default: the one it names.")
+    str | None,
+    typer.Option(
+        help="A profile of the config file. Default: the one it names.",
+        autocompletion=complete.profiles,
+    ),
 ]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a config value; repeatable."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a config value; repeatable.",
+        autocompletion=complete.keys,
+    ),
 ]
 Trust = Annotated[
     bool,
@@ -29,6 +49,17 @@ Stride = Annotated[
 Device = Annotated[
     Literal["auto", "cpu", "cuda"],
     typer.Option(help="auto uses CUDA if available; cuda fails without it."),
+]
+Resume = Annotated[
+    str | None,
+    typer.Option(help="Name of the run or sweep to continue.", autocompletion=complete.runs),
+]
+Protocol = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Such as rain13k or prenet; repeatable. Default: rain13k.",
+        autocompletion=complete.protocols,
+    ),
 ]
 Density = Literal["light", "moderate", "heavy", "mixed"]
 DryRun = Annotated[

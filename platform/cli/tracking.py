@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from derain.cli import output
+from derain.cli import complete, output
 from derain.cli.options import Json, Trust
 from derain.cli.output import Results
 from derain.errors import UsageError
@@ -21,7 +21,9 @@ def register(
         list[str] | None,
         typer.Option(metavar="PREPARED", help="Score a model folder on this first; repeatable."),
     ] = None,
-    protocol: Annotated[str, typer.Option(help="How it is scored.")] = "rain13k",
+    protocol: Annotated[
+        str, typer.Option(help="How it is scored.", autocompletion=complete.protocols)
+    ] = "rain13k",
     trust: Trust = False,
     as_json: Json = False,
 ) -> None:

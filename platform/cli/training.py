@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from derain.cli import output
-from derain.cli.options import ConfigFile, DryRun, Json, Profile, Set
+from derain.cli import complete, output
+from derain.cli.options import ConfigFile, DryRun, Json, Profile, Resume, Set
 from derain.cli.output import Results
 from derain.errors import ConfigError, UsageError
 
@@ -16,7 +16,7 @@ def train(
     config: ConfigFile,
     profile: Profile = None,
     overrides: Set = None,
-    resume: Annotated[str | None, typer.Option(help="Name of the run to continue.")] = None,
+    resume: Resume = None,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -43,11 +43,15 @@ def train(
 
 def sweep(
     config: Annotated[
-        Path | None, typer.Argument(help="A YAML file; optional with --resume.")
+        Path | None,
+        typer.Argument(
+            help="A YAML file, or the name of a shipped config; optional with --resume.",
+            autocompletion=complete.configs,
+        ),
     ] = None,
     profile: Profile = None,
     overrides: Set = None,
-    resume: Annotated[str | None, typer.Option(help="Name of the sweep to continue.")] = None,
+    resume: Resume = None,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
