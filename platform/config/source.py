@@ -102,6 +102,11 @@ class Source:
         where = self.origin(path, default_origin)
         if item["type"] == "extra_forbidden" and key in REPLACED:
             return f"{where}: there is no key `{key}` any more: {REPLACED[key]}"
+        if item["type"] == "extra_forbidden" and key in known:  # of another network
+            return (
+                f"{where}: `{key}` is an option of other networks, not of {item['loc'][1]}. "
+                f"`derainctl init {item['loc'][1]} DIR` writes a config of that network."
+            )
         if item["type"] == "extra_forbidden":
             return f"{where}: unknown key `{key}`.{nearest(key, known)}"
         if item["type"] == "union_tag_invalid":

@@ -118,9 +118,7 @@ def _read_torch(path: Path) -> object:
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"Expected a state dict of tensors at {path} (torch.load with weights_only=True), "
-            f"found something else{_foreign(str(error))}. If it is a checkpoint that you trust, "
-            "take its tensors out once, which runs code in it: "
-            + _EXTRACT.replace("FILE", str(path))
+            f"found something else{_foreign(str(error), path)}."
         ) from None
     except (RuntimeError, EOFError) as error:
         raise ValueError(
@@ -129,10 +127,15 @@ def _read_torch(path: Path) -> object:
         ) from None
 
 
-def _foreign(message: str) -> str:
-    """The kind of object that torch refuses to unpickle, as its message has it."""
-    named = re.search(r"Unsupported (?:global|class|operand)[^\w]*(?:GLOBAL )?([\w.]+)", message)
-    return f": {named[1]}" if named else ""
+def _foreign(message: str, path: Path) -> str:
+    """The kind of object that torch refuses to unpickle, as its message has it, and the remedy."""
+    named = re.search(r"Unsupported (?:global|class)[^\w]*(?:GLOBAL )?([\w.]+)", message)
+    if not named:
+        return ""
+    return (
+        f": {named[1]}. If it is a checkpoint that you trust, take its tensors out once, which "
+        f"runs code in it: {_EXTRACT.replace('FILE', str(path))}"
+    )
 
 
 def is_torchscript(path: Path) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from mlflow import MlflowClient
+from ray.cluster_utils import Cluster
 
 from derain.tune.journal import read
 from tests.processes import descendants, wait_for
@@ -53,6 +54,24 @@ def test_a_run_saves_and_says_how_to_go_on(tmp_path: Path, workers: int) -> None
     longer = ("--resume", "run", "--set", f"train.steps={step + 5}")
     assert result_of(start_train(config, *longer, **own))["resumed_from_step"] == step
     assert statuses(tmp_path) == {"run": "FINISHED"}
+
+
+def test_a_run_that_waits_for_machines_ends_at_once(tmp_path: Path) -> None:
+    """Two workers on a cluster with room for one: nothing is saved, as nothing was trained."""
+    config = write_config(tmp_path, num_workers=2)
+    cluster = Cluster(head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        process = start_train(config, RAY_ADDRESS=cluster.address)
+        log = tmp_path / "log"
+        wait_for(lambda: "ray: waiting for" in log.read_text(), PATIENCE_S, process=process)
+        process.send_signal(signal.SIGTERM)
+        seconds = wait_for(lambda: process.poll() is not None)
+    finally:
+        cluster.shutdown()
+    print(f"\na run that waited for a machine ended after {seconds:.0f} s")
+    assert process.returncode == 143
+    assert seconds < SLURM_WAITS_S
+    assert statuses(tmp_path) == {"run": "KILLED"}
 
 
 def test_a_sweep_ends_and_says_how_to_go_on(tmp_path: Path) -> None:
