@@ -114,6 +114,12 @@ def _lines(
     """The notes below the tables."""
     assert config.sweep is not None
     yield _setting(config, ranking, stopped)
+    if not _repeated(config) and len(ranking) > 1:
+        yield (
+            "One seed for each point: another seed moves a trial by as much as settings often do, "
+            "so trials that are close have no order yet. `sweep.repeats: 3` trains each with three "
+            "seeds and says which points differ."
+        )
     if stopped:
         yield (
             f"Stopped early: {len(stopped)} of {counted(len(result['trials']), 'trial')}, listed "

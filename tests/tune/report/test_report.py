@@ -117,6 +117,7 @@ def test_both_files_have_the_results_and_their_context(
     markdown, page = written(planned, ranking)
     for text in (markdown, page):
         assert "Not comparable" in text
+        assert "One seed for each point" in text
         assert "Table 11 of a paper" in text
         assert "broken: the loss is not finite" in text
         assert "net version 3 as challenger" in text
