@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn, TextIO
 import typer
 from typer.core import TyperGroup
 
-from derain.cli import configs, data, evaluation, inference, tracking, training
+from derain.cli import configs, data, evaluation, inference, runs, tracking, training
 from derain.cli.output import Results
 from derain.storage.refusals import expected
 
@@ -31,6 +31,8 @@ COMMANDS = (
     configs.config,
     training.train,
     training.sweep,
+    runs.runs,
+    runs.cache,
     evaluation.evaluate,
     evaluation.leaderboard,
     evaluation.density,
@@ -50,6 +52,10 @@ class _Commands(TyperGroup):
     exit code, and with --json a document on stdout too. Any other exception is a bug and keeps its
     traceback."""
 
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+        """In the order of COMMANDS; typer puts those with commands of their own last."""
+        return [_name(command) for command in COMMANDS]
+
     def invoke(self, ctx: Any) -> Any:
         Results.of_command = None
         try:
@@ -66,6 +72,12 @@ class _Commands(TyperGroup):
             raise typer.Exit(explained.exit_code) from error
 
 
+def _name(command: Any) -> str:
+    if isinstance(command, typer.Typer):
+        return str(command.info.name)
+    return command.__name__.rstrip("_")  # `import` is a keyword of Python
+
+
 HELP = {"help_option_names": ["-h", "--help"]}
 
 app = typer.Typer(
@@ -77,8 +89,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in COMMANDS:
-    name = command.__name__.rstrip("_")  # `import` is a keyword of Python
-    app.command(name, context_settings=HELP)(command)
+    if isinstance(command, typer.Typer):  # one with commands of its own
+        app.add_typer(command, context_settings=HELP)
+    else:
+        app.command(_name(command), context_settings=HELP)(command)
 
 
 def _show_version(wanted: bool) -> None:

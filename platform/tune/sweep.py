@@ -25,7 +25,13 @@ from derain.pipelines.sigterm import stopping_at_sigterm
 from derain.pipelines.train.checks import check_before_start
 from derain.pipelines.train.datasets import with_data
 from derain.pipelines.train.recording import TrackingTarget, record_inputs
-from derain.pipelines.train.run_folder import claim, read_json
+from derain.pipelines.train.run_folder import (
+    FAILURE,
+    claim,
+    note_command,
+    noting_failure,
+    read_json,
+)
 from derain.pipelines.train.workers import check_resources
 from derain.storage.output_paths import check_folder
 from derain.tracking import runs, store
@@ -143,6 +149,9 @@ def _run(config: Config, after_ray: contextlib.ExitStack) -> dict[str, Any]:
     start = time.monotonic()
     with contextlib.ExitStack() as stack:
         journal = stack.enter_context(Journal.open(config.folder))
+        (config.folder / FAILURE).unlink(missing_ok=True)  # of an earlier command
+        note_command(config.folder)
+        stack.enter_context(noting_failure(config.folder))
         run_id = _begin(config, journal)
         queue = restore_queue(config, journal.events)
         _save(config)  # only now: a refused resume must not change the sweep's config

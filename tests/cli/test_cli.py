@@ -51,6 +51,8 @@ VERBS = (
     "models",
     "ui",
 )
+GROUPS = ("runs", "cache")
+"""Commands that have commands of their own."""
 
 SMALL = {
     "name": "small",
@@ -79,7 +81,7 @@ def refused(done: Done, *named: str) -> None:
         assert part in done.stderr
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", VERBS + GROUPS)
 def test_every_command_has_help(verb: str) -> None:
     shown = CliRunner().invoke(app.app, [verb, "--help"])
     assert shown.exit_code == 0
@@ -89,6 +91,9 @@ def test_every_command_has_help(verb: str) -> None:
 def test_the_commands_are_exactly_these() -> None:
     named = {command.name or command.callback.__name__ for command in app.app.registered_commands}
     assert named == set(VERBS)
+    assert {
+        group.name or group.typer_instance.info.name for group in app.app.registered_groups
+    } == {*GROUPS}
 
 
 def test_help_gives_the_default_distance() -> None:

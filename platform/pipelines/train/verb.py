@@ -17,6 +17,8 @@ from derain.pipelines.train.run_folder import (
     claim,
     clear,
     has_begun,
+    note_command,
+    noting_failure,
     read_json,
 )
 from derain.pipelines.train.workers import check_resources, run_under_ray_train
@@ -67,8 +69,9 @@ def resume(config: Config) -> dict[str, Any]:
 
 
 def _train(config: Config) -> dict[str, Any]:
+    note_command(config.folder)
     stopped = f"{config.name}: stopped. Continue with --resume {config.name}."
-    with cluster.connected(), stopping_at_sigterm(stopped):
+    with noting_failure(config.folder), cluster.connected(), stopping_at_sigterm(stopped):
         config = with_data(config)
         check_resources(config)
         target = find_target(config)
