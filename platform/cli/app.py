@@ -56,8 +56,11 @@ class _Commands(TyperGroup):
         """In the order of COMMANDS; typer puts those with commands of their own last."""
         return [_name(command) for command in COMMANDS]
 
+    explained = False
+    """Whether the user has been told why the command ended."""
+
     def invoke(self, ctx: Any) -> Any:
-        Results.of_command = None
+        Results.of_command, _Commands.explained = None, False
         try:
             return super().invoke(ctx)
         except Exception as error:
@@ -65,6 +68,7 @@ class _Commands(TyperGroup):
             if explained is None or ctx.params["debug"]:
                 raise
             print(f"derainctl: {explained}", file=sys.stderr)
+            _Commands.explained = True
             if Results.of_command:
                 kind, code = type(explained).__name__, explained.exit_code
                 failure = {"kind": kind, "message": str(explained), "exit_code": code}
@@ -124,7 +128,7 @@ def main() -> NoReturn:
     try:
         app()
     except SystemExit as ended:
-        if ended.code == INTERRUPTED:  # typer's exit code after Ctrl-C
+        if ended.code == INTERRUPTED and not _Commands.explained:  # typer's after Ctrl-C
             print("derainctl: interrupted", file=sys.stderr)
         raise
     sys.exit(0)

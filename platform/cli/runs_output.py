@@ -34,8 +34,9 @@ def shown(run: Mapping[str, Any]) -> RenderableType:
     below: list[RenderableType] = []
     if run["kind"] == "sweep" and run["runs"]:
         below = ["", _trials(run["runs"])]
-    steps = ["Next: " + run["next"][0], *(f"      {line}" for line in run["next"][1:])]
-    return Group(_head(run), table, *below, *(["", *steps] if run["next"] else []))
+    heads = ["Next: ", *["      "] * len(run["next"])]
+    steps = [f"{head}{line}" for head, line in zip(heads, run["next"], strict=False)]
+    return Group(_head(run), table, *below, *(["", *steps] if steps else []))
 
 
 def compared(found: Mapping[str, Any]) -> RenderableType:

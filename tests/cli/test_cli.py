@@ -292,7 +292,8 @@ def test_ctrl_c_leaves_no_results_that_look_complete(
     done = interrupt(tmp_path, verb, tree)
     assert done.returncode == 130, done.stderr
     assert done.stdout == ""
-    assert done.stderr.count("derainctl: interrupted") == 1
+    assert done.stderr.count("derainctl: ") == 1
+    assert f"Continue with --resume {tree['name']}" in done.stderr
     assert "Traceback" not in done.stderr
     finished = [path for path in tmp_path.rglob("result.json") if "ray" not in path.parts]
     assert not finished  # Ray Tune writes files of that name too
