@@ -236,6 +236,7 @@ def test_an_unpaired_image_stops_a_strict_prepare(
     assert problem["path"] == "clean/alone.png"
 
 
+@pytest.mark.usefixtures("ray_cluster")
 def test_a_dry_run_prints_the_resolved_config_and_does_nothing(
     derainctl: Derainctl, config: Path, tmp_path: Path
 ) -> None:
@@ -291,7 +292,8 @@ def test_ctrl_c_leaves_no_results_that_look_complete(
     tree |= {"sweep": {"space": grid}} if verb == "sweep" else {}
     done = interrupt(tmp_path, verb, tree)
     assert done.returncode == 130, done.stderr
-    assert done.stdout == ""
+    error = json.loads(done.stdout)["error"]
+    assert (error["kind"], error["exit_code"]) == ("StoppedError", 130)
     assert done.stderr.count("derainctl: ") == 1
     assert f"Continue with --resume {tree['name']}" in done.stderr
     assert "Traceback" not in done.stderr

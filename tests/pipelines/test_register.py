@@ -11,7 +11,7 @@ from derain.errors import UsageError, WeightsError
 from derain.models.cost import cost
 from derain.pipelines.evaluate.training_data import trained_on
 from derain.pipelines.load_model import load_network
-from derain.pipelines.register import register
+from derain.pipelines.register import register, with_registration
 from derain.pipelines.train.run_folder import RESULT
 from derain.tracking import registry
 
@@ -43,6 +43,19 @@ def test_a_version_carries_scores_and_lineage(trained: Any) -> None:
     registry.promote("registered", 2)
     aliases = {v.version: v.aliases for v in registry.models() if v.name == "registered"}
     assert aliases == {1: (), 2: ("champion",)}
+
+
+def test_a_trained_run_is_registered_once_if_its_config_says_so(trained: Any) -> None:
+    plain = with_registration(trained.config, trained.result)
+    assert (plain["registered"], plain["register_error"]) == (None, None)
+    config = trained.config.replaced({"register": {"name": "by-train"}}, "test")
+    first = with_registration(config, trained.result)["registered"]
+    assert first == {"name": "by-train", "version": 1, "alias": "champion"}
+    assert with_registration(config, trained.result)["registered"] == first
+    lost = {**trained.result, "checkpoint": "gone", "weights_sha256": "0"}
+    failed = with_registration(config, lost)
+    assert failed["registered"] is None
+    assert "derainctl register gone --name by-train" in failed["register_error"]
 
 
 def test_a_checkpoint_without_scores_is_refused(trained: Any, tmp_path: Path) -> None:

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from derain.data.loading.cache import SUFFIX, remove_if_unused
+from derain.data.loading.cache import SUFFIX, cache_folder, remove_if_unused
+from derain.data.loading.cache_layout import cache_layout
 from derain.data.loading.cache_notes import datasets_of
-from derain.data.prepared.manifest import open_prepared
+from derain.data.prepared.manifest import Prepared, open_prepared
 from derain.errors import DerainError
 from derain.storage.files import is_remote, locate
 from derain.storage.locks import open_to_lock, try_lock
@@ -34,6 +35,20 @@ def list_caches(folder: Path) -> list[Cache]:
     if not folder.is_dir():
         return []
     return sorted(_all(folder), key=lambda cache: -cache.used)
+
+
+def has_cache(prepared: Prepared, folder: str | Path | None) -> bool:
+    """Whether a dataset, of a part the whole, has a finished cache on this machine."""
+    whole = prepared.whole or prepared
+    path = cache_folder(folder) / f"{whole.manifest.sha256()}{SUFFIX}"
+    return path.is_file() and path.stat().st_size == cache_layout(whole).size
+
+
+def bytes_to_build(prepared: Prepared, folder: str | Path | None, budget_gib: float) -> int:
+    """The size of the cache that a run would build; 0 if there is one, or if it is larger than the
+    budget, so that images are decoded from the tars."""
+    size = cache_layout(prepared).size
+    return 0 if size > budget_gib * 2**30 or has_cache(prepared, folder) else size
 
 
 def remove(cache: Path) -> int:
