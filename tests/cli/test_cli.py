@@ -242,11 +242,31 @@ def test_a_dry_run_prints_the_resolved_config_and_does_nothing(
 ) -> None:
     before = sorted(tmp_path.rglob("*"))
     arguments = ["train", config, "--dry-run", "--set", "train.lr=0.5"]
-    as_json = json.loads(derainctl(*arguments, "--json").stdout)["config"]
+    planned = derainctl(*arguments, "--json")
+    assert planned.returncode == 0
+    as_json = json.loads(planned.stdout)["config"]
     as_text = yaml.safe_load(derainctl(*arguments).stdout)
     assert as_json == as_text
     assert as_json["train"]["lr"] == 0.5
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_plan_that_would_stop_is_shown_with_all_reasons(
+    derainctl: Derainctl, config: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/small").touch()
+    tree = {**SMALL, "sweep": {"space": {"train.lr": {"grid": [1e-4, 1e-3]}}}}
+    config.write_text(yaml.safe_dump(tree))
+    done = derainctl("train", config, "--dry-run", "--set", "train.crop_px=24")
+    assert done.returncode == 2
+    stops = [line for line in done.stdout.splitlines() if "Would stop: " in line]
+    assert ["is a file" in stops[0], "train.crop_px" in stops[1]] == [True, True]
+    assert yaml.safe_load(done.stdout)["train"]["crop_px"] == 24
+    ignored = f"derainctl sweep {config} --set train.crop_px=24"
+    assert ignored in done.stderr
+    refused(derainctl("train", config, "--price-per-hour", "2"), "--dry-run")
 
 
 def test_a_profile_needs_a_config_file(derainctl: Derainctl) -> None:

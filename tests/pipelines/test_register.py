@@ -39,6 +39,8 @@ def test_a_version_carries_scores_and_lineage(trained: Any) -> None:
     (rain,) = open_training(trained.config.data)
     stated = {"dataset": "paired", "split": rain.manifest.split, "pairs": len(rain)}
     assert trained_on(first.uri) == trained_on(folder) == [stated]
+    assert trained_on(str(trained.config.folder)) == trained_on(f"{trained.config.folder}/last")
+    assert trained_on(str(trained.config.folder)) == [stated]
 
     registry.promote("registered", 2)
     aliases = {v.version: v.aliases for v in registry.models() if v.name == "registered"}

@@ -1,12 +1,12 @@
 """What MODEL was trained on, where that was recorded."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from derain.data.prepared.manifest import Prepared
 from derain.data.prepared.roles import open_training
 from derain.errors import DerainError
+from derain.pipelines.named.checkpoint_of import checkpoint_of
 from derain.tracking.lineage import find_version
 from derain.training import checkpoint
 
@@ -15,8 +15,8 @@ TAG = "trained_on"
 
 
 def trained_on(model: str) -> list[dict[str, Any]] | None:
-    """`dataset`, `split` and `pairs` of each training dataset of a registered version or a
-    checkpoint.
+    """`dataset`, `split` and `pairs` of each training dataset of a registered version or of
+    what `checkpoint_of` takes: a checkpoint, a run, a sweep.
 
     None if that is not known: of other model folders and exported files, of versions that were
     registered before it was recorded, and of checkpoints whose datasets are no longer there.
@@ -24,9 +24,10 @@ def trained_on(model: str) -> list[dict[str, Any]] | None:
     if model.startswith("models:/"):
         version = find_version(model)
         return parsed(version.tags[TAG]) if version and TAG in version.tags else None
-    if not (Path(model) / checkpoint.STATE).is_file():
+    folder = None if model.startswith("runs:/") else checkpoint_of(model)
+    if folder is None:
         return None
-    saved = checkpoint.load(model)
+    saved = checkpoint.load(folder)
     try:
         datasets = open_training(saved.config.data)
     except (DerainError, OSError):
