@@ -194,6 +194,7 @@ def _facts_of_run(run: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def name_of(quantity: str) -> str:
     """A quantity as a head: `psnr_y` is PSNR-Y, the loss is the loss."""
+    quantity = {"seconds": "took"}.get(quantity, quantity)
     return title(quantity) if quantity.startswith(("psnr_", "ssim_")) else quantity
 
 

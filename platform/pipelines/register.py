@@ -62,7 +62,9 @@ def with_registration(config: Config, result: Mapping[str, Any]) -> dict[str, An
 
 
 def _known(name: str, result: Mapping[str, Any]) -> Registered | None:
-    """The version of a model that already has the weights of this run."""
+    """The version of a model that already has the weights of this run, if it was resumed."""
+    if not result["resumed_from_step"]:
+        return None
     for found in registry.models():
         same = found.tags.get("weights_sha256") == result["weights_sha256"]
         if found.name == name and same and found.run_id == result["mlflow_run_id"]:

@@ -10,7 +10,8 @@ from derain.training import checkpoint
 
 def config_of(what: str) -> Config:
     """The resolved config of a config file or a shipped config, of the folder of a run, a sweep or
-    a checkpoint (RUN/best and RUN/last, too), or of the MLflow run behind models:/NAME@ALIAS, models:/NAME/VERSION, runs:/ID.
+    a checkpoint (RUN/best and RUN/last, too), or of the MLflow run behind models:/NAME@ALIAS,
+    models:/NAME/VERSION, runs:/ID.
 
     Raises ConfigError, UsageError or StorageError if there is none.
     """

@@ -146,7 +146,9 @@ def check_space(configs: Sequence[Config]) -> None:
     for place, parts in needed.items():
         free, total = shutil.disk_usage(place).free, sum(parts.values())
         if total > free:
-            listed = " and ".join(f"{gib(size)} of {what}" for what, size in parts.items() if size)
+            listed = " and ".join(
+                f"{gib(size)} of {what}" for what, size in parts.items() if size > total / 100
+            )
             raise StorageError(
                 f"{place}: expected room for {listed}, found {gib(free)} free. Free some space "
                 "there, put output_dir or data.cache_dir on another disk, or lower "

@@ -5,6 +5,7 @@ outcomes, so a sweep is resumed without any state of Ray Tune's.
 """
 
 import contextlib
+import itertools
 import logging
 import os
 import shutil
@@ -70,9 +71,9 @@ class QueueSearcher(Searcher):
     def ask_to_stop(self) -> None:
         """Ask all running trials to save a checkpoint and stop, and start no other."""
         self.stopping = True
-        for segments in list(self._running.values()):
-            for config in self._work_of(segments).configs:
-                interrupt.request_stop(Config.model_validate(config).folder)
+        for segment in itertools.chain(*self._running.values()):
+            for trial in segment.trials:
+                interrupt.request_stop(trial.config.folder)
 
     def __getstate__(self) -> dict[str, Any]:
         """Ray Tune pickles a copy beside its own state; there is nothing to restore from it."""
