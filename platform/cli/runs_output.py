@@ -155,7 +155,7 @@ def _head(run: Mapping[str, Any]) -> str:
 def _facts(run: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts = [("  error", run["error"])] if run["error"] else []
     profile = f", profile {run['profile']}" if run["profile"] else ""
-    facts.append(("  config", f"{run['config']}{profile}"))
+    facts += [("  config", f"{run['config']}{profile}")] if run["config"] else []
     facts += [("  network", run["network"])] if run["network"] else []
     for line in run["commands"]:
         typed = line["command"] or "from Python"

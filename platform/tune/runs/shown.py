@@ -25,7 +25,7 @@ def show(folder: Path, name: str) -> dict[str, Any]:
     common = {
         "profile": None if config is None else config.profile,
         "network": None if config is None else config.model.name,
-        "config": str(folder / checkpoint.CONFIG),
+        "config": None if config is None else str(folder / checkpoint.CONFIG),
         "commands": read_commands(folder),
         "data": [] if config is None else list(_data(config)),
     }
