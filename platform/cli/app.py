@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn, TextIO
 import typer
 from typer.core import TyperGroup
 
-from derain.cli import configs, data, evaluation, inference, tracking, training
+from derain.cli import configs, data, evaluation, inference, runs, tracking, training
 from derain.cli.output import Results
 from derain.storage.refusals import expected
 
@@ -31,6 +31,8 @@ COMMANDS = (
     configs.config,
     training.train,
     training.sweep,
+    runs.runs,
+    runs.cache,
     evaluation.evaluate,
     evaluation.leaderboard,
     evaluation.density,
@@ -50,8 +52,15 @@ class _Commands(TyperGroup):
     exit code, and with --json a document on stdout too. Any other exception is a bug and keeps its
     traceback."""
 
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+        """In the order of COMMANDS; typer puts those with commands of their own last."""
+        return [_name(command) for command in COMMANDS]
+
+    explained = False
+    """Whether the user has been told why the command ended."""
+
     def invoke(self, ctx: Any) -> Any:
-        Results.of_command = None
+        Results.of_command, _Commands.explained = None, False
         try:
             return super().invoke(ctx)
         except Exception as error:
@@ -59,11 +68,18 @@ class _Commands(TyperGroup):
             if explained is None or ctx.params["debug"]:
                 raise
             print(f"derainctl: {explained}", file=sys.stderr)
+            _Commands.explained = True
             if Results.of_command:
                 kind, code = type(explained).__name__, explained.exit_code
                 failure = {"kind": kind, "message": str(explained), "exit_code": code}
                 Results.of_command.show_failure(failure)
             raise typer.Exit(explained.exit_code) from error
+
+
+def _name(command: Any) -> str:
+    if isinstance(command, typer.Typer):
+        return str(command.info.name)
+    return command.__name__.rstrip("_")  # `import` is a keyword of Python
 
 
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -77,8 +93,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in COMMANDS:
-    name = command.__name__.rstrip("_")  # `import` is a keyword of Python
-    app.command(name, context_settings=HELP)(command)
+    if isinstance(command, typer.Typer):  # one with commands of its own
+        app.add_typer(command, context_settings=HELP)
+    else:
+        app.command(_name(command), context_settings=HELP)(command)
 
 
 def _show_version(wanted: bool) -> None:
@@ -110,7 +128,7 @@ def main() -> NoReturn:
     try:
         app()
     except SystemExit as ended:
-        if ended.code == INTERRUPTED:  # typer's exit code after Ctrl-C
+        if ended.code == INTERRUPTED and not _Commands.explained:  # typer's after Ctrl-C
             print("derainctl: interrupted", file=sys.stderr)
         raise
     sys.exit(0)

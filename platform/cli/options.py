@@ -63,7 +63,20 @@ Protocol = Annotated[
 ]
 Density = Literal["light", "moderate", "heavy", "mixed"]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Only print the plan and the resolved config.")
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Check all that the command checks, print the plan and what would stop it (exit code "
+        "2), and do nothing.",
+    ),
+]
+Price = Annotated[
+    float | None,
+    typer.Option(
+        "--price-per-hour",
+        min=0,
+        help="With --dry-run: what an hour of a GPU costs, or of the machine if it trains on CPUs.",
+    ),
 ]
 Layouts = Annotated[
     Path | None, typer.Option(help="A YAML file with datasets of your own, as more rows.")

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console, Group, RenderableType
 from rich.table import Column, Table
 
+from derain.cli.runs_output import duration, size
 from derain.evaluation.metric_names import psnr_name, ssim_name, title
 
 PLAIN_WIDTH = 10_000
@@ -231,6 +232,9 @@ def run_summary(result: Mapping[str, Any]) -> str:
     if test is not None:
         chosen = ", which has chosen" if test["chosen_on_test"] else ""
         parts.append(f"test {_measured(test)}{chosen}")
+    if done := result.get("registered"):
+        alias = f" ({done['alias']})" if done["alias"] else ""
+        parts.append(f"registered as {done['name']} version {done['version']}{alias}")
     return f"{result['run']}: {'; '.join(parts)}; checkpoint {result['checkpoint']}"
 
 
@@ -258,6 +262,26 @@ def network_summary(network: Mapping[str, int]) -> str:
     )
 
 
+def run_plan(planned: Mapping[str, Any], resolved: str) -> str:
+    """A run's plan as comments above its resolved config: steps, cost, what would stop it."""
+    train, estimate = planned["config"]["train"], planned["estimate"]
+    begins = planned["resumes_from_step"]
+    steps = f"{train['steps']:,} steps" + (f", from step {begins:,} on" if begins else "")
+    profile = f", profile {planned['profile']}" if planned["profile"] else ""
+    lines = [
+        f"{planned['name']}{profile}: {steps}, {train['batch_size']} crops of "
+        f"{train['crop_px']} px per step",
+        _remaining_cost(estimate).removeprefix(f"{estimate['steps'] or 0:,} steps, "),
+        *_room(estimate),
+        f"Results in {planned['folder']}"
+        + (f"; registered as {planned['register']}" if planned["register"] else ""),
+        *(f"Would stop: {warning}" for warning in planned["warnings"]),
+    ]
+    network = planned["network"]
+    head = "".join(f"# {line}\n" for line in lines)
+    return head + (network_summary(network) if network else "") + resolved
+
+
 def plan_summary(planned: Mapping[str, Any], resolved: str) -> str:
     """A sweep's plan: its cost, what would stop it, its trials, the resolved config."""
     trials = [
@@ -265,22 +289,39 @@ def plan_summary(planned: Mapping[str, Any], resolved: str) -> str:
         + ("" if trial["state"] == "planned" else f" ({trial['state']})")
         for trial in planned["trials"]
     ]
-    head = f"{planned['name']}, profile {planned['profile']}: {len(trials)} trials"
+    count = f"{len(trials)} trial{'' if len(trials) == 1 else 's'}"
+    head = f"{planned['name']}, profile {planned['profile'] or 'none'}: {count}"
     obstacles = [f"Would stop: {warning}" for warning in planned["warnings"]]
-    lines = [f"{head}, {_remaining_cost(planned['estimate'])}", *obstacles, *trials]
+    room = _room(planned["estimate"])
+    lines = [f"{head}, {_remaining_cost(planned['estimate'])}", *room, *obstacles, *trials]
     return "\n".join(lines) + f"\n\n{resolved}"
 
 
 def _remaining_cost(estimate: Mapping[str, Any]) -> str:
+    """Steps, time, GPU-hours if there are any, and the price."""
     if estimate["seconds"] is None:
         return "not timed"
     if estimate["steps"] == 0:
         return "nothing left to do"
-    minutes, gpu_hours = estimate["seconds"] / 60, estimate["gpu_hours"]
-    return (
-        f"{estimate['steps']:,} steps, about {minutes:.0f} min, {gpu_hours:.1f} GPU-hours, "
-        f"{estimate['disk_bytes'] / 2**30:.2f} GiB of checkpoints"
-    )
+    parts = [f"{estimate['steps']:,} steps", f"about {duration(estimate['seconds'])}"]
+    if estimate["gpu_hours"]:
+        parts.append(f"{estimate['gpu_hours']:.1f} GPU-hours")
+    if estimate.get("cost") is not None:
+        parts.append(f"cost {estimate['cost']:.2f}")
+    return ", ".join(parts)
+
+
+def _room(estimate: Mapping[str, Any]) -> list[str]:
+    """Memory and disk, in a line; none if nothing is known, or nothing is left to do."""
+    if not estimate.get("memory_bytes"):
+        return []
+    parts = {
+        "of memory in each process": estimate["memory_bytes"],
+        "of checkpoints": estimate["disk_bytes"],
+        "of pixel caches to build": estimate["cache_bytes"],
+        "free on the disk": estimate["free_bytes"],
+    }
+    return [", ".join(f"{size(count)} {what}" for what, count in parts.items())]
 
 
 def next_steps(result: Mapping[str, Any]) -> str:

@@ -1,15 +1,19 @@
 """Commands that train: train, sweep."""
 
-from collections.abc import Mapping
+import logging
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from derain.cli import complete, output
-from derain.cli.options import ConfigFile, DryRun, Json, Profile, Resume, Set
+from derain.cli.options import ConfigFile, DryRun, Json, Price, Profile, Resume, Set
 from derain.cli.output import Results
 from derain.errors import ConfigError, UsageError
+
+log = logging.getLogger(__name__)
 
 
 def train(
@@ -18,10 +22,12 @@ def train(
     overrides: Set = None,
     resume: Resume = None,
     dry_run: DryRun = False,
+    price: Price = None,
     as_json: Json = False,
 ) -> None:
     """Train one network."""
     results = Results(as_json)
+    _check_price(price, dry_run)
     from derain.config import load_config, parse_overrides
 
     loaded = load_config(config, profile=profile, overrides=overrides or ())
@@ -29,15 +35,22 @@ def train(
         from derain.pipelines.train.resume import config_to_resume
 
         loaded = config_to_resume(loaded, resume, parse_overrides(overrides or ()))
+    if loaded.sweep is not None:
+        log.warning(
+            "train: the `sweep` section is ignored; one run is trained, with the values outside "
+            "it. For the trials, type: %s", _as_sweep(config, profile, overrides or ()),
+        )  # fmt: skip
     if dry_run:
-        from derain.pipelines.train.checks import describe_checked
+        from derain.tune.dry_run import describe_run
 
-        planned = describe_checked(loaded)
-        results.show(planned, output.network_summary(planned["network"]) + loaded.to_yaml())
+        planned = describe_run(loaded, resumed=resume is not None, price_per_hour=price)
+        _show_plan(results, planned, output.run_plan(planned, loaded.to_yaml()))
         return
+    from derain.pipelines.register import with_registration
     from derain.pipelines.train import verb as train
 
     result = train.train(loaded) if resume is None else train.resume(loaded)
+    result = with_registration(loaded, result)
     results.show(result, output.run_summary(result) + _page(result))
 
 
@@ -53,10 +66,12 @@ def sweep(
     overrides: Set = None,
     resume: Resume = None,
     dry_run: DryRun = False,
+    price: Price = None,
     as_json: Json = False,
 ) -> None:
     """Train all trials of a search space, rank them and register the best."""
     results = Results(as_json)
+    _check_price(price, dry_run)
     from derain.config import Config, load_config, parse_overrides
 
     loaded = load_config(config, profile=profile, overrides=overrides or ()) if config else None
@@ -75,15 +90,17 @@ def sweep(
             )
         values = parse_overrides(overrides or ())
         output_dir = loaded.output_dir if loaded else values.get("output_dir", "runs")
-        resume_sweep = describe_resumed if dry_run else sweep.resume
-        result = resume_sweep(resume, loaded, output_dir, values)
+        if dry_run:
+            result = describe_resumed(resume, loaded, output_dir, values, price)
+        else:
+            result = sweep.resume(resume, loaded, output_dir, values)
     elif loaded is None:
         raise UsageError("Give a config file such as configs/ldfps.yaml, or --resume NAME.")
     else:
-        result = describe(loaded) if dry_run else sweep.sweep(loaded)
+        result = describe(loaded, price) if dry_run else sweep.sweep(loaded)
     if dry_run:
         resolved = Config.model_validate(result["config"]).to_yaml()
-        results.show(result, output.plan_summary(result, resolved))
+        _show_plan(results, result, output.plan_summary(result, resolved))
         return
     results.show(
         result, report.summary(result["report"]) + _page(result) + output.next_steps(result)
@@ -96,3 +113,21 @@ def _page(result: Mapping[str, Any]) -> str:
 
     page = page_of(result["mlflow_run_id"])
     return f"\nMLflow: {page}" if page else ""
+
+
+def _as_sweep(config: Path, profile: str | None, overrides: Sequence[str]) -> str:
+    """The command that trains the trials of a config."""
+    words = ["derainctl", "sweep", str(config), *(("--profile", profile) if profile else ())]
+    return shlex.join([*words, *(word for value in overrides for word in ("--set", value))])
+
+
+def _show_plan(results: Results, planned: Mapping[str, Any], text: str) -> None:
+    """Print a plan; exit code 2 if anything would stop it."""
+    results.show(planned, text)
+    if planned["warnings"]:
+        raise typer.Exit(UsageError.exit_code)
+
+
+def _check_price(price: float | None, dry_run: bool) -> None:
+    if price is not None and not dry_run:
+        raise UsageError("--price-per-hour is for the plan: give it together with --dry-run.")

@@ -1,6 +1,8 @@
 """`register`: a scored checkpoint, or a model folder -> a version of a registered model."""
 
 import hashlib
+import logging
+import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -17,10 +19,10 @@ from derain.data.loading.cache import TarPixels
 from derain.data.loading.loader import open_all_pixels
 from derain.data.prepared.manifest import Prepared, open_prepared
 from derain.data.prepared.roles import open_training, open_validation
-from derain.errors import UsageError
+from derain.errors import DerainError, UsageError
 from derain.inference.exported import is_exported
 from derain.inference.predictor import NETWORK_FILE, load_model_folder, save_model_folder
-from derain.models import fingerprint
+from derain.models import fingerprint, is_user_defined
 from derain.models.cost import cost
 from derain.pipelines.evaluate.training_data import TAG, tag_of
 from derain.pipelines.evaluate.verb import evaluate
@@ -36,6 +38,47 @@ from derain.training import checkpoint
 
 SIDES = ("metrics", "input")
 """Of the derained and of the rainy images."""
+log = logging.getLogger(__name__)
+
+
+def with_registration(config: Config, result: Mapping[str, Any]) -> dict[str, Any]:
+    """The result of a run that was just trained, registered if its config has `register`.
+
+    Adds `registered` (`name`, `version`, `alias`) and `register_error`, at most one of them not
+    null. A failure is a warning, as the run has its result whatever the registry does; weights of
+    this run that are registered already, as those of a finished run that was resumed, stay one
+    version.
+    """
+    if config.register_ is None:
+        return {**result, "registered": None, "register_error": None}
+    name, folder = config.register_.name, result["checkpoint"]
+    try:
+        done = _known(name, result) or register(folder, name, trust=True)  # trained by this command
+    except Exception as error:  # MLflow and database drivers raise types of their own
+        trust = ["--trust"] if is_user_defined(config.model.name) else []
+        command = shlex.join(["derainctl", "register", folder, "--name", name, *trust])
+        reason = " ".join(str(error).split()) or type(error).__name__
+        log.warning(
+            "train: %s has finished, but is not registered: %s Repeat that with `%s`.",
+            config.name, reason, command,
+            exc_info=None if isinstance(error, DerainError) else error,
+        )  # fmt: skip
+        why = f"{reason} Repeat it with `{command}`."
+        return {**result, "registered": None, "register_error": why}
+    registered = {"name": done.name, "version": done.version, "alias": done.alias}
+    return {**result, "registered": registered, "register_error": None}
+
+
+def _known(name: str, result: Mapping[str, Any]) -> Registered | None:
+    """The version of a model that already has the weights of this run, if it was resumed."""
+    if not result["resumed_from_step"]:
+        return None
+    for found in registry.models():
+        same = found.tags.get("weights_sha256") == result["weights_sha256"]
+        if found.name == name and same and found.run_id == result["mlflow_run_id"]:
+            alias = found.aliases[0] if found.aliases else ""
+            return Registered(name, found.version, alias, "It was registered before.")
+    return None
 
 
 def register(

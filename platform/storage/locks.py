@@ -84,6 +84,32 @@ def try_lock(file: IO[Any] | int, *, unsure: bool = False) -> bool:
     return True
 
 
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock file `path`; False if there is none, and on a file system
+    without locks.
+
+    Shares the lock for an instant to see that, for which whoever wants it should wait a moment.
+    """
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def lock_within(file: IO[Any] | int, seconds: float, *, unsure: bool = False) -> bool:
+    """`try_lock` until it succeeds, for up to some seconds."""
+    deadline = time.monotonic() + seconds
+    while not try_lock(file, unsure=unsure):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_EVERY_S)
+    return True
+
+
 def lock_shared(file: IO[Any]) -> None:
     """Lock an open file until it is closed; others may share the lock, but not hold it alone."""
     try:
@@ -111,8 +137,5 @@ def _wait_for_lock(file: IO[Any], path: Path, waits_s: float) -> None:
     if waits_s == math.inf:
         fcntl.flock(file, fcntl.LOCK_EX)
         return
-    deadline = time.monotonic() + waits_s
-    while not try_lock(file):
-        if time.monotonic() > deadline:
-            raise LockHeldError(str(path))
-        time.sleep(POLL_EVERY_S)
+    if not lock_within(file, waits_s):
+        raise LockHeldError(str(path))

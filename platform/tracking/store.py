@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlparse
 
 from derain.errors import StorageError, UsageError
 from derain.storage.locks import locked
@@ -51,13 +51,18 @@ def prepare_store(uri: str | None = None, experiment: str = EXPERIMENT) -> str:
 
 
 def check_store(uri: str | None = None) -> None:
-    """Check what can be known of a sqlite store without opening it; for before work begins.
+    """Check that a store can be used, without writing to it; for before work begins.
 
-    Raises UsageError if it cannot be written there, StorageError if it is something else.
+    A sqlite store is not opened, nor another database, as that would create its tables; a server is
+    asked a question. Raises UsageError if it cannot
+    be written there, StorageError if it is something else or does not answer.
     """
     uri = uri or tracking_uri()
     database = sqlite_file(uri)
     if database is None:
+        if urlparse(uri).scheme in ("http", "https"):
+            with storage_errors(uri):
+                client_of(uri).search_experiments(max_results=1)
         return
     try:
         check_file(database)

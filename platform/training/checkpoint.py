@@ -7,6 +7,9 @@
     optimizer.pt                      tensors and numbers only (loads with weights_only=True)
     state.json                        step, position, digests of the other files and of itself
     config.yaml
+
+torch, which takes seconds to import, is imported where tensors are read or written, so that
+`derainctl runs` lists folders without it.
 """
 
 import contextlib
@@ -18,16 +21,15 @@ import shutil
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from derain.config import Config, load_config
 from derain.errors import DerainError, OccupiedError, WeightsError
-from derain.models.tensor_files import read_tensors, write_tensors
 from derain.storage.atomic import new_folder, remove_leftovers
 from derain.storage.locks import LockHeldError, locked
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,8 @@ LOCK = ".lock"
 COMMAND_LOCK = ".command.lock"
 """Held by the command that trains the run, wherever its workers are."""
 LOCK_TIMEOUT_S = 30.0
+COMMAND_TIMEOUT_S = 1.0
+"""Not 0: `derainctl runs` holds the lock for an instant to see whether it is free."""
 NAME = re.compile(r"step-(\d{8,})")
 
 
@@ -79,17 +83,23 @@ class Checkpoint:
     state: State
     config: Config
 
-    def model(self) -> dict[str, Tensor]:
+    def model(self) -> "dict[str, Tensor]":
         """The trained tensors."""
+        from derain.models.tensor_files import read_tensors
+
         return read_tensors(self.folder / MODEL)
 
-    def ema(self) -> dict[str, Tensor] | None:
+    def ema(self) -> "dict[str, Tensor] | None":
         """The moving average of the trained tensors; None if the run keeps none."""
+        from derain.models.tensor_files import read_tensors
+
         path = self.folder / EMA
         return read_tensors(path) if path.exists() else None
 
     def optimizer(self) -> dict[str, Any]:
         """The optimiser's state dict."""
+        import torch
+
         return torch.load(self.folder / OPTIMIZER, weights_only=True, map_location="cpu")
 
     def sha256(self) -> str:
@@ -107,14 +117,18 @@ def save(
     config: Config,
     state: State,
     *,
-    model: Mapping[str, Tensor],
-    ema: Mapping[str, Tensor] | None,
+    model: "Mapping[str, Tensor]",
+    ema: "Mapping[str, Tensor] | None",
     optimizer: Mapping[str, Any],
 ) -> Path:
     """Write a checkpoint atomically and return its folder: it is either complete or absent.
 
     Raises DerainError if it cannot be written, for example because the disk is full.
     """
+    import torch
+
+    from derain.models.tensor_files import write_tensors
+
     final = folder_of(run, state.step)
     try:
         with new_folder(final) as folder:  # replaces a damaged one of the same step
@@ -184,7 +198,7 @@ def command_lock(run: Path) -> Iterator[None]:
     Raises OccupiedError while another command trains it, or a process of the run still writes.
     """
     run.mkdir(parents=True, exist_ok=True)
-    with _exclusive(run, COMMAND_LOCK, timeout_s=0.0):
+    with _exclusive(run, COMMAND_LOCK, COMMAND_TIMEOUT_S):
         with write_lock(run):
             pass  # the workers of a killed command have ended
         yield
@@ -241,7 +255,7 @@ def prune(run: Path, newest: int, keep: int, pinned: Container[int] = ()) -> Non
     Also removes the leftovers of killed writers.
     """
     for step in outdated(steps(run), newest, keep, pinned):
-        _remove(folder_of(run, step))
+        remove(folder_of(run, step))
     remove_leftovers(run / "checkpoints")
 
 
@@ -256,14 +270,14 @@ def outdated(
     return [step for step in existing if step not in kept and step not in pinned]
 
 
-def _remove(folder: Path) -> None:
+def remove(folder: Path) -> None:
     """Rename a checkpoint before deleting its files: a folder with the name is complete."""
     doomed = folder.with_name(f".{folder.name}.tmp")
     folder.rename(doomed)
     shutil.rmtree(doomed)
 
 
-def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _contiguous(tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
     """Independent plain tensors: safetensors refuses views that share memory."""
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
 

@@ -11,13 +11,15 @@ import contextlib
 import json
 import os
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from derain.storage.atomic import write_text
 from derain.storage.lines import append_whole
-from derain.training.process.distributed import Rank
+
+if TYPE_CHECKING:  # it imports torch.distributed
+    from derain.training.process.distributed import Rank
 
 LEDGER = "ledger.jsonl"
 LEDGERS = "ledger*.jsonl"
@@ -27,7 +29,7 @@ LEDGERS = "ledger*.jsonl"
 class Ledger:
     """Writes one rank's lines; lines of steps that were rolled back or lost are removed."""
 
-    def __init__(self, run: Path, rank: Rank) -> None:
+    def __init__(self, run: Path, rank: "Rank") -> None:
         self._run, self._rank = run, rank
         self._path = run / (LEDGER if rank.leads else f"ledger.rank-{rank.number:03d}.jsonl")
         self._handle: int | None = None

@@ -42,23 +42,47 @@ def rehearse(config: Config, smallest: tuple[int, int] | None = None) -> None:
     Raises WeightsError for weights that are missing or do not fit, ConfigError for options or crops
     that do not fit the network, UsageError if the network fails or returns anything but an image.
     """
+    for problem in find_problems(config, smallest):
+        raise problem
+
+
+def find_problems(config: Config, smallest: tuple[int, int] | None = None) -> Iterator[UsageError]:
+    """All that `rehearse` would raise, one after the other: what depends on a part that fails is
+    not tried."""
     torch.manual_seed(config.seed)
-    network = build_network(config)
+    try:
+        network = build_network(config)
+    except UsageError as error:
+        yield error
+        return
     stride: int = network.stride  # type: ignore[assignment]
-    check_crops(config, stride)
+    fits = True
+    for check in (check_crops, _start_from):
+        try:
+            check(config, network)
+        except UsageError as error:
+            fits = False
+            yield error
+    try:
+        with _explained(config):
+            _derain(network, odd_size(stride))
+            if smallest is not None and min(smallest) < LEAST_SIDE_PX:
+                _derain(network, smallest)
+            loss = loss_of(config, network)
+            if is_user_defined(config.model.name) and fits:
+                _take_step(config, network, loss, stride)
+    except UsageError as error:
+        yield error
+
+
+def _start_from(config: Config, network: nn.Module) -> None:
     if config.train.start_from is not None and checkpoint.newest(config.folder) is None:
         start_from(checkpoint.load(config.train.start_from), network)
-    with _explained(config):
-        _derain(network, odd_size(stride))
-        if smallest is not None and min(smallest) < LEAST_SIDE_PX:
-            _derain(network, smallest)
-        loss = loss_of(config, network)
-        if is_user_defined(config.model.name):
-            _take_step(config, network, loss, stride)
 
 
-def check_crops(config: Config, stride: int) -> None:
+def check_crops(config: Config, network: nn.Module) -> None:
     """Raise ConfigError if a stage's crops are no multiples of the network's stride."""
+    stride: int = network.stride  # type: ignore[assignment]
     for number, stage in enumerate(config.train.stages):
         if stage.crop_px % stride:
             key = "train.crop_px" if number == 0 else f"train.progressive.{number - 1}.crop_px"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from derain.config import Config
 from derain.errors import OccupiedError
-from derain.pipelines.train.run_folder import LOCKS, foreign
+from derain.pipelines.train.run_folder import COMMANDS, FAILURE, LOCKS, foreign
 from derain.tracking import runs
 from derain.training import checkpoint
 from derain.tune.journal import JOURNAL, Event, Journal, read
@@ -19,7 +19,7 @@ from derain.tune.results import SWEEP
 
 log = logging.getLogger(__name__)
 
-OWN = (checkpoint.CONFIG, "ray", REPORT, JOURNAL)
+OWN = (checkpoint.CONFIG, "ray", REPORT, COMMANDS, FAILURE, JOURNAL)
 """What a sweep writes beside the folders of its trials; without the last it is no sweep."""
 
 

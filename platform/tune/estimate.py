@@ -1,4 +1,4 @@
-"""Estimates the time, GPU-hours and disk space of a sweep.
+"""Estimates the time, GPU-hours, memory and disk space of a run or a sweep.
 
 A few steps and one image are timed where the trials would run.
 """
@@ -6,6 +6,8 @@ A few steps and one image are timed where the trials would run.
 import itertools
 import logging
 import math
+import resource
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,15 +16,15 @@ from typing import Any
 import numpy as np
 import ray
 import torch
-from torch import nn
 
 from derain.config import Config
 from derain.data.loading.loader import Batch, Position
-from derain.data.prepared.roles import open_validation
+from derain.data.prepared.roles import open_test, open_validation
 from derain.errors import DerainError
 from derain.inference.predictor import Predictor
 from derain.pipelines import nodes
 from derain.pipelines.nodes import WAIT_LINE_EVERY_S
+from derain.pipelines.train.checks import caches_bytes, checkpoints_bytes, existing
 from derain.pipelines.train.workers import needs, uses_gpu
 from derain.storage.refusals import expected
 from derain.training.factory import build_network, loss_of, without_pretrained
@@ -43,41 +45,111 @@ TIMING_S = 3.0
 
 @dataclass(frozen=True)
 class Pace:
-    """Measured speed of one trial, and the size of one of its checkpoints."""
+    """Measured speed of one trial, and the memory of its process."""
 
     seconds_per_step: float
     seconds_per_image: float
-    checkpoint_bytes: int = 0
+    memory_bytes: int = 0
+    """On a GPU the memory of that, else of the machine; crops of the first stage, one process."""
 
     def seconds(self, *, steps: int, images: int) -> float:
         """Seconds that one running worker takes to train `steps` and to score `images`."""
         return images * self.seconds_per_image + steps * self.seconds_per_step
 
 
-def estimate(config: Config, at_once: int, trials: int) -> dict[str, Any]:
+UNKNOWN = dict.fromkeys(
+    (
+        "seconds",
+        "gpu_hours",
+        "steps",
+        "disk_bytes",
+        "cache_bytes",
+        "free_bytes",
+        "memory_bytes",
+        "cost",
+    )
+)
+"""An estimate of what nothing is known of."""
+
+
+def estimate(
+    config: Config, at_once: int, trials: int, price_per_hour: float | None = None
+) -> dict[str, Any]:
     """Steps, seconds, GPU-hours and bytes of `trials` trials of a sweep, `at_once` at a time.
 
-    For ASHA, every rung is assumed to promote its exact share. The cache of decoded images is not
-    included.
+    For ASHA, every rung is assumed to promote its exact share. `price_per_hour` is that of a GPU,
+    or of the machine for trials without one.
     """
     assert config.sweep is not None
     pace, pairs = _pace(config), _validation_pairs(config)
     steps = total_steps(config, trials)
-    busy = pace.seconds(steps=steps, images=trials * pairs)
+    busy = pace.seconds(steps=steps, images=trials * pairs * _validations(config))
     # The last round may have fewer trials than workers.
     idle_factor = math.ceil(trials / at_once) / (trials / at_once)
     seconds = START_S + busy / at_once * idle_factor
     share = config.sweep.gpu_fraction if uses_gpu(config) else 0
     log.info(
-        "sweep: about %.0f min (%.0f ms per step, %d trials at once)",
+        "sweep: about %.0f min (%.0f ms per step, %d at once)",
         max(1, seconds / 60), pace.seconds_per_step * 1000, at_once,
     )  # fmt: skip
+    gpu_hours = share * config.train.max_workers * busy / 3600
     return {
         "steps": steps,
         "seconds": seconds,
-        "gpu_hours": share * config.train.max_workers * busy / 3600,
-        "disk_bytes": trials * (config.train.keep_checkpoints + 1) * pace.checkpoint_bytes,
+        "gpu_hours": gpu_hours,
+        "disk_bytes": trials * checkpoints_bytes(config),
+        **_machine(config, pace),
+        "cost": _cost(price_per_hour, gpu_hours, seconds),
     }
+
+
+def estimate_run(
+    config: Config, done: int = 0, price_per_hour: float | None = None
+) -> dict[str, Any]:
+    """The same of one run, from step `done` on."""
+    workers = config.train.max_workers
+    pace = _pace(_with_shared_cores(config))
+    steps = max(0, config.train.steps - done)
+    images = _validation_pairs(config) * _validations(config) / workers + _test_pairs(config)
+    seconds = START_S + pace.seconds_per_step * steps + pace.seconds_per_image * images
+    gpu_hours = workers * seconds / 3600 if uses_gpu(config) else 0.0
+    return {
+        "steps": steps,
+        "seconds": seconds,
+        "gpu_hours": gpu_hours,
+        "disk_bytes": checkpoints_bytes(config),
+        **_machine(config, pace),
+        "cost": _cost(price_per_hour, gpu_hours, seconds),
+    }
+
+
+def _machine(config: Config, pace: Pace) -> dict[str, Any]:
+    """What is needed of this machine, and what its disk has."""
+    free = shutil.disk_usage(existing(config.folder)).free
+    return {
+        "cache_bytes": caches_bytes([config]),
+        "free_bytes": free,
+        "memory_bytes": pace.memory_bytes,
+    }
+
+
+def _cost(price_per_hour: float | None, gpu_hours: float, seconds: float) -> float | None:
+    if price_per_hour is None:
+        return None
+    return price_per_hour * (gpu_hours or seconds / 3600)
+
+
+def _validations(config: Config) -> int:
+    """How often a run scores its validation images: while it trains, and at its end."""
+    every = config.train.eval_every_steps
+    return 1 + (config.train.steps // every if every else 0)
+
+
+def _with_shared_cores(config: Config) -> Config:
+    """The config with the threads that each worker of a run will have."""
+    cores = int(max((node.cpus for node in nodes.nodes()), default=1))
+    threads = config.train.cpu_threads or max(1, cores // config.train.max_workers)
+    return config.replaced({"train.cpu_threads": threads}, "estimate")
 
 
 def total_steps(config: Config, trials: int) -> int:
@@ -99,26 +171,32 @@ def _pace(config: Config) -> Pace:
     timed = task.remote(config.model_dump(mode="json"))
     while not ray.wait([timed], timeout=WAIT_LINE_EVERY_S)[0]:
         log.info(
-            "sweep: still timing a few steps, or waiting for %d CPU cores and %d GPUs on one "
+            "still timing a few steps, or waiting for %d CPU cores and %d GPUs on one "
             "machine to do so: %s", cpus, gpus, nodes.listed(),
         )  # fmt: skip
     try:
         return Pace(*ray.get(timed))
     except ray.exceptions.RayTaskError as error:
         raise expected(error) or DerainError(
-            f"A trial cannot run here; timing a few steps failed: {error.cause}"
+            f"It cannot run here; timing a few steps failed: {error.cause}"
         ) from error
 
 
 def _measure(tree: dict[str, Any]) -> tuple[float, float, int]:
     pace = measure(Config.model_validate(tree))
-    return pace.seconds_per_step, pace.seconds_per_image, pace.checkpoint_bytes
+    return pace.seconds_per_step, pace.seconds_per_image, pace.memory_bytes
 
 
 def _validation_pairs(config: Config) -> int:
     if not config.data.train and config.data.synthetic is not None:
         return config.data.synthetic.validation_pairs
     return sum(map(len, open_validation(config.data)))
+
+
+def _test_pairs(config: Config) -> int:
+    if not config.data.train and config.data.synthetic is not None:
+        return config.data.synthetic.test_pairs
+    return sum(map(len, open_test(config.data)))
 
 
 def measure(config: Config) -> Pace:
@@ -137,13 +215,14 @@ def measure(config: Config) -> Pace:
     image = np.zeros((*IMAGE_SIZE_PX, 3), np.uint8)
     predictor = Predictor(network, device)
     per_image = _median_seconds(lambda _: predictor.derain(image))
-    return Pace(per_step, per_image, _checkpoint_bytes(config, network))
+    return Pace(per_step, per_image, _memory_bytes(device))
 
 
-def _checkpoint_bytes(config: Config, network: nn.Module) -> int:
-    """Weights, the optimiser's two moments, and the moving average if used: float32 each."""
-    copies = 3 if config.train.ema_decay is None else 4
-    return copies * 4 * sum(p.numel() for p in network.parameters() if p.requires_grad)
+def _memory_bytes(device: torch.device) -> int:
+    """The most memory that this process has used so far: of the GPU, or else of the machine."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _noise(config: Config) -> Batch[np.ndarray]:

@@ -26,10 +26,12 @@ from typing import Any, Self
 
 from derain.errors import DerainError, OccupiedError, UsageError
 from derain.storage.lines import append_whole
-from derain.storage.locks import try_lock
+from derain.storage.locks import is_held, lock_within
 
 JOURNAL = "journal.jsonl"
 VERSION = 1
+OPEN_WAITS_S = 0.5
+"""Not 0: `derainctl runs` holds the lock for an instant to see whether it is free."""
 
 Event = dict[str, Any]
 _BEGINNING = b'{"event": "'
@@ -51,7 +53,7 @@ class Journal:
         Raises OccupiedError if another process holds it, UsageError if it cannot be read.
         """
         handle = os.open(folder / JOURNAL, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        if not try_lock(handle, unsure=True):
+        if not lock_within(handle, OPEN_WAITS_S, unsure=True):
             os.close(handle)
             raise OccupiedError(f"{folder}: another process is running this sweep.")
         text = (folder / JOURNAL).read_bytes()
@@ -74,6 +76,11 @@ class Journal:
     def first(self, name: str) -> Event | None:
         """The first event with this name, if any."""
         return next((event for event in self.events if event["event"] == name), None)
+
+
+def is_running(folder: Path) -> bool:
+    """Whether a process holds the journal of a sweep."""
+    return is_held(folder / JOURNAL)
 
 
 def read(folder: Path) -> list[Event]:

@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,18 @@ from derain import cluster
 from derain.config import Config
 from derain.data.loading.loader import open_all_pixels
 from derain.data.prepared.roles import ROLES, open_role, open_training, open_validation
-from derain.errors import UsageError
+from derain.errors import DerainError, UsageError
 from derain.pipelines.sigterm import stopping_at_sigterm
-from derain.pipelines.train.checks import check_before_start
+from derain.pipelines.train.checks import caught, check_before_start, check_space, raise_first
 from derain.pipelines.train.datasets import with_data
 from derain.pipelines.train.recording import TrackingTarget, record_inputs
-from derain.pipelines.train.run_folder import claim, read_json
+from derain.pipelines.train.run_folder import (
+    FAILURE,
+    claim,
+    note_command,
+    noting_failure,
+    read_json,
+)
 from derain.pipelines.train.workers import check_resources
 from derain.storage.output_paths import check_folder
 from derain.tracking import runs, store
@@ -54,15 +60,13 @@ def sweep(config: Config) -> dict[str, Any]:
     continue. Raises DerainError, and registers nothing, if none finished.
     """
     config = with_new_folder(config)
-    check_folder(config.folder)
-    store.check_store()
     trials = space.plan(config)
     _announce(config, trials)
-    check_before_start([trial.config for trial in trials])
+    raise_first(problems_before_ray(config, trials))
     # The callbacks on `after_ray` run once Ray and its processes have ended.
     with contextlib.ExitStack() as after_ray, cluster.connected():
         config = with_data(config)
-        check_resources(config)
+        raise_first(problems_on_cluster(config, space.plan(config)))
         config = with_cpu_threads(config)
         estimate(config, trials_at_once(config), len(space.plan(config)))
         remove_early(config)
@@ -89,8 +93,23 @@ def resume(
     _announce(config, trials)
     check_before_start([trial.config for trial in trials])
     with contextlib.ExitStack() as after_ray, cluster.connected():
-        check_resources(config)
+        raise_first(problems_on_cluster(config, trials))
         return _run(config, after_ray)
+
+
+def problems_before_ray(config: Config, trials: Sequence[Trial]) -> Iterator[DerainError]:
+    """What keeps a new sweep from starting, checked before Ray: folder, store, data, networks,
+    weights. `sweep` raises the first, `sweep --dry-run` lists all."""
+    yield from caught(check_folder, config.folder)
+    yield from caught(store.check_store)
+    yield from caught(check_before_start, [trial.config for trial in trials])
+
+
+def problems_on_cluster(config: Config, trials: Sequence[Trial]) -> Iterator[DerainError]:
+    """What keeps a sweep from starting, checked on the connected Ray: device, room, shared folders,
+    disk space."""
+    yield from caught(check_resources, config)
+    yield from caught(check_space, [trial.config for trial in trials])
 
 
 def with_new_folder(config: Config) -> Config:
@@ -143,6 +162,9 @@ def _run(config: Config, after_ray: contextlib.ExitStack) -> dict[str, Any]:
     start = time.monotonic()
     with contextlib.ExitStack() as stack:
         journal = stack.enter_context(Journal.open(config.folder))
+        (config.folder / FAILURE).unlink(missing_ok=True)  # of an earlier command
+        note_command(config.folder)
+        stack.enter_context(noting_failure(config.folder))
         run_id = _begin(config, journal)
         queue = restore_queue(config, journal.events)
         _save(config)  # only now: a refused resume must not change the sweep's config

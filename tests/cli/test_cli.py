@@ -51,6 +51,8 @@ VERBS = (
     "models",
     "ui",
 )
+GROUPS = ("runs", "cache")
+"""Commands that have commands of their own."""
 
 SMALL = {
     "name": "small",
@@ -79,7 +81,7 @@ def refused(done: Done, *named: str) -> None:
         assert part in done.stderr
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", VERBS + GROUPS)
 def test_every_command_has_help(verb: str) -> None:
     shown = CliRunner().invoke(app.app, [verb, "--help"])
     assert shown.exit_code == 0
@@ -89,6 +91,9 @@ def test_every_command_has_help(verb: str) -> None:
 def test_the_commands_are_exactly_these() -> None:
     named = {command.name or command.callback.__name__ for command in app.app.registered_commands}
     assert named == set(VERBS)
+    assert {
+        group.name or group.typer_instance.info.name for group in app.app.registered_groups
+    } == {*GROUPS}
 
 
 def test_help_gives_the_default_distance() -> None:
@@ -231,16 +236,37 @@ def test_an_unpaired_image_stops_a_strict_prepare(
     assert problem["path"] == "clean/alone.png"
 
 
+@pytest.mark.usefixtures("ray_cluster")
 def test_a_dry_run_prints_the_resolved_config_and_does_nothing(
     derainctl: Derainctl, config: Path, tmp_path: Path
 ) -> None:
     before = sorted(tmp_path.rglob("*"))
     arguments = ["train", config, "--dry-run", "--set", "train.lr=0.5"]
-    as_json = json.loads(derainctl(*arguments, "--json").stdout)["config"]
+    planned = derainctl(*arguments, "--json")
+    assert planned.returncode == 0
+    as_json = json.loads(planned.stdout)["config"]
     as_text = yaml.safe_load(derainctl(*arguments).stdout)
     assert as_json == as_text
     assert as_json["train"]["lr"] == 0.5
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_plan_that_would_stop_is_shown_with_all_reasons(
+    derainctl: Derainctl, config: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/small").touch()
+    tree = {**SMALL, "sweep": {"space": {"train.lr": {"grid": [1e-4, 1e-3]}}}}
+    config.write_text(yaml.safe_dump(tree))
+    done = derainctl("train", config, "--dry-run", "--set", "train.crop_px=24")
+    assert done.returncode == 2
+    stops = [line for line in done.stdout.splitlines() if "Would stop: " in line]
+    assert ["is a file" in stops[0], "train.crop_px" in stops[1]] == [True, True]
+    assert yaml.safe_load(done.stdout)["train"]["crop_px"] == 24
+    ignored = f"derainctl sweep {config} --set train.crop_px=24"
+    assert ignored in done.stderr
+    refused(derainctl("train", config, "--price-per-hour", "2"), "--dry-run")
 
 
 def test_a_profile_needs_a_config_file(derainctl: Derainctl) -> None:
@@ -286,8 +312,10 @@ def test_ctrl_c_leaves_no_results_that_look_complete(
     tree |= {"sweep": {"space": grid}} if verb == "sweep" else {}
     done = interrupt(tmp_path, verb, tree)
     assert done.returncode == 130, done.stderr
-    assert done.stdout == ""
-    assert done.stderr.count("derainctl: interrupted") == 1
+    error = json.loads(done.stdout)["error"]
+    assert (error["kind"], error["exit_code"]) == ("StoppedError", 130)
+    assert done.stderr.count("derainctl: ") == 1
+    assert f"Continue with --resume {tree['name']}" in done.stderr
     assert "Traceback" not in done.stderr
     finished = [path for path in tmp_path.rglob("result.json") if "ray" not in path.parts]
     assert not finished  # Ray Tune writes files of that name too

@@ -95,13 +95,23 @@ def test_a_plan_lists_obstacles_and_finished_trials() -> None:
     planned = {
         "name": "search",
         "profile": "demo",
-        "estimate": {"seconds": 90.0, "steps": 4000, "gpu_hours": 0.5, "disk_bytes": 2**30},
+        "estimate": {
+            "seconds": 90.0,
+            "steps": 4000,
+            "gpu_hours": 0.5,
+            "disk_bytes": 2**30,
+            "cost": 1.5,
+            "memory_bytes": 2**31,
+            "cache_bytes": 2**29,
+            "free_bytes": 40 * 2**30,
+        },
         "trials": [dict(zip(("name", "params", "state"), trial, strict=True)) for trial in trials],
         "warnings": ["no data"],
     }
     assert output.plan_summary(planned, "config").splitlines() == [
-        "search, profile demo: 2 trials, 4,000 steps, about 2 min, 0.5 GPU-hours, "
-        "1.00 GiB of checkpoints",
+        "search, profile demo: 2 trials, 4,000 steps, about 2 min, 0.5 GPU-hours, cost 1.50",
+        "2.0 GiB of memory in each process, 1.0 GiB of checkpoints, 512.0 MiB of pixel caches to "
+        "build, 40.0 GiB free on the disk",
         "Would stop: no data",
         "  low: {'lr': 1} (finished)",
         "  high: depends on the results of earlier trials",

@@ -14,7 +14,7 @@ from derain.models.cost import cost
 from derain.pipelines.evaluate.training_data import trained_on
 from derain.pipelines.evaluate.verb import evaluate
 from derain.pipelines.load_model import load_network
-from derain.pipelines.register import register
+from derain.pipelines.register import register, with_registration
 from derain.pipelines.train.run_folder import RESULT
 from derain.tracking import registry
 
@@ -42,6 +42,8 @@ def test_a_version_carries_scores_and_lineage(trained: Any) -> None:
     (rain,) = open_training(trained.config.data)
     stated = {"dataset": "paired", "split": rain.manifest.split, "pairs": len(rain)}
     assert trained_on(first.uri) == trained_on(folder) == [stated]
+    assert trained_on(str(trained.config.folder)) == trained_on(f"{trained.config.folder}/last")
+    assert trained_on(str(trained.config.folder)) == [stated]
 
     registry.promote("registered", 2)
     aliases = {v.version: v.aliases for v in registry.models() if v.name == "registered"}
@@ -69,6 +71,20 @@ def test_a_model_folder_is_scored_first(
     assert all(torch.equal(versions[name], saved[name]) for name in saved)
     with pytest.raises(UsageError, match="leave out --on"):
         register(trained.result["checkpoint"], "imported", on=[reported])
+
+
+def test_a_trained_run_is_registered_once_if_its_config_says_so(trained: Any) -> None:
+    plain = with_registration(trained.config, trained.result)
+    assert (plain["registered"], plain["register_error"]) == (None, None)
+    config = trained.config.replaced({"register": {"name": "by-train"}}, "test")
+    first = with_registration(config, trained.result)["registered"]
+    assert first == {"name": "by-train", "version": 1, "alias": "champion"}
+    again = {**trained.result, "resumed_from_step": 4}  # it had finished, and nothing was trained
+    assert with_registration(config, again)["registered"] == first
+    lost = {**trained.result, "checkpoint": "gone", "weights_sha256": "0"}
+    failed = with_registration(config, lost)
+    assert failed["registered"] is None
+    assert "derainctl register gone --name by-train" in failed["register_error"]
 
 
 def test_a_checkpoint_without_scores_is_refused(trained: Any, tmp_path: Path) -> None:

@@ -54,6 +54,46 @@ def test_a_closed_terminal_is_ignored_under_nohup(tmp_path: Path) -> None:
         signal.signal(signal.SIGHUP, before)
 
 
+def test_after_ctrl_c_the_exit_code_is_130() -> None:
+    with pytest.raises(StoppedError) as stopped, stopping_at_sigterm("run it again"):
+        signal.raise_signal(signal.SIGINT)
+    assert stopped.value.exit_code == 130
+    assert StoppedError("again").exit_code == 143
+
+
+def test_the_first_ctrl_c_asks_and_the_second_leaves_at_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before, reached = signal.getsignal(signal.SIGINT), []
+
+    def work() -> None:
+        with stopping_at_sigterm("continue"), saving_at_sigterm(tmp_path):
+            signal.raise_signal(signal.SIGINT)
+            reached.append(stop_requested(tmp_path))
+            signal.raise_signal(signal.SIGTERM)  # a second request, but not of a person
+            reached.append("still there")
+            signal.raise_signal(signal.SIGINT)
+            reached.append("never")
+
+    with pytest.raises(StoppedError, match="continue") as stopped:
+        work()
+    assert reached == [True, "still there"]
+    assert stopped.value.exit_code == 130
+    assert "press Ctrl-C again to stop at once" in caplog.text
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_a_run_that_saved_after_ctrl_c_ends_with_130(tmp_path: Path) -> None:
+    def work() -> None:
+        with saving_at_sigterm(tmp_path):
+            signal.raise_signal(signal.SIGINT)
+            raise StoppedError("saved")
+
+    with pytest.raises(StoppedError, match="saved") as stopped:
+        work()
+    assert stopped.value.exit_code == 130
+
+
 def test_other_threads_leave_the_handler_alone(tmp_path: Path) -> None:
     before, handlers = signal.getsignal(signal.SIGTERM), []
 

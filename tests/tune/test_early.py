@@ -7,6 +7,7 @@ from mlflow import MlflowClient
 
 from derain.config import Config
 from derain.errors import OccupiedError
+from derain.pipelines.train.run_folder import note_command
 from derain.tracking.runs import RunLog
 from derain.tracking.store import prepare_store
 from derain.tune.early import check_new, config_to_begin, remove_early
@@ -30,6 +31,7 @@ def begin(config: Config, **recorded: str) -> None:
     (config.folder / "low").mkdir(parents=True)
     (config.folder / "low/mlflow.json").touch()
     (config.folder / "config.yaml").write_text(config.to_yaml())
+    note_command(config.folder)
     with Journal.open(config.folder) as journal:
         journal.write("plan", version=1, name="search", ahead=4, manifests=[])
         if recorded:

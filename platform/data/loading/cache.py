@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from derain.data.loading import undecodable
+from derain.data.loading import cache_notes, undecodable
 from derain.data.loading.cache_builder import (
     SIDES,
     build_cache,
@@ -34,7 +34,7 @@ from derain.storage.locks import lock_shared, locked, open_to_lock, try_lock
 log = logging.getLogger(__name__)
 
 ENVIRONMENT = "DERAIN_CACHE_DIR"
-_SUFFIX = ".rgb"
+SUFFIX = ".rgb"
 
 
 class Pixels(Protocol):
@@ -75,7 +75,7 @@ def open_pixels(prepared: Prepared, *, folder: str | Path | None, budget_gib: fl
     if size > budget:
         return _from_tars(prepared, f"its cache needs {_gib(size)}, the budget is {_gib(budget)}")
     caches = cache_folder(folder)
-    path = caches / f"{prepared.manifest.sha256()}{_SUFFIX}"
+    path = caches / f"{prepared.manifest.sha256()}{SUFFIX}"
     with refusals_explained(caches, size):
         found = _finished(prepared, layout, path)
         if found is not None:
@@ -92,6 +92,7 @@ def open_pixels(prepared: Prepared, *, folder: str | Path | None, budget_gib: fl
             if taken > budget - size:
                 return _from_tars(prepared, f"caches in use take {_gib(taken)} in {caches}")
             build_cache(prepared, layout, path)
+            cache_notes.note_dataset(path, prepared.folder)
             return MappedPixels(path, layout, *_sizes(prepared), undecodable.read_note(path))
 
 
@@ -241,6 +242,7 @@ def _finished(prepared: Prepared, layout: CacheLayout, path: Path) -> MappedPixe
     undecodable.warn(prepared, left_out)
     with contextlib.suppress(OSError):  # only its owner can mark it as used
         path.touch()
+    cache_notes.note_dataset(path, prepared.folder)
     return pixels
 
 
@@ -273,19 +275,19 @@ def _is_complete(path: Path, size: int) -> bool:
 def _make_room(folder: Path, allowed: int) -> int:
     """Remove caches that are not in use until the rest takes at most `allowed` bytes, the least
     recently used first; returns the bytes that the rest takes."""
-    leftovers = [*folder.glob(f"*{_SUFFIX}.tmp*")]
-    caches = sorted(folder.glob(f"*{_SUFFIX}"), key=lambda path: path.stat().st_mtime)
+    leftovers = [*folder.glob(f"*{SUFFIX}.tmp*")]
+    caches = sorted(folder.glob(f"*{SUFFIX}"), key=lambda path: path.stat().st_mtime)
     taken = sum(path.stat().st_size for path in (*leftovers, *caches) if path.exists())
     for path in leftovers:
-        taken -= _remove_if_unused(path, folder / f"{path.name.split('.')[0]}.lock")
+        taken -= remove_if_unused(path, folder / f"{path.name.split('.')[0]}.lock")
     for path in caches:
         if taken <= allowed:
             break
-        taken -= _remove_if_unused(path, path)
+        taken -= remove_if_unused(path, path)
     return taken
 
 
-def _remove_if_unused(path: Path, lock: Path) -> int:
+def remove_if_unused(path: Path, lock: Path) -> int:
     """Remove a file unless a process that builds or reads it holds the lock, or it is another
     user's; returns the bytes freed."""
     try:
@@ -298,7 +300,10 @@ def _remove_if_unused(path: Path, lock: Path) -> int:
     except (PermissionError, FileNotFoundError):
         return 0
     log.info("cache: removing %s", path)
-    _unlink(undecodable.note_path(path))
+    if path.suffix != SUFFIX:
+        return size
+    for note in (undecodable.note_path(path), cache_notes.note_path(path)):
+        _unlink(note)
     return size
 
 

@@ -15,8 +15,8 @@ TAG = "trained_on"
 
 
 def trained_on(model: str) -> list[dict[str, Any]] | None:
-    """`dataset`, `split` and `pairs` of each training dataset of a registered version, a run
-    or a checkpoint.
+    """`dataset`, `split` and `pairs` of each training dataset of a registered version or of
+    what `checkpoint_of` takes: a checkpoint, a run, a sweep.
 
     None if that is not known: of other model folders and exported files, of versions that were
     registered before it was recorded, and of checkpoints whose datasets are no longer there.

@@ -78,7 +78,7 @@ def prepare(
     discover.check_source(dataset, place, options.split)
     output_folder.refuse_foreign(folder)
     check_folder(folder)
-    stopped = f"{folder}: stopped by SIGTERM. To continue, {RUN_AGAIN}"
+    stopped = f"{folder}: stopped. To continue, {RUN_AGAIN}"
     with cluster.connected(), stopping_at_sigterm(stopped), explaining_errors():
         plan, lines = _make_plan(dataset, place, folder, options)
         manifest = output_folder.finished_manifest(plan, lines)

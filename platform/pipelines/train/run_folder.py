@@ -1,14 +1,20 @@
 """The folder of a run: the names of its files, and reserving it for a new run."""
 
+import contextlib
+import importlib.metadata
 import json
+import shlex
 import shutil
-from collections.abc import Mapping
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from derain.config import Config
-from derain.errors import OccupiedError
+from derain.errors import OccupiedError, StoppedError
 from derain.pipelines.train.metrics_file import METRICS_FILE
 from derain.storage.atomic import write_text
 from derain.storage.files import locate
@@ -26,13 +32,16 @@ IDENTITY = "mlflow.json"
 """The ID of the MLflow run."""
 FAILURE = "failure.json"
 """The expected error that ended a worker."""
+COMMANDS = "commands.jsonl"
+"""The commands that have trained a run or a sweep, a line for each."""
+PROGRAM = "derainctl"
 GALLERY = "gallery.png"
 UPLOADED = (LEDGERS, METRICS_FILE, IDENTITY)
 """Patterns of the files that are uploaded with every checkpoint."""
 LOCKS = (checkpoint.LOCK, checkpoint.COMMAND_LOCK)
 """Files that a command leaves in the folder even if it ended before the run began."""
 EARLY = (
-    *LOCKS, *UPLOADED, checkpoint.CONFIG, "checkpoints", "ray", OUTBOX_FOLDER, FAILURE,
+    *LOCKS, *UPLOADED, checkpoint.CONFIG, "checkpoints", "ray", OUTBOX_FOLDER, FAILURE, COMMANDS,
     interrupt.STOP_FILE, "stacks-rank*.txt", ".*.tmp", ".derain-*",
 )  # fmt: skip
 """Patterns of what a run may have written before its first checkpoint."""
@@ -117,6 +126,50 @@ def clear(folder: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
+
+
+def command_line() -> str | None:
+    """This process's command as it can be typed again; None if it is not `derainctl`."""
+    return shlex.join([PROGRAM, *sys.argv[1:]]) if Path(sys.argv[0]).name == PROGRAM else None
+
+
+def note_command(folder: Path) -> None:
+    """Append this command to COMMANDS: what was typed, where, when (UTC), with which version."""
+    line = {
+        "command": command_line(),
+        "began": datetime.now(UTC).isoformat(timespec="seconds"),
+        "folder": str(Path.cwd()),
+        "host": socket.gethostname(),
+        "version": importlib.metadata.version("derain-platform"),
+    }
+    with (folder / COMMANDS).open("a", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def read_commands(folder: Path) -> list[dict[str, Any]]:
+    """The lines of COMMANDS; empty for runs of earlier versions, which have none."""
+    path = folder / COMMANDS
+    if not path.is_file():
+        return []
+    found = []
+    for line in path.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+        with contextlib.suppress(ValueError):  # torn by a kill
+            found.append(json.loads(line))
+    return found
+
+
+@contextlib.contextmanager
+def noting_failure(folder: Path) -> Iterator[None]:
+    """Note in FAILURE why the command in the block failed, for `derainctl runs`; not why it was
+    asked to stop."""
+    try:
+        yield
+    except StoppedError:
+        raise
+    except Exception as error:
+        with contextlib.suppress(OSError):  # of a full disk, which may be the reason
+            write_json(folder / FAILURE, {"kind": type(error).__name__, "message": str(error)})
+        raise
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -1,12 +1,14 @@
 """`train`: one run under Ray Train, new or resumed."""
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 from derain import cluster
 from derain.config import Config
+from derain.errors import DerainError
 from derain.pipelines.sigterm import saving_at_sigterm, stopping_at_sigterm
-from derain.pipelines.train.checks import check_before_start
+from derain.pipelines.train.checks import caught, check_before_start, check_space, raise_first
 from derain.pipelines.train.datasets import with_data
 from derain.pipelines.train.progress import show_progress
 from derain.pipelines.train.recording import end_early_run, find_target, recorded
@@ -17,6 +19,8 @@ from derain.pipelines.train.run_folder import (
     claim,
     clear,
     has_begun,
+    note_command,
+    noting_failure,
     read_json,
 )
 from derain.pipelines.train.workers import check_resources, run_under_ray_train
@@ -33,9 +37,7 @@ def train(config: Config) -> dict[str, Any]:
     What a start that came to no checkpoint has left there is removed. Raises OccupiedError if the
     folder is in use.
     """
-    check_unused(config)
-    check_store()
-    check_before_start([config])
+    raise_first(problems_before_ray(config))
     warn_of_initial_weights([config.train])
     claim(config)
     with checkpoint.command_lock(config.folder):
@@ -43,6 +45,36 @@ def train(config: Config) -> dict[str, Any]:
         end_early_run(config)
         clear(config.folder)
         return _train(config)
+
+
+def problems_before_ray(config: Config) -> Iterator[DerainError]:
+    """What keeps a new run from starting, checked before Ray: name, store, data, network, weights.
+
+    `train` raises the first, `train --dry-run` lists all.
+    """
+    yield from caught(check_unused, config)
+    yield from caught(check_store)
+    yield from caught(check_before_start, [config])
+
+
+def problems_on_cluster(config: Config) -> Iterator[DerainError]:
+    """What keeps a run from starting, checked on the connected Ray: device, room, shared folders,
+    disk space."""
+    yield from caught(check_resources, config)
+    yield from caught(check_space, [config])
+
+
+def problems_to_resume(config: Config) -> Iterator[DerainError]:
+    """What keeps a run from being resumed, checked before Ray."""
+    yield from caught(_check_resumable, config)
+    yield from caught(check_before_start, [config])
+
+
+def _check_resumable(config: Config) -> None:
+    with checkpoint.command_lock(config.folder):
+        saved = checkpoint.newest(config.folder)
+        if saved is not None:
+            check_same_training(saved, config)
 
 
 def resume(config: Config) -> dict[str, Any]:
@@ -67,10 +99,11 @@ def resume(config: Config) -> dict[str, Any]:
 
 
 def _train(config: Config) -> dict[str, Any]:
+    note_command(config.folder)
     stopped = f"{config.name}: stopped. Continue with --resume {config.name}."
-    with cluster.connected(), stopping_at_sigterm(stopped):
+    with noting_failure(config.folder), cluster.connected(), stopping_at_sigterm(stopped):
         config = with_data(config)
-        check_resources(config)
+        raise_first(problems_on_cluster(config))
         target = find_target(config)
         # Recorded here and in the worker: a worker that is killed cannot end its own MLflow run.
         with (

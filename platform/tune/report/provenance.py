@@ -1,27 +1,25 @@
 """Where a sweep comes from: command, code, data, and its runs in MLflow."""
 
 import importlib.metadata
-import shlex
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from derain.config import Config
 from derain.data.prepared.roles import ROLES, names_of, open_role
+from derain.pipelines.train.run_folder import command_line
 from derain.tracking.address import tracking_uri, without_password
 from derain.tracking.packing import git_commit
 from derain.training import checkpoint
 from derain.tune.report.compare import Row
 
-PROGRAM = "derainctl"
 LISTED_RUNS = 12
 """Up to so many MLflow runs are listed; those of larger sweeps are in the table of trials."""
 
 
 def provenance(config: Config, result: Row) -> Iterator[str]:
     """Sentences on the command, the code, the digests of the datasets and the MLflow runs."""
-    if Path(sys.argv[0]).name == PROGRAM:
-        yield f"Command: {shlex.join([PROGRAM, *sys.argv[1:]])}."
+    if (command := command_line()) is not None:
+        yield f"Command: {command}."
     yield f"Config, resolved: {config.folder / checkpoint.CONFIG}."
     yield f"Code: derain-platform {importlib.metadata.version('derain-platform')}{_commit()}."
     for role in ROLES:

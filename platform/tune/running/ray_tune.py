@@ -5,6 +5,7 @@ outcomes, so a sweep is resumed without any state of Ray Tune's.
 """
 
 import contextlib
+import itertools
 import logging
 import os
 import shutil
@@ -20,11 +21,14 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.search import Searcher
 
 from derain.config import Config
+from derain.errors import StoppedError
 from derain.pipelines import nodes
 from derain.pipelines.deaths import reason_of
+from derain.pipelines.sigterm import asking_at_sigterm
 from derain.pipelines.train.progress import show_progress
 from derain.pipelines.train.recording import TrackingTarget
 from derain.pipelines.train.workers import needs
+from derain.training.process import interrupt
 from derain.tune import space
 from derain.tune.journal import Journal
 from derain.tune.running.cohorts import size_of
@@ -61,6 +65,15 @@ class QueueSearcher(Searcher):
         self._cohort, self._retries = cohort, retries
         self._retries_of = Counter(count_retries(journal.events))
         self._running: dict[str, list[Segment]] = {}
+        self.stopping = False
+        """Whether the sweep was asked to stop: nothing more is started."""
+
+    def ask_to_stop(self) -> None:
+        """Ask all running trials to save a checkpoint and stop, and start no other."""
+        self.stopping = True
+        for segment in itertools.chain(*self._running.values()):
+            for trial in segment.trials:
+                interrupt.request_stop(trial.config.folder)
 
     def __getstate__(self) -> dict[str, Any]:
         """Ray Tune pickles a copy beside its own state; there is nothing to restore from it."""
@@ -71,7 +84,7 @@ class QueueSearcher(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next cohort of segments; None while the search waits for results."""
-        if self._queue.finished:
+        if self._queue.finished or self.stopping:
             return Searcher.FINISHED
         segments = self._queue.take_cohort(self._cohort)
         if not segments:
@@ -80,6 +93,8 @@ class QueueSearcher(Searcher):
             beside = [other.key for other in segments if other is not segment]
             self._journal.write("started", **to_journal(segment), beside=beside)
         self._running[trial_id] = segments
+        if self.stopping:  # asked meanwhile
+            self.ask_to_stop()
         return {"work": asdict(self._work_of(segments))}
 
     def on_trial_complete(
@@ -119,6 +134,9 @@ class QueueSearcher(Searcher):
             self._queue.retry(segment.key)  # no retry of its own is used up
             return
         passing = [outcome for outcome in outcomes if outcome.may_pass]
+        if passing and self.stopping:
+            self._queue.retry(segment.key)  # a resume goes on with it
+            return
         if passing and self._retries_of[segment.key] < self._retries:
             self._retry(segment, passing[0])
             return
@@ -163,7 +181,10 @@ def _unpickled(path: str | None) -> Any:
 def run_trials(
     config: Config, queue: Queue, journal: Journal, target: TrackingTarget, *, at_once: int
 ) -> None:
-    """Run everything in the queue, `at_once` cohorts at a time; returns when nothing is left."""
+    """Run everything in the queue, `at_once` cohorts at a time; returns when nothing is left.
+
+    Raises StoppedError after a request to stop, when the running trials have saved a checkpoint.
+    """
     assert config.sweep is not None
     if queue.finished:
         return
@@ -194,8 +215,19 @@ def run_trials(
         ),
     )
     folders = {trial.name: config.folder / trial.name for trial in space.plan(config)}
-    with show_progress(folders, config.train.steps), nodes.logging_waits():
+    for folder in folders.values():
+        interrupt.clear_stop_request(folder)
+    with (
+        asking_at_sigterm("every running trial saves", searcher.ask_to_stop),
+        show_progress(folders, config.train.steps),
+        nodes.logging_waits(),
+    ):
         tuner.fit()
+        if searcher.stopping:
+            raise StoppedError(
+                f"{config.name}: stopped as requested; its running trials have saved checkpoints. "
+                f"Continue with --resume {config.name}."
+            )
     shutil.rmtree(config.folder / "ray", ignore_errors=True)  # only Ray Tune's own state
 
 

@@ -49,6 +49,7 @@ def test_the_config_of_a_run_is_read_from_its_folder_or_from_mlflow(
         assert record.flush()
     resolved = config_of(str(trained.config.folder))
     assert config_of(f"runs:/{run_id}") == resolved
+    assert config_of(f"{trained.config.folder}/last") == resolved
     assert config_of("fclip_unet").name == "fclip-unet"
     with pytest.raises(UsageError, match="derainctl models"):
         config_of("models:/none/1")

@@ -1,18 +1,19 @@
 """Data that a run could not begin or end with is refused by the index, before anything starts."""
 
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from derain.config import Config
-from derain.errors import ConfigError, DataError
+from derain.errors import ConfigError, DataError, StorageError
 from derain.pipelines.evaluate.verb import evaluate
 from derain.pipelines.prepare.options import PrepareOptions
 from derain.pipelines.prepare.verb import prepare
-from derain.pipelines.train.checks import check_before_start
-from derain.pipelines.train.verb import train
+from derain.pipelines.train.checks import caches_bytes, check_before_start, check_space
+from derain.pipelines.train.verb import problems_before_ray, train
 from derain.tune import dry_run
 from tests.folders import write_pairs
 
@@ -101,3 +102,44 @@ def test_an_image_too_small_costs_an_evaluation_that_image_only(
         "00-b-test.png",
         "01-a-test.png",
     }
+
+
+def test_a_missing_shard_is_found_before_the_start(tiny: dict[str, Any], tmp_path: Path) -> None:
+    lost = tmp_path / "train"
+    shutil.copytree(tiny["data"]["train"], lost)
+    (shard,) = lost.glob("*.tar")
+    shard.unlink()
+    data = {**tiny["data"], "train": str(lost), "cache_dir": str(tmp_path / "cache")}
+    config = Config.model_validate({**tiny, "data": data, "output_dir": str(tmp_path)})
+    with pytest.raises(
+        DataError, match=f"{shard.name}: expected a shard of .* bytes, found no file"
+    ):
+        train(config)
+    assert not config.folder.exists()
+
+
+def test_a_disk_without_room_is_found_before_the_start(
+    tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    data = {**tiny["data"], "cache_dir": str(tmp_path / "cache")}
+    config = Config.model_validate({**tiny, "data": data, "output_dir": str(tmp_path)})
+    check_space([config])
+    assert caches_bytes([config, config]) == (5 + 2) * 2 * 3 * 48 * 48
+    greedy = config.replaced({"train.keep_checkpoints": 10**9}, "test")
+    with pytest.raises(StorageError, match=r"of checkpoints.*train\.keep_checkpoints"):
+        check_space([greedy])
+
+
+def test_all_that_would_stop_a_run_is_found_in_one_go(tiny: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny/thesis.tex").touch()
+    data = {"train": "/nowhere", "validation": "/nowhere"}
+    loss = {"perceptual": "vgg16", "perceptual_weights": "/nowhere/vgg.pth"}
+    tree = {**tiny, "data": data, "loss": loss, "output_dir": str(tmp_path)}
+    config = Config.model_validate(tree).replaced({"train.crop_px": 24}, "test")
+    occupied, other = problems_before_ray(config)
+    assert "thesis.tex" in str(occupied)
+    absent, crop, weights = str(other).splitlines()
+    assert "/nowhere: no such prepared dataset" in absent
+    assert "train.crop_px" in crop
+    assert "vgg.pth" in weights

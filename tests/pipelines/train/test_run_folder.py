@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from derain.errors import OccupiedError
-from derain.pipelines.train.run_folder import claim, clear
+from derain.errors import OccupiedError, UsageError
+from derain.pipelines.train.run_folder import claim, clear, note_command, noting_failure
 from derain.pipelines.train.verb import train
 
 
@@ -30,8 +30,11 @@ def test_an_occupied_folder_is_left_alone(trained: Any, tmp_path: Path) -> None:
 
 def early(folder: Path, *, config: bool = True) -> None:
     """What a run has written when it dies before its first checkpoint."""
-    for name in (".lock", "mlflow.json", "metrics.jsonl", "ledger.rank-001.jsonl", "failure.json"):
+    for name in (".lock", "mlflow.json", "metrics.jsonl", "ledger.rank-001.jsonl"):
         (folder / name).touch()
+    note_command(folder)
+    with pytest.raises(UsageError), noting_failure(folder):
+        raise UsageError("no GPU here")
     for name in ("ray/train", "tracking", "checkpoints/.step-00000020.1.tmp"):
         (folder / name).mkdir(parents=True)
     if config:

@@ -11,6 +11,7 @@ import ray
 from derain.config import Config
 from derain.pipelines.train.run import TrackingTarget
 from derain.tracking.store import prepare_store
+from derain.training.process.interrupt import stop_requested
 from derain.tune.journal import Journal
 from derain.tune.running import ray_tune
 from derain.tune.running.queue import restore_queue
@@ -100,6 +101,23 @@ def test_retries_are_counted_across_a_resume(planned: Config, journal: Journal) 
         assert suggested(search, "a") == ["low"]
         search.on_crash("a", "")
     assert history(journal) == ["started low", "retried low", "started low", "ended low"]
+
+
+def test_after_a_request_to_stop_running_trials_save_and_no_other_begins(
+    planned: Config, journal: Journal
+) -> None:
+    search = searcher(planned, journal, cohort=1, retries=1)
+    assert [suggested(search, "a"), suggested(search, "b")] == [["low"], ["middle"]]
+    search.ask_to_stop()
+    folders = {name: planned.folder / name for name in RATES}
+    assert [stop_requested(folders[name]) for name in RATES] == [True, True, False]
+    assert suggested(search, "c") == QueueSearcher.FINISHED
+    stopped = {"trial": "low", "status": "failed", "step": 2, "may_pass": True}
+    search.on_trial_complete("a", {"outcomes": [stopped]})
+    search.on_trial_complete("b", finished("middle"))  # it was at its end
+    assert history(journal) == ["started low", "started middle", "ended middle"]
+    again = searcher(planned, journal, cohort=1, retries=1)
+    assert [suggested(again, "a"), suggested(again, "b")] == [["low"], ["high"]]
 
 
 def test_only_the_trial_that_broke_a_process_is_charged_for_it(

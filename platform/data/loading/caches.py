@@ -1,0 +1,109 @@
+"""The caches of this node: what they hold, and which of them may go."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from derain.data.loading.cache import SUFFIX, cache_folder, remove_if_unused
+from derain.data.loading.cache_layout import cache_layout
+from derain.data.loading.cache_notes import datasets_of
+from derain.data.prepared.manifest import Prepared, open_prepared
+from derain.errors import DerainError
+from derain.storage.files import is_remote, locate
+from derain.storage.locks import open_to_lock, try_lock
+
+
+@dataclass(frozen=True)
+class Cache:
+    """A file of decoded pixels, or what a killed builder has left of one."""
+
+    path: Path
+    bytes: int
+    datasets: tuple[str, ...]
+    """Folders of the prepared dataset; empty if no run has noted one yet."""
+    state: str
+    """`in use`, `idle`; `gone`: its dataset no longer exists; `unfinished`: left by a kill."""
+    used: float
+    """Time of the last use, in seconds since 1970."""
+    age_s: float
+    """Seconds since then."""
+
+
+def list_caches(folder: Path) -> list[Cache]:
+    """The caches in a folder, the last used one first; empty for a folder that does not exist."""
+    if not folder.is_dir():
+        return []
+    return sorted(_all(folder), key=lambda cache: -cache.used)
+
+
+def has_cache(prepared: Prepared, folder: str | Path | None) -> bool:
+    """Whether a dataset, of a part the whole, has a finished cache on this machine."""
+    whole = prepared.whole or prepared
+    path = cache_folder(folder) / f"{whole.manifest.sha256()}{SUFFIX}"
+    return path.is_file() and path.stat().st_size == cache_layout(whole).size
+
+
+def bytes_to_build(prepared: Prepared, folder: str | Path | None, budget_gib: float) -> int:
+    """The size of the cache that a run would build; 0 if there is one, or if it is larger than the
+    budget, so that images are decoded from the tars."""
+    size = cache_layout(prepared).size
+    return 0 if size > budget_gib * 2**30 or has_cache(prepared, folder) else size
+
+
+def remove(cache: Path) -> int:
+    """Remove a cache, or what was left of one, unless a process uses it or it is another user's;
+    returns the bytes freed."""
+    whole = cache.suffix == SUFFIX
+    return remove_if_unused(cache, cache if whole else _lock_of(cache))
+
+
+def _all(folder: Path) -> Iterator[Cache]:
+    for path in folder.glob(f"*{SUFFIX}*"):
+        whole = path.suffix == SUFFIX
+        if not whole and f"{SUFFIX}.tmp" not in path.name:
+            continue
+        try:
+            stat = path.stat()
+        except FileNotFoundError:  # another process has removed it
+            continue
+        datasets = tuple(datasets_of(path)) if whole else ()
+        if _is_in_use(path if whole else _lock_of(path)):
+            state = "in use"
+        elif not whole:
+            state = "unfinished"
+        else:
+            state = "gone" if datasets and not _any_exists(path.stem, datasets) else "idle"
+        age_s = max(0.0, time.time() - stat.st_mtime)
+        yield Cache(path, stat.st_size, datasets, state, stat.st_mtime, age_s)
+
+
+def _lock_of(leftover: Path) -> Path:
+    return leftover.with_name(f"{leftover.name.split('.')[0]}.lock")
+
+
+def _is_in_use(lock: Path) -> bool:
+    """Whether a process holds a lock, shared or alone; for the instant of the question this one
+    does, for which both readers and builders wait."""
+    try:
+        with lock.open("rb") if lock.suffix == SUFFIX else open_to_lock(lock) as file:
+            return not try_lock(file)
+    except OSError:
+        return False
+
+
+def _any_exists(digest: str, folders: tuple[str, ...]) -> bool:
+    """Whether one of the folders still holds the dataset; of those elsewhere nobody is asked."""
+    return any(_holds(folder, digest) for folder in folders)
+
+
+def _holds(folder: str, digest: str) -> bool:
+    place = locate(folder)
+    if is_remote(place):
+        return True
+    try:
+        return open_prepared(place).manifest.sha256() == digest
+    except PermissionError:
+        return True
+    except (DerainError, OSError):
+        return False

@@ -1,0 +1,1 @@
+"""Runs and sweeps as things: listed, shown, compared, cleaned; plain files are the only source."""

@@ -1,0 +1,70 @@
+"""`derainctl runs` and `derainctl cache` on the command line."""
+
+import json
+from pathlib import Path
+
+from derain.cli.runs_output import counted, duration, size
+from tests.cli.conftest import Derainctl
+from tests.tune.runs import made
+
+
+def test_runs_are_listed_shown_compared_and_cleaned(derainctl: Derainctl, tmp_path: Path) -> None:
+    assert "no run in runs/" in derainctl("runs").stdout
+    one, two = (
+        made.run(tmp_path / "runs", "one", psnr={4: 29.0}),
+        made.run(tmp_path / "runs", "two"),
+    )
+    made.finish(one)
+    made.finish(two)
+    done = derainctl("runs")
+    assert done.returncode == 0
+    assert [line.split()[:3] for line in done.stdout.splitlines()[1:]] == [
+        ["two", "finished", "4/4"],
+        ["one", "finished", "4/4"],
+    ]
+    listed = json.loads(derainctl("runs", "--dir", "runs", "--json").stdout)["runs"]
+    assert {run["name"]: run["best"]["value"] for run in listed} == {"one": 30.0, "two": 30.0}
+    shown = derainctl("runs", "show", "one").stdout
+    assert "Next: derainctl evaluate runs/one PREPARED" in shown
+    assert "chosen, last" in shown
+    assert max(map(len, shown.splitlines())) <= 200
+    compared = derainctl("runs", "compare", "one", "two").stdout
+    assert "config: no difference" in compared
+    refused = derainctl("runs", "clean")
+    assert (refused.returncode, "--yes" in refused.stderr) == (2, True)
+    kept = json.loads(derainctl("runs", "clean", "--dry-run", "--json").stdout)
+    assert (len(kept["items"]), kept["removed"], kept["freed_bytes"]) == (6, [], 0)
+    done = derainctl("runs", "clean", "--yes")
+    assert (done.returncode, done.stdout.startswith("removed 6 items, ")) == (0, True)
+    assert derainctl("runs", "clean", "--yes").stdout == "nothing can go\n"
+
+
+def test_options_of_the_list_hold_for_its_commands(derainctl: Derainctl, tmp_path: Path) -> None:
+    made.run(tmp_path / "mine", "one")
+    done = derainctl("runs", "--dir", "mine", "--json", "show", "one")
+    assert json.loads(done.stdout)["state"] == "stopped"
+    missing = derainctl("runs", "show", "one")
+    assert (missing.returncode, "--dir" in missing.stderr) == (2, True)
+
+
+def test_caches_are_listed_and_cleaned(derainctl: Derainctl, tmp_path: Path) -> None:
+    caches = tmp_path / "caches"
+    caches.mkdir()
+    (caches / "abc.rgb").write_bytes(b"x" * 2048)
+    listed = derainctl("cache", "--dir", caches)
+    assert "1 cache, 2.0 KiB" in listed.stdout
+    assert derainctl("cache", "clean", "--dir", caches, "--yes").stdout == "nothing can go\n"
+    done = derainctl("cache", "clean", "--dir", caches, "--all", "--yes")
+    assert done.stdout == "removed 1 item, 2.0 KiB\n"
+    assert not (caches / "abc.rgb").exists()
+
+
+def test_units_and_plurals() -> None:
+    assert [duration(t) for t in (4, 600, 7200 * 3, 86400 * 3)] == [
+        "4 s",
+        "10 min",
+        "6.0 h",
+        "3 days",
+    ]
+    assert [size(n) for n in (0, 1023, 1536, 3 * 2**30)] == ["0 B", "1023 B", "1.5 KiB", "3.0 GiB"]
+    assert [counted(n, "run") for n in (0, 1, 1200)] == ["0 runs", "1 run", "1,200 runs"]
