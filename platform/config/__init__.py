@@ -93,6 +93,20 @@ class Config(Section):
         return Path(self.output_dir) / self.name
 
     @property
+    def plugins(self) -> dict[str, str]:
+        """The plug-ins of a run, `module:Name`, by the keys that name them."""
+        terms = {f"loss.terms.{number}": term for number, term in enumerate(self.loss.terms)}
+        train = self.train
+        chosen = {
+            "model": self.model,
+            **terms,
+            "train.optimizer": train.optimizer,
+            "train.lr_schedule": train.lr_schedule,
+            "data.augment": self.data.augment,
+        }
+        return {key: section.name for key, section in chosen.items() if ":" in section.name}
+
+    @property
     def data_seed(self) -> int:
         """The seed of order, crops and flips."""
         return self.seed if self.data.seed is None else self.data.seed

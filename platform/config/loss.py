@@ -1,10 +1,10 @@
 """The section `loss`: the terms of the loss and their weights."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from derain.config.section import NameOrPath, Section
+from derain.config.section import PLUGIN_NAME, NameOrPath, Section
 
 
 class ScheduleConfig(Section):
@@ -27,8 +27,30 @@ class ScheduleConfig(Section):
     """Smooths the loss around an error of 0; a difference of pixel values in [0, 1]."""
 
 
+class TermConfig(Section):
+    """A term of the user's: `name` is its class, all keys but `weight` are its options."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = Field(pattern=PLUGIN_NAME)
+    """`module:Name`, importable in every worker; see docs/guides/plugins.md."""
+    weight: float = Field(1.0, ge=0)
+    """Weight of the term in the loss; 0 leaves it out."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keys beside `name` and `weight`."""
+        return dict(self.model_extra or {})
+
+
 class LossConfig(Section):
-    """L = pixel loss + lambda_p * perceptual loss (FCLIP-UNet) + lambda_c * contrastive (RDMC)."""
+    """L = pixel loss + lambda_p * perceptual loss (FCLIP-UNet) + lambda_c * contrastive (RDMC)
+    + terms of one's own."""
 
     pixel: Literal["l1", "mse", "charbonnier", "charbonnier_edge", "ssim", "mse_ssim", "power"] = (
         "l1"
@@ -59,6 +81,8 @@ class LossConfig(Section):
     contrastive_floor: float = Field(0.1, ge=0)
     """Minimum of the distance to the rainy image, as a share of the distance between clean and
     rainy image; 0 is the published loss."""
+    terms: tuple[TermConfig, ...] = ()
+    """Further terms, of your own."""
 
     @model_validator(mode="after")
     def _schedule_matches_pixel(self) -> "LossConfig":

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from derain.config import Config, source
+from derain.config.section import PLUGIN_NAME
 
 UNITS = {"_px": "px", "_s": "s", "_gib": "GiB", "_steps": "steps", "_step": "step"}
 """The unit of a number by the end of its key."""
@@ -202,6 +203,8 @@ def _resolved(field: Schema, root: Schema) -> Schema:
 def _kind(field: Schema, root: Schema) -> str:
     """The type of a field in words, with its allowed values and bounds."""
     field = _resolved(field, root)
+    if field.get("pattern") == PLUGIN_NAME:
+        return "module:Name"
     if choices := field.get("anyOf") or field.get("oneOf"):
         return " or ".join(dict.fromkeys(_kind(choice, root) for choice in choices))
     if "enum" in field:

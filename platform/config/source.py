@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from derain.config import shipped
 from derain.config.scalars import value_of
-from derain.config.section import Section
+from derain.config.section import PLUGIN_NAME, Section
 from derain.errors import ConfigError
 
 Tree = dict[str, Any]
@@ -53,7 +53,7 @@ class Source:
             if at + 1 == len(path):
                 tree[index] = value
             elif not isinstance(tree, list) and not isinstance(tree.get(part), dict | list):
-                tree[index] = {}
+                tree[index] = _as_section(tree.get(part))
             tree = tree[index]
         self.origins[path] = origin
 
@@ -110,6 +110,8 @@ class Source:
             key, item = f"{key}.name", {**item, "type": "missing"}
         if item["type"] == "missing":
             return f"{where}: `{key}` is missing; give it in the file or with --set {key}=..."
+        if item.get("ctx", {}).get("pattern") == PLUGIN_NAME:
+            return f"{where}: `{key}`: expected module:Name, found {item['input']!r}."
         reason = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
         if item["type"] == "value_error":
             return f"{where}: `{key}`: {reason}."
@@ -223,10 +225,17 @@ def _construct(node: yaml.Node | None, at: KeyPath, file: str, origins: dict[Key
         raise ConfigError(f"{file}:{node.start_mark.line + 1}: {error}") from None
 
 
+def _as_section(value: Any) -> Tree:
+    """A plain value in whose place a section is needed: a text is its name, as in `Choice`."""
+    return {"name": value} if isinstance(value, str) else {}
+
+
 def _merge(below: Tree, above: Tree) -> None:
     """Override `below` with `above`: sections are merged, a search space is replaced whole."""
     for key, value in above.items():
-        if key != "space" and isinstance(value, dict) and isinstance(below.get(key), dict):
+        if key != "space" and isinstance(value, dict) and isinstance(below.get(key), dict | str):
+            if isinstance(below[key], str):
+                below[key] = _as_section(below[key])
             _merge(below[key], value)
         else:
             below[key] = value

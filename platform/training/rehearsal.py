@@ -22,6 +22,8 @@ from derain.models import is_user_defined, trained_parameters
 from derain.models.losses.total_loss import TotalLoss
 from derain.training import checkpoint
 from derain.training.factory import build_network, loss_of, start_from
+from derain.training.optimisation.optimizer import build_optimizer
+from derain.training.plugin_checks import check_plugins
 from derain.training.process.device import to_device
 from derain.training.process.distributed import Rank
 from derain.training.trainer import Trainer
@@ -42,6 +44,7 @@ def rehearse(config: Config, smallest: tuple[int, int] | None = None) -> None:
     Raises WeightsError for weights that are missing or do not fit, ConfigError for options or crops
     that do not fit the network, UsageError if the network fails or returns anything but an image.
     """
+    check_plugins(config)
     torch.manual_seed(config.seed)
     network = build_network(config)
     stride: int = network.stride  # type: ignore[assignment]
@@ -53,6 +56,8 @@ def rehearse(config: Config, smallest: tuple[int, int] | None = None) -> None:
         if smallest is not None and min(smallest) < LEAST_SIDE_PX:
             _derain(network, smallest)
         loss = loss_of(config, network)
+        if config.train.optimizer.name != "adamw":
+            build_optimizer(config.train, trained_parameters(network).values())
         if is_user_defined(config.model.name):
             _take_step(config, network, loss, stride)
 

@@ -61,7 +61,7 @@ def _describe(
             config = with_cpu_threads(config)
             # If no trial can run, nothing can be timed; the plan is shown all the same.
             with _errors_as(warnings):
-                check_resources(config)
+                check_resources(config, [trial.config for trial in trials])
                 estimated = estimate(config, trials_at_once(config), remaining)
     return {
         "name": config.name,

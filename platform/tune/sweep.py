@@ -62,7 +62,7 @@ def sweep(config: Config) -> dict[str, Any]:
     # The callbacks on `after_ray` run once Ray and its processes have ended.
     with contextlib.ExitStack() as after_ray, cluster.connected():
         config = with_data(config)
-        check_resources(config)
+        check_resources(config, [trial.config for trial in trials])
         config = with_cpu_threads(config)
         estimate(config, trials_at_once(config), len(space.plan(config)))
         remove_early(config)
@@ -89,7 +89,7 @@ def resume(
     _announce(config, trials)
     check_before_start([trial.config for trial in trials])
     with contextlib.ExitStack() as after_ray, cluster.connected():
-        check_resources(config)
+        check_resources(config, [trial.config for trial in trials])
         return _run(config, after_ray)
 
 
