@@ -64,6 +64,10 @@ def evaluate(
     downstream_weights: Annotated[
         Path | None, typer.Option(help="Its weights, for a network of torchvision.")
     ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(metavar="module:Name", help="A metric of your own; repeatable."),
+    ] = None,
     device: Device = "auto",
     trust: Trust = False,
     stride: Stride = None,
@@ -92,6 +96,7 @@ def evaluate(
         workers=_workers(workers),
         gallery=gallery,
         downstream=_downstream(downstream, downstream_weights),
+        metrics=metric or (),
         device=device,
         trust=trust,
         stride=stride,

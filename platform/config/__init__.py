@@ -95,16 +95,16 @@ class Config(Section):
     @property
     def plugins(self) -> dict[str, str]:
         """The plug-ins of a run, `module:Name`, by the keys that name them."""
-        terms = {f"loss.terms.{number}": term for number, term in enumerate(self.loss.terms)}
-        train = self.train
-        chosen = {
-            "model": self.model,
-            **terms,
-            "train.optimizer": train.optimizer,
-            "train.lr_schedule": train.lr_schedule,
-            "data.augment": self.data.augment,
+        train, loss = self.train, self.loss
+        named = {
+            "model": self.model.name,
+            "loss.schedule": loss.schedule.kind if loss.schedule else "",
+            **{f"loss.terms.{number}": term.name for number, term in enumerate(loss.terms)},
+            "train.optimizer": train.optimizer.name,
+            "train.lr_schedule": train.lr_schedule.name,
+            "data.augment": self.data.augment.name,
         }
-        return {key: section.name for key, section in chosen.items() if ":" in section.name}
+        return {key: name for key, name in named.items() if ":" in name}
 
     @property
     def data_seed(self) -> int:

@@ -1,8 +1,8 @@
 """The section `loss`: the terms of the loss and their weights."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
 from derain.config.section import PLUGIN_NAME, NameOrPath, Section
 
@@ -25,6 +25,29 @@ class ScheduleConfig(Section):
     """Difference of two pixel values, in [0, 1]."""
     eps: float = Field(1e-3, gt=0)
     """Smooths the loss around an error of 0; a difference of pixel values in [0, 1]."""
+
+
+class OwnScheduleConfig(Section):
+    """A schedule of the user's: `kind` is its class, all keys but `eps` are its options."""
+
+    model_config = ConfigDict(extra="allow")
+
+    kind: str = Field(pattern=PLUGIN_NAME)
+    """`module:Name`, importable in every worker; see docs/guides/plugins.md."""
+    eps: float = Field(1e-3, gt=0)
+    """Smooths the loss around an error of 0; a difference of pixel values in [0, 1]."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keys beside `kind` and `eps`."""
+        return dict(self.model_extra or {})
+
+
+def _kind(schedule: Any) -> str:
+    """The tag of the section that a `schedule` belongs to."""
+    is_tree = isinstance(schedule, dict)
+    kind = schedule.get("kind") if is_tree else getattr(schedule, "kind", None)
+    return "module:Name" if isinstance(kind, str) and ":" in kind else "power"
 
 
 class TermConfig(Section):
@@ -57,7 +80,14 @@ class LossConfig(Section):
     )
     """Pixel loss. `ssim`: 1 - SSIM. `mse_ssim`: 0.1 MSE + 1 - SSIM. `charbonnier_edge`: MPRNet's.
     `power`: follows `schedule`."""
-    schedule: ScheduleConfig | None = None
+    schedule: (
+        Annotated[
+            Annotated[ScheduleConfig, Tag("power")]
+            | Annotated[OwnScheduleConfig, Tag("module:Name")],
+            Discriminator(_kind),
+        ]
+        | None
+    ) = None
     """The schedule of `pixel: power`; not allowed with other pixel losses."""
     lambda_p: float = Field(1.0, ge=0)
     """Weight of the perceptual loss, if any. Default: the best of FCLIP-UNet's Table 10."""

@@ -284,6 +284,10 @@ def nearest(key: str, known: Sequence[str]) -> str:
 
 
 def _keys_of(location: Iterable[str | int]) -> KeyPath:
-    """The keys of a pydantic location, without the network's name that it inserts after `model`."""
+    """The keys of a pydantic location, without the tag that it inserts after a section of which
+    there are several kinds."""
     parts = [str(part) for part in location]
-    return tuple(parts[:1] + parts[2:] if parts[:1] == ["model"] else parts)
+    for section in (["model"], ["loss", "schedule"]):
+        if parts[: len(section)] == section:
+            return tuple(section + parts[len(section) + 1 :])
+    return tuple(parts)

@@ -1,19 +1,18 @@
 """Whether every node of the cluster has the plug-ins of a run, from the same source as here."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from derain import cluster
-from derain.config import Config
 from derain.errors import ConfigError
 from derain.plugins.identity import identity
 
 
-def check_plugins_on_nodes(configs: Sequence[Config]) -> None:
+def check_plugins_on_nodes(keys: Mapping[str, str]) -> None:
     """Raise ConfigError if a node cannot import a plug-in, or has another source file of it.
 
-    A worker would fail in its first step, or train with code that no checkpoint records.
+    `keys` has the config key or option of each plug-in, by `module:Name`. A worker would fail in
+    its first step, or train with code that no checkpoint records.
     """
-    keys = {name: key for config in configs for key, name in config.plugins.items()}
     if not keys:
         return
     expected = {name: identity(name)["sha256"] for name in keys}

@@ -104,8 +104,9 @@ def _near(option: str, known: list[str]) -> str:
 
 def _hints(found: Callable[..., Any]) -> dict[str, Any]:
     """The annotations of the constructor; none if one of them names something unknown here."""
+    is_class, target = isinstance(found, type), found
     try:
-        return get_type_hints(getattr(found, "__init__") if isinstance(found, type) else found)
+        return get_type_hints(target.__init__ if is_class else target)
     except Exception:  # evaluates the texts of annotations
         return {}
 

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from derain.config import Config
-from derain.config.loss import LossConfig
+from derain.config.loss import LossConfig, OwnScheduleConfig
 from derain.errors import ConfigError, WeightsError
 from derain.inference.predictor import check_trust
 from derain.models import CLIPRPN, build, fingerprint, frozen_modules, is_user_defined
 from derain.models.cost import cost
-from derain.models.losses.loss_schedule import LossSchedule
+from derain.models.losses.loss_schedule import LossSchedule, OwnSchedule
 from derain.models.losses.pixel import PIXEL_LOSSES
 from derain.models.losses.total_loss import Term, TotalLoss, build_loss
 from derain.models.shapes import with_dimensions
@@ -79,9 +79,9 @@ def loss_of(config: Config, network: nn.Module) -> TotalLoss:
     the user's that cannot be built.
     """
     options = config.loss.model_dump(exclude={"schedule", "perceptual_weights", "terms"})
-    schedule, weights = config.loss.schedule, config.loss.perceptual_weights
+    weights = config.loss.perceptual_weights
     try:
-        loss_schedule = LossSchedule(**schedule.model_dump()) if schedule else None
+        loss_schedule = schedule_of(config.loss)
         return build_loss(
             network,
             **options,
@@ -91,6 +91,16 @@ def loss_of(config: Config, network: nn.Module) -> TotalLoss:
         )
     except (FileNotFoundError, ValueError) as error:
         raise WeightsError(str(error)) from error
+
+
+def schedule_of(loss: LossConfig) -> LossSchedule | OwnSchedule | None:
+    """The schedule of `loss.pixel: power`. Raises ConfigError for one of the user's that cannot be
+    built."""
+    chosen = loss.schedule
+    if isinstance(chosen, OwnScheduleConfig):
+        own = build_plugin(chosen.kind, chosen.options, what="loss schedule", key="loss.schedule")
+        return OwnSchedule(own, chosen.eps)
+    return LossSchedule(**chosen.model_dump()) if chosen else None
 
 
 def own_terms(loss: LossConfig) -> dict[str, tuple[float, Term]]:

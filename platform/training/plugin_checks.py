@@ -18,9 +18,10 @@ from derain.config import Config
 from derain.config.training import TrainConfig
 from derain.data.loading.augment import build_augmentation, check_augmentation
 from derain.errors import ConfigError, DerainError
+from derain.models.losses.loss_schedule import OwnSchedule
 from derain.plugins.options import resolve_plugin
 from derain.plugins.resolve import is_plugin
-from derain.training.factory import own_terms
+from derain.training.factory import own_terms, schedule_of
 from derain.training.optimisation import learning_rate
 from derain.training.optimisation.optimizer import build_optimizer
 
@@ -38,6 +39,7 @@ def check_plugins(config: Config) -> None:
     for key, name in config.plugins.items():
         resolve_plugin(name, f"class of `{key}`,")
     _check_terms(config)
+    _check_loss_schedule(config)
     _check_lr_schedule(config.train)
     _check_optimizer(config.train)
     _check_augmentation(config)
@@ -60,6 +62,21 @@ def _check_terms(config: Config) -> None:
             found.backward()
             if output.grad is None:
                 raise _UnexpectedError("a scalar without a gradient for output")
+
+
+def _check_loss_schedule(config: Config) -> None:
+    schedule = schedule_of(config.loss)
+    if not isinstance(schedule, OwnSchedule):
+        return
+    expected = "(progress) -> [(weight, exponent), ...], finite, exponents above 0, always the same"
+    with _explained(f"The loss schedule {config.plugins['loss.schedule']}", expected):
+        for progress in (0.0, 0.5, 1 - 1e-6):
+            found = [list(map(tuple, schedule.powers(progress))) for _ in range(2)]
+            usable = all(
+                len(power) == 2 and math.isfinite(sum(power)) and power[1] > 0 for power in found[0]
+            )
+            if not found[0] or not usable or found[0] != found[1]:
+                raise _UnexpectedError(f"{found[0]} and then {found[1]} at progress {progress:g}")
 
 
 def _check_lr_schedule(train: TrainConfig) -> None:

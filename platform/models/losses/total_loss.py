@@ -10,7 +10,7 @@ from derain.models.encoders.frozen_encoder import FrozenEncoder
 from derain.models.losses.contrastive import PUBLISHED_WEIGHTS, ContrastiveLoss, Ratio
 from derain.models.losses.feature_terms import FeatureTerms
 from derain.models.losses.features import EncoderFeatures, VGGFeatures
-from derain.models.losses.loss_schedule import LossSchedule, Statistics
+from derain.models.losses.loss_schedule import LossSchedule, OwnSchedule, Statistics
 from derain.models.losses.pixel import PIXEL_LOSSES
 from derain.models.shapes import ImageBatch
 
@@ -50,7 +50,7 @@ class TotalLoss(nn.Module):
     def __init__(
         self,
         pixel: PixelName = "l1",
-        schedule: LossSchedule | None = None,
+        schedule: LossSchedule | OwnSchedule | None = None,
         features: FeatureTerms | None = None,
         own: Mapping[str, tuple[float, Term]] | None = None,
     ) -> None:
@@ -125,7 +125,7 @@ def build_loss(
     network: nn.Module,
     *,
     pixel: PixelName = "l1",
-    schedule: LossSchedule | None = None,
+    schedule: LossSchedule | OwnSchedule | None = None,
     lambda_p: float = 0.0,
     perceptual: FeatureName = "none",
     lambda_c: float = 0.0,

@@ -1,4 +1,5 @@
-"""Which metrics a dataset gets: protocols where it has clean images, else metrics without them."""
+"""Which metrics a dataset gets: protocols and the user's metrics where it has clean images, else
+metrics without them."""
 
 from collections.abc import Sequence
 
@@ -6,6 +7,8 @@ from derain.data.prepared.manifest import Prepared
 from derain.errors import DataError
 from derain.evaluation import protocols
 from derain.evaluation.no_reference import METRICS, NoReference
+from derain.plugins.identity import identity, identity_text
+from derain.plugins.resolve import is_plugin
 
 
 def split_names(names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -24,7 +27,9 @@ def split_names(names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]
 
 
 def identity_of(name: str) -> str:
-    """What is stored beside the values of a protocol or of a metric without reference."""
+    """What is stored beside the values of a protocol, a metric without reference or the user's."""
+    if is_plugin(name):
+        return identity_text(identity(name))
     return NoReference([name]).identities()[name] if name in METRICS else protocols.identity(name)
 
 
@@ -40,10 +45,13 @@ def has_clean(dataset: Prepared) -> bool:
 
 
 def names_for(
-    dataset: Prepared, chosen: Sequence[str], no_reference: Sequence[str]
+    dataset: Prepared,
+    chosen: Sequence[str],
+    no_reference: Sequence[str],
+    own: Sequence[str] = (),
 ) -> tuple[str, ...]:
     """What a dataset is measured by, in order: without clean images by all metrics that need none,
-    unless some of them are chosen."""
+    unless some of them are chosen. `own` are metrics of the user's, which need clean images."""
     if has_clean(dataset):
-        return (*chosen, *no_reference)
+        return (*chosen, *no_reference, *own)
     return tuple(no_reference or METRICS)

@@ -15,6 +15,7 @@ import torch
 from derain.data.prepared.manifest import Prepared, open_prepared
 from derain.data.prepared.naming import distinct_names
 from derain.errors import DataError, DerainError, UsageError
+from derain.evaluation.own_metric import check_metric
 from derain.evaluation.tables.files import write_tables
 from derain.evaluation.tables.methods import row_name
 from derain.pipelines.evaluate.detectors import DownstreamSpec, load_downstream
@@ -53,6 +54,7 @@ def evaluate(
     workers: int | None = None,
     gallery: str | Path | None = None,
     downstream: DownstreamSpec | None = None,
+    metrics: Sequence[str] = (),
     device: str = "auto",
     trust: bool = False,
     stride: int | None = None,
@@ -69,8 +71,9 @@ def evaluate(
     `write_tables`. `out` is a folder for `images.parquet` and `evaluation.json`; a second call with
     it scores only what the first has not, see `parts`. `workers` is explained in `run.score`.
     `gallery` is an HTML file to write. With `downstream` each dataset has the agreement of what a
-    detector or segmenter finds, see `evaluation.downstream`. The other arguments are those of
-    `load_predictor`.
+    detector or segmenter finds, see `evaluation.downstream`. `metrics` are classes of the user's,
+    `module:Name`, see `plugins.protocols`; their values are under `by_protocol`. The other
+    arguments are those of `load_predictor`.
 
     A dataset without clean images is measured by NIQE and BRISQUE.
 
@@ -90,7 +93,9 @@ def evaluate(
         shown_names(methods)
     if downstream:
         load_downstream(downstream, "cpu")  # before anything is scored: is it one?
-    task = Task(tuple(methods), datasets, full, no_reference, downstream)
+    for metric in metrics:
+        check_metric(metric)
+    task = Task(tuple(methods), datasets, full, no_reference, downstream, tuple(metrics))
     cost = Cost()
     with _alone(Path(out) if out else None) as folder:
         records = _score_all(task, folder, workers, device, cost)

@@ -49,7 +49,8 @@ def check_resources(config: Config, trials: Sequence[Config] = ()) -> None:
     """Raise UsageError if Ray would wait forever for the cores or GPUs of the workers, or if a node
     does not see the run's folders or lacks a plug-in; for a sweep those of its `trials`."""
     check_shared_places(config)
-    check_plugins_on_nodes(trials or [config])
+    plugins = [run.plugins for run in trials or [config]]
+    check_plugins_on_nodes({name: key for each in plugins for key, name in each.items()})
     (cpus, gpus), workers = needs(config), config.train.min_workers
     if nodes.can_start(workers, cpus=cpus, gpus=gpus):
         return

@@ -18,6 +18,7 @@ from derain.errors import DataError, DerainError
 from derain.evaluation.downstream import found_in
 from derain.evaluation.downstream.found import Downstream
 from derain.evaluation.no_reference import METRICS, NoReference
+from derain.evaluation.own_metric import build_metric, measured
 from derain.evaluation.protocols import quantised
 from derain.evaluation.scoring import ImageScores, score_image
 from derain.pipelines.evaluate.detectors import DownstreamSpec, load_downstream
@@ -40,10 +41,12 @@ class Task:
     no_reference: tuple[str, ...] = ()
     """Metrics without reference: of all datasets; those without clean images have some anyway."""
     downstream: DownstreamSpec | None = None
+    own: tuple[str, ...] = ()
+    """Metrics of the user's, `module:Name`, of datasets with clean images."""
 
     def names_for(self, dataset: str) -> tuple[str, ...]:
-        """The protocols and metrics without reference that a dataset is measured by."""
-        return names_for(self.datasets[dataset], self.protocols, self.no_reference)
+        """The protocols and other metrics that a dataset is measured by."""
+        return names_for(self.datasets[dataset], self.protocols, self.no_reference, self.own)
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class Scorer:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="metrics")
         self._network = threading.Lock()
         self._detector: Downstream | None = None
+        self._own = {name: build_metric(name) for name in task.own}
         self._opened: dict[str, Images | DerainError] = {}
 
     def __enter__(self) -> Self:
@@ -138,6 +142,8 @@ class Scorer:
             for name in self._task.names_for(dataset):
                 if name in METRICS:
                     scores[name] = self._without_reference(name, record.key, rain, levels)
+                elif name in self._own and clean is not None:
+                    scores[name] = self._by_own(name, record.key, rain, levels, clean)
                 elif clean is not None:
                     scores[name] = score_image(levels, record.key, (rain, clean), name)
         except DerainError as error:
@@ -150,6 +156,16 @@ class Scorer:
         measure = NoReference([name])
         try:
             return ImageScores(key, measure(quantised(levels)), measure(rain))
+        except DataError as error:
+            raise DataError(f"image {key}: {error}") from error
+
+    def _by_own(
+        self, name: str, key: str, rain: np.ndarray, levels: np.ndarray, clean: np.ndarray
+    ) -> ImageScores:
+        metric = self._own[name]
+        try:
+            values = (measured(metric, name, each, clean) for each in (quantised(levels), rain))
+            return ImageScores(key, *values)
         except DataError as error:
             raise DataError(f"image {key}: {error}") from error
 
