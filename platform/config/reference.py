@@ -92,7 +92,7 @@ def file_schema() -> dict[str, Any]:
 def _any_network(schema: Schema) -> dict[str, Any]:
     """The section `model`: the options of the network that it names; of any, if it names none."""
     defs = schema["$defs"]
-    references = schema["properties"]["model"]["oneOf"]
+    references = schema["properties"]["model"]["anyOf"]
     names = {
         reference["$ref"]: _resolved(reference, schema)["properties"]["name"].get("const")
         for reference in references
@@ -237,7 +237,9 @@ def _without_required(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     kept = {key: value for key, value in schema.items() if not _is_required_list(key, value)}
-    return {key: _without_required(value) for key, value in kept.items()}
+    # Without the keys that tell them apart, several kinds of a section may fit.
+    renamed = {"anyOf" if key == "oneOf" else key: value for key, value in kept.items()}
+    return {key: _without_required(value) for key, value in renamed.items()}
 
 
 def _is_required_list(key: str, value: Any) -> bool:

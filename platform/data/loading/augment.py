@@ -60,23 +60,30 @@ def augmented(own: Augmentation, square: np.ndarray, number: int) -> np.ndarray:
     Raises DataError for a result of another shape or type.
     """
     found = own(square.copy(), number)
-    of_its_kind = isinstance(found, np.ndarray) and found.dtype == square.dtype
-    if not of_its_kind or found.shape != square.shape:
-        kind = getattr(found, "dtype", type(found).__name__)
+    if wrong := _unlike(found, square):
         raise DataError(
-            f"data.augment: {type(own).__name__} returned {kind} of the shape {np.shape(found)}; "
-            f"expected uint8 of the shape {square.shape}."
+            f"data.augment: {type(own).__name__} returned {wrong}; expected uint8 of the shape "
+            f"{square.shape}."
         )
     return found
 
 
 def check_augmentation(own: Augmentation, side: int) -> str | None:
-    """What is wrong with an augmentation of the user's, by two calls; None if nothing is."""
+    """What is wrong with an augmentation of the user's, by some calls; None if nothing is."""
     pair = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), dtype=np.uint8)
-    first = augmented(own, pair, 2**64 - 1)
-    augmented(own, pair, 7)
-    again = augmented(own, pair, 2**64 - 1)
+    first, other, again = (own(pair.copy(), number) for number in (2**64 - 1, 7, 2**64 - 1))
+    if wrong := _unlike(first, pair) or _unlike(other, pair):
+        return wrong
     return None if np.array_equal(first, again) else "other pixels for the same pair and number"
+
+
+def _unlike(found: object, square: np.ndarray) -> str | None:
+    """What was found, if it has not the shape and type of a pair of crops."""
+    if not isinstance(found, np.ndarray):
+        return f"a {type(found).__name__}"
+    if found.dtype != square.dtype or found.shape != square.shape:
+        return f"{found.dtype} of the shape {found.shape}"
+    return None
 
 
 def crop(pair: np.ndarray, top: float, left: float, crop_px: int) -> np.ndarray:
