@@ -89,11 +89,13 @@ def takes(found: Callable[..., Any], option: str) -> bool:
 def _parameters(found: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     """The options of a constructor. A class without one of its own has none: torch.nn.Module's
     takes anything, to refuse it later."""
-    parameters = inspect.signature(found).parameters
     constructor = getattr(found, "__init__", None)
     if getattr(constructor, "__module__", "") == "torch.nn.modules.module":
         return {}
-    return parameters
+    try:
+        return inspect.signature(found).parameters
+    except ValueError:  # of a class in C, which does not say
+        return {"any": inspect.Parameter("any", inspect.Parameter.VAR_KEYWORD)}
 
 
 def _near(option: str, known: list[str]) -> str:

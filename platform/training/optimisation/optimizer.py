@@ -24,9 +24,12 @@ def build_optimizer(
 
     It is given `train.lr`, and `train.betas` and `train.weight_decay` if it takes them and its
     options do not set them. Raises ConfigError for options that it does not take, one that the
-    installed torch lacks, and weights that it refuses, as Muon does any but matrices.
+    installed torch lacks, and weights that it refuses, as Muon does any but matrices. Raises
+    ValueError if there are no weights.
     """
-    chosen = train.optimizer
+    chosen, weights = train.optimizer, list(parameters)
+    if not weights:
+        raise ValueError("optimizer got an empty parameter list")
     kind = _class_of(chosen)
     check_options(chosen.name, kind, chosen.options, KEY, given=("params", "lr"))
     values: dict[str, Any] = {"lr": train.lr}
@@ -36,7 +39,7 @@ def build_optimizer(
     if chosen.name in FUSED:
         values["fused"] = True
     values |= chosen.options
-    built = constructed(chosen.name, kind, values, list(parameters), what=KIND)
+    built = constructed(chosen.name, kind, values, weights, what=KIND)
     if not isinstance(built, torch.optim.Optimizer):
         raise ConfigError(
             f"The {KIND} {chosen.name}: expected a subclass of torch.optim.Optimizer, found "

@@ -54,11 +54,18 @@ def test_the_keys_of_the_section_are_given_to_those_that_take_them(tmp_path: Pat
         ),
         ({"name": "adam", "amsgrad": "no"}, r"`train\.optimizer\.amsgrad`: expected a valid bool"),
         ("muon", "cannot be built.*Muon only supports 2D"),
-        ("collections:OrderedDict", "expected a subclass of torch.optim.Optimizer, found Ordered"),
+        ("collections:OrderedDict", "cannot be built"),
+        ("no_steps:Nothing", "expected a subclass of torch.optim.Optimizer, found Nothing"),
         ("nowhere:Step", "cannot be imported"),
     ],
 )
-def test_what_cannot_be_built_is_refused(chosen: Any, message: str, tmp_path: Path) -> None:
+def test_what_cannot_be_built_is_refused(
+    chosen: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "no_steps.py").write_text(
+        "class Nothing:\n    def __init__(self, params, **_): pass\n"
+    )
     with pytest.raises(ConfigError, match=message):
         build_optimizer(with_optimizer(tmp_path, chosen).train, [nn.Parameter(torch.ones(4))])
 
