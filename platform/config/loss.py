@@ -75,11 +75,11 @@ class LossConfig(Section):
     """L = pixel loss + lambda_p * perceptual loss (FCLIP-UNet) + lambda_c * contrastive (RDMC)
     + terms of one's own."""
 
-    pixel: Literal["l1", "mse", "charbonnier", "charbonnier_edge", "ssim", "mse_ssim", "power"] = (
-        "l1"
-    )
+    pixel: Literal[
+        "l1", "mse", "charbonnier", "charbonnier_edge", "ssim", "mse_ssim", "power", "none"
+    ] = "l1"
     """Pixel loss. `ssim`: 1 - SSIM. `mse_ssim`: 0.1 MSE + 1 - SSIM. `charbonnier_edge`: MPRNet's.
-    `power`: follows `schedule`."""
+    `power`: follows `schedule`. `none`: `terms` take its place."""
     schedule: (
         Annotated[
             Annotated[ScheduleConfig, Tag("power")]
@@ -118,6 +118,12 @@ class LossConfig(Section):
     def _schedule_matches_pixel(self) -> "LossConfig":
         if (self.pixel == "power") != (self.schedule is not None):
             raise ValueError("`pixel: power` needs a schedule, and other pixel losses take none")
+        return self
+
+    @model_validator(mode="after")
+    def _something_is_compared(self) -> "LossConfig":
+        if self.pixel == "none" and not any(term.weight for term in self.terms):
+            raise ValueError("`pixel: none` needs a term of your own in `terms`, with a weight")
         return self
 
     @model_validator(mode="after")

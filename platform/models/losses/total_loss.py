@@ -14,7 +14,9 @@ from derain.models.losses.loss_schedule import LossSchedule, OwnSchedule, Statis
 from derain.models.losses.pixel import PIXEL_LOSSES
 from derain.models.shapes import ImageBatch
 
-PixelName = Literal["l1", "mse", "charbonnier", "charbonnier_edge", "ssim", "mse_ssim", "power"]
+PixelName = Literal[
+    "l1", "mse", "charbonnier", "charbonnier_edge", "ssim", "mse_ssim", "power", "none"
+]
 FeatureName = Literal["none", "vgg16", "vgg19", "encoder"]
 Term = Callable[[Tensor, Tensor, Tensor], Tensor]
 """A term of the user's: output, clean and rainy images -> a scalar."""
@@ -38,7 +40,7 @@ class TotalLoss(nn.Module):
     perceptual and contrastive are the terms of `features`; None leaves them out. pixel="power"
     takes its powers of the error from `schedule`, which is required for it and not allowed
     otherwise. `own` has the weights and the terms of the user's, by name; nothing of them is
-    trained.
+    trained. pixel="none" leaves the pixel loss to them.
 
     `frozen` names the sub-modules that are functions of one image and never change, as for
     networks.
@@ -55,9 +57,9 @@ class TotalLoss(nn.Module):
         own: Mapping[str, tuple[float, Term]] | None = None,
     ) -> None:
         super().__init__()
-        if pixel not in (*PIXEL_LOSSES, "power"):
+        if pixel not in (*PIXEL_LOSSES, "power", "none"):
             raise ValueError(
-                f"pixel must be one of {', '.join(PIXEL_LOSSES)}, power, got {pixel!r}"
+                f"pixel must be one of {', '.join(PIXEL_LOSSES)}, power, none, got {pixel!r}"
             )
         if (pixel == "power") != (schedule is not None):
             raise ValueError(
@@ -95,8 +97,10 @@ class TotalLoss(nn.Module):
         Raises ValueError if an argument that a term needs is None.
         """
         with torch.autocast(output.device.type, enabled=False):
-            total = self._pixel_loss(output.float(), clean.float(), progress, statistics)
-            terms: dict[str, Tensor] = {self.pixel: total}
+            total, terms = output.new_zeros((), dtype=torch.float32), dict[str, Tensor]()
+            if self.pixel != "none":
+                total = self._pixel_loss(output.float(), clean.float(), progress, statistics)
+                terms[self.pixel] = total
             if self.features is not None:
                 extra = self.features(output.float(), clean.float(), rain)
                 weights = self.features.lambdas

@@ -83,6 +83,8 @@ def _comparable_loss(config: Config) -> tuple[str | None, str]:
         return None, "with a loss schedule the losses of two steps are not the same quantity"
     if any(key in ("loss", "loss.pixel") for key in varied):
         return None, "the trials have different pixel losses"
+    if varied and config.loss.pixel == "none":
+        return None, "the trials have no pixel loss in common"
     # Weights of other terms vary, or the terms of the network itself: the pixel loss is common.
     return config.loss.pixel if varied or "model.name" in config.sweep.space else "loss", ""
 
