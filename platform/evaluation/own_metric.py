@@ -45,5 +45,6 @@ def measured(metric: Metric, name: str, image: np.ndarray, clean: np.ndarray) ->
         ) from error
     is_number = isinstance(found, int | float | np.number)
     if not is_number or not math.isfinite(found):
-        raise DataError(f"the metric {name}: expected {expected}; found {found!r}.")
+        shown = repr(found) if is_number else f"a {type(found).__name__}"
+        raise DataError(f"the metric {name}: expected {expected}; found {shown}.")
     return {name.partition(":")[2]: float(found)}

@@ -32,7 +32,7 @@ from derain.training.checkpoint import Checkpoint, State
 from derain.training.factory import check_frozen, fingerprints
 from derain.training.micro_batches import MicroBatches
 from derain.training.optimisation.learning_rate import build_schedule, learning_rate
-from derain.training.optimisation.optimizer import build_optimizer
+from derain.training.optimisation.optimizer import build_optimizer, load_state
 from derain.training.process import distributed
 from derain.training.process.device import make_deterministic, memory_format, seed_all
 from derain.training.process.distributed import Rank
@@ -264,7 +264,7 @@ class Trainer:
                     value = value.reshape(weights[index].shape)
                 if value.shape == weights[index].shape:  # moments; the step counters are scalars
                     slot[key] = distributed.distributed_like(value, weights[index])
-        self._optimizer.load_state_dict(state)
+        load_state(self._optimizer, state, self._config.train)
 
     def _to_device(self, network: nn.Module) -> nn.Module:
         # fully_shard takes contiguous parameters only; the feature maps may still be NHWC.

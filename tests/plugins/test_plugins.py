@@ -1,6 +1,7 @@
 """A plug-in is found, its options are checked, and its source is identified."""
 
 import hashlib
+import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from derain.errors import ConfigError
+from derain.plugins import protocols
 from derain.plugins.identity import changed, identities, identity, identity_tags
 from derain.plugins.options import build_plugin, check_options, takes
 from derain.plugins.resolve import is_plugin, resolve
@@ -106,3 +108,16 @@ def test_another_source_is_named_with_both_digests() -> None:
     assert text is not None
     assert "a: x:Y had the sha256 1, it now has 3" in text
     assert "x:Z" not in text
+
+
+def test_each_kind_says_what_it_gets_and_returns() -> None:
+    named = [it for it in vars(protocols).values() if inspect.isclass(it)]
+    own = [kind for kind in named if kind.__module__ == protocols.__name__]
+    assert {kind.__name__ for kind in own} == {
+        "LossTerm", "LossSchedule", "LearningRateSchedule", "Augmentation", "Metric",
+        "DatasetLayout",
+    }  # fmt: skip
+    for kind in own:
+        method = getattr(kind, "pairs", None) or kind.__dict__["__call__"]
+        assert inspect.getdoc(kind)
+        assert "->" in (inspect.getdoc(method) or "") or "pair" in (inspect.getdoc(method) or "")

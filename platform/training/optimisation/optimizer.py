@@ -13,8 +13,9 @@ from derain.plugins.resolve import is_plugin
 
 KEY = "train.optimizer"
 KIND = "optimiser"
-FUSED = ("adamw", "adam", "sgd")
-"""Those of torch whose step can be one operation for all weights, on CPU and GPU."""
+FUSED = ("adamw", "adam")
+"""Those of torch whose step can be one operation for all weights on CPU and GPU, also with fsdp2,
+for which torch 2.15 has no such step of SGD."""
 
 
 def build_optimizer(
@@ -32,13 +33,7 @@ def build_optimizer(
         raise ValueError("optimizer got an empty parameter list")
     kind = _class_of(chosen)
     check_options(chosen.name, kind, chosen.options, KEY, given=("params", "lr"))
-    values: dict[str, Any] = {"lr": train.lr}
-    for option in ("betas", "weight_decay"):
-        if takes(kind, option):
-            values[option] = getattr(train, option)
-    if chosen.name in FUSED:
-        values["fused"] = True
-    values |= chosen.options
+    values = _values(train, kind)
     built = constructed(chosen.name, kind, values, weights, what=KIND)
     if not isinstance(built, torch.optim.Optimizer):
         raise ConfigError(
@@ -46,6 +41,26 @@ def build_optimizer(
             f"{type(built).__name__}."
         )
     return built
+
+
+def load_state(optimizer: torch.optim.Optimizer, state: dict[str, Any], train: TrainConfig) -> None:
+    """Take over a state dict, but for what the config says: a member of a population goes on from
+    the checkpoint of another one with values of its own."""
+    optimizer.load_state_dict(state)
+    values = _values(train, _class_of(train.optimizer))
+    for group in optimizer.param_groups:
+        group.update({key: value for key, value in values.items() if key in group})
+
+
+def _values(train: TrainConfig, kind: Any) -> dict[str, Any]:
+    """The options that an optimiser is built with, by the config alone."""
+    values: dict[str, Any] = {"lr": train.lr}
+    for option in ("betas", "weight_decay"):
+        if takes(kind, option):
+            values[option] = getattr(train, option)
+    if train.optimizer.name in FUSED:
+        values["fused"] = True
+    return {**values, **train.optimizer.options}
 
 
 def _class_of(chosen: Optimizer) -> Any:

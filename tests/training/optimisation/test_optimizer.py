@@ -9,7 +9,7 @@ from torch import nn
 
 from derain.config import Config
 from derain.errors import ConfigError
-from derain.training.optimisation.optimizer import build_optimizer
+from derain.training.optimisation.optimizer import build_optimizer, load_state
 from tests.tiny import config, run
 
 
@@ -78,3 +78,16 @@ def test_one_that_the_installed_torch_lacks_is_named(
         ConfigError, match=r"torch \S+ has no nadam. It has adamw, adam, sgd, radam"
     ):
         build_optimizer(with_optimizer(tmp_path, "nadam").train, [nn.Parameter(torch.ones(4))])
+
+
+def test_a_state_of_another_run_keeps_the_values_of_this_config(tmp_path: Path) -> None:
+    """As a member of a population that goes on from the best one's checkpoint."""
+    weight = nn.Parameter(torch.ones(2, 2))
+    one, other = (config(tmp_path, weight_decay=decay).train for decay in (0.1, 0.2))
+    saved = build_optimizer(one, [weight])
+    weight.grad = torch.ones(2, 2)
+    saved.step()
+    mine = build_optimizer(other, [weight])
+    load_state(mine, saved.state_dict(), other)
+    assert mine.param_groups[0]["weight_decay"] == 0.2
+    assert mine.state[weight]["step"] == 1
