@@ -10,12 +10,16 @@ import importlib.metadata
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from weakref import WeakKeyDictionary
 
 from derain.plugins.options import resolve_plugin
 
 _packages_distributions = functools.cache(importlib.metadata.packages_distributions)
 """It reads the files of every installed package."""
+_digests: WeakKeyDictionary[ModuleType, str] = WeakKeyDictionary()
+"""Of the files of modules that this process has imported, as they were then: a process that is kept
+from trial to trial runs the code that it has imported, whatever the file holds by now."""
 
 
 def identities(plugins: Mapping[str, str]) -> dict[str, dict[str, str]]:
@@ -29,10 +33,11 @@ def identity(name: str) -> dict[str, str]:
     `sha256` is "" for a class without a file, such as one of a notebook. Raises ConfigError if it
     cannot be imported.
     """
-    file = source_file(resolve_plugin(name, "plug-in"), name)
-    digest = hashlib.sha256(file.read_bytes()).hexdigest() if file else ""
-    top = name.partition(":")[0].partition(".")[0]
-    found = {"name": name, "sha256": digest}
+    defining = getattr(resolve_plugin(name, "plug-in"), "__module__", "")
+    named, _, _ = name.partition(":")
+    modules = [sys.modules[each] for each in (defining, named) if each in sys.modules]
+    found = {"name": name, "sha256": next(filter(None, map(_digest, modules)), "")}
+    top = named.partition(".")[0]
     for package in _packages_distributions().get(top, [])[:1]:
         found |= {"distribution": package, "version": importlib.metadata.version(package)}
     return found
@@ -67,10 +72,9 @@ def changed(
     )
 
 
-def source_file(found: Any, name: str) -> Path | None:
-    """The file of the module that defines a class; that of the named module if it has none."""
-    for module in (getattr(found, "__module__", ""), name.partition(":")[0]):
-        file = getattr(sys.modules.get(module), "__file__", None)
-        if file and Path(file).is_file():
-            return Path(file)
-    return None
+def _digest(module: ModuleType) -> str:
+    """The sha256 of a module's file; "" if it has none."""
+    if module not in _digests:
+        file = Path(getattr(module, "__file__", None) or "")
+        _digests[module] = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
+    return _digests[module]

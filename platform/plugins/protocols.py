@@ -1,7 +1,9 @@
 """What a plug-in of each kind is: a class whose constructor takes the options of its section.
 
 Any class with these methods serves; none has to inherit from anything. Each kind is checked before
-a run starts by one call with small inputs. Examples: docs/guides/plugins.md.
+a run starts by one call with small inputs. An object keeps nothing between two calls: checkpoints
+hold the weights of the network and the state of the optimiser, and nothing else of a plug-in.
+Examples: docs/guides/plugins.md.
 
 A network is a subclass of torch.nn.Module, see `derain.models.MODELS`. An optimiser is a subclass
 of torch.optim.Optimizer: its constructor is given the parameters and `lr`, and `weight_decay` and

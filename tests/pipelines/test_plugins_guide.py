@@ -86,9 +86,10 @@ def test_the_examples_train_resume_and_register_with_their_identity(
     assert config.plugins == {key: f"own_parts:{name}" for key, name in KINDS.items()}
     rehearse(config)
     whole = run(config, store)
-    halves = config.replaced({"name": "halves"}, "test")
+    halves = config.replaced({"name": "halves", "data.loader_processes": 1}, "test")
     run(halves, store, until=2)
     own_parts.write_text(own_parts.read_text() + "\n# another digest\n")
+    del sys.modules["own_parts"]  # another process
     caplog.set_level(logging.WARNING, logger="derain")
     resumed = run(halves, store)
     assert resumed.state.step == whole.state.step == STEPS
