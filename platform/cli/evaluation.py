@@ -69,6 +69,10 @@ def evaluate(
     track: Annotated[
         bool, typer.Option("--track", help="Record metrics and files as an MLflow run.")
     ] = False,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(metavar="module:Name", help="A metric of your own; repeatable."),
+    ] = None,
     device: Device = "auto",
     trust: Trust = False,
     stride: Stride = None,
@@ -100,6 +104,7 @@ def evaluate(
         downstream=_downstream(downstream, downstream_weights),
         lpips=LpipsFiles(str(lpips[0]), str(lpips[1])) if lpips else None,
         track=track,
+        metrics=metric or (),
         device=device,
         trust=trust,
         stride=stride,

@@ -133,6 +133,9 @@ def scores(result: Mapping[str, Any]) -> RenderableType:
         for item in scored["datasets"]:
             place = ", ".join([*named, item["name"]])
             for name, found in item["by_protocol"].items():
+                if ":" in name:
+                    lines.append(_own_metric(place, name, found, item["pictures"]))
+                    continue
                 if name in found["metrics"]:  # NIQE and its like have one value
                     lines.append(_without_reference(place, name, found, item["pictures"]))
                     continue
@@ -153,6 +156,12 @@ def scores(result: Mapping[str, Any]) -> RenderableType:
 def _without_reference(place: str, name: str, found: Mapping[str, Any], images: int) -> str:
     value, given = found["metrics"][name], found["input"][name]
     return f"{place}: {name} {value:.3f}, rainy input {given:.3f} ({images} images; less is better)"
+
+
+def _own_metric(place: str, name: str, found: Mapping[str, Any], images: int) -> str:
+    """A metric of the user's; which direction is better is not known."""
+    (value,), (given,) = found["metrics"].values(), found["input"].values()
+    return f"{place}: {name} {value:.4f}, rainy input {given:.4f} ({images} images)"
 
 
 def _agreement(found: Mapping[str, Any]) -> str:

@@ -93,6 +93,20 @@ class Config(Section):
         return Path(self.output_dir) / self.name
 
     @property
+    def plugins(self) -> dict[str, str]:
+        """The plug-ins of a run, `module:Name`, by the keys that name them."""
+        train, loss = self.train, self.loss
+        named = {
+            "model": self.model.name,
+            "loss.schedule": loss.schedule.kind if loss.schedule else "",
+            **{f"loss.terms.{number}": term.name for number, term in enumerate(loss.terms)},
+            "train.optimizer": train.optimizer.name,
+            "train.lr_schedule": train.lr_schedule.name,
+            "data.augment": self.data.augment.name,
+        }
+        return {key: name for key, name in named.items() if ":" in name}
+
+    @property
     def data_seed(self) -> int:
         """The seed of order, crops and flips."""
         return self.seed if self.data.seed is None else self.data.seed

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from derain.config.section import LocalFolder, Prepared, Section, Seed
+from derain.config.section import Choice, LocalFolder, Prepared, Section, Seed
 
 
 class SyntheticConfig(Section):
@@ -26,6 +26,12 @@ class SyntheticConfig(Section):
     """Folder of clean photographs; null: the bundled ones."""
 
 
+class Augment(Choice):
+    """What is done to each crop."""
+
+    known = ("none", "flip", "dihedral")
+
+
 class DataConfig(Section):
     """The images: prepared datasets, and how training reads them."""
 
@@ -39,9 +45,10 @@ class DataConfig(Section):
     stratify: str | None = None
     """A label of the samples, such as `density`: each batch has all values in proportion. Null: no
     stratification."""
-    augment: Literal["none", "flip", "dihedral"] = "dihedral"
+    augment: Augment = Augment(name="dihedral")
     """Flip left and right, or apply any of the 8 symmetries of the square. Rain that falls sideways
-    is hard to learn in few steps, so `flip` suits short runs."""
+    is hard to learn in few steps, so `flip` suits short runs. `module:Name`: a class of your own,
+    which then does all that is done to a crop; see docs/guides/plugins.md."""
     seed: Seed | None = None
     """Seed of order, crops and flips; null: the run's `seed`. With a seed of its own, runs with
     different seeds get the same batches and can train in one cohort."""

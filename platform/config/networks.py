@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag
 
-from derain.config.section import NameOrPath, Section, Seed
+from derain.config.section import PLUGIN_NAME, NameOrPath, Section, Seed
 
 
 class FCLIPUNetConfig(Section):
@@ -185,7 +185,7 @@ class PluginConfig(Section):
 
     model_config = ConfigDict(extra="allow")
 
-    name: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    name: str = Field(pattern=PLUGIN_NAME)
     """`module:Class`, importable in every worker; the class takes the options as keyword
     arguments."""
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from derain.config import Config, source
+from derain.config.section import PLUGIN_NAME
 
 UNITS = {"_px": "px", "_s": "s", "_gib": "GiB", "_steps": "steps", "_step": "step"}
 """The unit of a number by the end of its key."""
@@ -91,7 +92,7 @@ def file_schema() -> dict[str, Any]:
 def _any_network(schema: Schema) -> dict[str, Any]:
     """The section `model`: the options of the network that it names; of any, if it names none."""
     defs = schema["$defs"]
-    references = schema["properties"]["model"]["oneOf"]
+    references = schema["properties"]["model"]["anyOf"]
     names = {
         reference["$ref"]: _resolved(reference, schema)["properties"]["name"].get("const")
         for reference in references
@@ -202,6 +203,8 @@ def _resolved(field: Schema, root: Schema) -> Schema:
 def _kind(field: Schema, root: Schema) -> str:
     """The type of a field in words, with its allowed values and bounds."""
     field = _resolved(field, root)
+    if field.get("pattern") == PLUGIN_NAME:
+        return "module:Name"
     if choices := field.get("anyOf") or field.get("oneOf"):
         return " or ".join(dict.fromkeys(_kind(choice, root) for choice in choices))
     if "enum" in field:
@@ -234,7 +237,9 @@ def _without_required(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     kept = {key: value for key, value in schema.items() if not _is_required_list(key, value)}
-    return {key: _without_required(value) for key, value in kept.items()}
+    # Without the keys that tell them apart, several kinds of a section may fit.
+    renamed = {"anyOf" if key == "oneOf" else key: value for key, value in kept.items()}
+    return {key: _without_required(value) for key, value in renamed.items()}
 
 
 def _is_required_list(key: str, value: Any) -> bool:

@@ -1,9 +1,21 @@
 """The base class of all config sections, and the types of their fields."""
 
+import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import CoreSchema
 
 
 def _anchored(path: str) -> str:
@@ -48,3 +60,63 @@ class Section(BaseModel):
         allow_inf_nan=False,
         validate_default=True,
     )
+
+
+PLUGIN_NAME = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+"""`module:Name`, a class of the user's."""
+
+
+class Choice(Section):
+    """Something by its name, or `module:Name`, a class of the user's; all other keys are its
+    options. A name alone is written as a text."""
+
+    model_config = ConfigDict(extra="allow")
+
+    known: ClassVar[tuple[str, ...]] = ()
+    """The names of the platform's own."""
+    known_have_options: ClassVar[bool] = False
+
+    name: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        if isinstance(value, str | dict | cls):
+            return {"name": value} if isinstance(value, str) else value
+        raise ValueError(f"expected {cls._expected()}, or a section with `name`, found {value!r}")
+
+    @field_validator("name")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name in cls.known or re.match(PLUGIN_NAME, name):
+            return name
+        raise ValueError(f"expected {cls._expected()}, found {name!r}")
+
+    @model_validator(mode="after")
+    def _only_some_have_options(self) -> Self:
+        if self.name in self.known and self.options and not self.known_have_options:
+            raise ValueError(f"{self.name} has no options, found {', '.join(self.options)}")
+        return self
+
+    @classmethod
+    def _expected(cls) -> str:
+        return " or ".join(filter(None, (", ".join(cls.known), "module:Name")))
+
+    @model_serializer
+    def _as_short_as_possible(self) -> str | dict[str, Any]:
+        return {"name": self.name, **self.options} if self.options else self.name
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """A text, or a section that has the name and options."""
+        own = {"type": "string", "pattern": PLUGIN_NAME}
+        names = [{"enum": list(cls.known)}, own] if cls.known else [own]
+        section = {"type": "object", "properties": {"name": {"anyOf": names}}, "required": ["name"]}
+        return {"anyOf": [*names, section], "title": cls.__name__}
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keys beside the name."""
+        return dict(self.model_extra or {})

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from derain.config import shipped
 from derain.config.scalars import value_of
-from derain.config.section import Section
+from derain.config.section import PLUGIN_NAME, Section
 from derain.errors import ConfigError
 
 Tree = dict[str, Any]
@@ -53,7 +53,7 @@ class Source:
             if at + 1 == len(path):
                 tree[index] = value
             elif not isinstance(tree, list) and not isinstance(tree.get(part), dict | list):
-                tree[index] = {}
+                tree[index] = _as_section(tree.get(part))
             tree = tree[index]
         self.origins[path] = origin
 
@@ -115,6 +115,8 @@ class Source:
             key, item = f"{key}.name", {**item, "type": "missing"}
         if item["type"] == "missing":
             return f"{where}: `{key}` is missing; give it in the file or with --set {key}=..."
+        if item.get("ctx", {}).get("pattern") == PLUGIN_NAME:
+            return f"{where}: `{key}`: expected module:Name, found {item['input']!r}."
         reason = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
         if item["type"] == "value_error":
             return f"{where}: `{key}`: {reason}."
@@ -228,10 +230,17 @@ def _construct(node: yaml.Node | None, at: KeyPath, file: str, origins: dict[Key
         raise ConfigError(f"{file}:{node.start_mark.line + 1}: {error}") from None
 
 
+def _as_section(value: Any) -> Tree:
+    """A plain value in whose place a section is needed: a text is its name, as in `Choice`."""
+    return {"name": value} if isinstance(value, str) else {}
+
+
 def _merge(below: Tree, above: Tree) -> None:
     """Override `below` with `above`: sections are merged, a search space is replaced whole."""
     for key, value in above.items():
-        if key != "space" and isinstance(value, dict) and isinstance(below.get(key), dict):
+        if key != "space" and isinstance(value, dict) and isinstance(below.get(key), dict | str):
+            if isinstance(below[key], str):
+                below[key] = _as_section(below[key])
             _merge(below[key], value)
         else:
             below[key] = value
@@ -280,6 +289,10 @@ def nearest(key: str, known: Sequence[str]) -> str:
 
 
 def _keys_of(location: Iterable[str | int]) -> KeyPath:
-    """The keys of a pydantic location, without the network's name that it inserts after `model`."""
+    """The keys of a pydantic location, without the tag that it inserts after a section of which
+    there are several kinds."""
     parts = [str(part) for part in location]
-    return tuple(parts[:1] + parts[2:] if parts[:1] == ["model"] else parts)
+    for section in (["model"], ["loss", "schedule"]):
+        if parts[: len(section)] == section:
+            return tuple(section + parts[len(section) + 1 :])
+    return tuple(parts)

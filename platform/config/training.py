@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from derain.config.section import LocalPath, Section
+from derain.config.section import Choice, LocalPath, Section
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -20,8 +20,21 @@ class Stage(Section):
     """Pairs per step, over all workers together."""
 
 
+class Optimizer(Choice):
+    """The optimiser by its name in torch.optim, in lower case, or `module:Name`."""
+
+    known = ("adamw", "adam", "sgd", "nadam", "radam", "lion", "muon")
+    known_have_options = True
+
+
+class LrSchedule(Choice):
+    """The learning rate after the warm-up."""
+
+    known = ("cosine",)
+
+
 class TrainConfig(Section):
-    """The optimisation of one run: AdamW with a cosine schedule."""
+    """The optimisation of one run."""
 
     start_from: LocalPath | None = None
     """Checkpoint folder whose trained weights a new run starts with (the moving average if it has
@@ -34,8 +47,15 @@ class TrainConfig(Section):
     """Side of the square crops, in pixels; a multiple of the network's stride."""
     progressive: tuple[Stage, ...] = ()
     """Stages with other crops and batches in later steps, in order, as in Restormer's recipe."""
+    optimizer: Optimizer = Optimizer(name="adamw")
+    """An optimiser of torch, as far as the installed one has it, or `module:Name`, a class of your
+    own. Its options are beside its name: {name: sgd, momentum: 0.9}; it gets `lr`, and
+    `weight_decay` and `betas` if it has them."""
     lr: float = Field(3e-4, gt=0)
     """Learning rate after the warm-up. Default: Restormer's."""
+    lr_schedule: LrSchedule = LrSchedule(name="cosine")
+    """The learning rate after the warm-up: a cosine from `lr` to `lr_min`, or `module:Name`, a
+    class of your own; see docs/guides/plugins.md."""
     lr_min: float = Field(1e-6, ge=0)
     """Learning rate at the end of the cosine. Default: Restormer's."""
     warmup_steps: int = Field(0, ge=0)
@@ -43,9 +63,9 @@ class TrainConfig(Section):
     constant_share: float = Field(0.0, ge=0, lt=1)
     """Share of `steps` at which the cosine starts; from the warm-up to there the rate is `lr`."""
     weight_decay: float = Field(1e-4, ge=0)
-    """AdamW's weight decay. Default: Restormer's."""
+    """The optimiser's weight decay, if it has one. Default: Restormer's."""
     betas: tuple[Share, Share] = (0.9, 0.999)
-    """AdamW's betas. Default: Restormer's."""
+    """The optimiser's betas, if it has some. Default: Restormer's."""
     clip_norm: float | None = Field(None, gt=0)
     """Maximum norm of the whole gradient; null: no clipping."""
     ema_decay: float | None = Field(None, gt=0, lt=1)

@@ -429,7 +429,8 @@ def _build(description: Mapping[str, Any], path: Path) -> nn.Module:
     try:
         return models.build(name, **options)
     except (TypeError, ValueError) as error:
-        raise WeightsError(f"{path}: cannot build {name} with {options}: {error}.") from error
+        reason = str(error).rstrip(".")
+        raise WeightsError(f"{path}: cannot build {name} with {options}: {reason}.") from error
 
 
 def _check_state(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:

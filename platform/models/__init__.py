@@ -1,6 +1,5 @@
 """The networks by name, and which of their parameters are trained."""
 
-import importlib
 from typing import Any
 
 from torch import nn
@@ -13,6 +12,7 @@ from derain.models.networks.nafnet import NAFNet
 from derain.models.networks.prenet import PReNet
 from derain.models.networks.rdmc import RDMC
 from derain.models.networks.restormer import Restormer
+from derain.plugins.resolve import is_plugin, resolve
 
 MODELS: dict[str, type[nn.Module]] = {
     "fclip_unet": FCLIPUNet,
@@ -42,6 +42,7 @@ __all__ = [
     "build",
     "fingerprint",
     "frozen_modules",
+    "is_plugin",
     "is_user_defined",
     "trained_parameters",
     "user_defined_class",
@@ -74,14 +75,9 @@ def build(name: str, **options: object) -> nn.Module:
     return MODELS[name](**options)
 
 
-def is_user_defined(name: str) -> bool:
-    """Whether the name of a network refers to a user-defined class, `module:Class`."""
-    return ":" in name
-
-
-is_plugin = is_user_defined
-"""The former name: loaders in models that were registered before the modules moved into folders
-use it, if this package is imported before they are."""
+is_user_defined = is_plugin
+"""Whether the name of a network refers to a user-defined class, `module:Class`. Loaders in models
+that were registered before use either name, if this package is imported before they are."""
 
 
 def user_defined_class(name: str) -> type[nn.Module]:
@@ -89,14 +85,7 @@ def user_defined_class(name: str) -> type[nn.Module]:
 
     Raises ValueError if it cannot be imported or is not a subclass of torch.nn.Module.
     """
-    module, _, attribute = name.partition(":")
-    try:
-        network = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # importing runs the module's own code
-        raise ValueError(
-            f"The network {name} cannot be imported ({type(error).__name__}: {error}). Install its "
-            "package, or add its folder to PYTHONPATH, here and on every worker."
-        ) from error
+    network = resolve(name, "network")
     if not (isinstance(network, type) and issubclass(network, nn.Module)):
         raise ValueError(f"The network {name} is not a subclass of torch.nn.Module")
     return network

@@ -30,6 +30,7 @@ from derain.pipelines.load_model import restore
 from derain.pipelines.named.checkpoint_of import checkpoint_of
 from derain.pipelines.train.result import mlflow_test_metrics
 from derain.pipelines.train.run_folder import IDENTITY, RESULT, read_json
+from derain.plugins.identity import identity_tags
 from derain.storage.files import is_remote
 from derain.tracking import registry
 from derain.tracking.registry import Registered
@@ -124,6 +125,7 @@ def register(
             evaluation_sha256=_combined(result),
             tags=_lineage(saved.config, saved.state.manifests, result)
             | _effort(loaded.network, result)
+            | identity_tags(saved.state.plugins)
             | {TAG: tag_of(open_training(saved.config.data))},
             example=_example(saved.config),
         )

@@ -23,10 +23,10 @@ from derain.tracking.store import mlflow
 LOADER_MODULE = "derain.inference.predictor"
 LOADER_MODULES = (LOADER_MODULE, "derain.predictor")
 """The present one, and the one in models registered before the modules moved into folders."""
-PACKED_MODULES = ("errors.py", "inference", "models")
+PACKED_MODULES = ("errors.py", "inference", "models", "plugins")
 """Every module of ours that loading a model folder imports; a registered model carries a copy."""
-NOT_PACKED = ("exported.py", "__pycache__")
-"""Exported files need onnxruntime, model folders do not."""
+NOT_PACKED = ("exported.py", "identity.py", "options.py", "protocols.py", "__pycache__")
+"""Exported files need onnxruntime, model folders do not; of `plugins` they need `resolve`."""
 BASE_REQUIREMENTS = ("torch", "numpy", "safetensors", "jaxtyping")
 """What the packed code imports for every network; `requirements` adds the packages that a network
 is built of, such as torchvision or open_clip for its encoder."""

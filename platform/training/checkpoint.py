@@ -73,6 +73,8 @@ class State:
     """SHA-256 of the manifests of the validation datasets that `best` was measured on."""
     rollbacks: int = 0
     """Number of rollbacks so far; each halves the learning rate."""
+    plugins: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """The identity of each plug-in by config key (`plugins.identity`)."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Builds the network and loss of a config, with initial weights or those of a checkpoint."""
 
+import itertools
 from dataclasses import asdict
 from typing import Any
 
@@ -7,24 +8,28 @@ import torch
 from torch import nn
 
 from derain.config import Config
+from derain.config.loss import LossConfig, OwnScheduleConfig
 from derain.errors import ConfigError, WeightsError
 from derain.inference.predictor import check_trust
 from derain.models import CLIPRPN, build, fingerprint, frozen_modules, is_user_defined
 from derain.models.cost import cost
-from derain.models.losses.loss_schedule import LossSchedule
-from derain.models.losses.total_loss import TotalLoss, build_loss
+from derain.models.losses.loss_schedule import LossSchedule, OwnSchedule
+from derain.models.losses.pixel import PIXEL_LOSSES
+from derain.models.losses.total_loss import Term, TotalLoss, build_loss
 from derain.models.shapes import with_dimensions
+from derain.plugins.options import build_plugin, check_options, resolve_plugin
 from derain.training.checkpoint import Checkpoint
-from derain.training.user_defined import check_options
 
 _LOSS = "loss."
+NAMES_OF_TERMS = ("loss", "power", "perceptual", "contrastive", *PIXEL_LOSSES)
+"""Names in the metrics of a step that no term of the user's gets."""
 
 
 def build_network(config: Config) -> nn.Module:
     """The network of a config with its initial weights, which the seed determines.
 
     Raises WeightsError if pretrained weights are missing or do not fit, ConfigError if a
-    user-defined class does not take the options or fails to build.
+    user-defined class cannot be imported, does not take the options or fails to build.
     """
     torch.manual_seed(config.seed)
     name, options = config.model.name, config.model.model_dump(exclude={"name"})
@@ -37,7 +42,7 @@ def build_network(config: Config) -> nn.Module:
 
 
 def _build_user_defined(name: str, options: dict[str, Any]) -> nn.Module:
-    check_options(name, options)
+    check_options(name, resolve_plugin(name, "network"), options, "model")
     try:
         return build(name, **options)
     except (FileNotFoundError, ValueError):
@@ -68,14 +73,49 @@ def start_from(saved: Checkpoint, network: nn.Module) -> None:
 
 
 def loss_of(config: Config, network: nn.Module) -> TotalLoss:
-    """The loss of a config. Raises WeightsError if the perceptual network's weights are missing."""
-    options = config.loss.model_dump(exclude={"schedule", "perceptual_weights"})
-    schedule, weights = config.loss.schedule, config.loss.perceptual_weights
+    """The loss of a config.
+
+    Raises WeightsError if the perceptual network's weights are missing, ConfigError for a term of
+    the user's that cannot be built.
+    """
+    options = config.loss.model_dump(exclude={"schedule", "perceptual_weights", "terms"})
+    weights = config.loss.perceptual_weights
     try:
-        loss_schedule = LossSchedule(**schedule.model_dump()) if schedule else None
-        return build_loss(network, **options, schedule=loss_schedule, vgg_weights=weights)
+        loss_schedule = schedule_of(config.loss)
+        return build_loss(
+            network,
+            **options,
+            schedule=loss_schedule,
+            vgg_weights=weights,
+            own=own_terms(config.loss),
+        )
     except (FileNotFoundError, ValueError) as error:
         raise WeightsError(str(error)) from error
+
+
+def schedule_of(loss: LossConfig) -> LossSchedule | OwnSchedule | None:
+    """The schedule of `loss.pixel: power`. Raises ConfigError for one of the user's that cannot be
+    built."""
+    chosen = loss.schedule
+    if isinstance(chosen, OwnScheduleConfig):
+        own = build_plugin(chosen.kind, chosen.options, what="loss schedule", key="loss.schedule")
+        return OwnSchedule(own, chosen.eps)
+    return LossSchedule(**chosen.model_dump()) if chosen else None
+
+
+def own_terms(loss: LossConfig) -> dict[str, tuple[float, Term]]:
+    """Weight and term of each of `loss.terms`, by the name of its class; those of one class are
+    numbered. Raises ConfigError for one that cannot be built."""
+    terms: dict[str, tuple[float, Term]] = {}
+    for number, term in enumerate(loss.terms):
+        if not term.weight:
+            continue
+        built = build_plugin(term.name, term.options, what="loss term", key=f"loss.terms.{number}")
+        name = term.name.partition(":")[2]
+        names = itertools.chain([name], (f"{name}_{copy}" for copy in itertools.count(2)))
+        free = next(each for each in names if each not in {*terms, *NAMES_OF_TERMS})
+        terms[free] = term.weight, built
+    return terms
 
 
 def without_pretrained(config: Config) -> Config:

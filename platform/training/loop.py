@@ -22,6 +22,7 @@ from derain.data.loading.loader import Batch, Position
 from derain.data.loading.prefetch import BatchAt
 from derain.errors import DerainError, StoppedError, UsageError
 from derain.evaluation.metric_names import psnr_name
+from derain.plugins.identity import changed, identities
 from derain.training import checkpoint, divergence
 from derain.training.checkpoint import Checkpoint, State
 from derain.training.ledger import Ledger
@@ -29,7 +30,7 @@ from derain.training.process.device import pick_device, to_device
 from derain.training.process.distributed import PendingSum, Rank
 from derain.training.process.interrupt import Interrupt
 from derain.training.process.watchdog import Watchdog
-from derain.training.trainer import Trainer, learning_rate
+from derain.training.trainer import Trainer
 from derain.training.upload import Uploader
 
 log = logging.getLogger(__name__)
@@ -187,6 +188,7 @@ class Run:
     def _initial_state(self) -> State:
         """A new state, or that of the checkpoint, with which the trainer is restored."""
         self._check_same_checkpoint(self.resume)
+        plugins = identities(self.config.plugins)
         if self.resume is None:
             return State(
                 step=0,
@@ -197,9 +199,12 @@ class Run:
                 manifests=tuple(self.manifests),
                 frozen=self.trainer.frozen,
                 loss={"first": math.nan, "last": math.nan, "average": math.nan},
+                plugins=plugins,
             )
         self.trainer.restore(self.resume)
-        return replace(self.resume.state, config_sha256=self.config.digest())
+        if self.rank.leads and (change := changed(self.resume.state.plugins, plugins)):
+            log.warning("%s: %s", self.config.name, change)
+        return replace(self.resume.state, config_sha256=self.config.digest(), plugins=plugins)
 
     def _check_same_checkpoint(self, saved: Checkpoint | None) -> None:
         """Raise UsageError, on all ranks, if they would not resume from the same checkpoint."""
@@ -242,7 +247,8 @@ class Run:
             return
         metrics = self._check_pending(keep=0)
         metrics["train_psnr"] = -10 * math.log10(max(metrics.pop("train_mse"), LEAST_MSE))
-        metrics["lr"] = learning_rate(train, done - 1) * ROLLBACK_LR_FACTOR**self._state.rollbacks
+        factor = ROLLBACK_LR_FACTOR**self._state.rollbacks
+        metrics["lr"] = self.trainer.learning_rate(done - 1) * factor
         metrics["steps_per_s"] = self._steps_here / (time.monotonic() - self._began)
         if (saves or validates) and not self.trainer.is_finite():
             raise _DivergedError(f"The weights after step {done} are not finite.")

@@ -22,6 +22,8 @@ from derain.models import is_user_defined, trained_parameters
 from derain.models.losses.total_loss import TotalLoss
 from derain.training import checkpoint
 from derain.training.factory import build_network, loss_of, start_from
+from derain.training.optimisation.optimizer import build_optimizer
+from derain.training.plugin_checks import check_plugins
 from derain.training.process.device import to_device
 from derain.training.process.distributed import Rank
 from derain.training.trainer import Trainer
@@ -49,6 +51,11 @@ def rehearse(config: Config, smallest: tuple[int, int] | None = None) -> None:
 def find_problems(config: Config, smallest: tuple[int, int] | None = None) -> Iterator[UsageError]:
     """All that `rehearse` would raise, one after the other: what depends on a part that fails is
     not tried."""
+    try:
+        check_plugins(config)
+    except UsageError as error:
+        yield error
+        return
     torch.manual_seed(config.seed)
     try:
         network = build_network(config)
@@ -69,6 +76,8 @@ def find_problems(config: Config, smallest: tuple[int, int] | None = None) -> It
             if smallest is not None and min(smallest) < LEAST_SIDE_PX:
                 _derain(network, smallest)
             loss = loss_of(config, network)
+            if config.train.optimizer.name != "adamw":
+                build_optimizer(config.train, trained_parameters(network).values())
             if is_user_defined(config.model.name) and fits:
                 _take_step(config, network, loss, stride)
     except UsageError as error:

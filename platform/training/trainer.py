@@ -10,7 +10,6 @@ average.
 """
 
 import contextlib
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +20,6 @@ import torch
 from torch import Tensor, nn
 
 from derain.config import Config
-from derain.config.training import TrainConfig
 from derain.data.loading.loader import Batch
 from derain.data.loading.order import mix64
 from derain.inference.predictor import check_output
@@ -33,19 +31,14 @@ from derain.training import checkpoint
 from derain.training.checkpoint import Checkpoint, State
 from derain.training.factory import check_frozen, fingerprints
 from derain.training.micro_batches import MicroBatches
+from derain.training.optimisation.learning_rate import build_schedule, learning_rate
+from derain.training.optimisation.optimizer import build_optimizer, load_state
 from derain.training.process import distributed
 from derain.training.process.device import make_deterministic, memory_format, seed_all
 from derain.training.process.distributed import Rank
 
-
-def learning_rate(train: TrainConfig, step: int) -> float:
-    """Rate of step `step` (from 0): linear warm-up to lr, constant lr, then a cosine to lr_min."""
-    if step < train.warmup_steps:
-        return train.lr * (step + 1) / train.warmup_steps
-    begin = max(train.warmup_steps, round(train.constant_share * train.steps))
-    progress = max(0, step - begin) / max(1, train.steps - begin)
-    floor = min(train.lr_min, train.lr)
-    return floor + (train.lr - floor) * (1 + math.cos(math.pi * progress)) / 2
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""AdamW's state of each weight, besides the number of steps."""
 
 
 class Trainer:
@@ -78,13 +71,8 @@ class Trainer:
         # Collected after wrapping: fsdp2 replaces the parameters.
         self._trained = trained_parameters(network)
         train = config.train
-        self._optimizer = torch.optim.AdamW(
-            self._trained.values(),
-            lr=train.lr,
-            betas=train.betas,
-            weight_decay=train.weight_decay,
-            fused=True,
-        )
+        self._optimizer = build_optimizer(train, self._trained.values())
+        self._lr_schedule = build_schedule(train)
         adaptive = loss.schedule is not None and loss.schedule.kind == "progress_adaptive"
         self._running_error = RunningError() if adaptive else None
         self._batch_error = torch.zeros((), device=device)
@@ -120,8 +108,12 @@ class Trainer:
         seed = mix64(self._config.seed, 3, number, self._rank.number)
         seed_all(self._device, int(seed >> np.uint64(1)))
         for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate(self._config.train, number) * lr_scale
+            group["lr"] = self.learning_rate(number) * lr_scale
         self._batch_error = torch.zeros((), device=self._device)
+
+    def learning_rate(self, number: int) -> float:
+        """The rate of step `number`, from 0."""
+        return learning_rate(self._config.train, number, self._lr_schedule)
 
     def losses(self, batch: Batch[Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """The total loss of a batch and its terms; `progress` is that of the run, in [0, 1)."""
@@ -266,11 +258,13 @@ class Trainer:
         weights = list(self._trained.values())
         for index, slot in state["state"].items():
             for key, value in slot.items():
-                if key != "step" and value.dim() == 0:  # a scalar of an earlier version
+                if not isinstance(value, Tensor):
+                    continue
+                if key in MOMENTS and value.dim() == 0:  # a scalar of an earlier version
                     value = value.reshape(weights[index].shape)
                 if value.shape == weights[index].shape:  # moments; the step counters are scalars
                     slot[key] = distributed.distributed_like(value, weights[index])
-        self._optimizer.load_state_dict(state)
+        load_state(self._optimizer, state, self._config.train)
 
     def _to_device(self, network: nn.Module) -> nn.Module:
         # fully_shard takes contiguous parameters only; the feature maps may still be NHWC.

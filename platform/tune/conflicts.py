@@ -32,6 +32,8 @@ def check_conflicts(config: Config, trials: Sequence[Config]) -> None:
         refusal = f"sweep.space: `{key}` cannot vary with search: {search}: {reason}."
         _check_same(config, trials, key, refusal)
     _check_same_validation(config, trials)
+    if search == "pbt":
+        _check_same_optimizer(config, trials)
     for trial in (config, *trials):
         _check_share(config, trial)
         _check_micro_batches(config, trial)
@@ -43,6 +45,17 @@ def _check_same(config: Config, trials: Sequence[Config], key: str, refusal: str
     value = getattr(config.train, field)
     if key in config.sweep.space or any(getattr(t.train, field) != value for t in trials):
         raise ConfigError(f"{refusal} Give it one value in the config.")
+
+
+def _check_same_optimizer(config: Config, trials: Sequence[Config]) -> None:
+    """Members of a population take over the optimiser's state; its options may vary."""
+    assert config.sweep is not None
+    names = {trial.train.optimizer.name for trial in (config, *trials)}
+    if len(names) > 1 or {"train.optimizer", "train.optimizer.name"} & config.sweep.space.keys():
+        raise ConfigError(
+            "sweep.space: `train.optimizer` cannot vary with search: pbt: its members take over "
+            "the state of each other's optimiser. Give it one value in the config."
+        )
 
 
 def _check_same_validation(config: Config, trials: Sequence[Config]) -> None:

@@ -108,8 +108,9 @@ def problems_before_ray(config: Config, trials: Sequence[Trial]) -> Iterator[Der
 def problems_on_cluster(config: Config, trials: Sequence[Trial]) -> Iterator[DerainError]:
     """What keeps a sweep from starting, checked on the connected Ray: device, room, shared folders,
     disk space."""
-    yield from caught(check_resources, config)
-    yield from caught(check_space, [trial.config for trial in trials])
+    configs = [trial.config for trial in trials]
+    yield from caught(check_resources, config, configs)
+    yield from caught(check_space, configs)
 
 
 def with_new_folder(config: Config) -> Config:

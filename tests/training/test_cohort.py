@@ -34,6 +34,7 @@ MEMBERS: dict[str, dict[str, Any]] = {
         "train.constant_share": 0.5,
         "train.weight_decay": 0.1,
     },
+    "momentum": {"train.optimizer": {"name": "sgd", "momentum": 0.9}},
     "weight": {"loss.lambda_p": 0.5},
     "dls": {"loss": DLS},
     "vgg": {"loss": VGG},

@@ -20,7 +20,7 @@ from derain.errors import DerainError, UsageError
 from derain.training import checkpoint
 from derain.training.factory import build_network
 from derain.training.loop import Outcome, drive
-from derain.training.trainer import learning_rate
+from derain.training.optimisation.learning_rate import learning_rate
 from tests.tiny import (
     BATCHNORM_NETWORK,
     NETWORK,

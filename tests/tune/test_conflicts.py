@@ -30,6 +30,7 @@ DRAWN = {"train.lr": {"loguniform": [1e-4, 1e-3]}}
         ("train.steps", {"grid": [50, 100]}, {"search": "asha"}),
         ("train.steps", {"choice": [50, 100]}, {"search": "pbt", "samples": 2}),
         ("train.checkpoint_every_steps", {"choice": [5, 6]}, {"search": "pbt", "samples": 2}),
+        ("train.optimizer", {"choice": ["adamw", "sgd"]}, {"search": "pbt", "samples": 2}),
         ("train.num_workers", {"grid": [1, 2]}, {}),
         ("train.device", {"grid": ["cpu", "cuda"]}, {}),
     ],

@@ -4,16 +4,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from derain.config.data import Augment
 from derain.data.loading.order import mix64
+from derain.errors import DataError
+from derain.plugins.options import build_plugin
+from derain.plugins.protocols import Augmentation
+from derain.plugins.resolve import is_plugin
 
 
 @dataclass(frozen=True)
 class CropDraws:
-    """Random crops: for each sample two numbers in [0, 1) and one of the 8 symmetries."""
+    """Random crops: for each sample two numbers in [0, 1) and one of the 8 symmetries; and a random
+    number, uint64, for an augmentation of the user's."""
 
     top: np.ndarray
     left: np.ndarray
     symmetry: np.ndarray
+    number: np.ndarray
 
 
 SYMMETRIES = {"none": (0,), "flip": (0, 4), "dihedral": tuple(range(8))}
@@ -30,7 +37,53 @@ def draw_crops(
         return (mix64(seed, 2, salt, times, ids) >> np.uint64(11)) * 2.0**-53
 
     chosen = (uniform(2) * len(allowed)).astype(np.int64)
-    return CropDraws(uniform(0), uniform(1), allowed[chosen])
+    number = mix64(seed, 2, 3, times, ids)
+    return CropDraws(uniform(0), uniform(1), allowed[chosen], number)
+
+
+def build_augmentation(augment: Augment) -> Augmentation | None:
+    """The augmentation of the user's that a config names; None for one of the platform's.
+
+    Raises ConfigError.
+    """
+    if not is_plugin(augment.name):
+        return None
+    own: Augmentation = build_plugin(
+        augment.name, augment.options, what="augmentation", key="data.augment"
+    )
+    return own
+
+
+def augmented(own: Augmentation, square: np.ndarray, number: int) -> np.ndarray:
+    """What an augmentation of the user's makes of a copy of a pair of crops.
+
+    Raises DataError for a result of another shape or type.
+    """
+    found = own(square.copy(), number)
+    if wrong := _unlike(found, square):
+        raise DataError(
+            f"data.augment: {type(own).__name__} returned {wrong}; expected uint8 of the shape "
+            f"{square.shape}."
+        )
+    return found
+
+
+def check_augmentation(own: Augmentation, side: int) -> str | None:
+    """What is wrong with an augmentation of the user's, by some calls; None if nothing is."""
+    pair = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), dtype=np.uint8)
+    first, other, again = (own(pair.copy(), number) for number in (2**64 - 1, 7, 2**64 - 1))
+    if wrong := _unlike(first, pair) or _unlike(other, pair):
+        return wrong
+    return None if np.array_equal(first, again) else "other pixels for the same pair and number"
+
+
+def _unlike(found: object, square: np.ndarray) -> str | None:
+    """What was found, if it has not the shape and type of a pair of crops."""
+    if not isinstance(found, np.ndarray):
+        return f"a {type(found).__name__}"
+    if found.dtype != square.dtype or found.shape != square.shape:
+        return f"{found.dtype} of the shape {found.shape}"
+    return None
 
 
 def crop(pair: np.ndarray, top: float, left: float, crop_px: int) -> np.ndarray:

@@ -15,11 +15,18 @@ from derain.config import Config
 from derain.config.data import DataConfig
 from derain.config.training import Stage
 from derain.data.loading import order
-from derain.data.loading.augment import crop, draw_crops, write_transformed
+from derain.data.loading.augment import (
+    augmented,
+    build_augmentation,
+    crop,
+    draw_crops,
+    write_transformed,
+)
 from derain.data.loading.cache import Pixels, open_pixels
 from derain.data.loading.order import Recipe
 from derain.data.prepared.manifest import Prepared
 from derain.data.prepared.roles import open_training
+from derain.plugins.protocols import Augmentation
 
 Array = TypeVar("Array")
 
@@ -85,13 +92,16 @@ class Loader:
         stages: Sequence[Stage],
         *,
         augment: str = "dihedral",
+        own: Augmentation | None = None,
         rank: int = 0,
         world: int = 1,
     ) -> None:
+        """`own`, an augmentation of the user's, is done to the crops after `augment`."""
         self._pixels = pixels
         self._recipe = recipe
         self._stages = stages
         self._augment = augment
+        self._own = own
         self._rank, self._world = rank, world
 
     def __len__(self) -> int:
@@ -133,11 +143,13 @@ class Loader:
     def write_crops(self, plan: BatchPlan, out: np.ndarray) -> None:
         """Write the crops of a plan into `out`: uint8, of the plan's shape."""
         epoch = self._epoch(plan.epoch)
-        columns = (epoch.dataset, epoch.sample, epoch.top, epoch.left, epoch.symmetry)
+        columns = (epoch.dataset, epoch.sample, epoch.top, epoch.left, epoch.symmetry, epoch.number)
         rows = zip(*(column[plan.positions].tolist() for column in columns), strict=True)
-        for number, (dataset, sample, top, left, symmetry) in enumerate(rows):
+        for at, (dataset, sample, top, left, symmetry, number) in enumerate(rows):
             square = crop(self._pixels[dataset][sample], top, left, plan.crop_px)
-            write_transformed(out[:, number], square, symmetry)
+            write_transformed(out[:, at], square, symmetry)
+            if self._own is not None:
+                out[:, at] = augmented(self._own, out[:, at], number)
 
     def _epoch(self, number: int) -> "_Epoch":
         return _draw_epoch(self._recipe, self._augment, number)
@@ -154,6 +166,8 @@ class _Epoch:
     top: np.ndarray
     left: np.ndarray
     symmetry: np.ndarray
+    number: np.ndarray
+    """The random number of each use, for an augmentation of the user's."""
 
 
 @lru_cache(maxsize=4)
@@ -163,7 +177,7 @@ def _draw_epoch(recipe: Recipe, augment: str, number: int) -> _Epoch:
     ends = np.cumsum(recipe.sizes)
     dataset = np.searchsorted(ends, drawn.ids, side="right")
     sample = drawn.ids - (ends - recipe.sizes)[dataset]
-    return _Epoch(drawn.ids, dataset, sample, crops.top, crops.left, crops.symmetry)
+    return _Epoch(drawn.ids, dataset, sample, crops.top, crops.left, crops.symmetry, crops.number)
 
 
 def open_loader(config: Config, *, rank: int = 0, world: int = 1) -> Loader:
@@ -178,7 +192,11 @@ def open_loader(config: Config, *, rank: int = 0, world: int = 1) -> Loader:
         strata=_strata(datasets, data.stratify) if data.stratify else None,
     )
     pixels = open_all_pixels(datasets, data)
-    return Loader(pixels, recipe, config.train.stages, augment=data.augment, rank=rank, world=world)
+    own = build_augmentation(data.augment)
+    augment = "none" if own else data.augment.name
+    return Loader(
+        pixels, recipe, config.train.stages, augment=augment, own=own, rank=rank, world=world
+    )
 
 
 def _strata(datasets: Sequence[Prepared], label: str) -> np.ndarray:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from derain.data.sources import suggestions
 from derain.data.sources.catalogue import find_dataset
+from derain.data.sources.catalogue.own_layout import match_by_plugin, without_other_splits
 from derain.data.sources.catalogue.search import (
     best_match,
     counts_of_others,
@@ -86,7 +87,9 @@ def find_pairs(
     unread_labels = _unread_labels(best, entries)
     alone = unrecognised_images(best, (), row, source, entries.images)
     unrecognised = alone
-    if others:
+    if row.plugin:
+        unrecognised = without_other_splits(row, chosen, entries.images, alone)
+    elif others:
         unrecognised = unrecognised_images(best, others, row, source, entries.images)
     return FoundPairs(
         dataset=row,
@@ -116,6 +119,8 @@ def _match(
     names = entries.images
     layouts: Sequence[Layout]
     others: Sequence[Layout] = ()
+    if row.plugin:
+        return split, _match_by_plugin(row, split, source, entries), ()
     if naming:
         layouts = (naming.layout(row, split),)
     else:
@@ -128,6 +133,22 @@ def _match(
         unpaired = _unpaired(best, entries)
         raise _no_pairs_error(row, split, source, layouts, others, unpaired, entries)
     return split, with_labels(best, source), others
+
+
+def _match_by_plugin(row: Dataset, split: str, source: Path, entries: Entries) -> LayoutMatch:
+    """What a class of the user's finds, with labels; it has to see all images."""
+    for folder, reason in entries.unreadable.items():
+        raise DataError(
+            f"{source}/{printable(folder)}: cannot be read ({reason}), and {row.plugin} may find "
+            "images there. Make it readable, or give a SOURCE without it."
+        )
+    match = match_by_plugin(row, split, entries.images)
+    if not match.pairs:
+        found = suggestions.what_is_there(list(map(printable, entries.images))) or "no image"
+        raise DataError(
+            f"{source}: {row.plugin} finds no pair of the split {split}; found {found}."
+        )
+    return with_labels(match, source)
 
 
 def _unpaired(match: LayoutMatch, entries: Entries) -> list[Unpaired]:

@@ -75,6 +75,8 @@ class Dataset:
     """What of this row could not be checked against the files as published."""
     own: Mapping[str, Any] | None = None
     """Set for a row of the user's own: its content, as the manifest records it."""
+    plugin: str | None = None
+    """`module:Name`, a class of the user's that finds the pairs in place of the layouts."""
     any_split: bool = False
     """The user chooses the name of the split: any folder can be such a dataset."""
 

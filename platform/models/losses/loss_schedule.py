@@ -1,6 +1,7 @@
 """Dynamic loss schedules (DLS): the powers of the error and their weights during training."""
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -95,18 +96,40 @@ class LossSchedule:
         statistics: Statistics | None = None,
     ) -> Float[Tensor, ""]:
         """L for NCHW RGB in [0, 1], in float32 (in float16 the squares of small errors vanish)."""
-        squared = (output.float() - clean.float()).square() + self.eps**2
-        terms = [
-            weight / self._scale(exponent) * squared.pow(exponent / 2).mean()
+        powers = [
+            Power(weight / self._scale(exponent), exponent)
             for weight, exponent in self(progress, statistics)
         ]
-        return torch.stack(terms).sum()
+        return _sum_of_powers(output, clean, powers, self.eps)
 
     def _exponent(self, start_share: float) -> float:
         return self.end + (self.start - self.end) * start_share
 
     def _scale(self, exponent: float) -> float:
         return exponent * self.reference_error ** (exponent - 1) if self.normalize else 1.0
+
+
+@dataclass(frozen=True)
+class OwnSchedule:
+    """The same loss with the powers that a function of the user's gives: progress in [0, 1) ->
+    (weight, exponent) of each."""
+
+    powers: Callable[[float], Sequence[tuple[float, float]]]
+    eps: float = 1e-3
+    kind: str = "own"
+
+    def loss(
+        self,
+        output: ImageBatch,
+        clean: ImageBatch,
+        progress: float | None = None,
+        statistics: Statistics | None = None,  # noqa: ARG002, as of LossSchedule
+    ) -> Float[Tensor, ""]:
+        """L for NCHW RGB in [0, 1], in float32. Raises ValueError without `progress`."""
+        if progress is None:
+            raise ValueError("This schedule needs a progress in [0, 1], got None")
+        powers = [Power(*power) for power in self.powers(progress)]
+        return _sum_of_powers(output, clean, powers, self.eps)
 
 
 @dataclass
@@ -138,6 +161,14 @@ class RunningError:
         if self.updates <= self.warmup:
             self.first_error = self.error
         return self.statistics
+
+
+def _sum_of_powers(
+    output: ImageBatch, clean: ImageBatch, powers: Sequence[Power], eps: float
+) -> Float[Tensor, ""]:
+    squared = (output.float() - clean.float()).square() + eps**2
+    terms = [weight * squared.pow(exponent / 2).mean() for weight, exponent in powers]
+    return torch.stack(terms).sum()
 
 
 def _cosine(progress: float | None) -> float:

@@ -1,6 +1,6 @@
 """The total loss of a deraining network: a pixel loss plus weighted terms in feature space."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -10,12 +10,16 @@ from derain.models.encoders.frozen_encoder import FrozenEncoder
 from derain.models.losses.contrastive import PUBLISHED_WEIGHTS, ContrastiveLoss, Ratio
 from derain.models.losses.feature_terms import FeatureTerms
 from derain.models.losses.features import EncoderFeatures, VGGFeatures
-from derain.models.losses.loss_schedule import LossSchedule, Statistics
+from derain.models.losses.loss_schedule import LossSchedule, OwnSchedule, Statistics
 from derain.models.losses.pixel import PIXEL_LOSSES
 from derain.models.shapes import ImageBatch
 
-PixelName = Literal["l1", "mse", "charbonnier", "charbonnier_edge", "ssim", "mse_ssim", "power"]
+PixelName = Literal[
+    "l1", "mse", "charbonnier", "charbonnier_edge", "ssim", "mse_ssim", "power", "none"
+]
 FeatureName = Literal["none", "vgg16", "vgg19", "encoder"]
+Term = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""A term of the user's: output, clean and rainy images -> a scalar."""
 
 PERCEPTUAL_LAYERS = {
     "vgg16": ("relu1_2", "relu2_2", "relu3_3", "relu4_3"),
@@ -31,10 +35,12 @@ CONTRASTIVE_LAYERS = {
 
 
 class TotalLoss(nn.Module):
-    """pixel(output, clean) + lambda_p perceptual + lambda_c contrastive.
+    """pixel(output, clean) + lambda_p perceptual + lambda_c contrastive + terms of the user's.
 
-    The last two are the terms of `features`; None leaves them out. pixel="power" takes its powers
-    of the error from `schedule`, which is required for it and not allowed otherwise.
+    perceptual and contrastive are the terms of `features`; None leaves them out. pixel="power"
+    takes its powers of the error from `schedule`, which is required for it and not allowed
+    otherwise. `own` has the weights and the terms of the user's, by name; nothing of them is
+    trained. pixel="none" leaves the pixel loss to them.
 
     `frozen` names the sub-modules that are functions of one image and never change, as for
     networks.
@@ -46,13 +52,14 @@ class TotalLoss(nn.Module):
     def __init__(
         self,
         pixel: PixelName = "l1",
-        schedule: LossSchedule | None = None,
+        schedule: LossSchedule | OwnSchedule | None = None,
         features: FeatureTerms | None = None,
+        own: Mapping[str, tuple[float, Term]] | None = None,
     ) -> None:
         super().__init__()
-        if pixel not in (*PIXEL_LOSSES, "power"):
+        if pixel not in (*PIXEL_LOSSES, "power", "none"):
             raise ValueError(
-                f"pixel must be one of {', '.join(PIXEL_LOSSES)}, power, got {pixel!r}"
+                f"pixel must be one of {', '.join(PIXEL_LOSSES)}, power, none, got {pixel!r}"
             )
         if (pixel == "power") != (schedule is not None):
             raise ValueError(
@@ -62,6 +69,9 @@ class TotalLoss(nn.Module):
         self.pixel = pixel
         self.schedule = schedule
         self.features = features
+        self.own = dict(own or {})
+        modules = [term for _, term in self.own.values() if isinstance(term, nn.Module)]
+        self._own_modules = nn.ModuleList(modules).requires_grad_(False)  # moved to the device
         frozen = () if features is None else features.frozen
         self.frozen = tuple(f"features.{name}" for name in frozen)
 
@@ -76,8 +86,9 @@ class TotalLoss(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """NCHW RGB in [0, 1] -> the total and its unweighted terms, all scalars.
 
-        The keys of the terms are the name of the pixel loss, "perceptual" and "contrastive".
-        `rain`, the rainy image, is for the contrastive term; `progress`, the completed share of
+        The keys of the terms are the name of the pixel loss, "perceptual", "contrastive" and the
+        names of the user's. `rain`, the rainy image, is for the contrastive term and the user's;
+        `progress`, the completed share of
         the run's steps, and `statistics` are for the schedule.
 
         Computed in float32 also under autocast: near the end of a training the differences between
@@ -86,13 +97,20 @@ class TotalLoss(nn.Module):
         Raises ValueError if an argument that a term needs is None.
         """
         with torch.autocast(output.device.type, enabled=False):
-            total = self._pixel_loss(output.float(), clean.float(), progress, statistics)
-            terms: dict[str, Tensor] = {self.pixel: total}
+            total, terms = output.new_zeros((), dtype=torch.float32), dict[str, Tensor]()
+            if self.pixel != "none":
+                total = self._pixel_loss(output.float(), clean.float(), progress, statistics)
+                terms[self.pixel] = total
             if self.features is not None:
                 extra = self.features(output.float(), clean.float(), rain)
                 weights = self.features.lambdas
                 total = total + sum(weights[name] * term for name, term in extra.items())
                 terms |= extra
+            for name, (weight, term) in self.own.items():
+                if rain is None:
+                    raise ValueError(f"The loss term {name} needs the rainy image, got None")
+                terms[name] = term(output.float(), clean.float(), rain.float())
+                total = total + weight * terms[name]
         return total, terms
 
     def _pixel_loss(
@@ -111,7 +129,7 @@ def build_loss(
     network: nn.Module,
     *,
     pixel: PixelName = "l1",
-    schedule: LossSchedule | None = None,
+    schedule: LossSchedule | OwnSchedule | None = None,
     lambda_p: float = 0.0,
     perceptual: FeatureName = "none",
     lambda_c: float = 0.0,
@@ -120,6 +138,7 @@ def build_loss(
     contrastive_ratio: Ratio = "per_layer",
     contrastive_floor: float = 0.1,
     vgg_weights: str | None = None,
+    own: Mapping[str, tuple[float, Term]] | None = None,
 ) -> TotalLoss:
     """Build the loss for these options; a term whose lambda is 0 builds and downloads nothing.
 
@@ -127,6 +146,7 @@ def build_loss(
     schedule: for pixel="power".
     contrastive_weights: one number per layer; fewer numbers take fewer layers, shallow ones first.
     vgg_weights: for "vgg16" and "vgg19", see `VGGFeatures`; None means "imagenet".
+    own: weights and terms of the user's, by name.
 
     Raises ValueError for options that do not fit together, and what `VGGFeatures` raises.
     """
@@ -137,7 +157,7 @@ def build_loss(
         perceptual if lambda_p else "none", contrastive if lambda_c else "none"
     )
     if source == "none":
-        return TotalLoss(pixel, schedule)
+        return TotalLoss(pixel, schedule, own=own)
     perceptual_layers = PERCEPTUAL_LAYERS[source] if lambda_p else ()
     contrastive_layers = _contrastive_layers(source, contrastive_weights) if lambda_c else ()
     layers = tuple(sorted({*perceptual_layers, *contrastive_layers}))
@@ -152,7 +172,7 @@ def build_loss(
             contrastive_weights, ratio=contrastive_ratio, floor=contrastive_floor
         ),
     )
-    return TotalLoss(pixel, schedule, terms)
+    return TotalLoss(pixel, schedule, terms, own)
 
 
 def _check_options(

@@ -1,7 +1,6 @@
 """--downstream -> a detector or a segmenter: a class of the user's, or a network of torchvision."""
 
 import hashlib
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ from derain.evaluation.downstream.found import Downstream
 from derain.models.precision import without_tf32
 from derain.models.shapes import image_batch
 from derain.models.weights import load_strictly, read_state_dict
+from derain.plugins.identity import identity
+from derain.plugins.resolve import resolve
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet, which torchvision's segmenters expect images to be scaled by."""
@@ -29,10 +30,9 @@ class DownstreamSpec:
 
     def identity(self) -> dict[str, str]:
         """The digest of the weights, or of the file that has the class."""
-        file = self.weights
-        if file is None:
-            file = str(importlib.import_module(self.name.partition(":")[0]).__file__)
-        digest = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+        if self.weights is None:
+            return {"name": self.name, "sha256": identity(self.name)["sha256"]}
+        digest = hashlib.sha256(Path(self.weights).read_bytes()).hexdigest()
         return {"name": self.name, "sha256": digest}
 
 
@@ -64,9 +64,8 @@ def load_downstream(spec: DownstreamSpec, device: str) -> Downstream:
 def _user_defined(spec: DownstreamSpec) -> Downstream:
     if spec.weights is not None:
         raise UsageError(f"--downstream {spec.name} loads its weights itself, in its constructor.")
-    module, _, attribute = spec.name.partition(":")
     try:
-        found: Downstream = getattr(importlib.import_module(module), attribute)()
+        found: Downstream = resolve(spec.name, "detector or segmenter")()
     except Exception as error:  # importing and building run the module's own code
         raise UsageError(
             f"--downstream {spec.name} cannot be built ({type(error).__name__}: {error}). It must "

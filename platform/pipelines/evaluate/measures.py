@@ -1,4 +1,5 @@
-"""Which metrics a dataset gets: protocols where it has clean images, else metrics without them.
+"""Which metrics a dataset gets: protocols and the user's metrics where it has clean images, else
+metrics without them.
 
 A protocol gives a PSNR and an SSIM. Each other measure, such as NIQE or LPIPS, gives one value, and
 its name is that of the value.
@@ -12,6 +13,8 @@ from derain.evaluation import protocols
 from derain.evaluation.lpips import NAME as LPIPS
 from derain.evaluation.lpips import Lpips
 from derain.evaluation.no_reference import METRICS, NoReference
+from derain.plugins.identity import identity, identity_text
+from derain.plugins.resolve import is_plugin
 
 
 def split_names(names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -35,6 +38,8 @@ def identity_of(name: str) -> str:
     """What is stored beside the values of a protocol or of another measure."""
     if name == LPIPS:
         return Lpips.identity
+    if is_plugin(name):
+        return identity_text(identity(name))
     return NoReference([name]).identities()[name] if name in METRICS else protocols.identity(name)
 
 
@@ -50,10 +55,15 @@ def has_clean(dataset: Prepared) -> bool:
 
 
 def names_for(
-    dataset: Prepared, chosen: Sequence[str], no_reference: Sequence[str], *, lpips: bool = False
+    dataset: Prepared,
+    chosen: Sequence[str],
+    no_reference: Sequence[str],
+    own: Sequence[str] = (),
+    *,
+    lpips: bool = False,
 ) -> tuple[str, ...]:
     """What a dataset is measured by, in order: without clean images by all metrics that need none,
-    unless some of them are chosen."""
+    unless some of them are chosen. `own` are metrics of the user's, which need clean images."""
     if has_clean(dataset):
-        return (*chosen, *no_reference, *([LPIPS] if lpips else []))
+        return (*chosen, *no_reference, *([LPIPS] if lpips else []), *own)
     return tuple(no_reference or METRICS)

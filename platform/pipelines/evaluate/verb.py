@@ -16,6 +16,7 @@ from derain.data.prepared.manifest import Prepared, open_prepared
 from derain.data.prepared.naming import distinct_names
 from derain.errors import DataError, DerainError, UsageError
 from derain.evaluation.lpips import Lpips, LpipsFiles
+from derain.evaluation.own_metric import check_metric
 from derain.evaluation.tables.files import write_tables
 from derain.evaluation.tables.methods import row_names
 from derain.pipelines.evaluate.detectors import DownstreamSpec, load_downstream
@@ -56,6 +57,7 @@ def evaluate(
     gallery: str | Path | None = None,
     downstream: DownstreamSpec | None = None,
     lpips: LpipsFiles | None = None,
+    metrics: Sequence[str] = (),
     track: bool = False,
     device: str = "auto",
     trust: bool = False,
@@ -74,9 +76,10 @@ def evaluate(
     `write_tables`. `out` is a folder for `images.parquet` and `evaluation.json`; a second call with
     it scores only what the first has not, see `parts`. `workers` is explained in `run.score`.
     `gallery` is an HTML file to write. With `downstream` each dataset has the agreement of what a
-    detector or segmenter finds, see `evaluation.downstream`; with `lpips` it has LPIPS. With
-    `track` all of this is recorded as an MLflow run, see `record`, and `run_id` is its id. The
-    other arguments are those of `load_predictor`.
+    detector or segmenter finds, see `evaluation.downstream`; with `lpips` it has LPIPS. `metrics`
+    are classes of the user's, `module:Name`, see `plugins.protocols`; their values are under
+    `by_protocol`. With `track` all of this is recorded as an MLflow run, see `record`, and `run_id`
+    is its id. The other arguments are those of `load_predictor`.
 
     A dataset without clean images is measured by NIQE and BRISQUE.
 
@@ -98,7 +101,9 @@ def evaluate(
         load_downstream(downstream, "cpu")  # before anything is scored: is it one?
     if lpips:
         Lpips(lpips.backbone, lpips.heads)
-    task = Task(tuple(methods), datasets, full, no_reference, downstream, lpips)
+    for metric in metrics:
+        check_metric(metric)
+    task = Task(tuple(methods), datasets, full, no_reference, downstream, lpips, tuple(metrics))
     cost = Cost()
     with _alone(Path(out) if out else None) as folder:
         records = _score_all(task, folder, workers, device, cost)

@@ -250,6 +250,8 @@ def _what_shapes_depend_on(config: Config) -> str:
     weights = ("lambda_p", "lambda_c", "contrastive_floor")
     loss |= {key: bool(loss[key]) for key in weights}
     loss["contrastive_weights"] = len(loss["contrastive_weights"])
+    loss["terms"] = [{**term, "weight": bool(term["weight"])} for term in loss["terms"]]
     crops = [stage.crop_px for stage in config.train.stages]
     train = (config.train.precision, config.train.start_from, crops)
-    return repr((config.model.model_dump(mode="json"), loss, train))
+    chosen = (config.train.optimizer, config.train.lr_schedule, config.data.augment)
+    return repr((config.model.model_dump(mode="json"), loss, train, chosen))

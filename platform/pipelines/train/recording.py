@@ -8,6 +8,7 @@ from derain.config import Config
 from derain.data.prepared.roles import ROLES, names_of, open_role
 from derain.evaluation.protocols import identity
 from derain.pipelines.train.run_folder import IDENTITY, read_json, write_json
+from derain.plugins.identity import identities, identity_tags
 from derain.tracking import store
 from derain.tracking.outbox import OUTBOX_FOLDER
 from derain.tracking.runs import RunLog, end_killed
@@ -62,6 +63,8 @@ def record_inputs(config: Config, record: RunLog) -> None:
     record.params(config.model_dump(mode="json", exclude={"sweep"}))
     record.text(checkpoint.CONFIG, config.to_yaml())
     record.tag("derain.protocol", identity(config.eval.protocol))
+    for name, text in identity_tags(identities(config.plugins)).items():
+        record.tag(f"derain.{name}", text)
     if config.data.choose_on_test:
         record.tag("derain.chosen_on_test", "true")
     for role in ROLES:

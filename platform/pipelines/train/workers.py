@@ -1,7 +1,7 @@
 """A run on Ray Train's workers: what they need, how they start, what each of them does."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import asdict
 from typing import Any
@@ -15,6 +15,7 @@ from derain.config import Config
 from derain.errors import DerainError, StoppedError, UsageError
 from derain.pipelines import nodes
 from derain.pipelines.deaths import out_of_memory
+from derain.pipelines.plugins_on_nodes import check_plugins_on_nodes
 from derain.pipelines.shared_places import check_shared_places
 from derain.pipelines.train import worker_failures
 from derain.pipelines.train.recording import TrackingTarget
@@ -44,10 +45,12 @@ def needs(config: Config) -> tuple[float, float]:
     return config.train.cpu_threads or 1, config.sweep.gpu_fraction if gpu else 0
 
 
-def check_resources(config: Config) -> None:
+def check_resources(config: Config, trials: Sequence[Config] = ()) -> None:
     """Raise UsageError if Ray would wait forever for the cores or GPUs of the workers, or if a node
-    does not see the run's folders."""
+    does not see the run's folders or lacks a plug-in; for a sweep those of its `trials`."""
     check_shared_places(config)
+    plugins = [run.plugins for run in trials or [config]]
+    check_plugins_on_nodes({name: key for each in plugins for key, name in each.items()})
     (cpus, gpus), workers = needs(config), config.train.min_workers
     if nodes.can_start(workers, cpus=cpus, gpus=gpus):
         return

@@ -4,7 +4,7 @@ import math
 from collections.abc import Hashable
 
 from derain.config import Config
-from derain.config.flat import flattened
+from derain.config.flat import covers, flattened
 
 MAY_DIFFER = frozenset(
     {
@@ -17,6 +17,8 @@ MAY_DIFFER = frozenset(
         "model.output",
         "model.mask_weight",
         "train.steps",
+        "train.optimizer",
+        "train.lr_schedule",
         "train.lr",
         "train.lr_min",
         "train.warmup_steps",
@@ -42,7 +44,11 @@ def cohort_key(config: Config) -> Hashable:
     different seeds may share a cohort.
     """
     tree = config.model_dump(mode="json", exclude={"loss", "seed", "sweep", "register_"})
-    leaves = {key: value for key, value in flattened(tree).items() if key not in MAY_DIFFER}
+    leaves = {
+        key: value
+        for key, value in flattened(tree).items()
+        if not any(covers(name, key) for name in MAY_DIFFER)
+    }
     leaves["data.seed"] = config.data_seed
     return tuple(sorted((key, repr(value)) for key, value in leaves.items()))
 

@@ -2,7 +2,11 @@
 
 import numpy as np
 
+from derain.config.training import Stage
 from derain.data.loading import augment
+from derain.data.loading.loader import Loader, Position
+from derain.data.loading.order import Recipe
+from tests.tiny import Pixels
 
 
 def test_draws_depend_on_the_sample_only() -> None:
@@ -51,3 +55,26 @@ def test_a_small_image_is_reflected() -> None:
 def test_a_crop_of_a_large_image_is_a_view() -> None:
     pair = np.zeros((2, 64, 64, 3), np.uint8)
     assert np.shares_memory(augment.transform(augment.crop(pair, 0.5, 0.5, 16), 6), pair)
+
+
+def test_an_augmentation_of_ones_own_is_done_to_each_crop_with_a_number_of_its_own() -> None:
+    numbers: list[int] = []
+
+    def halved(square: np.ndarray, number: int) -> np.ndarray:
+        numbers.append(number)
+        square //= 2  # of a copy
+        return square
+
+    stages, recipe = [Stage(from_step=0, crop_px=16, batch_size=11)], Recipe(sizes=(11,), seed=3)
+    own = Loader([Pixels()], recipe, stages, augment="none", own=halved)
+    plain = Loader([Pixels()], recipe, stages, augment="none")
+    for epoch in (0, 1):
+        found, expected = (each.batch(Position(epoch)) for each in (own, plain))
+        assert np.array_equal(found.rain, expected.rain // 2)
+        assert np.array_equal(found.clean, expected.clean // 2)
+    assert len(set(numbers)) == 22
+    again = numbers.copy()
+    numbers.clear()
+    part = Loader([Pixels()], recipe, stages, augment="none", own=halved, rank=1, world=2)
+    part.batch(Position(1))
+    assert numbers == again[11 + 5 :]

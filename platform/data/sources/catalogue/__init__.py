@@ -13,10 +13,12 @@ import re
 from collections.abc import Iterable, Mapping
 
 from derain.data.sources.catalogue.own import OWN
+from derain.data.sources.catalogue.own_layout import plugin_row
 from derain.data.sources.catalogue.real import REAL
 from derain.data.sources.catalogue.synthetic import SYNTHETIC
 from derain.data.sources.layouts import Dataset
 from derain.errors import DataError
+from derain.plugins.resolve import is_plugin
 
 CATALOGUE: Mapping[str, Dataset] = {row.name: row for row in (*SYNTHETIC, *REAL, *OWN)}
 
@@ -24,8 +26,11 @@ CATALOGUE: Mapping[str, Dataset] = {row.name: row for row in (*SYNTHETIC, *REAL,
 def find_dataset(name: str, own: Iterable[Dataset] = ()) -> Dataset:
     """The row of a dataset by its name or another name of it; `own` has rows of the user's.
 
-    Raises DataError for an unknown name, with the nearest one that is known.
+    `module:Name` is a class of the user's. Raises DataError for an unknown name, with the nearest
+    one that is known, ConfigError for a class that cannot be imported.
     """
+    if is_plugin(name):
+        return plugin_row(name)
     rows = [*own, *CATALOGUE.values()]
     spelled = {key: row for row in reversed(rows) for key in names_of(row)}
     if (row := spelled.get(plain_name(name))) is not None:

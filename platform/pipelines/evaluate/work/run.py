@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from derain import cluster
+from derain.evaluation import own_metric
 from derain.pipelines.evaluate.work.records import Record
 from derain.pipelines.evaluate.work.scorer import Chunk, Scorer, Task
 from derain.pipelines.evaluate.work.workers import (
@@ -17,6 +18,7 @@ from derain.pipelines.evaluate.work.workers import (
     plan_workers,
     score_on_workers,
 )
+from derain.pipelines.plugins_on_nodes import check_plugins_on_nodes
 from derain.storage.cores import available_cores
 
 log = logging.getLogger(__name__)
@@ -110,6 +112,7 @@ def _on_workers(
 ) -> Iterator[tuple[Work, Record]]:
     """Score on Ray; `known`: this process has scored some, so that their memory is known."""
     with cluster.connected():
+        check_plugins_on_nodes(dict.fromkeys(task.own, own_metric.KEY))
         workers = plan_workers(asked, device, peak_bytes() if known else None)
         total = sum(map(len, left.values()))
         chunks = [

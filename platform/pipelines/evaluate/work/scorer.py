@@ -20,6 +20,7 @@ from derain.evaluation.downstream.found import Downstream
 from derain.evaluation.lpips import NAME as LPIPS
 from derain.evaluation.lpips import Lpips, LpipsFiles
 from derain.evaluation.no_reference import METRICS, NoReference
+from derain.evaluation.own_metric import build_metric, measured
 from derain.evaluation.protocols import PROTOCOLS, quantised
 from derain.evaluation.scoring import ImageScores, score_image
 from derain.pipelines.evaluate.detectors import DownstreamSpec, load_downstream
@@ -43,6 +44,8 @@ class Task:
     """Metrics without reference: of all datasets; those without clean images have some anyway."""
     downstream: DownstreamSpec | None = None
     lpips: LpipsFiles | None = None
+    own: tuple[str, ...] = ()
+    """Metrics of the user's, `module:Name`, of datasets with clean images."""
 
     def names_for(self, dataset: str) -> tuple[str, ...]:
         """The protocols and other measures that a dataset is measured by."""
@@ -50,6 +53,7 @@ class Task:
             self.datasets[dataset],
             self.protocols,
             self.no_reference,
+            self.own,
             lpips=self.lpips is not None,
         )
 
@@ -80,6 +84,7 @@ class Scorer:
         self._network = threading.Lock()
         self._detector: Downstream | None = None
         self._lpips: Lpips | None = None
+        self._own = {name: build_metric(name) for name in task.own}
         self._opened: dict[str, Images | DerainError] = {}
 
     def __enter__(self) -> Self:
@@ -148,7 +153,9 @@ class Scorer:
             for name in self._task.names_for(dataset):
                 if name in METRICS:
                     scores[name] = self._without_reference(name, record.key, rain, levels)
-                elif clean is not None and name in PROTOCOLS:
+                elif name in self._own and clean is not None:
+                    scores[name] = self._by_own(name, record.key, rain, levels, clean)
+                elif name in PROTOCOLS and clean is not None:
                     scores[name] = score_image(levels, record.key, (rain, clean), name)
         except DerainError as error:
             return Record(record.number, record.key, reason=str(error))
@@ -180,6 +187,16 @@ class Scorer:
         except DataError as error:
             raise DataError(f"image {key}: {error}") from error
         return values_of({LPIPS: ImageScores(key, metrics, given)})
+
+    def _by_own(
+        self, name: str, key: str, rain: np.ndarray, levels: np.ndarray, clean: np.ndarray
+    ) -> ImageScores:
+        metric = self._own[name]
+        try:
+            values = (measured(metric, name, each, clean) for each in (quantised(levels), rain))
+            return ImageScores(key, *values)
+        except DataError as error:
+            raise DataError(f"image {key}: {error}") from error
 
     def _found(self, rain: np.ndarray, levels: np.ndarray, clean: np.ndarray | None) -> str | None:
         """What the detector finds, if there is one and a clean image to compare with."""
