@@ -29,7 +29,7 @@ def register(
 ) -> None:
     """Register a run, a checkpoint or imported weights as a new model version."""
     results = Results(as_json)
-    from derain.pipelines.register import register
+    from derain.pipelines.register.verb import register
 
     done = register(model, name, on=on or (), protocol=protocol, trust=trust)
     results.show(done, f"{done.name} version {done.version}, {done.alias}")

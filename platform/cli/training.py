@@ -46,7 +46,7 @@ def train(
         planned = describe_run(loaded, resumed=resume is not None, price_per_hour=price)
         _show_plan(results, planned, output.run_plan(planned, loaded.to_yaml()))
         return
-    from derain.pipelines.register import with_registration
+    from derain.pipelines.register.after_training import with_registration
     from derain.pipelines.train import verb as train
 
     result = train.train(loaded) if resume is None else train.resume(loaded)

@@ -14,7 +14,7 @@ from derain.config import Config
 from derain.errors import DerainError
 from derain.models import is_user_defined
 from derain.pipelines.named.checkpoint_of import SWEEP
-from derain.pipelines.register import register
+from derain.pipelines.register.verb import register
 from derain.pipelines.train.result import mlflow_test_metrics, score_test
 from derain.pipelines.train.run_folder import IDENTITY, RESULT, read_json, write_json
 from derain.pipelines.train.workers import needs

@@ -18,7 +18,7 @@ from derain.inference.predictor import (
 from derain.models import build
 from derain.pipelines.export import export
 from derain.pipelines.load_model import load_network, load_predictor
-from derain.pipelines.register import register
+from derain.pipelines.register.verb import register
 
 PLUGIN = """
 from torch import nn

@@ -10,7 +10,7 @@ from PIL import Image
 from derain.errors import DataError
 from derain.evaluation.protocols import identity
 from derain.pipelines.evaluate.verb import evaluate
-from derain.pipelines.register import register
+from derain.pipelines.register.verb import register
 
 
 def test_checkpoint_and_registered_version_have_the_same_metrics(

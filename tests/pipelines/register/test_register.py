@@ -14,7 +14,8 @@ from derain.models.cost import cost
 from derain.pipelines.evaluate.training_data import trained_on
 from derain.pipelines.evaluate.verb import evaluate
 from derain.pipelines.load_model import load_network
-from derain.pipelines.register import register, with_registration
+from derain.pipelines.register.after_training import with_registration
+from derain.pipelines.register.verb import register
 from derain.pipelines.train.run_folder import RESULT
 from derain.tracking import registry
 
