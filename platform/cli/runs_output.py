@@ -193,8 +193,8 @@ def _facts_of_run(run: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def name_of(quantity: str) -> str:
-    """A quantity as a head: `psnr_y` is PSNR-Y, the loss is the loss."""
-    quantity = {"seconds": "took"}.get(quantity, quantity)
+    """A quantity as a head: `psnr_y` is PSNR-Y."""
+    quantity = {"seconds": "took", "train_psnr": "PSNR of crops"}.get(quantity, quantity)
     return title(quantity) if quantity.startswith(("psnr_", "ssim_")) else quantity
 
 

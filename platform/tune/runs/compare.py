@@ -9,7 +9,7 @@ from derain.errors import UsageError
 from derain.pipelines.named.checkpoint_of import SWEEP
 from derain.pipelines.train.metrics_file import read_metrics
 from derain.pipelines.train.run_folder import RESULT
-from derain.tune.runs.curves import curves_of, has_one_loss, thinned
+from derain.tune.runs.curves import CROPS, curves_of, thinned
 from derain.tune.runs.run_state import config_or_none, read_or_none, read_run, steps_per_s
 from derain.tune.runs.sweep_state import is_sweep, read_sweep
 
@@ -31,20 +31,11 @@ def compare(runs: Sequence[tuple[Path, str]]) -> dict[str, Any]:
     if len(set(names)) < len(names):
         names = [str(folder) for folder, _ in chosen]
     configs = [config_or_none(folder) for folder, _ in chosen]
-    curves = [
-        curves_of(folder, config) for (folder, _), config in zip(chosen, configs, strict=True)
-    ]
-    notes = []
-    if not all(config is None or has_one_loss(config) for config in configs):
-        notes.append(
-            "With a loss schedule the losses of two steps are not the same quantity: no curve."
-        )
+    curves = [curves_of(folder) for folder, _ in chosen]
     trees = [{} if config is None else config.model_dump(mode="json") for config in configs]
-    if not _same_loss(trees):
-        notes.append("The runs have different losses, whose values cannot be compared.")
-        curves = [{key: c for key, c in each.items() if key != "loss"} for each in curves]
     folders = [folder for folder, _ in chosen]
     same = {role: _same_images(folders, trees, role) for role in ("validation", "test")}
+    notes = []
     if not same["validation"]:
         notes.append("Other validation images or another protocol: metrics cannot be compared.")
     shown = dict.fromkeys(key for each in curves for key in each)
@@ -54,7 +45,7 @@ def compare(runs: Sequence[tuple[Path, str]]) -> dict[str, Any]:
             for (folder, _), name in zip(chosen, names, strict=True)
         ],
         "config": _config(trees),
-        "metrics": _metrics(folders, with_loss=_same_loss(trees)),
+        "metrics": _metrics(folders),
         "same_images": same,
         "curves": {
             key: {
@@ -105,10 +96,6 @@ def _first_value(pairs: Sequence[Mapping[str, tuple[Any, Any]]], key: str) -> An
     return next(pair[key][0] for pair in pairs if key in pair)
 
 
-def _same_loss(trees: Sequence[Mapping[str, Any]]) -> bool:
-    return all(tree.get("loss") == trees[0].get("loss") for tree in trees)
-
-
 def _same_images(folders: Sequence[Path], trees: Sequence[Mapping[str, Any]], role: str) -> bool:
     """Whether the metrics of a role were measured on the same images by the same protocol.
 
@@ -134,12 +121,10 @@ def _measured_on(part: Mapping[str, Any]) -> tuple[str, ...]:
     return (part.get("protocol", ""), *digests)
 
 
-def _metrics(folders: Sequence[Path], *, with_loss: bool) -> dict[str, list[float | None]]:
+def _metrics(folders: Sequence[Path]) -> dict[str, list[float | None]]:
     """Metrics by a label; those that no run has are left out."""
     columns = [_metrics_of(folder) for folder in folders]
     keys = dict.fromkeys(key for column in columns for key in column)
-    if not with_loss:
-        keys.pop("loss", None)
     return {key: [column.get(key) for column in columns] for key in keys}
 
 
@@ -161,7 +146,7 @@ def _metrics_of(folder: Path) -> dict[str, float]:
             }
     if logged:
         last = logged[max(logged)]
-        found |= {"loss": last["loss"]} if "loss" in last else {}
+        found |= {CROPS: last[CROPS]} if CROPS in last else {}
         found |= {"steps": max(logged), "steps/s": steps_per_s(logged)}
     if result is not None and "seconds" in result:
         found["seconds"] = result["seconds"]

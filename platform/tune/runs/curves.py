@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from derain.config import Config
 from derain.pipelines.train.metrics_file import read_metrics
 
+CROPS = "train_psnr"
 BLOCKS = "▁▂▃▄▅▆▇█"
 WIDTH = 40
 POINTS = 200
@@ -17,25 +17,21 @@ Curve = dict[str, list[float]]
 """`steps` and `values`."""
 
 
-def quantities(config: Config | None, logged: Mapping[int, Mapping[str, Any]]) -> dict[str, Curve]:
-    """The curves of a run: its validation metrics, and its loss if that is one quantity."""
+def quantities(logged: Mapping[int, Mapping[str, Any]]) -> dict[str, Curve]:
+    """The curves of a run: its validation metrics, and the PSNR of the crops that it trains on.
+
+    Not the loss, which is another quantity in every run and, with a schedule, in every step.
+    """
     names = {
         key for values in logged.values() for key in values if key.startswith(("psnr_", "ssim_"))
-    }
-    if config is None or has_one_loss(config):
-        names.add("loss")
+    } | {CROPS}
     curves = {name: _curve(logged, name) for name in sorted(names)}
     return {name: curve for name, curve in curves.items() if len(curve["steps"]) > 1}
 
 
-def curves_of(folder: Path, config: Config | None) -> dict[str, Curve]:
+def curves_of(folder: Path) -> dict[str, Curve]:
     """`quantities` of the run in a folder."""
-    return quantities(config, read_metrics(folder))
-
-
-def has_one_loss(config: Config) -> bool:
-    """Whether the loss of two steps is the same quantity: not so under a schedule."""
-    return config.loss.schedule is None or config.loss.schedule.kind == "constant"
+    return quantities(read_metrics(folder))
 
 
 def thinned(curve: Curve) -> Curve:

@@ -45,7 +45,7 @@ def show(folder: Path, name: str) -> dict[str, Any]:
         "mlflow_run_id": identity.get("run_id"),
         "checkpoints": [asdict(each) for each in saved],
         **{key: result.get(key) for key in ("metrics", "input", "test", "seconds")},
-        "curves": {key: thinned(curve) for key, curve in curves_of(folder, config).items()},
+        "curves": {key: thinned(curve) for key, curve in curves_of(folder).items()},
         "next": list(_next_of_run(entry, saved)),
     }
 

@@ -48,12 +48,12 @@ def test_runs_are_compared_by_config_metrics_and_curves(tmp_path: Path) -> None:
     assert found["metrics"]["validation psnr_y"] == [30.0, 31.0]
     assert found["same_images"]["validation"]
     assert found["curves"]["psnr_y"] == {"one": {"steps": [2, 4], "values": [27.0, 29.0]}}
-    assert set(found["curves"]["loss"]) == {"one", "two"}
+    assert set(found["curves"]["train_psnr"]) == {"one", "two"}
     with pytest.raises(UsageError, match="at least two"):
         compare([(one, "one")])
 
 
-def test_other_images_and_other_losses_are_not_compared(tmp_path: Path) -> None:
+def test_metrics_of_other_images_are_not_compared_and_losses_never(tmp_path: Path) -> None:
     one, two = made.run(tmp_path, "one"), made.run(tmp_path, "two")
     made.finish(one)
     result = made.finish(two)
@@ -65,7 +65,8 @@ def test_other_images_and_other_losses_are_not_compared(tmp_path: Path) -> None:
     assert not found["same_images"]["validation"]
     assert "loss" not in found["curves"]
     assert "loss" not in found["metrics"]
-    assert len(found["notes"]) == 2
+    assert set(found["curves"]["train_psnr"]) == {"one", "two"}
+    assert len(found["notes"]) == 1
     shown = CliRunner().invoke(app, ["runs", "compare", str(one), str(two)])
     assert shown.exit_code == 0
 
