@@ -1,7 +1,7 @@
 """Commands that use trained networks: predict, export, import."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,6 +9,11 @@ from derain.cli import complete
 from derain.cli.options import Device, Json, Model, Stride, Trust
 from derain.cli.output import Results
 from derain.errors import UsageError
+
+if TYPE_CHECKING:
+    from derain.inference.predictor import Tile
+
+LEAST_TILE_PX = 64
 
 
 def predict(
@@ -18,16 +23,35 @@ def predict(
     device: Device = "auto",
     trust: Trust = False,
     stride: Stride = None,
+    tile: Annotated[
+        str,
+        typer.Option(
+            help="Cut larger images into tiles of so many pixels a side. auto: as needed."
+        ),
+    ] = "auto",
     as_json: Json = False,
 ) -> None:
     """Remove the rain from images."""
     results = Results(as_json)
     from derain.pipelines.predict import predict
 
-    done = predict(model, inputs, out, device=device, trust=trust, stride=stride)
+    done = predict(model, inputs, out, device=device, trust=trust, stride=stride, tile=_tile(tile))
     results.show(done, "\n".join(done.pictures))
     if done.failed:
         raise typer.Exit(1)
+
+
+def _tile(text: str) -> "Tile":
+    """The value of --tile."""
+    if text == "auto":
+        return "auto"
+    if text == "none":
+        return None
+    if not text.isdecimal() or int(text) < LEAST_TILE_PX:
+        raise UsageError(
+            f"--tile is {text!r}; expected auto, none or a number from {LEAST_TILE_PX}, in pixels."
+        )
+    return int(text)
 
 
 def export(

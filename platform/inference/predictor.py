@@ -13,13 +13,14 @@ of what it imports. So `inference/` imports nothing of ours but itself, `models/
 and writes files with its own `_write` instead of `storage.atomic`.
 """
 
+import contextlib
 import inspect
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,6 +28,8 @@ from torch import Tensor, nn
 
 from derain import models
 from derain.errors import DataError, DerainError, OccupiedError, UsageError, WeightsError
+from derain.inference import memory, tiles
+from derain.inference.tiles import Levels
 from derain.models.precision import without_tf32
 from derain.models.shapes import image_batch, with_dimensions
 from derain.models.tensor_files import read_tensors, write_tensors
@@ -43,6 +46,17 @@ PUBLISHED = "published"
 
 MAX_KEYS_IN_MESSAGE = 5
 
+Tile = int | Literal["auto"] | None
+OVERLAP_PX = 96
+"""Of neighbouring tiles: pixels up to 32 away count as in the whole image."""
+LEAST_TILE_PX = 256
+PROBE_PX = 256
+"""Side of the image whose pass is measured for `auto`."""
+LEAST_BYTES_PER_PIXEL = 1024
+"""For exported files, whose operations cannot be seen."""
+MEMORY_SHARE = 0.5
+"""Of the memory that is left, for the pass of one tile."""
+
 _OUT_OF_MEMORY = re.compile(r"out of memory|not enough memory|(can't|cannot) allocate", re.I)
 """What torch's allocators say."""
 
@@ -53,20 +67,32 @@ _INTEGERS = (np.uint8, np.uint16)
 class Predictor:
     """Derains single images with one network on one device."""
 
-    def __init__(self, network: nn.Module, device: str | torch.device = "cpu") -> None:
-        """Move the network to the device. Image sides must be multiples of its `.stride`."""
+    def __init__(
+        self, network: nn.Module, device: str | torch.device = "cpu", tile: Tile = None
+    ) -> None:
+        """Move the network to the device. Image sides must be multiples of its `.stride`.
+
+        `tile` is the side in pixels of the tiles that a larger image is cut into, see `tiles`;
+        `auto` cuts it if it does not fit into the memory that is left, into tiles that do; None
+        never cuts.
+        """
         self.device = torch.device(device)
         self.network = network.to(self.device)
         self._takes_routes = getattr(network, "route_key", None) is not None
+        self._tile: Tile = tile
+        self._bytes_per_pixel: float | None = None
 
     def derain(self, image: np.ndarray) -> np.ndarray:
         """Return the derained image: HWC, RGB, of the same size and type (uint8 or uint16).
 
         This is `levels`, rounded; for uint16, scaled to 0..65535 before.
         """
-        levels = self.levels(image)
+        _check(image, ("height", "width", 3), _INTEGERS)
         unit = np.float32(np.iinfo(image.dtype).max / 255)
-        return np.rint(levels * unit).astype(image.dtype)
+        result = np.empty_like(image)
+        for top, band in self._bands(image):
+            result[top : top + len(band)] = np.rint(band * np.float32(255.0) * unit)
+        return result
 
     def levels(self, image: np.ndarray) -> np.ndarray:
         """Return the derained image before rounding: float32 HWC RGB in [0, 255].
@@ -86,7 +112,7 @@ class Predictor:
                 is, or returned something else than an image of its size, NaN or infinity.
         """
         _check(image, ("height", "width", 3), _INTEGERS)
-        return self._unit(image).mul(255.0).permute(1, 2, 0).contiguous().cpu().numpy()
+        return self._whole(image) * np.float32(255.0)
 
     def derain_unit(self, image: np.ndarray) -> np.ndarray:
         """Return the derained image without rounding: float32 HWC RGB in [0, 1], as the image is.
@@ -101,24 +127,62 @@ class Predictor:
             raise DataError(
                 f"Expected floats in [0, 1], found {found}. Divide levels in 0..255 by 255."
             )
-        return self._unit(image).permute(1, 2, 0).contiguous().cpu().numpy()
+        return self._whole(image)
 
-    def _unit(self, image: np.ndarray) -> Tensor:
-        """The derained image, CHW RGB in [0, 1]; see `levels`."""
+    def _whole(self, image: np.ndarray) -> Levels:
+        """The derained image, HWC RGB float32 in [0, 1]."""
+        parts = list(self._bands(image))
+        return parts[0][1] if len(parts) == 1 else np.concatenate([band for _, band in parts])
+
+    def _bands(self, image: np.ndarray) -> Iterator[tuple[int, Levels]]:
+        """`_whole` in bands of rows, each with the number of its first row."""
+        route, side = self._route_argument(image), self._tile_px(image)
+        if side is None or max(image.shape[:2]) <= side:
+            yield 0, self._unit(image, route)
+            return
+        stride, overlap = _stride(self.network), min(OVERLAP_PX, side // 2)
+        yield from tiles.bands(
+            image, lambda tile: self._unit(tile, route), side - side % stride, overlap, stride
+        )
+
+    def _tile_px(self, image: np.ndarray) -> int | None:
+        """The side of the tiles for an image; None for the whole image."""
+        if self._tile != "auto":
+            return self._tile
+        pixels = image.shape[0] * image.shape[1]
+        if pixels <= PROBE_PX**2:
+            return None
+        if self._bytes_per_pixel is None:
+            self._bytes_per_pixel = self._measured_bytes_per_pixel()
+        budget = memory.available_bytes(self.device) * MEMORY_SHARE
+        if pixels * self._bytes_per_pixel <= budget:
+            return None
+        side = int((budget / self._bytes_per_pixel) ** 0.5)
+        return max(LEAST_TILE_PX, side)
+
+    def _measured_bytes_per_pixel(self) -> float:
+        """Of a pass of the network, from one on a small image."""
+        probe = np.zeros((PROBE_PX, PROBE_PX, 3), np.uint8)
+        route = self._route_argument(probe)
+        peak = memory.peak_bytes(lambda: self._unit(probe, route))
+        return max(peak / PROBE_PX**2, LEAST_BYTES_PER_PIXEL)
+
+    def _unit(self, image: np.ndarray, route: Mapping[str, Tensor]) -> Levels:
+        """The derained image, HWC RGB float32 in [0, 1]; see `levels`."""
         height, width = image.shape[:2]
         rainy = self._tensor(_padded(image, _stride(self.network)))
-        derained = self._derained(rainy, image)[0, :, :height, :width]
+        derained = self._derained(rainy, image, route)[0, :, :height, :width]
         if not bool(torch.isfinite(derained).all()):
             raise DerainError(
                 "The network returned NaN or infinity for an image of "
                 f"{width}x{height} px. Either its weights are damaged or its training diverged."
             )
-        return derained.float().clamp(0.0, 1.0)
+        return derained.float().clamp(0.0, 1.0).permute(1, 2, 0).contiguous().cpu().numpy()
 
-    def _derained(self, rainy: Tensor, image: np.ndarray) -> Tensor:
+    def _derained(self, rainy: Tensor, image: np.ndarray, route: Mapping[str, Tensor]) -> Tensor:
         """The network's output for one image, which has the shape of `rainy`."""
         try:
-            derained = self._forward(rainy, image)
+            derained = self._forward(rainy, route)
         except DerainError:
             raise
         except Exception as error:
@@ -160,22 +224,30 @@ class Predictor:
         host = torch.from_numpy(np.ascontiguousarray(image))
         return image_batch(host.to(self.device)[None])
 
-    def _forward(self, rainy: Tensor, image: np.ndarray) -> Tensor:
+    def _forward(self, rainy: Tensor, route: Mapping[str, Tensor]) -> Tensor:
+        with self._in_use():
+            return self.network(rainy, **route)
+
+    @contextlib.contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """The network in eval mode and in full float32, without gradients."""
         # Per module: a frozen part may be in eval mode while the rest is in training mode.
         modes = [(module, module.training) for module in self.network.modules()]
         self.network.eval()
         try:
             with torch.inference_mode(), without_tf32():
-                return self.network(rainy, **self._route_argument(image))
+                yield
         finally:
             for module, was_training in modes:
                 module.training = was_training
 
     def _route_argument(self, image: np.ndarray) -> dict[str, Tensor]:
+        """The route of the whole image, for a network that takes one."""
         if not self._takes_routes:
             return {}
         perceive: Any = self.network.perceive
-        return {"route": perceive(self._tensor(image.copy()))}  # a cache's pixels are read-only
+        with self._in_use():
+            return {"route": perceive(self._tensor(image.copy()))}  # a cache's are read-only
 
 
 def check_output(network: nn.Module, output: object, rainy: Tensor) -> None:

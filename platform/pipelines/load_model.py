@@ -9,7 +9,7 @@ from torch import nn
 
 from derain.errors import UsageError
 from derain.inference.exported import is_exported, load_exported
-from derain.inference.predictor import NETWORK_FILE, Predictor, load_model_folder
+from derain.inference.predictor import NETWORK_FILE, Predictor, Tile, load_model_folder
 from derain.pipelines.derainer import Derainer
 from derain.pipelines.named.checkpoint_of import checkpoint_of
 from derain.tracking import registry
@@ -34,32 +34,39 @@ def load_predictor(
     *,
     trust: bool = False,
     stride: int | None = None,
+    tile: Tile = None,
 ) -> Predictor:
     """Load what `load_network` loads, or an exported file (.onnx, .pt2, TorchScript).
 
     `device` is `auto`, `cpu` or `cuda`; exported files run on the CPU. `trust` allows what may run
     code: .pt2, TorchScript, networks of a user-defined class. `stride` is for exported files that
-    do not contain their stride.
+    do not contain their stride. `tile` is that of `Predictor`.
 
     Raises UsageError for `cuda` without a GPU or with an exported file.
     """
     computes_on = device_named(device)
     if not is_exported(model):
-        return Predictor(load_network(model, trust=trust).network, computes_on)
+        return Predictor(load_network(model, trust=trust).network, computes_on, tile)
     if device == "cuda":
         raise UsageError(f"{model}: exported files run on the CPU; give --device cpu or auto.")
-    return Predictor(load_exported(model, trust=trust, stride=stride), "cpu")
+    return Predictor(load_exported(model, trust=trust, stride=stride), "cpu", tile)
 
 
 def load(
-    model: str | Path, *, device: str = "auto", trust: bool = False, stride: int | None = None
+    model: str | Path,
+    *,
+    device: str = "auto",
+    tile: Tile = "auto",
+    trust: bool = False,
+    stride: int | None = None,
 ) -> Derainer:
     """Load a model for use: `derain.load("models:/fclip-unet@champion")(image)`.
 
     `model` is models:/NAME@alias, models:/NAME/VERSION, a run, a checkpoint, a model folder or an
-    exported file. The other arguments, and what is raised, are those of `load_predictor`.
+    exported file. `tile`: an image that does not fit into the memory is cut into tiles, see
+    `Predictor`. The other arguments, and what is raised, are those of `load_predictor`.
     """
-    return Derainer(load_predictor(str(model), device, trust=trust, stride=stride))
+    return Derainer(load_predictor(str(model), device, trust=trust, stride=stride, tile=tile))
 
 
 def load_network(model: str, *, trust: bool = False) -> LoadedNetwork:

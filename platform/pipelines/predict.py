@@ -12,7 +12,7 @@ from derain.data.images.left_out import LeftOut, because, warn
 from derain.data.prepared.remarks import Remarks, joined, notes
 from derain.data.sources.inputs import InputImage, find_inputs
 from derain.errors import DerainError, OccupiedError
-from derain.inference.predictor import Predictor
+from derain.inference.predictor import Predictor, Tile
 from derain.pipelines.load_model import load_predictor
 from derain.storage.atomic import new_file
 from derain.storage.names import fitting
@@ -43,6 +43,7 @@ def predict(
     device: str = "auto",
     trust: bool = False,
     stride: int | None = None,
+    tile: Tile = "auto",
 ) -> Predicted:
     """Derain images and folders of images; writes a PNG file for each into `out`.
 
@@ -63,7 +64,7 @@ def predict(
     warn("predict", found.left_out)
     for note in found.notes:
         log.warning("predict: %s", note)
-    predictor = load_predictor(model, device, trust=trust, stride=stride)
+    predictor = load_predictor(model, device, trust=trust, stride=stride, tile=tile)
     result = Predicted(left_out=found.left_out, notes=found.notes)
     converted: Remarks = {}
     for target, image in targets.items():

@@ -17,6 +17,7 @@ import pytest
 from tests.repository import ROOT
 
 SCENES = sorted(Path(__file__).parent.glob("*.txt"))
+LONG = sorted((Path(__file__).parent / "soak").glob("*.txt"))
 ANY = "..."
 
 
@@ -50,12 +51,23 @@ def pattern(lines: list[str]) -> str:
 
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.stem)
 def test_each_command_prints_what_the_scene_says(scene: Path, tmp_path: Path) -> None:
+    play(scene, tmp_path)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("scene", LONG, ids=lambda scene: scene.stem)
+def test_a_long_scene(scene: Path, tmp_path: Path) -> None:
+    play(scene, tmp_path)
+
+
+def play(scene: Path, folder: Path) -> None:
+    """Run the commands of a scene in a folder."""
     own = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "300"}
     own |= {"PYTHONPATH": str(ROOT)}
     environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"} | own
     for command in commands(scene):
         done = subprocess.run(
-            ["bash", "-c", command.line], cwd=tmp_path, env=environment, text=True,
+            ["bash", "-c", command.line], cwd=folder, env=environment, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
         )  # fmt: skip
         told = f"$ {command.line}\n{done.stdout}"

@@ -1,0 +1,85 @@
+"""How much memory there is for an image, and how much a network needs for a pixel."""
+
+import contextlib
+import os
+import resource
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+_GROUP = Path("/sys/fs/cgroup")
+"""Of this process, in a container; elsewhere these files are not there."""
+
+
+def available_bytes(device: torch.device) -> int:
+    """Memory that this process may still take: of the GPU, or of the machine, its container and the
+    limit of the process (`ulimit -v`)."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return free + cached
+    left = [_line_bytes("/proc/meminfo", "MemAvailable")]
+    with contextlib.suppress(OSError, ValueError):  # no limit is the word `max`
+        limit, used = (
+            int((_GROUP / name).read_text()) for name in ("memory.max", "memory.current")
+        )
+        left.append(limit - used)
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY:
+        left.append(limit - _line_bytes("/proc/self/status", "VmSize"))
+    return max(0, min(left))
+
+
+def peak_bytes(run: Callable[[], object]) -> int:
+    """The most bytes that tensors made during a call held at one time, on any device.
+
+    Counted from the tensors themselves: what a process takes from the system says nothing, because
+    it keeps memory that it has freed. Scratch memory within an operation is not counted.
+    """
+    with _Live() as live:
+        run()
+    return live.peak
+
+
+class _Live(TorchDispatchMode):
+    """Sums the bytes of the tensors that exist."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = self._now = 0
+        self._known: dict[int, weakref.ref] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for item in tree_leaves(made):
+            if isinstance(item, Tensor):
+                self._add(item.untyped_storage())
+        return made
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._known:
+            return
+
+        def forget(_: object) -> None:
+            self._now -= size
+            del self._known[key]
+
+        self._known[key] = weakref.ref(storage, forget)
+        self._now += size
+        self.peak = max(self.peak, self._now)
+
+
+def _line_bytes(file: str, name: str) -> int:
+    """A number of kB in a file of /proc."""
+    with open(file) as lines:  # noqa: PTH123, a file of the system
+        for line in lines:
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) * 1024
+    raise OSError(f"{file} has no {name} (process {os.getpid()})")
