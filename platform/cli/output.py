@@ -146,9 +146,10 @@ def scores(result: Mapping[str, Any]) -> RenderableType:
         lines += [_left_out([*named, item["dataset"]], item) for item in scored["left_out"]]
         for dataset, extra in scored.get("extra", {}).items():
             lines.append(f"{method}, {dataset}: {len(extra)} images of no pair, such as {extra[0]}")
-    files = (result["report"], *result["tables"], result["gallery"], result["out"])
+    files = [result.get("report"), *result.get("tables", ()), result.get("gallery")]
+    files.append(result.get("out"))
     wrote = [f"wrote {path}" for path in filter(None, files)]
-    if result["run_id"]:
+    if result.get("run_id"):
         wrote.append(f"MLflow run {result['run_id']}")
     return Group(*([table] if table.rows else []), *lines, _cost(result["cost"]), *wrote)
 

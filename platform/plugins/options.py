@@ -89,8 +89,9 @@ def takes(found: Callable[..., Any], option: str) -> bool:
 def _parameters(found: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     """The options of a constructor. A class without one of its own has none: torch.nn.Module's
     takes anything, to refuse it later."""
-    constructor = getattr(found, "__init__", None)
-    if getattr(constructor, "__module__", "") == "torch.nn.modules.module":
+    # By its class: other packages wrap torch's constructor.
+    owner = next((cls for cls in getattr(found, "__mro__", ()) if "__init__" in vars(cls)), None)
+    if getattr(owner, "__module__", "") == "torch.nn.modules.module":
         return {}
     try:
         return inspect.signature(found).parameters

@@ -16,7 +16,7 @@ from derain.tracking import registry
         ("prepare rain13", {"rain13k"}),
         ("train nafn", {"nafnet"}),
         ("train nafnet --profile ", {"demo", "paper", "smoke"}),
-        ("train nafnet --set train.lr", {"train.lr=", "train.lr_min="}),
+        ("train nafnet --set train.bet", {"train.betas="}),
         ("import weights.pth out --network re", {"restormer"}),
         ("evaluate net prepared --protocol rgb_", {"rgb_skimage", "rgb_toolbox"}),
         ("train nafnet --resume sec", {"second"}),

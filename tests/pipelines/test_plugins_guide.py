@@ -20,7 +20,7 @@ from derain.pipelines.plugins_on_nodes import check_plugins_on_nodes
 from derain.pipelines.prepare.options import PrepareOptions
 from derain.pipelines.prepare.plan import make_plan
 from derain.pipelines.prepare.verb import prepare
-from derain.pipelines.register import register
+from derain.pipelines.register.verb import register
 from derain.pipelines.train.recording import TrackingTarget
 from derain.pipelines.train.run import run_in_this_process
 from derain.pipelines.train.run_folder import IDENTITY, read_json
