@@ -10,6 +10,7 @@ a step and resharded after it, so between steps the network is split over the ra
 
 import contextlib
 import hashlib
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -148,12 +149,16 @@ def wrap(
         fully_shard(network, mesh=mesh, ignored_params=frozen)
         return network
     ids = None if device.index is None else [device.index]
+    # After its first step DDP orders the gradients anew, by when they came, unless it looks for
+    # unused parameters. Their place decides the order in which three or more ranks add them up, so
+    # a resumed run, whose first step is another one, would differ in the last digits.
+    warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
     return DistributedDataParallel(
         network,
         device_ids=ids,
         forward_sync_buffers=False,
         gradient_as_bucket_view=True,
-        find_unused_parameters=may_skip_parameters,
+        find_unused_parameters=may_skip_parameters or rank.world > 2,
     )
 
 

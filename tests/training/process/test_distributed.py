@@ -57,6 +57,28 @@ def test_several_ranks_train_like_one(tmp_path: Path) -> None:
     _assert_validation_had_the_saved_statistics(tmp_path)
 
 
+def test_three_ranks_resume_to_the_bit(tmp_path: Path) -> None:
+    """Two add up their gradients to the same sum in any order; three do not."""
+    ranks(_train_and_resume, 3, tmp_path)
+    whole, resumed = ((tmp_path / f"{name}.sha256").read_text() for name in ("whole", "resumed"))
+    assert resumed == whole
+
+
+def _train_and_resume(number: int, world: int, folder: Path) -> None:
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=number, world_size=world
+    )
+    rank = Rank(number, world)
+    for name, pauses in (("whole", ()), ("resumed", (10,))):
+        run_config = config(folder / name, num_workers=world, steps=30, batch_size=6)
+        for pause in pauses:
+            run(run_config, rank=rank, until=pause)
+        outcome = run(run_config, rank=rank)
+        if rank.leads:
+            (folder / f"{name}.sha256").write_text(outcome.weights_sha256)
+    dist.destroy_process_group()
+
+
 def _train_on_rank(number: int, world: int, folder: Path) -> None:
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/meet", rank=number, world_size=world
