@@ -40,11 +40,11 @@ __all__ = [
 
 class _Rooms(list[str]):
     """The folder of the rooms. While MLflow loads a registered model, the code that came with the
-    model goes before it: MLflow has put its folder `code` on sys.path."""
+    model goes before it: MLflow has put its folder, beside MLmodel, on sys.path."""
 
     def __iter__(self) -> Iterator[str]:
-        packed = (Path(entry, "derain") for entry in sys.path if Path(entry).name == "code")
-        yield from (str(folder) for folder in packed if folder.is_dir())
+        code = (Path(entry) for entry in sys.path if (Path(entry).parent / "MLmodel").is_file())
+        yield from (str(folder / "derain") for folder in code if (folder / "derain").is_dir())
         yield from super().__iter__()
 
 

@@ -13,8 +13,6 @@ from derain.errors import UsageError
 if TYPE_CHECKING:
     from derain.inference.predictor import Tile
 
-LEAST_TILE_PX = 64
-
 
 def predict(
     model: Model,
@@ -47,10 +45,8 @@ def _tile(text: str) -> "Tile":
         return "auto"
     if text == "none":
         return None
-    if not text.isdecimal() or int(text) < LEAST_TILE_PX:
-        raise UsageError(
-            f"--tile is {text!r}; expected auto, none or a number from {LEAST_TILE_PX}, in pixels."
-        )
+    if not text.isdecimal():
+        raise UsageError(f"--tile is {text!r}; expected auto, none or a number of pixels.")
     return int(text)
 
 

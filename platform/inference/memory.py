@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import resource
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,8 @@ from torch.utils._pytree import tree_leaves
 
 _GROUP = Path("/sys/fs/cgroup")
 """Of this process, in a container; elsewhere these files are not there."""
+UNKNOWN_BYTES = 4 * 2**30
+"""What a system is taken to have that tells nothing of its memory."""
 
 
 def available_bytes(device: torch.device) -> int:
@@ -24,16 +25,28 @@ def available_bytes(device: torch.device) -> int:
         free, _ = torch.cuda.mem_get_info(device)
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return free + cached
-    left = [_line_bytes("/proc/meminfo", "MemAvailable")]
+    left = [_machine_bytes()]
     with contextlib.suppress(OSError, ValueError):  # no limit is the word `max`
         limit, used = (
             int((_GROUP / name).read_text()) for name in ("memory.max", "memory.current")
         )
         left.append(limit - used)
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if limit != resource.RLIM_INFINITY:
-        left.append(limit - _line_bytes("/proc/self/status", "VmSize"))
+    with contextlib.suppress(ImportError, OSError):  # a registered model may run anywhere
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit != resource.RLIM_INFINITY:
+            left.append(limit - _line_bytes("/proc/self/status", "VmSize"))
     return max(0, min(left))
+
+
+def _machine_bytes() -> int:
+    """What the machine has left; half of all it has on a system that does not say."""
+    with contextlib.suppress(OSError):
+        return _line_bytes("/proc/meminfo", "MemAvailable")
+    with contextlib.suppress(AttributeError, ValueError, OSError):  # not on Windows
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return UNKNOWN_BYTES
 
 
 def peak_bytes(run: Callable[[], object]) -> int:
@@ -82,4 +95,4 @@ def _line_bytes(file: str, name: str) -> int:
         for line in lines:
             if line.startswith(f"{name}:"):
                 return int(line.split()[1]) * 1024
-    raise OSError(f"{file} has no {name} (process {os.getpid()})")
+    raise OSError(f"{file} has no {name}")

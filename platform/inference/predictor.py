@@ -49,7 +49,7 @@ MAX_KEYS_IN_MESSAGE = 5
 Tile = int | Literal["auto"] | None
 OVERLAP_PX = 96
 """Of neighbouring tiles: pixels up to 32 away count as in the whole image."""
-LEAST_TILE_PX = 256
+LEAST_TILE_PX = 128
 PROBE_PX = 256
 """Side of the image whose pass is measured for `auto`."""
 LEAST_BYTES_PER_PIXEL = 1024
@@ -74,11 +74,13 @@ class Predictor:
 
         `tile` is the side in pixels of the tiles that a larger image is cut into, see `tiles`;
         `auto` cuts it if it does not fit into the memory that is left, into tiles that do; None
-        never cuts.
+        never cuts. Raises UsageError for tiles below LEAST_TILE_PX.
         """
         self.device = torch.device(device)
         self.network = network.to(self.device)
         self._takes_routes = getattr(network, "route_key", None) is not None
+        if isinstance(tile, int) and tile < LEAST_TILE_PX:
+            raise UsageError(f"Tiles must have {LEAST_TILE_PX} px a side or more, found {tile}.")
         self._tile: Tile = tile
         self._bytes_per_pixel: float | None = None
 

@@ -20,7 +20,7 @@ line may have been appended to it. Only one process at a time may hold the journ
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -81,6 +81,20 @@ class Journal:
 def is_running(folder: Path) -> bool:
     """Whether a process holds the journal of a sweep."""
     return is_held(folder / JOURNAL)
+
+
+def started_and_ended(events: Sequence[Event]) -> tuple[dict[str, Event], dict[str, Event]]:
+    """By the name of a trial: how it was started last, and its latest outcome if it has one."""
+    started = {
+        trial["name"]: trial for e in events if e["event"] == "started" for trial in e["trials"]
+    }
+    ended = {
+        outcome["trial"]: outcome
+        for event in events
+        if event["event"] == "ended"
+        for outcome in event["outcomes"]
+    }
+    return started, ended
 
 
 def read(folder: Path) -> list[Event]:

@@ -21,7 +21,7 @@ from derain.pipelines.train.workers import needs
 from derain.storage.refusals import expected
 from derain.tracking.runs import RunLog
 from derain.tune import space
-from derain.tune.journal import Event, Journal
+from derain.tune.journal import Event, Journal, started_and_ended
 from derain.tune.report import compare, gallery, report
 from derain.tune.report.compare import Row
 
@@ -152,15 +152,7 @@ def _why_none(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def trial_rows(config: Config, events: Sequence[Event]) -> list[dict[str, Any]]:
     """Every trial that was started, in the order of the plan, with its latest outcome."""
-    started = {
-        trial["name"]: trial for e in events if e["event"] == "started" for trial in e["trials"]
-    }
-    outcomes = {
-        outcome["trial"]: outcome
-        for event in events
-        if event["event"] == "ended"
-        for outcome in event["outcomes"]
-    }
+    started, outcomes = started_and_ended(events)
     return [
         _row(config, trial, started[trial.name], outcomes.get(trial.name))
         for trial in space.plan(config)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from derain import models
+from derain.errors import UsageError
 from derain.inference import memory
 from derain.inference.predictor import OVERLAP_PX, Predictor
 from derain.inference.tiles import bands, shares, spans
@@ -132,3 +133,8 @@ def test_the_bytes_of_tensors_are_counted_until_they_are_freed() -> None:
 def test_memory_is_that_of_the_machine_or_its_limit() -> None:
     total = int(Path("/proc/meminfo").read_text().split()[1]) * 1024
     assert 0 < memory.available_bytes(torch.device("cpu")) < total
+
+
+def test_tiles_that_are_too_small_are_refused() -> None:
+    with pytest.raises(UsageError, match="128 px a side or more, found 10"):
+        Predictor(Blur(), tile=10)

@@ -14,7 +14,7 @@ from derain.pipelines.train.metrics_file import read_metrics
 from derain.pipelines.train.run_folder import COMMANDS, FAILURE
 from derain.training import checkpoint
 from derain.tune import space
-from derain.tune.journal import JOURNAL, Event, is_running, read
+from derain.tune.journal import JOURNAL, Event, is_running, read, started_and_ended
 from derain.tune.runs.entry import Entry, State
 from derain.tune.runs.run_state import (
     began,
@@ -69,15 +69,7 @@ def read_sweep(folder: Path, name: str) -> tuple[Entry, list[Entry]]:
 
 
 def _trials(folder: Path, name: str, events: Sequence[Event]) -> list[Entry]:
-    started = {
-        trial["name"]: None for e in events if e["event"] == "started" for trial in e["trials"]
-    }
-    outcomes = {
-        outcome["trial"]: outcome
-        for event in events
-        if event["event"] == "ended"
-        for outcome in event["outcomes"]
-    }
+    started, outcomes = started_and_ended(events)
     return [
         _trial(folder / trial, f"{name}/{trial}", outcomes.get(trial))
         for trial in started
