@@ -48,7 +48,8 @@ def serve_ui(port: int = PORT, uri: str | None = None) -> None:
 
 
 def page_of(run_id: str, uri: str | None = None) -> str | None:
-    """The address of a run's page: of the store if it is a server, else of `serve_ui`.
+    """The address of a run's page: of the store if it is a server, else of `serve_ui`, which is
+    named, as nobody answers there before it runs.
 
     None if the store does not answer.
     """
@@ -56,7 +57,9 @@ def page_of(run_id: str, uri: str | None = None) -> str | None:
     with contextlib.suppress(DerainError):
         run = find_run(client_of(uri), uri, run_id)
         place = f"{run.info.experiment_id}/runs/{run_id}"
-        return f"{uri.rstrip('/')}/#/experiments/{place}" if _is_server(uri) else _page(PORT, place)
+        if _is_server(uri):
+            return f"{uri.rstrip('/')}/#/experiments/{place}"
+        return f"{_page(PORT, place)} (`derainctl ui` serves it)"
     return None
 
 

@@ -21,7 +21,10 @@ from derain.plugins.options import build_plugin, check_options, resolve_plugin
 from derain.training.checkpoint import Checkpoint
 
 _LOSS = "loss."
-NAMES_OF_TERMS = ("loss", "power", "perceptual", "contrastive", *PIXEL_LOSSES)
+NAMES_OF_TERMS = (
+    *("loss", "power", "perceptual", "contrastive", *PIXEL_LOSSES),
+    *("train_mae", "train_mse", "train_psnr", "lr", "steps_per_s"),
+)
 """Names in the metrics of a step that no term of the user's gets."""
 
 

@@ -45,7 +45,8 @@ def test_the_page_of_a_run_names_experiment_and_run(store: str, tmp_path: Path) 
         pass
     page = page_of(run.run_id, store)
     assert page is not None
-    assert re.fullmatch(rf"http://127.0.0.1:5000/#/experiments/\d+/runs/{run.run_id}", page)
+    address = rf"http://127.0.0.1:5000/#/experiments/\d+/runs/{run.run_id}"
+    assert re.fullmatch(rf"{address} \(`derainctl ui` serves it\)", page)
     assert page_of("none", store) is None
 
 
