@@ -71,7 +71,7 @@ def _load_pyfunc(path):
     return _PyfuncModel(network.eval())
 """
 """The loader in models registered before the modules moved into folders, in short: it needs
-`derain.models` and `derain.errors`, of its own copy or of the installed package."""
+`derain.models` with what that imports, of its own copy or of the installed package."""
 
 LOADER = """
 import importlib, json, os, sys
@@ -187,7 +187,8 @@ def old_model(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> P
     code.mkdir(parents=True)
     (code / "predictor.py").write_text(OLD_PREDICTOR)
     shutil.copy2(packing.PACKAGE / "errors.py", code)
-    shutil.copytree(packing.PACKAGE / "models", code / "models")
+    for room in ("models", "plugins"):
+        shutil.copytree(packing.PACKAGE / room, code / room)
     mlflow.pyfunc.save_model(
         folder / "packed",
         loader_module="derain.predictor",
