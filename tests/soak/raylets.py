@@ -69,7 +69,7 @@ def _note_what_is_seen(run: Any) -> None:
 
     def pick_device(train: Any) -> Any:
         place = {"node": ray.get_runtime_context().get_node_id(), "time": time.time()}
-        place |= {name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "LOCAL_RANK")}
+        place["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES")
         (Path(os.environ[SEEN]) / f"{os.getpid()}-{time.monotonic_ns()}.json").write_text(
             json.dumps(place)
         )

@@ -58,8 +58,9 @@ def test_a_run_saves_and_says_how_to_go_on(tmp_path: Path, workers: int) -> None
 
 def test_a_run_that_waits_for_machines_ends_at_once(tmp_path: Path) -> None:
     """Two workers on a cluster with room for one: nothing is saved, as nothing was trained."""
-    config = write_config(tmp_path, num_workers=2)
-    cluster = Cluster(head_node_args={"num_cpus": 1, "include_dashboard": False})
+    config = write_config(tmp_path, steps=10**6, num_workers=2)
+    head = {"num_cpus": 1, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
         process = start_train(config, RAY_ADDRESS=cluster.address)
         log = tmp_path / "log"
