@@ -71,7 +71,9 @@ def make_app(service: Service) -> FastAPI:
 
     @app.exception_handler(HTTPException)
     async def not_found(_: Request, error: HTTPException) -> Response:
-        return _refusal(Refused(error.status_code, "no_such_route", str(error.detail)))
+        return _refusal(
+            Refused(error.status_code, "no_such_route", f"{error.detail}; see /openapi.json.")
+        )
 
     @app.post("/v1/derain", openapi_extra=REQUEST_BODY, response_class=Response)
     async def derain(request: Request) -> Response:

@@ -4,9 +4,11 @@ Ray Serve's own HTTP proxy is not started: it has no limits on bytes, time or sl
 would be one more hop.
 """
 
+import logging
 import os
 from typing import Any
 
+import numpy as np
 from ray import serve
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.config import HTTPOptions
@@ -21,6 +23,8 @@ from derain.pipelines.serve.limits import RETRY_S
 from derain.pipelines.serve.worker import Worker
 from derain.storage.cores import available_cores
 
+WARM_PX = 257
+"""More than `Predictor` takes without measuring the memory of a pixel."""
 HELD = 16
 """Requests that a replica decodes, computes and encodes at one time."""
 
@@ -36,6 +40,7 @@ class Replica:
         os.environ["MLFLOW_TRACKING_URI"] = store
         torch.set_num_threads(threads)
         predictor = load_predictor(model, device, trust=trust, tile="auto")
+        predictor.derain(np.zeros((WARM_PX, WARM_PX, 3), np.uint8))  # the first takes longer
         self._worker = Worker(predictor, max_pixels=max_pixels)
 
     async def derain(self, data: bytes) -> Derained | Refused:
@@ -45,6 +50,7 @@ class Replica:
 
 def start() -> None:
     """Ray Serve in the connected Ray, without its HTTP proxy."""
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(http_options=HTTPOptions(location="NoServer"))
 
 

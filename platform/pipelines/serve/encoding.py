@@ -18,6 +18,7 @@ MEDIA_TYPES = {
 QUALITY = 95
 """Of JPEG and of WebP with losses; JPEG without subsampling of colours."""
 _LOSSLESS = b"VP8L"
+_CHUNKS_AT = 12
 
 
 def encode_as_given(image: OddImage, result: np.ndarray, given: bytes) -> bytes:
@@ -35,11 +36,22 @@ def encode_as_given(image: OddImage, result: np.ndarray, given: bytes) -> bytes:
     if format == "JPEG":
         options |= {"quality": QUALITY, "subsampling": 0}
     elif format == "WEBP":
-        lossless = _LOSSLESS in given[:64]
+        lossless = _is_lossless(given)
         options |= {"lossless": lossless, "quality": QUALITY, "exact": lossless}
     buffer = io.BytesIO()
     Image.fromarray(levels).save(buffer, format=format, **options)
     return buffer.getvalue()
+
+
+def _is_lossless(webp: bytes) -> bool:
+    """Whether the pixels of a WebP file are stored without losses."""
+    at = _CHUNKS_AT
+    while at + 8 <= len(webp):
+        kind, size = webp[at : at + 4], int.from_bytes(webp[at + 4 : at + 8], "little")
+        if kind in (_LOSSLESS, b"VP8 "):
+            return kind == _LOSSLESS
+        at += 8 + size + size % 2
+    return False
 
 
 def _tiff(levels: np.ndarray, image: OddImage, profile: bytes | None) -> bytes:
