@@ -108,7 +108,7 @@ def hostile(port: int, number: int, good: bytes) -> int:
         lambda: raw(
             port,
             b"POST /v1/derain HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n"
-            + bytes(2**25),
+            + bytes(2**20),
         ),
         lambda: post(port, good, "/v1/derain?model=../../etc")[0],
     ]

@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from derain.pipelines.serve.answers import RefusedError
 
 RETRY_S = 1
-DISCARDED_BYTES = 2**24
+DISCARDED_BYTES, DISCARDED_S = 2**24, 2.0
 """Of a body that is too large: read and thrown away, so that the sender sees the answer."""
 
 
@@ -71,7 +71,8 @@ async def read_body(request: Request, limits: Limits) -> bytes:
     too_large = stated.isdecimal() and int(stated) > limits.max_bytes
     if too_large and request.headers.get("expect", "").lower() == "100-continue":
         raise _too_large(limits)
-    body, until = bytearray(), time.monotonic() + limits.body_s
+    patience = DISCARDED_S if too_large else limits.body_s
+    body, until = bytearray(), time.monotonic() + patience
     stream, received = request.stream(), 0
     while True:
         try:
@@ -79,6 +80,8 @@ async def read_body(request: Request, limits: Limits) -> bytes:
         except StopAsyncIteration:
             break
         except TimeoutError:
+            if too_large:
+                break
             wanted = f"within {limits.body_s:g} s"
             raise RefusedError(408, "too_slow", f"The body did not arrive {wanted}.") from None
         except ClientDisconnect:

@@ -60,11 +60,12 @@ def sent(server: uvicorn.Server, data: bytes) -> tuple[int, str]:
         (b"POST /v1/der", (408, "too_slow")),
         (b"", (408, "too_slow")),
         (HEAD + b"half of a body", (408, "too_slow")),
+        (HEAD.replace(b"100", b"9999999") + b"some", (413, "too_large")),
         (b"GET / HTTP/1.1\r\nX: " + b"x" * 100_000 + b"\r\n\r\n", (400, "not_http")),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", (400, "not_http")),
         (b"GET /../../etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n", (404, "no_such_route")),
     ],
-    ids=["half a line", "nothing", "half a body", "long headers", "TLS", "path"],
+    ids=["half a line", "nothing", "half a body", "large", "long headers", "TLS", "path"],
 )
 def test_who_does_not_finish_is_cut_off(
     server: uvicorn.Server, data: bytes, expected: tuple[int, str]

@@ -59,6 +59,7 @@ async function show(file, blob) {
   say(drawn ? "Done." : "Done. This browser does not draw the format; download the result.");
 }
 
+document.forms[0].addEventListener("submit", (event) => event.preventDefault());
 one("slider").addEventListener("input", (event) => {
   one("compare").style.setProperty("--share", `${event.target.value}%`);
 });
