@@ -1,6 +1,7 @@
 """A derained image in the format of the one that came: bits, alpha, grey and profile as in it."""
 
 import io
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -32,7 +33,7 @@ def encode_as_given(image: OddImage, result: np.ndarray, given: bytes) -> bytes:
     levels, profile = image.result_levels(result)
     if format == "TIFF":
         return _tiff(levels, image, profile)
-    options: dict[str, object] = {"icc_profile": profile} if profile and format != "BMP" else {}
+    options: dict[str, Any] = {"icc_profile": profile} if profile and format != "BMP" else {}
     if format == "JPEG":
         options |= {"quality": QUALITY, "subsampling": 0}
     elif format == "WEBP":
@@ -55,7 +56,7 @@ def _is_lossless(webp: bytes) -> bool:
 
 
 def _tiff(levels: np.ndarray, image: OddImage, profile: bytes | None) -> bytes:
-    options: dict[str, object] = {"compression": "deflate", "iccprofile": profile}
+    options: dict[str, Any] = {"compression": "deflate", "iccprofile": profile}
     options["photometric"] = "minisblack" if image.levels.ndim == 2 else "rgb"
     if image.alpha is not None:
         options |= {"extrasample": "unassalpha", "planarconfig": "contig"}

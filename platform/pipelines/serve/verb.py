@@ -150,7 +150,8 @@ def _serve(fleet: _Fleet, listener: socket.socket) -> None:
         timeout_graceful_shutdown=STOP_S,
         server_header=False,
     )
-    server, seen = _Server(config), []
+    server = _Server(config)
+    seen: list[int] = []
 
     def stop(number: int) -> None:
         if seen:

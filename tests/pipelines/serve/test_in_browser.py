@@ -136,7 +136,7 @@ def test_the_keyboard_reaches_everything(page: webdriver.Chrome, png: bytes) -> 
 
 
 def test_what_goes_wrong_is_said(
-    page: webdriver.Chrome, server: uvicorn.Server, service: Service, png: bytes
+    page: webdriver.Chrome, server: uvicorn.Server, png: bytes
 ) -> None:
     def told(data: bytes, part: str) -> None:
         give(page, data, "drop")
