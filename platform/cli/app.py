@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn, TextIO
 import typer
 from typer.core import TyperGroup
 
-from derain.cli import configs, data, evaluation, inference, runs, serving, tracking, training
+from derain.cli import configs, data, evaluation, inference, runs, tracking, training
 from derain.cli.output import Results
 from derain.storage.refusals import expected
 
@@ -37,7 +37,7 @@ COMMANDS = (
     evaluation.leaderboard,
     evaluation.density,
     inference.predict,
-    serving.serve,
+    inference.serve,
     inference.export,
     inference.import_,
     tracking.register,
