@@ -37,6 +37,7 @@ COMMANDS = (
     evaluation.leaderboard,
     evaluation.density,
     inference.predict,
+    inference.serve,
     inference.export,
     inference.import_,
     tracking.register,

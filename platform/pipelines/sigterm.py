@@ -26,7 +26,7 @@ INTERRUPTED = 130
 def stopping_at_sigterm(message: str) -> Iterator[None]:
     """Leave the block at once on SIGTERM or Ctrl-C and raise StoppedError with this message."""
     try:
-        with _on_signals(_exit):
+        with on_signals(_exit):
             yield
     except SystemExit as ended:
         raise _stopped(StoppedError(message), ended.code == INTERRUPTED) from None
@@ -66,7 +66,7 @@ def asking_at_sigterm(who_saves: str, ask: Callable[[], object]) -> Iterator[Non
         ask()
 
     try:
-        with _on_signals(on_signal):
+        with on_signals(on_signal):
             yield
     except StoppedError as error:
         raise _stopped(error, interrupted) from None
@@ -79,7 +79,7 @@ def _stopped(error: StoppedError, interrupted: bool) -> StoppedError:
 
 
 @contextlib.contextmanager
-def _on_signals(action: Callable[[int], None]) -> Iterator[None]:
+def on_signals(action: Callable[[int], None]) -> Iterator[None]:
     """Call `action` on SIGTERM, SIGHUP and SIGINT, during the block and in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield

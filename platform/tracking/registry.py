@@ -221,6 +221,25 @@ def _flavors(folder: Path) -> dict[str, Any]:
     return yaml.safe_load(described.read_text(encoding="utf-8")).get("flavors", {})
 
 
+def pinned(model: str, uri: str | None = None) -> str:
+    """models:/NAME@ALIAS as the version that it names now; any other model unchanged.
+
+    Raises UsageError if there is none, StorageError if the store does not answer.
+    """
+    name, at, alias = model.removeprefix("models:/").rpartition("@")
+    if not (model.startswith("models:/") and at):
+        return model
+    uri = uri or tracking_uri()
+    try:
+        with storage_errors(uri):
+            found = reader_of(uri).get_model_version_by_alias(name, alias)
+    except mlflow().exceptions.MlflowException as error:
+        raise UsageError(
+            f"{model} is not in the store {without_password(uri)}: {error}."
+        ) from error
+    return f"models:/{name}/{found.version}"
+
+
 def check_name(name: str) -> None:
     """Raise UsageError for a name that MLflow does not accept, or that no address can contain."""
     if not name.strip() or name in (".", "..") or any(character in name for character in "/:'@"):

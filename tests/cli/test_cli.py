@@ -44,6 +44,7 @@ VERBS = (
     "leaderboard",
     "density",
     "predict",
+    "serve",
     "import",
     "export",
     "register",

@@ -104,7 +104,12 @@ def test_every_address_of_a_model_resolves_to_its_folder(
 def test_promotion_moves_the_alias(register: Register, uri: str, client: MlflowClient) -> None:
     register("promoted", 30.0)
     register("promoted", 20.0)
+    assert registry.pinned("models:/promoted@champion", uri) == "models:/promoted/1"
     promoted = registry.promote("promoted", 2, uri)
+    assert registry.pinned("models:/promoted@champion", uri) == "models:/promoted/2"
+    assert registry.pinned("models:/promoted/1", uri) == "models:/promoted/1"
+    with pytest.raises(UsageError, match="is not in the store"):
+        registry.pinned("models:/promoted@best", uri)
     assert (promoted.version, promoted.aliases) == (2, ("champion",))
     assert client.get_registered_model("promoted").aliases == {"champion": 2}
     with pytest.raises(UsageError, match="no version 9"):

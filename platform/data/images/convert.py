@@ -81,14 +81,19 @@ class OddImage:
         image's alpha, profile and bits per channel, and is grey if this image is. Colours outside
         sRGB stay, because only the difference to `srgb` is carried over to the image's profile.
         """
+        levels, profile = self.result_levels(result)
+        encoded = _encode(levels)
+        return encoded if profile is None else png.with_profile(encoded, profile)
+
+    def result_levels(self, result: np.ndarray) -> tuple[np.ndarray, bytes | None]:
+        """The levels of the file that `encode_result` writes, alpha last, and its profile."""
         levels = result
         profile = None
         if not self._is_srgb:
             levels, profile = self._in_own_colours(result), self.header.profile
         elif self.levels.ndim == 2:
             levels = _luma(result)
-        encoded = _encode(levels, self.alpha)
-        return encoded if profile is None else png.with_profile(encoded, profile)
+        return (levels if self.alpha is None else np.dstack((levels, self.alpha))), profile
 
     def _in_own_colours(self, result: np.ndarray) -> np.ndarray:
         before, after = (colour.from_srgb(it, self.header) for it in (self.srgb, result))
@@ -159,9 +164,7 @@ def _luma(result: np.ndarray) -> np.ndarray:
     return np.rint(result @ weights).astype(result.dtype)
 
 
-def _encode(levels: np.ndarray, alpha: np.ndarray | None) -> bytes:
-    if alpha is not None:
-        levels = np.dstack((levels, alpha))
+def _encode(levels: np.ndarray) -> bytes:
     if levels.dtype == np.uint16:
         return bytes(imagecodecs.png_encode(np.ascontiguousarray(levels)))
     buffer = io.BytesIO()

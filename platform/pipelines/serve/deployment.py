@@ -1,0 +1,106 @@
+"""Networks as applications of Ray Serve: replicas, and handles that this process calls.
+
+Ray Serve's own HTTP proxy is not started: it has no limits on bytes, time or slow senders, and
+would be one more hop.
+"""
+
+import logging
+import os
+from typing import Any
+
+import numpy as np
+from ray import serve
+from ray.exceptions import RayActorError, RayTaskError
+from ray.serve.config import HTTPOptions
+from ray.serve.exceptions import RayServeException
+
+from derain import cluster
+from derain.errors import DerainError
+from derain.pipelines.load_model import load_predictor
+from derain.pipelines.serve.answers import Derained, Refused, RefusedError
+from derain.pipelines.serve.app import Backend
+from derain.pipelines.serve.limits import RETRY_S
+from derain.pipelines.serve.worker import Worker
+from derain.storage.cores import available_cores
+
+WARM_PX = 257
+"""More than `Predictor` takes without measuring the memory of a pixel."""
+HELD = 16
+"""Requests that a replica decodes, computes and encodes at one time."""
+
+
+class Replica:
+    """A `Worker` in a process of Ray's."""
+
+    def __init__(
+        self, model: str, device: str, trust: bool, store: str, max_pixels: int, threads: int
+    ) -> None:
+        import torch
+
+        os.environ["MLFLOW_TRACKING_URI"] = store
+        torch.set_num_threads(threads)
+        predictor = load_predictor(model, device, trust=trust, tile="auto")
+        predictor.derain(np.zeros((WARM_PX, WARM_PX, 3), np.uint8))  # the first takes longer
+        self._worker = Worker(predictor, max_pixels=max_pixels)
+
+    async def derain(self, data: bytes) -> Derained | Refused:
+        """See `Worker.derain`."""
+        return await self._worker.derain(data)
+
+
+def start() -> None:
+    """Ray Serve in the connected Ray, without its HTTP proxy."""
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    serve.start(http_options=HTTPOptions(location="NoServer"))
+
+
+def deploy(
+    name: str,
+    model: str,
+    *,
+    replicas: int,
+    device: str,
+    trust: bool,
+    store: str,
+    max_pixels: int,
+) -> Backend:
+    """Start the replicas of a network, wait until they answer, and return what calls them.
+
+    A replica takes half of its share of the GPUs, so that a successor fits beside it. Raises
+    DerainError if they do not start.
+    """
+    gpus = cluster.gpus() if device != "cpu" else 0
+    options: dict[str, Any] = {"num_cpus": 0}
+    if gpus:
+        options["num_gpus"] = 1 / (2 * -(-replicas // gpus))
+    threads = max(1, available_cores() // replicas)
+    application = serve.deployment(
+        Replica,
+        name="replica",
+        num_replicas=replicas,
+        max_ongoing_requests=HELD,
+        ray_actor_options=options,
+        graceful_shutdown_timeout_s=60,
+        health_check_period_s=2,
+    ).bind(model, device, trust, store, max_pixels, threads)
+    try:
+        handle = serve.run(application, name=name, route_prefix=None)
+    except (RuntimeError, RayServeException) as error:
+        raise DerainError(f"{model}: its replicas did not start ({error}).") from error
+
+    async def backend(data: bytes) -> Derained | Refused:
+        try:
+            return await handle.derain.remote(data)
+        except RayTaskError as error:
+            raise DerainError(f"The replica failed: {error.cause!r}.") from error
+        except (RayActorError, RayServeException) as error:
+            raise RefusedError(
+                503, "replica_lost", "The replica that held the request ended; try again.", RETRY_S
+            ) from error
+
+    return backend
+
+
+def remove(name: str) -> None:
+    """End the replicas of an application, after what they have in hand."""
+    serve.delete(name)

@@ -1,0 +1,110 @@
+"""A real server on loopback, without Ray: slow senders, long headers, a full queue, a stop."""
+
+import asyncio
+import http.client
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import uvicorn
+
+from derain.pipelines.serve import connection
+from derain.pipelines.serve.answers import Derained
+from derain.pipelines.serve.app import Served, Service, make_app
+from derain.pipelines.serve.connection import Connection
+from tests.processes import wait_for
+
+HEAD = b"POST /v1/derain HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n"
+
+
+@pytest.fixture
+def server(service: Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[uvicorn.Server]:
+    monkeypatch.setattr(connection, "HEADERS_S", 0.5)
+
+    async def slow(data: bytes) -> Derained:
+        await asyncio.sleep(0.7)
+        return Derained(data, "image/png", {})
+
+    service.models["slow"] = Served("slow", slow)
+    app = make_app(service)
+    config = uvicorn.Config(app, port=0, http=Connection, lifespan="off", log_config=None)
+    running = uvicorn.Server(config)
+    thread = threading.Thread(target=running.run)
+    thread.start()
+    wait_for(lambda: running.started, 30)
+    yield running
+    running.should_exit = True
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+def port_of(server: uvicorn.Server) -> int:
+    return server.servers[0].sockets[0].getsockname()[1]
+
+
+def sent(server: uvicorn.Server, data: bytes) -> tuple[int, str]:
+    """Status and kind of error that a client gets which sends these bytes and waits."""
+    with socket.create_connection(("127.0.0.1", port_of(server)), timeout=10) as client:
+        client.sendall(data)
+        answer = http.client.HTTPResponse(client)
+        answer.begin()
+        return answer.status, json.loads(answer.read())["error"]["kind"]
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"POST /v1/der", (408, "too_slow")),
+        (b"", (408, "too_slow")),
+        (HEAD + b"half of a body", (408, "too_slow")),
+        (HEAD.replace(b"100", b"9999999") + b"some", (413, "too_large")),
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * 100_000 + b"\r\n\r\n", (400, "not_http")),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", (400, "not_http")),
+        (b"GET /../../etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n", (404, "no_such_route")),
+    ],
+    ids=["half a line", "nothing", "half a body", "large", "long headers", "TLS", "path"],
+)
+def test_who_does_not_finish_is_cut_off(
+    server: uvicorn.Server, data: bytes, expected: tuple[int, str]
+) -> None:
+    assert sent(server, data) == expected
+
+
+def post(port: int, path: str, answers: list[tuple[int, str | None]]) -> None:
+    client = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    client.request("POST", path, b"\x89PNG")
+    answer = client.getresponse()
+    answer.read()
+    answers.append((answer.status, answer.getheader("Retry-After")))
+    client.close()
+
+
+def test_a_full_queue_says_when_to_come_back_and_a_stop_answers_what_is_in_hand(
+    server: uvicorn.Server, service: Service
+) -> None:
+    port, answers = port_of(server), []
+    path = "/v1/derain?model=slow"
+    clients = [threading.Thread(target=post, args=(port, path, answers)) for _ in range(2)]
+    for client in clients:
+        client.start()
+    wait_for(lambda: service.models["slow"].in_hand == 2, 10)
+    post(port, path, answers)
+    assert answers == [(429, "1")]
+    server.should_exit = True
+    for client in clients:
+        client.join(20)
+    assert answers[1:] == [(200, None)] * 2
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", port), timeout=5)
+
+
+def test_a_kept_connection_is_not_cut_off_while_it_works(server: uvicorn.Server) -> None:
+    client = http.client.HTTPConnection("127.0.0.1", port_of(server), timeout=20)
+    for _ in range(3):
+        client.request("POST", "/v1/derain?model=slow", b"\x89PNG")
+        answer = client.getresponse()
+        assert (answer.status, answer.read()) == (200, b"\x89PNG")
+        time.sleep(0.1)

@@ -1,0 +1,89 @@
+"""Replicas of Ray Serve: answers, and a new version that takes over without a lost request."""
+
+import asyncio
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks._small import NETWORK
+from derain.data.images.convert import read_odd
+from derain.errors import DerainError, UsageError
+from derain.inference.predictor import Predictor, save_model_folder
+from derain.models import build
+from derain.pipelines.serve import deployment, verb
+from derain.pipelines.serve.answers import Derained
+from derain.pipelines.serve.app import Service
+from derain.pipelines.serve.limits import Limits
+from tests.processes import wait_for
+
+OPTIONS = {key: value for key, value in NETWORK.items() if key != "name"}
+
+
+def version(folder: Path, seed: int) -> tuple[str, Predictor]:
+    torch.manual_seed(seed)
+    network = build("fclip_unet", **OPTIONS)
+    saved = save_model_folder(network, folder / f"v{seed}", "fclip_unet", OPTIONS)
+    return str(saved), Predictor(network)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_new_version_takes_over_under_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, png: bytes
+) -> None:
+    from ray import serve
+
+    versions = [version(tmp_path, seed) for seed in (1, 2)]
+    image = read_odd(png, "it").srgb
+    expected = [predictor.derain(image) for _, predictor in versions]
+    named = [versions[0][0]]
+    monkeypatch.setattr(verb.registry, "pinned", lambda _: named[0])
+    monkeypatch.setattr(verb, "LOOK_S", 0.2)
+    service = Service(Limits())
+    fleet = verb._Fleet(service, {"net": "models:/net@champion"}, 1, "cpu", False)
+    answers: list[Derained] = []
+    ended = threading.Event()
+
+    async def ask() -> None:
+        while not ended.is_set():
+            served = service.models["net"]
+            served.in_hand += 1
+            answers.append(await served.backend(png))
+            served.in_hand -= 1
+
+    async def load() -> None:
+        await asyncio.gather(*(ask() for _ in range(3)))
+
+    clients = threading.Thread(target=lambda: asyncio.run(load()))
+    deployment.start()
+    try:
+        fleet.start()
+        clients.start()
+        wait_for(lambda: answers, 60)
+        named[0] = versions[1][0]
+        wait_for(lambda: service.models["net"].model == named[0], 120)
+        wait_for(lambda: len(serve.status().applications) == 1, 60)
+        ended.set()
+        clients.join(30)
+    finally:
+        ended.set()
+        fleet.end()
+        serve.shutdown()
+    results = [read_odd(answer.data, "found").levels for answer in answers]
+    which = [int(np.array_equal(result, expected[1])) for result in results]
+    for result, at in zip(results, which, strict=True):
+        np.testing.assert_array_equal(result, expected[at])
+    assert set(which) == {0, 1}
+
+
+def test_a_taken_port_and_a_missing_model_are_one_message(tmp_path: Path) -> None:
+    with verb._bound("127.0.0.1", 0) as taken:
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(DerainError, match=f"127.0.0.1:{port} cannot be served") as told:
+            verb.serve({"net": "gone"}, port=port)
+    assert told.value.exit_code == 1
+    with pytest.raises(UsageError, match="no such model folder"):
+        verb.serve({"net": str(tmp_path / "gone")}, port=port)
