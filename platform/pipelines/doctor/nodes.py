@@ -135,7 +135,8 @@ def _folders(
 
 @contextlib.contextmanager
 def _tokens(folders: Mapping[str, Path]) -> Iterator[list[Path]]:
-    """A small file in each folder, for as long as the block takes."""
+    """A small file in each folder, for as long as the block takes; no new folder stays."""
+    new = [folder for folder in folders.values() if not folder.exists()]
     tokens = [folder / f".derain-{uuid.uuid4().hex}" for folder in folders.values()]
     try:
         for token in tokens:
@@ -145,3 +146,6 @@ def _tokens(folders: Mapping[str, Path]) -> Iterator[list[Path]]:
     finally:
         for token in tokens:
             token.unlink(missing_ok=True)
+        for folder in new:
+            with contextlib.suppress(OSError):  # somebody has put something there meanwhile
+                folder.rmdir()
