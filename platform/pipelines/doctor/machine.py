@@ -7,9 +7,10 @@ import subprocess
 import sys
 import time
 import uuid
+from importlib.metadata import version
 from pathlib import Path
 
-import derain
+from derain import errors
 from derain.data.loading.cache import ENVIRONMENT, cache_folder
 from derain.pipelines.doctor.check import Check
 
@@ -29,11 +30,11 @@ SHM = Path("/dev/shm")
 
 def python() -> list[Check]:
     """The version of Python, and of this package."""
-    version = ".".join(map(str, sys.version_info[:3]))
-    found = f"{version}, derain-platform {derain.__version__}, {sys.executable}"
+    own = ".".join(map(str, sys.version_info[:3]))
+    found = f"{own}, derain-platform {version('derain-platform')}, {sys.executable}"
     if SUPPORTED[0] <= sys.version_info[:2] <= SUPPORTED[1]:
         return [Check("python", "ok", found)]
-    oldest, newest = (".".join(map(str, version)) for version in SUPPORTED)
+    oldest, newest = (".".join(map(str, limit)) for limit in SUPPORTED)
     return [Check("python", "fail", found, f"Install Python {oldest} to {newest}.")]
 
 
@@ -70,8 +71,8 @@ def _driver_cuda() -> int | None:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
         return None
-    version = ctypes.c_int()
-    return version.value if driver.cuDriverGetVersion(ctypes.byref(version)) == 0 else None
+    number = ctypes.c_int()
+    return number.value if driver.cuDriverGetVersion(ctypes.byref(number)) == 0 else None
 
 
 def _nvidia_smi() -> list[str]:
@@ -163,7 +164,7 @@ def clock() -> list[Check]:
     """The clock against the age of this package's files, which are not from the future."""
     now = time.time()
     found = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
-    if now >= Path(derain.__file__).stat().st_mtime - 60:
+    if now >= Path(errors.__file__).stat().st_mtime - 60:
         return [Check("clock", "ok", found)]
     remedy = "Set the clock (`timedatectl set-ntp true`): stores refuse requests signed in the past"
     return [Check("clock", "warn", f"{found}, before this package was installed", f"{remedy}.")]

@@ -7,12 +7,12 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import ray
 
-import derain
 from derain import cluster
 from derain.pipelines.doctor.check import Check
 
@@ -37,8 +37,8 @@ def checks(folders: Mapping[str, Path]) -> list[Check]:
 def code_digest() -> str:
     """SHA-256 over names and bytes of this package's modules, the same for wheel and checkout."""
     digest = hashlib.sha256()
-    (rooms,) = list.__iter__(derain.__path__)
-    for path in sorted(Path(rooms).rglob("*.py")):
+    rooms = Path(cluster.__file__).parent
+    for path in sorted(rooms.rglob("*.py")):
         digest.update(f"{path.relative_to(rooms).as_posix()}\0".encode() + path.read_bytes())
     return digest.hexdigest()
 
@@ -49,7 +49,7 @@ def facts(tokens: list[str]) -> dict[str, Any]:
         "time": time.time(),
         "ray": ray.__version__,
         "python": ".".join(map(str, sys.version_info[:3])),
-        "derain": f"{derain.__version__} (code {code_digest()[:12]})",
+        "derain": f"{version('derain-platform')} (code {code_digest()[:12]})",
         "unseen": [token for token in tokens if not Path(token).is_file()],
         "unwritable": [token for token in tokens if not _writes(Path(token).parent)],
     }
@@ -99,7 +99,7 @@ def _versions(answers: Mapping[str, Any]) -> Iterator[Check]:
             found = f"{here[name]} on {len(answers)} nodes: {', '.join(answers)}"
             yield Check(f"{name} on the nodes", "ok", found)
         else:
-            listed = "; ".join(f"{version} on {', '.join(at)}" for version, at in nodes.items())
+            listed = "; ".join(f"{number} on {', '.join(at)}" for number, at in nodes.items())
             found = f"{here[name]} here; {listed}"
             remedy = f"Install the same version of {name} everywhere, and start Ray again there."
             yield Check(f"{name} on the nodes", "fail", found, remedy)
