@@ -9,6 +9,7 @@ import time
 import uuid
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 from derain import errors
 from derain.data.loading.cache import ENVIRONMENT, cache_folder
@@ -107,7 +108,7 @@ def _nccl() -> Check:
 
     if torch.distributed.is_available() and torch.distributed.is_nccl_available():
         return Check("nccl", "ok", ".".join(map(str, torch.cuda.nccl.version())))
-    status = "fail" if torch.cuda.device_count() > 1 else "warn"
+    status: Literal["fail", "warn"] = "fail" if torch.cuda.device_count() > 1 else "warn"
     remedy = "Install a torch with NCCL, or train with one worker."
     return Check("nccl", status, "torch was built without it", remedy)
 
