@@ -36,7 +36,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, s
         yield environment, port, dashboard
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(120)
 
 
 def wait_for_dashboard(port: int, process: subprocess.Popen[bytes]) -> None:
