@@ -238,13 +238,19 @@ def on_every_node(work: Callable[..., T], *arguments: object) -> dict[str, T]:
 
     It takes no core, so that it also runs on a node that is fully in use.
     """
+    calls = calls_on_every_node(work, *arguments)
+    return dict(zip(calls, ray.get(list(calls.values())), strict=True))
+
+
+def calls_on_every_node(work: Callable[..., T], *arguments: object) -> dict[str, Any]:
+    """As `on_every_node`, without waiting: Ray's references to the results by node address."""
     remote = ray.remote(num_cpus=0)(work)
     calls = {}
     for node in _nodes():
         here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         name = f"{node['NodeManagerAddress']} ({node['NodeID'][:8]})"
         calls[name] = remote.options(scheduling_strategy=here).remote(*arguments)
-    return dict(zip(calls, ray.get(list(calls.values())), strict=True))
+    return calls
 
 
 def _nodes() -> list[dict[str, Any]]:

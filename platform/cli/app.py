@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from derain.cli import configs, data, evaluation, inference, runs, tracking, training
+from derain.cli.cluster.doctor import doctor
 from derain.cli.output import Results
 from derain.storage.refusals import expected
 
@@ -45,6 +46,7 @@ COMMANDS = (
     tracking.models,
     tracking.sync,
     tracking.ui,
+    doctor,
 )
 
 

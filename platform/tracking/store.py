@@ -71,6 +71,31 @@ def check_store(uri: str | None = None) -> None:
         raise StorageError(_unusable_message(uri, error)) from error
 
 
+def schema_versions(uri: str) -> tuple[str | None, str] | None:
+    """The version of a database's tables, and the one that this MLflow works with.
+
+    None for a server, which looks after its own, and for a sqlite file that does not exist or is
+    empty: its tables are made by the first run. Raises StorageError if it does not answer.
+    """
+    database = sqlite_file(uri)
+    if urlparse(uri).scheme in ("http", "https"):
+        return None
+    if database is not None and not (database.is_file() and database.stat().st_size):
+        return None
+    mlflow()
+    from mlflow.store.db import utils
+    from sqlalchemy import create_engine
+
+    try:
+        engine = create_engine(uri)
+        try:
+            return utils._get_schema_version(engine), utils._get_latest_schema_revision()
+        finally:
+            engine.dispose()
+    except Exception as error:  # database drivers raise types of their own
+        raise StorageError(_unusable_message(uri, error)) from error
+
+
 @functools.cache
 def mlflow() -> Any:
     """Import MLflow without its telemetry and its prints: stdout is for our results."""

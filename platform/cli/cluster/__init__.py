@@ -1,0 +1,1 @@
+"""Commands about the machine and the cluster that the others run on."""
