@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import secrets
 import signal
 import socket
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import ray
+import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from derain.errors import DerainError, StoppedError, UsageError
@@ -29,6 +31,12 @@ PATIENCE = {
     "RAY_gcs_server_request_timeout_seconds": "120",
 }
 """How long a second start of Ray waits for its processes; by default 30 and 60 s."""
+OOM_RETRIES = {"RAY_task_oom_retries": "3"}
+"""How often Ray repeats a task that its guard of the memory ended; by default for ever."""
+_GUARD = "killed due to the node running low on memory"
+_HELD = re.compile(r"Selected to kill: .*?actual memory used=([\d.]+GB)", re.S)
+_IN_USE = re.compile(r"was ([\d.]+GB) used / ([\d.]+GB) limit")
+_NODE = re.compile(r"\(IP: ([^,)]+)")
 LONGEST_FOLDER = 107 - len("/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store.12345")
 """Bytes of Ray's folder: the path of a socket in it has at most 107."""
 SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
@@ -41,16 +49,42 @@ def connected() -> Iterator[None]:
     """Connect to Ray for the duration of the block: to RAY_ADDRESS, default: a new local Ray.
 
     If this process is already connected, that connection is used and left open. Raises DerainError
-    if no Ray answers at RAY_ADDRESS, or if none starts on this machine.
+    if no Ray answers at RAY_ADDRESS, if none starts on this machine, or if it ended a task of the
+    block because the memory ran out.
     """
-    if ray.is_initialized():
-        yield
-        return
-    _start()
+    with _memory_explained():
+        if ray.is_initialized():
+            yield
+            return
+        _start()
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def _memory_explained() -> Iterator[None]:
     try:
         yield
-    finally:
-        ray.shutdown()
+    except ray.exceptions.OutOfMemoryError as error:
+        found = out_of_memory(str(error)) or "Ray ended its process: the machine ran out of memory"
+        raise DerainError(
+            f"{found}. End other programs there, or use a machine with more memory; then run the "
+            "same command again."
+        ) from error
+
+
+def out_of_memory(text: str) -> str | None:
+    """What Ray's guard of the memory has done, if the text of an error is its own; else None."""
+    if _GUARD not in text:
+        return None
+    held, in_use, node = _HELD.search(text), _IN_USE.search(text), _NODE.search(text)
+    return (
+        f"Ray ended its process, as the machine{f' {node[1]}' if node else ''} ran out of memory"
+        + (f": {in_use[1]} of {in_use[2]} were in use" if in_use else "")
+        + (f", {held[1]} by this process" if held else "")
+    )
 
 
 def _start() -> None:
@@ -93,7 +127,7 @@ def _exit(*_: object) -> NoReturn:
 def _start_here(options: Mapping[str, Any]) -> None:
     """Start Ray on this machine; on a loaded one it may take longer than Ray waits, so twice."""
     for patience in ({}, PATIENCE):
-        os.environ.update(patience)
+        os.environ.update({**OOM_RETRIES, **patience})
         try:
             # Without "local" Ray joins whatever cluster was last started on this machine.
             with _signals_held_back():

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import ray
+from ray.exceptions import OutOfMemoryError
 
 from derain import cluster
 from derain.errors import DerainError, UsageError
@@ -23,6 +24,36 @@ def test_an_open_connection_is_reused_and_left_open() -> None:
     with cluster.connected():
         assert ray.get_runtime_context().gcs_address == before
     assert ray.is_initialized()
+
+
+@ray.remote(max_retries=0)
+def _too_large() -> None:
+    raise OutOfMemoryError(
+        "1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: "
+        "10.0.0.7, ID: bdc6d2c7) was 30.46GB used / 32.00GB limit (0.951875)"
+    )
+
+
+def test_a_task_that_ray_ended_for_its_memory_is_one_message() -> None:
+    """Whichever task: also those of Ray Data, which are no run's."""
+    message = r"10\.0\.0\.7 ran out of memory: 30\.46GB of 32\.00GB"
+    with pytest.raises(DerainError, match=message), cluster.connected():
+        ray.get(_too_large.remote())
+
+
+@pytest.mark.soak
+def test_a_task_of_a_new_ray_is_not_repeated_for_ever() -> None:
+    """A threshold below what the machine uses anyway: each worker is ended when it starts."""
+    script = (
+        "import ray\nfrom derain import cluster\n"
+        "with cluster.connected(): ray.get(ray.remote(lambda: None).remote())"
+    )
+    low = {"RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "100"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env={**os.environ, **low}, capture_output=True, text=True,
+        timeout=120, check=False,
+    )  # fmt: skip
+    assert "DerainError: Ray ended its process, as the machine" in done.stderr
 
 
 def test_resources_are_those_that_ray_reports() -> None:

@@ -1,13 +1,9 @@
 """Why the process of a run or a trial ended, in one line, from what Ray says of it."""
 
-import re
-
 import ray.exceptions
 
-_GUARD = "killed due to the node running low on memory"
-_HELD = re.compile(r"Selected to kill: .*?actual memory used=([\d.]+GB)", re.S)
-_IN_USE = re.compile(r"was ([\d.]+GB) used / ([\d.]+GB) limit")
-_NODE = re.compile(r"\(IP: ([^,)]+)")
+from derain import cluster
+
 LOWER = (
     "Lower train.batch_size, train.micro_batch_size, train.crop_px or data.loader_processes, in a "
     "sweep also sweep.concurrent, or use a machine with more memory"
@@ -33,13 +29,6 @@ def reason_of(error: BaseException | None, traceback: str) -> str:
 
 
 def out_of_memory(text: str) -> str | None:
-    """What Ray's guard of the memory has done, if the text of an error is its own; else None."""
-    if _GUARD not in text:
-        return None
-    held, in_use, node = _HELD.search(text), _IN_USE.search(text), _NODE.search(text)
-    return (
-        f"Ray ended its process, as the machine{f' {node[1]}' if node else ''} ran out of memory"
-        + (f": {in_use[1]} of {in_use[2]} were in use" if in_use else "")
-        + (f", {held[1]} by this process" if held else "")
-        + f". {LOWER}"
-    )
+    """What Ray's guard of the memory did to a run, and what to lower; None if it was not that."""
+    found = cluster.out_of_memory(text)
+    return None if found is None else f"{found}. {LOWER}"
