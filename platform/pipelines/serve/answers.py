@@ -11,7 +11,7 @@ class Derained:
     data: bytes
     media_type: str
     facts: Mapping[str, object]
-    """`width`, `height`, `format`, `converted`; `route` if the network chooses one."""
+    """`width`, `height`, `format`, `converted`."""
     milliseconds: Mapping[str, float] = field(default_factory=dict)
     """Of `decode`, `forward`, `encode`."""
 
