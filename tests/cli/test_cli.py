@@ -51,6 +51,7 @@ VERBS = (
     "promote",
     "models",
     "ui",
+    "doctor",
 )
 GROUPS = ("runs", "cache")
 """Commands that have commands of their own."""
