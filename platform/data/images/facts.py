@@ -61,7 +61,13 @@ def check_plain(header: Header, name: str) -> None:
         )
 
 
+class ImageSizeError(DataError):
+    """An image has no pixels, or more than MAX_PIXELS."""
+
+
 def check_size(width: int, height: int, name: str) -> None:
-    """Raise DataError for an image without pixels, or with more than MAX_PIXELS."""
+    """Raise ImageSizeError for an image without pixels, or with more than MAX_PIXELS."""
     if not 0 < width * height <= MAX_PIXELS:
-        raise DataError(f"{name}: {width} x {height} pixels; from 1 to {MAX_PIXELS:,} are read.")
+        raise ImageSizeError(
+            f"{name}: {width} x {height} pixels; from 1 to {MAX_PIXELS:,} are read."
+        )

@@ -19,8 +19,8 @@ Looks = list[tuple[float, str, Callable[[], list[Check]]]]
 def doctor(config: Config | None = None) -> dict[str, Any]:
     """What this machine and, if RAY_ADDRESS is set, its cluster have and lack.
 
-    With a config its output folder, device, data and weights are checked too, as `train` does it
-    before it starts. Returns what `derainctl doctor --json` prints.
+    With a config its output folder, device (without a cluster), data and weights are checked too,
+    as `train` does it before it starts. Returns what `derainctl doctor --json` prints.
     """
     looks = _of_machine(config)
     if config is not None:
@@ -48,10 +48,15 @@ def _of_config(config: Config) -> Looks:
     data = config.data
     paths = [*data.train, *data.validation, *data.test]
     folder = partial(check_folder, Path(config.output_dir))
-    return [
+    looks: Looks = [
         (60.0, "object store", partial(stores.object_stores, paths)),
         (10.0, "output_dir", partial(_passes, "output_dir", folder)),
-        (90.0, "device", partial(_passes, "device", partial(pick_device, config.train))),
+    ]
+    if not os.environ.get("RAY_ADDRESS"):  # on a cluster the workers' machines have the device
+        device = partial(pick_device, config.train)
+        looks.append((90.0, "device", partial(_passes, "device", device)))
+    return [
+        *looks,
         (300.0, "config", partial(_passes, "config", partial(check_before_start, [config]))),
     ]
 

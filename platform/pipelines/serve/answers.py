@@ -13,7 +13,7 @@ class Derained:
     facts: Mapping[str, object]
     """`width`, `height`, `format`, `converted`."""
     milliseconds: Mapping[str, float] = field(default_factory=dict)
-    """Of `decode`, `forward`, `encode`."""
+    """Of `decode`, `queue` (waiting for the network), `forward`, `encode`."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from derain.data.images.convert import OddImage, read_odd
+from derain.data.images.facts import ImageSizeError
 from derain.data.images.headers import FORMATS, read_header
 from derain.data.images.kinds import HEAD_BYTES, kind_of
 from derain.errors import DataError, DerainError
@@ -64,9 +65,9 @@ class Worker:
                 raise RefusedError(413, "too_many_pixels", self._too_large(*header.size))
             image = read_odd(data, NAME)
             _ = image.srgb  # converted here, off the network's thread
+        except ImageSizeError as error:
+            raise RefusedError(413, "too_many_pixels", str(error)) from None
         except DataError as error:
-            if "pixels; from 1 to" in str(error):  # `facts.check_size`
-                raise RefusedError(413, "too_many_pixels", str(error)) from None
             raise RefusedError(422, "damaged", str(error)) from None
         return image
 

@@ -6,22 +6,21 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 import uvicorn
 
 from derain.pipelines.serve import connection
 from derain.pipelines.serve.answers import Derained
-from derain.pipelines.serve.app import Served, Service, make_app
-from derain.pipelines.serve.connection import Connection
+from derain.pipelines.serve.app import Served, Service
 from tests.processes import wait_for
 
 HEAD = b"POST /v1/derain HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n"
 
 
-@pytest.fixture
-def server(service: Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[uvicorn.Server]:
+@pytest.fixture(autouse=True)
+def _short_and_slow(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Little time for headers; a second model that takes longer than that."""
     monkeypatch.setattr(connection, "HEADERS_S", 0.5)
 
     async def slow(data: bytes) -> Derained:
@@ -29,25 +28,11 @@ def server(service: Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[uvicor
         return Derained(data, "image/png", {})
 
     service.models["slow"] = Served("slow", slow)
-    app = make_app(service)
-    config = uvicorn.Config(app, port=0, http=Connection, lifespan="off", log_config=None)
-    running = uvicorn.Server(config)
-    thread = threading.Thread(target=running.run)
-    thread.start()
-    wait_for(lambda: running.started, 30)
-    yield running
-    running.should_exit = True
-    thread.join(30)
-    assert not thread.is_alive()
 
 
-def port_of(server: uvicorn.Server) -> int:
-    return server.servers[0].sockets[0].getsockname()[1]
-
-
-def sent(server: uvicorn.Server, data: bytes) -> tuple[int, str]:
+def sent(port: int, data: bytes) -> tuple[int, str]:
     """Status and kind of error that a client gets which sends these bytes and waits."""
-    with socket.create_connection(("127.0.0.1", port_of(server)), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
         client.sendall(data)
         answer = http.client.HTTPResponse(client)
         answer.begin()
@@ -67,10 +52,8 @@ def sent(server: uvicorn.Server, data: bytes) -> tuple[int, str]:
     ],
     ids=["half a line", "nothing", "half a body", "large", "long headers", "TLS", "path"],
 )
-def test_who_does_not_finish_is_cut_off(
-    server: uvicorn.Server, data: bytes, expected: tuple[int, str]
-) -> None:
-    assert sent(server, data) == expected
+def test_who_does_not_finish_is_cut_off(port: int, data: bytes, expected: tuple[int, str]) -> None:
+    assert sent(port, data) == expected
 
 
 def post(port: int, path: str, answers: list[tuple[int, str | None]]) -> None:
@@ -83,9 +66,9 @@ def post(port: int, path: str, answers: list[tuple[int, str | None]]) -> None:
 
 
 def test_a_full_queue_says_when_to_come_back_and_a_stop_answers_what_is_in_hand(
-    server: uvicorn.Server, service: Service
+    server: uvicorn.Server, port: int, service: Service
 ) -> None:
-    port, answers = port_of(server), []
+    answers: list[tuple[int, str | None]] = []
     path = "/v1/derain?model=slow"
     clients = [threading.Thread(target=post, args=(port, path, answers)) for _ in range(2)]
     for client in clients:
@@ -101,8 +84,8 @@ def test_a_full_queue_says_when_to_come_back_and_a_stop_answers_what_is_in_hand(
         socket.create_connection(("127.0.0.1", port), timeout=5)
 
 
-def test_a_kept_connection_is_not_cut_off_while_it_works(server: uvicorn.Server) -> None:
-    client = http.client.HTTPConnection("127.0.0.1", port_of(server), timeout=20)
+def test_a_kept_connection_is_not_cut_off_while_it_works(port: int) -> None:
+    client = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     for _ in range(3):
         client.request("POST", "/v1/derain?model=slow", b"\x89PNG")
         answer = client.getresponse()

@@ -8,7 +8,6 @@ import asyncio
 import base64
 import os
 import shutil
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,8 +18,7 @@ from PIL import Image
 
 from derain.data.images.convert import read_odd
 from derain.inference.predictor import Predictor
-from derain.pipelines.serve.app import Service, make_app
-from derain.pipelines.serve.connection import Connection
+from derain.pipelines.serve.app import Service
 from tests.data.images.odd_images import encoded
 from tests.processes import wait_for
 
@@ -60,22 +58,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
 
 
 @pytest.fixture
-def server(service: Service) -> Iterator[uvicorn.Server]:
-    config = uvicorn.Config(
-        make_app(service), port=0, http=Connection, lifespan="off", log_config=None
-    )
-    running = uvicorn.Server(config)
-    thread = threading.Thread(target=running.run)
-    thread.start()
-    wait_for(lambda: running.started, 30)
-    yield running
-    running.should_exit = True
-    thread.join(30)
-
-
-@pytest.fixture
-def page(browser: webdriver.Chrome, server: uvicorn.Server) -> webdriver.Chrome:
-    port = server.servers[0].sockets[0].getsockname()[1]
+def page(browser: webdriver.Chrome, port: int) -> webdriver.Chrome:
     browser.get(f"http://127.0.0.1:{port}/")
     return browser
 
