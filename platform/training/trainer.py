@@ -337,6 +337,8 @@ def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def _copy(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
+    if not target:  # the buffers of most networks; torch refuses an empty list
+        return
     torch._foreach_copy_(
         distributed.local_tensors(target.values()), distributed.local_tensors(source.values())
     )

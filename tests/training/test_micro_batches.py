@@ -84,3 +84,15 @@ def test_the_fewest_parts_are_found(room: int) -> None:
     found = fewest_parts(13, fits)
     assert found == next(parts for parts in range(1, 14) if -(-13 // parts) <= room)
     assert len(tried) <= 7
+
+
+def test_a_network_without_buffers_has_micro_batches_too(tmp_path: Path) -> None:
+    nafnet = {"name": "nafnet", "width": 4, "encoder_blocks": [1], "decoder_blocks": [1]}
+    run_config = config(tmp_path, steps=1, micro_batch_size="auto").replaced(
+        {"model": nafnet, "loss": {"perceptual": "none"}}, "test"
+    )
+    seen: list[int] = []
+    network = build_network(run_config)
+    assert not list(network.buffers())
+    run(run_config, network=limit_crops(network, 3, seen))
+    assert seen == [4, 2, 2, 2]
