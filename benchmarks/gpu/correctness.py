@@ -198,7 +198,6 @@ def _short(bench: Bench, name: str) -> Config:
         name,
         train__deterministic=True,
         train__batch_size=4,
-        train__progressive=(),
         train__crop_px=32 if bench.small else 64,
         train__checkpoint_every_steps=STEPS // 2,
         train__steps=STEPS,

@@ -102,6 +102,8 @@ def paper(bench: Bench, name: str, **changes: object) -> Config:
         "output_dir": str(bench.out / "runs"),
         "train.device": bench.device.type,
         "train.steps": 1000,
+        "train.num_workers": 1,
+        "train.progressive": (),
         **_WITHOUT_CLIP.get(name, {}),
         **{key.replace("__", "."): value for key, value in changes.items()},
     }

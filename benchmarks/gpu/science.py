@@ -32,7 +32,7 @@ from derain.training.process.device import pick_device
 from derain.training.process.distributed import Rank
 from derain.training.trainer import Trainer
 
-RESERVE_S = 45.0
+RESERVE_S = 40.0
 """Of the stage, for start, validation and the last checkpoint."""
 PROBED = 30
 """Steps whose time decides how many there will be."""
@@ -49,14 +49,14 @@ SIZES: dict[str, dict[str, Any]] = {
     "clip_rpn": {
         "model": {
             "name": "clip_rpn", "routing": "single", "widths": [32, 64, 128], "heads": [1, 2, 4],
-            "depths": [2, 3, 4], "block": "naf", "mgca": ["none", "channel", "channel"],
+            "depths": [2, 3, 4], "block": "naf", "mgca": ["none", "channel"],
         },
         "loss": {"pixel": "power", "schedule": {"kind": "power_anneal", "normalize": True}},
     },
     "rdmc": {
         "model": {
-            "name": "rdmc", "recursions": 3, "widths": [24, 48, 96], "dilations": [1, 2, 3],
-            "up": "bilinear", "norm": "none",
+            "name": "rdmc", "recursions": 3, "widths": [16, 32, 64], "dilations": [1, 2, 3],
+            "up": "bilinear",
         },
         "loss": {"pixel": "l1"},
     },
@@ -64,7 +64,7 @@ SIZES: dict[str, dict[str, Any]] = {
 TRAIN: dict[str, Any] = {
     "batch_size": 16, "crop_px": 128, "lr": 1e-3, "lr_min": 1e-6, "warmup_steps": 200,
     "betas": [0.9, 0.99], "weight_decay": 0.0, "clip_norm": 1.0, "ema_decay": 0.999,
-    "precision": "bf16", "eval_every_steps": 2000, "checkpoint_every_steps": 2000,
+    "precision": "bf16", "eval_every_steps": 1000, "checkpoint_every_steps": 1000, "on_nonfinite": "rollback",
     "log_every_steps": 100, "use_checkpoint": "last", "keep_checkpoints": 1,
 }  # fmt: skip
 

@@ -102,14 +102,19 @@ def test_scores_do_not_depend_on_autocast_mode_or_batch():
 def test_the_image_tower_runs_without_tf32_and_restores_the_setting():
     """With TF32, the 3,072 products of a patch are rounded to 10 bits: a label could change."""
     perception, seen = RainPerception("random", WORDS, **SIZES), []
-    tf32 = torch.backends.cudnn
-    perception.visual.conv1.register_forward_hook(lambda *_: seen.append(tf32.allow_tf32))
-    assert tf32.allow_tf32
+    operations = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+
+    def precisions() -> list[str]:
+        return [each.fp32_precision for each in operations]
+
+    before = precisions()
+    perception.visual.conv1.register_forward_hook(lambda *_: seen.append(precisions()))
+    assert before[0] == "tf32"
     perception(images())
     with pytest.raises(RuntimeError):
         perception(images()[:0])
-    assert seen[0] is False
-    assert tf32.allow_tf32
+    assert seen[0] == ["ieee", "ieee"]
+    assert precisions() == before
 
 
 def test_nothing_is_trained():
