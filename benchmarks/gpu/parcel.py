@@ -10,7 +10,7 @@ images. Unpacked they are PNG files and a prepared dataset beside them.
 import argparse
 import io
 import zipfile
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ def pack(source: Path, parcel: Path) -> None:
     """Write the pairs of a paired folder into a zip file."""
     pairs = find_pairs("paired", source).pairs
     paths = [(source / pair.rain, source / pair.clean) for pair in pairs]
-    with ProcessPoolExecutor() as pool, zipfile.ZipFile(parcel, "w") as out:
+    with ThreadPoolExecutor() as pool, zipfile.ZipFile(parcel, "w") as out:
         for pair, images in zip(pairs, pool.map(_packed, paths), strict=True):
             for name, data in zip(("clean", "rain"), images, strict=True):
                 out.writestr(f"{name}/{Path(pair.clean).stem}.webp", data)
@@ -38,7 +38,7 @@ def unpack(parcel: Path, prepared: Path) -> None:
         (source / name).mkdir(parents=True)
     with zipfile.ZipFile(parcel) as archive:
         stems = sorted(Path(name).stem for name in archive.namelist() if name.startswith("clean"))
-    with ProcessPoolExecutor() as pool:
+    with ThreadPoolExecutor() as pool:
         list(pool.map(_unpack_one, [(parcel, source, stem) for stem in stems]))
     write_dataset(source, prepared)
 
