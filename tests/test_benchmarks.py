@@ -3,11 +3,18 @@
 import runpy
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from benchmarks import FOLDER, NAMES
 from benchmarks.common import compare, row, table, take_turns
+from benchmarks.gpu import correctness, parcel, science, speed
+from benchmarks.gpu.items import Bench
+from derain.data.images.decode import read_image
+from tests.folders import write_pairs
 
 
 def test_contestants_rotate_and_the_warm_up_is_not_counted() -> None:
@@ -61,3 +68,76 @@ def test_every_benchmark_has_help(
     with pytest.raises(SystemExit, match="0"):
         runpy.run_module(module, run_name="__main__")
     assert "--json" in capsys.readouterr().out
+
+
+GPU_ITEMS = (
+    "nafnet: resume",
+    "fclip_unet: cohort",
+    "nafnet: equals the CPU",
+    "clip_rpn: routes",
+    "nafnet: predictor",
+    "rdmc: micro-batches",
+    "limits",
+    "nafnet training fp32",
+    "nafnet forward channels_last",
+    "nafnet image",
+    "nafnet kernels",
+    "rdmc waits for 0",
+)
+
+
+def test_the_stages_for_a_gpu_run_on_a_cpu_and_go_on_where_they_were(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench = Bench(tmp_path, torch.device("cpu"), small=True, only=GPU_ITEMS)
+    bench.run("correctness", correctness.items(bench))
+    bench.run("speed", speed.items(bench))
+    assert (bench.failed, bench.left) == ([], [])
+    done = {row["item"]: row for row in bench.results()}
+    assert len(done) == len(GPU_ITEMS)
+    assert done["nafnet: resume to the bit"]["equal_to_the_bit"]
+    assert done["nafnet: equals the CPU"]["bf16_image"] > 0
+    assert done["nafnet training fp32"]["images_s"] > 0
+    assert len(capsys.readouterr().out.splitlines()) >= len(GPU_ITEMS)
+    bench.run("speed", speed.items(bench))
+    assert capsys.readouterr().out == "", "an item with a result ran again"
+
+
+def test_an_item_that_fails_is_a_result_and_late_ones_are_left(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, torch.device("cpu"))
+    bench.run("stage", [("division", lambda: {"x": 1 / 0})])
+    bench.deadline = 0.0
+    bench.run("stage", [("late", dict)])
+    assert (bench.failed, bench.left) == (["stage division"], ["stage late"])
+    assert "ZeroDivisionError" in bench.results()[0]["error"]
+
+
+def test_a_parcel_is_exact_and_trains(tmp_path: Path) -> None:
+    source = write_pairs(tmp_path / "source", 6, width=48, height=40)
+    parcel.pack(source, tmp_path / "parcel.zip")
+    parcel.unpack(tmp_path / "parcel.zip", tmp_path / "prepared")
+    for name in ("rain", "clean"):
+        packed = sorted((source / name).iterdir())
+        unpacked = sorted((tmp_path / "prepared-source" / name).iterdir())
+        assert len(packed) == len(unpacked) == 6
+        for one, other in zip(packed, unpacked, strict=True):
+            assert np.array_equal(read_image(one), read_image(other))
+    bench = Bench(
+        tmp_path, torch.device("cpu"), small=True, only=("rdmc",), train=str(tmp_path / "prepared")
+    )
+    bench.run("science", science.items(bench))
+    assert not bench.failed
+    (row,) = bench.results()
+    assert row["steps"] == 60
+    assert row["psnr_y"] > 0
+
+
+def test_without_a_gpu_the_stages_say_so(tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu", "speed", "--out", str(tmp_path)],
+        cwd=FOLDER.parent, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "torch finds no CUDA device" in done.stderr

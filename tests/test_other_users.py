@@ -226,5 +226,5 @@ def test_ray_starts_with_64_mb_of_shared_memory_no_home_and_a_long_tmpdir(place:
     )
 
     assert done.returncode == 0, done.stderr
-    assert "3 pairs, 1 shards" in done.stdout
+    assert "3 pairs, 1 shard" in done.stdout
     assert "Traceback" not in done.stderr

@@ -5,5 +5,6 @@
 
 No Ray, no MLflow, nothing is installed. A stage consists of items; the result of each is printed
 and appended to OUT/results.jsonl, and an item that has a result there is not run again. So a stage
-that was cut off goes on with the next call.
+that was cut off goes on with the next call. `benchmarks.gpu.parcel` packs a dataset for a machine
+that nothing else reaches.
 """

@@ -104,9 +104,9 @@ def _equals_cpu(bench: Bench, name: str) -> Mapping[str, Any]:
                 _error(value, reference, against)
                 for value, reference, against in zip(
                     _pass(given, network, bench.device, side),
-                        expected,
-                        _against(expected),
-                        strict=False,
+                    expected,
+                    _against(expected),
+                    strict=False,
                 )
             ]
         found |= {f"{kind}_image": errors[0], f"{kind}_gradient": errors[1]}

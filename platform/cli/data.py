@@ -10,6 +10,7 @@ from rich.console import RenderableType
 from derain.cli import complete, output
 from derain.cli.options import Density, Json, Layouts
 from derain.cli.output import Results
+from derain.storage.amounts import counted
 
 
 def synthesize(
@@ -31,7 +32,7 @@ def synthesize(
     from derain.data.synthetic.synthesis import synthesize
 
     done = synthesize(clean, out, count=count, seed=seed, density=density, size_px=size_px)
-    results.show(done, f"{done.pairs} pairs in {done.folder}")
+    results.show(done, f"{counted(done.pairs, 'pair')} in {done.folder}")
     if done.left_out:
         raise typer.Exit(1)
 
@@ -148,9 +149,9 @@ def prepare(
         if as_json:
             results.show({"problems": error.problems}, "")
         raise
-    text = f"{done.pairs} pairs, {done.shards} shards in {done.folder}"
+    text = f"{counted(done.pairs, 'pair')}, {counted(done.shards, 'shard')} in {done.folder}"
     if done.quarantined:
-        text += f"; {len(done.quarantined)} images left out, listed in its manifest.json"
+        text += f"; {counted(len(done.quarantined), 'image')} left out, listed in its manifest.json"
     results.show(done, text)
 
 
@@ -165,7 +166,8 @@ def verify(
     from derain.pipelines.verify import verify
 
     done = verify(prepared)
-    text = f"{done.pairs} pairs in {done.shards} shards are intact: {done.manifest_sha256}"
+    what = f"{counted(done.pairs, 'pair')} in {counted(done.shards, 'shard')}"
+    text = f"{what}, all intact: {done.manifest_sha256}"
     results.show(done, text if done.ok else "\n".join(map(str, done.problems)))
     if not done.ok:
         raise typer.Exit(1)

@@ -13,8 +13,9 @@ import typer
 from rich.console import Console, Group, RenderableType
 from rich.table import Column, Table
 
-from derain.cli.runs_output import duration, size
+from derain.cli.runs_output import duration
 from derain.evaluation.metric_names import psnr_name, ssim_name, title
+from derain.storage.amounts import size
 
 PLAIN_WIDTH = 10_000
 """Width in characters of tables for files and pipes, so large that no row wraps."""

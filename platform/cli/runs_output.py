@@ -9,8 +9,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Column, Table
 
 from derain.evaluation.metric_names import title
-
-UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+from derain.storage.amounts import counted, size
 
 
 def listed(entries: Sequence[Any]) -> RenderableType:
@@ -102,20 +101,6 @@ def duration(seconds: float) -> str:
     if seconds < 36 * 3600:
         return f"{seconds / 3600:.1f} h"
     return f"{seconds / 86400:.0f} days"
-
-
-def size(count: float) -> str:
-    """A number of bytes in its largest fitting unit: 512 B, 1.4 MiB."""
-    for unit in UNITS:
-        if count < 1024 or unit == UNITS[-1]:
-            break
-        count /= 1024
-    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-
-
-def counted(count: int, noun: str) -> str:
-    """A number and its noun: 1 cache, 2 caches."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def metric(best: Mapping[str, Any]) -> str:

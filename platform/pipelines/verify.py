@@ -22,6 +22,7 @@ from derain.data.prepared.shard_reader import parse_header
 from derain.data.prepared.shards import BLOCK
 from derain.errors import DataError
 from derain.storage import files
+from derain.storage.amounts import counted
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +119,7 @@ def _unlisted(place: Path, manifest: Manifest) -> tuple[list[Problem], list[str]
     names = sorted(path.name for path in place.iterdir())
     unlisted = [name for name in names if name not in listed | {MANIFEST, INDEX, CARD, CROISSANT}]
     tars = [name for name in unlisted if _is_tar(place / name)]
-    expected = f"{len(listed)} shards"
+    expected = counted(len(listed), "shard")
     extra = [Problem(name, "all of it", "extra shard", expected, "one more") for name in tars]
     return extra, [name for name in unlisted if name not in tars]
 

@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from derain.cli.runs_output import counted, duration, size
+from derain.cli.runs_output import duration
+from derain.storage.amounts import counted, size
 from tests.cli.conftest import Derainctl
 from tests.tune.runs import made
 

@@ -15,6 +15,7 @@ import ray
 
 from derain import cluster
 from derain.pipelines.doctor.check import Check
+from derain.storage.amounts import counted
 
 ANSWER_S = 60.0
 """A node's first process imports this package, which takes seconds on a busy machine."""
@@ -96,7 +97,7 @@ def _versions(answers: Mapping[str, Any]) -> Iterator[Check]:
         for node, answer in answers.items():
             nodes[answer[name]].append(node)
         if set(nodes) == {here[name]}:
-            found = f"{here[name]} on {len(answers)} nodes: {', '.join(answers)}"
+            found = f"{here[name]} on {counted(len(answers), 'node')}: {', '.join(answers)}"
             yield Check(f"{name} on the nodes", "ok", found)
         else:
             listed = "; ".join(f"{number} on {', '.join(at)}" for number, at in nodes.items())

@@ -16,6 +16,7 @@ from derain.config import Config
 from derain.evaluation.gallery import metric_label
 from derain.evaluation.metric_names import psnr_name, ssim_name, title
 from derain.evaluation.protocols import identity
+from derain.storage.amounts import counted
 from derain.tune.report import by_image, compare, plots, tables
 from derain.tune.report.compare import Difference, Row
 from derain.tune.report.curves import Curves, read_curves
@@ -260,11 +261,6 @@ def _draw(
         plots.draw_parallel([*ranking, *stopped], metric, space, folder / PARALLEL.file)
         shown.append(PARALLEL_WITH_STOPPED if stopped else PARALLEL)
     return *shown, GALLERY if len(ranking) > 1 else GALLERY_OF_ONE
-
-
-def counted(number: int, noun: str) -> str:
-    """A number with its noun, such as "1 step" or "2,000 steps"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _space(config: Config) -> str:

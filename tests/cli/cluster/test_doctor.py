@@ -37,7 +37,7 @@ def test_with_an_address_the_nodes_are_checked(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     done = derainctl("doctor", "--address", "auto")  # this process is connected already
     assert done.returncode == 0, done.stdout
-    assert re.search(r"^ok    derain on the nodes .* on 1 nodes: ", done.stdout, re.MULTILINE)
+    assert re.search(r"^ok    derain on the nodes .* on 1 node: ", done.stdout, re.MULTILINE)
 
 
 def test_the_list_is_aligned() -> None:
