@@ -1,6 +1,8 @@
 """Commands that use trained networks: predict, serve, export, import."""
 
 import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +11,7 @@ import typer
 from derain.cli import complete
 from derain.cli.options import Device, Json, Model, Stride, Trust
 from derain.cli.output import Results
+from derain.data.images.kinds import Format
 from derain.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,8 +22,24 @@ KEY_VARIABLE = "DERAIN_API_KEY"
 
 def predict(
     model: Model,
-    inputs: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
-    out: Annotated[Path, typer.Option(help="A folder for the derained images.")],
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(help="Images, folders of images, patterns; - reads an image from stdin."),
+    ],
+    out: Annotated[Path, typer.Option(help="A folder for the derained images; - is stdout.")],
+    format: Annotated[
+        Format, typer.Option(help="Of the results. same: as each image, where it can hold them.")
+    ] = "png",
+    quality: Annotated[
+        int | None,
+        typer.Option(help="Of jpeg (default: 95) and webp (default: no losses), 1 to 100."),
+    ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Also write image and result side by side.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files that are in the way.")
+    ] = False,
     device: Device = "auto",
     trust: Trust = False,
     stride: Stride = None,
@@ -32,14 +51,41 @@ def predict(
     ] = "auto",
     as_json: Json = False,
 ) -> None:
-    """Remove the rain from images."""
+    """Remove the rain from images. A command that was stopped goes on where it was."""
     results = Results(as_json)
-    from derain.pipelines.predict import predict
+    from derain.data.images.encode import Form
+    from derain.pipelines.predict.verb import predict, predict_bytes
 
-    done = predict(model, inputs, out, device=device, trust=trust, stride=stride, tile=_tile(tile))
+    form = Form(format, quality)
+    if "-" in (str(out), *map(str, inputs)):
+        given = _one_image(inputs, out, alone=not (as_json or compare or overwrite))
+        results.show_bytes(
+            predict_bytes(
+                model, given, device=device, trust=trust, stride=stride, tile=_tile(tile), form=form
+            )
+        )
+        return
+    done = predict(
+        model, inputs, out, device=device, trust=trust, stride=stride, tile=_tile(tile),
+        form=form, compare=compare, overwrite=overwrite,
+    )  # fmt: skip
     results.show(done, "\n".join(done.pictures))
     if done.failed:
         raise typer.Exit(1)
+
+
+def _one_image(inputs: Sequence[Path], out: Path, *, alone: bool) -> bytes:
+    """The bytes of the image that goes to stdout. Raises UsageError for anything else."""
+    if len(inputs) != 1 or str(out) != "-" or not alone:
+        raise UsageError(
+            "- is for one image: from stdin or a file to stdout, as in `predict MODEL - --out -`, "
+            "without --json, --compare and --overwrite."
+        )
+    if str(inputs[0]) == "-":
+        return sys.stdin.buffer.read()
+    from derain.data.images.decode import read_file
+
+    return read_file(inputs[0])
 
 
 def _tile(text: str) -> "Tile":

@@ -61,6 +61,15 @@ class Results:
         except OSError as error:
             self._give_up(error)
 
+    def show_bytes(self, data: bytes) -> None:
+        """Write a file to stdout."""
+        self._shown = True
+        try:
+            self._stream.buffer.write(data)
+            self._stream.flush()
+        except OSError as error:
+            self._give_up(error)
+
     def show_failure(self, failure: Mapping[str, Any]) -> None:
         """Print a failure as the JSON document, unless the command has printed its own."""
         if self._as_json and not self._shown:

@@ -16,7 +16,7 @@ from derain.data.prepared.manifest import open_prepared
 from derain.data.synthetic.synthesis import synthesize
 from derain.pipelines.evaluate.verb import evaluate
 from derain.pipelines.leaks.verb import leaks
-from derain.pipelines.predict import predict
+from derain.pipelines.predict.verb import predict
 from derain.pipelines.prepare.verb import prepare
 from derain.pipelines.verify import verify
 from tests.data.images.odd_images import NOISE, PIXELS, VARIANTS, camera_jpeg, encoded, jpeg_with

@@ -1,6 +1,10 @@
 """Kinds of image files, by the ending of the name and by content: read, or known but not read."""
 
 import os
+from typing import Literal
+
+Format = Literal["png", "jpeg", "webp", "tiff", "bmp", "same"]
+"""Formats of results; `same` is that of the image that came."""
 
 SUFFIXES = frozenset({
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".webp", ".tif", ".tiff",

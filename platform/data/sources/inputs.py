@@ -1,5 +1,6 @@
 """The images that a user names for a command that reads image files: files and whole folders."""
 
+import glob
 import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -36,11 +37,12 @@ class Inputs:
 def find_inputs(paths: Iterable[Path], *, below: bool = True) -> Inputs:
     """The images at these paths, in the order of the paths and then by name.
 
-    Folders are searched with all folders below them, without `below` only themselves. Raises
-    DataError for a path that does not exist, or that is neither a regular file nor a folder, and
-    if there is no image at all.
+    Folders are searched with all folders below them, without `below` only themselves. A path that
+    does not exist may be a pattern, such as `photos/*.jpg` or `photos/**/*.jpg`. Raises DataError
+    for a path that does not exist, or that is neither a regular file nor a folder, and if there is
+    no image at all.
     """
-    paths = list(paths)
+    paths = [match for path in paths for match in _matches(path)]
     found = Inputs()
     for path in paths:
         if path.is_dir():
@@ -53,6 +55,14 @@ def find_inputs(paths: Iterable[Path], *, below: bool = True) -> Inputs:
     if not found.images:
         raise DataError(_none_found(paths, found))
     return found
+
+
+def _matches(path: Path) -> list[Path]:
+    """The paths of a pattern in the order of their names; the path itself if it is none."""
+    if path.exists() or not glob.has_magic(str(path)):
+        return [path]
+    anchor = Path(path.anchor)
+    return sorted(anchor.glob(str(path.relative_to(anchor)))) or [path]
 
 
 def _add_folder(found: Inputs, folder: Path, below: bool) -> None:

@@ -29,10 +29,10 @@ from derain.pipelines.evaluate.results_method import ResultsMethod
 from derain.pipelines.evaluate.summary import summary
 from derain.pipelines.evaluate.training_data import trained_on
 from derain.pipelines.evaluate.work.parts import Parts, write_table
-from derain.pipelines.evaluate.work.progress import progress
 from derain.pipelines.evaluate.work.records import Record, row_of
 from derain.pipelines.evaluate.work.run import Cost, Work, score
 from derain.pipelines.evaluate.work.scorer import Task
+from derain.pipelines.progress import progress
 from derain.storage.atomic import write_text
 from derain.storage.locks import locked
 from derain.storage.output_paths import check_file, check_folder
@@ -210,7 +210,7 @@ def _score_all(
     with contextlib.ExitStack() as stack:
         for part in parts.values():
             stack.callback(part.write)
-        advance = stack.enter_context(progress(total))
+        advance = stack.enter_context(progress(total, "evaluate"))
         for work, record in score(task, missing, workers, device, cost):
             found[work][record.number] = record
             if out:

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from derain.data.images.convert import OddImage, read_odd
+from derain.data.images.encode import MEDIA_TYPES, SAME
 from derain.data.images.facts import ImageSizeError
 from derain.data.images.headers import FORMATS, read_header
 from derain.data.images.kinds import HEAD_BYTES, kind_of
 from derain.errors import DataError, DerainError
 from derain.inference.predictor import Predictor
 from derain.pipelines.serve.answers import Derained, Refused, RefusedError
-from derain.pipelines.serve.encoding import MEDIA_TYPES, encode_as_given
 
 NAME = "The image"
 """How messages call what was sent."""
@@ -42,7 +42,7 @@ class Worker:
             marks.append(time.perf_counter())
             result, waited = await loop.run_in_executor(self._network, self._forward, image.srgb)
             marks.append(time.perf_counter())
-            encoded = await loop.run_in_executor(self._files, encode_as_given, image, result, data)
+            encoded = await loop.run_in_executor(self._files, SAME.encode, image, result, data)
         except RefusedError as error:
             return error.refused
         marks.append(time.perf_counter())

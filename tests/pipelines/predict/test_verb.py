@@ -1,8 +1,11 @@
-"""`predict`: images and folders of images in, one PNG file per image out."""
+"""`predict`: images and folders of images in, one file per image out."""
 
 import io
 import os
 import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +17,16 @@ from PIL import Image
 
 from derain.data.images.convert import read_odd
 from derain.data.images.decode import read_image
+from derain.data.images.encode import Form
 from derain.data.images.headers import read_header
-from derain.errors import DataError, OccupiedError
+from derain.errors import DataError, OccupiedError, UsageError
 from derain.inference.exported import export
 from derain.inference.predictor import Predictor
 from derain.models import build
-from derain.pipelines import predict as module
 from derain.pipelines.load_model import load_predictor
-from derain.pipelines.predict import predict
+from derain.pipelines.predict import verb as module
+from derain.pipelines.predict.record import RECORD
+from derain.pipelines.predict.verb import predict, predict_bytes
 from tests.data.images.odd_images import DEEP, VARIANTS, camera_jpeg, encoded, profile
 
 
@@ -38,6 +43,8 @@ def images(tmp_path: Path) -> Path:
 
 class Identity:
     """A predictor that returns its images, so that a test sees what else changes."""
+
+    network = torch.nn.Identity()
 
     def derain(self, image: np.ndarray) -> np.ndarray:
         return image
@@ -67,8 +74,13 @@ def test_nothing_is_overwritten(identity: str, images: Path, tmp_path: Path) -> 
     with pytest.raises(OccupiedError, match=r"0\.png"):
         predict(identity, [images], images)
     predict(identity, [images], tmp_path / "out")
+    (tmp_path / "out" / "0.png").write_bytes(b"mine")
     with pytest.raises(OccupiedError, match=r"0\.png"):
         predict(identity, [images], tmp_path / "out")
+    assert (tmp_path / "out" / "0.png").read_bytes() == b"mine"
+    done = predict(identity, [images], tmp_path / "out", overwrite=True)
+    assert len(done.written) == 2
+    assert read_image(tmp_path / "out" / "0.png").shape == (33, 21, 3)
 
 
 def test_equal_names_in_folders_and_formats_do_not_collide(identity: str, tmp_path: Path) -> None:
@@ -109,7 +121,7 @@ def test_a_damaged_image_costs_only_itself(trained: Any, images: Path, tmp_path:
     (failed,) = done.failed
     assert failed.path == str(images / "0.png")
     assert failed.reason.startswith("not a readable image")
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["1.png"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [RECORD, "1.png"]
 
 
 def test_what_is_not_a_file_or_not_read_is_noted(
@@ -215,3 +227,157 @@ def test_a_name_that_is_not_utf_8_is_derained(identity: str, tmp_path: Path) -> 
     Image.new("RGB", (8, 8)).save(tmp_path / "in" / os.fsdecode(b"\xd3\xea.png"))
     (written,) = predict(identity, [tmp_path / "in"], tmp_path / "out").pictures
     assert os.fsencode(written).endswith(b"/out/\xd3\xea.png")
+
+
+def test_what_is_done_stays_and_the_rest_is_made(
+    identity: str, images: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    first = predict(identity, [images], out)
+    (out / "1.png").unlink()
+    kept = (out / "0.png").stat().st_mtime_ns
+    second = predict(identity, [images], out)
+    assert second.skipped == [str(out / "0.png")]
+    assert second.written == [str(out / "1.png")]
+    assert second.pictures == first.pictures
+    assert (out / "0.png").stat().st_mtime_ns == kept
+
+
+@pytest.mark.parametrize("change", ["image", "options", "record"])
+def test_results_of_other_images_or_options_are_somebodys(
+    identity: str, images: Path, tmp_path: Path, change: str
+) -> None:
+    out = tmp_path / "out"
+    predict(identity, [images], out)
+    form = Form()
+    if change == "image":
+        Image.new("RGB", (9, 9)).save(images / "0.png")
+    elif change == "options":
+        form = Form("same")  # the same names and, here, the same bytes
+    else:
+        (out / RECORD).unlink()
+    with pytest.raises(OccupiedError, match="--overwrite"):
+        predict(identity, [images], out, form=form)
+
+
+def test_a_record_that_a_kill_has_cut_off_is_read_as_far_as_it_goes(
+    identity: str, images: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    predict(identity, [images], out)
+    (out / RECORD).write_bytes((out / RECORD).read_bytes()[:-9])
+    (out / "1.png").unlink()
+    done = predict(identity, [images], out)
+    assert [Path(path).name for path in done.written] == ["1.png"]
+    assert len(predict(identity, [images], out).skipped) == 2
+
+
+WANTED = {
+    Form("png"): ("PNG", ".png"),
+    Form("jpeg"): ("JPEG", ".jpg"),
+    Form("jpeg", 20): ("JPEG", ".jpg"),
+    Form("webp"): ("WEBP", ".webp"),
+    Form("webp", 50): ("WEBP", ".webp"),
+    Form("tiff"): ("TIFF", ".tif"),
+    Form("bmp"): ("BMP", ".bmp"),
+}
+
+
+@pytest.mark.parametrize("form", WANTED, ids=str)
+def test_results_have_the_format_that_was_asked_for(
+    identity: str, tmp_path: Path, form: Form
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name, data in ODD.items():
+        (tmp_path / "in" / name).write_bytes(data)
+    done = predict(identity, [tmp_path / "in"], tmp_path / "out", form=form)
+    assert done.failed == []
+    kind, ending = WANTED[form]
+    for (name, data), path in zip(ODD.items(), done.pictures, strict=True):
+        header = read_header(Path(path).read_bytes(), path)
+        assert (header.format, Path(path).suffix) == (kind, ending), name
+        before, after = read_odd(data, name), read_odd(Path(path).read_bytes(), path)
+        assert after.levels.shape[:2] == before.levels.shape[:2]
+        if form.format in ("png", "tiff"):
+            np.testing.assert_array_equal(after.levels, before.levels)
+            assert (after.alpha is None) == (before.alpha is None)
+    if form.format in ("jpeg", "bmp", "webp"):
+        assert any("16 bits rounded to 8" in note for note in done.notes)
+
+
+def test_the_same_format_keeps_name_and_kind(identity: str, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name, data in ODD.items():
+        (tmp_path / "in" / name).write_bytes(data)
+    done = predict(identity, [tmp_path / "in"], tmp_path / "out", form=Form("same"))
+    assert [Path(path).name for path in done.pictures] == list(ODD)
+    for name, data in ODD.items():
+        after = read_header((tmp_path / "out" / name).read_bytes(), name)
+        assert after.format == read_header(data, name).format
+
+
+def test_alpha_is_flattened_on_white_where_a_format_has_none(identity: str) -> None:
+    clear = np.zeros((8, 8, 4), np.uint8)
+    clear[:4, :, 3] = 255  # black above, transparent below
+    derained = predict_bytes(identity, encoded(Image.fromarray(clear)), form=Form("bmp"))
+    levels = read_odd(derained, "x").levels
+    assert levels[:4].max() == 0
+    assert levels[4:].min() == 255
+
+
+def test_a_quality_without_losses_is_refused() -> None:
+    with pytest.raises(UsageError, match="tiff has no losses"):
+        Form("tiff", 80)
+    with pytest.raises(UsageError, match="from 1 to 100"):
+        Form("jpeg", 0)
+
+
+def test_image_and_result_side_by_side(
+    identity: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Identity, "derain", lambda _, image: 255 - image)
+    predict(identity, [images], tmp_path / "out", form=Form("jpeg"), compare=True)
+    rain = read_image(images / "0.png")
+    both = read_image(tmp_path / "out/compare/0.jpg.png")
+    np.testing.assert_array_equal(both, np.concatenate((rain, 255 - rain), axis=1))
+    (images / "compare").mkdir()
+    (images / "0.png").rename(images / "compare" / "0.png")
+    with pytest.raises(UsageError, match="Rename the folder compare"):
+        predict(identity, [images], tmp_path / "other", compare=True)
+
+
+def test_a_pattern_names_its_images(identity: str, images: Path, tmp_path: Path) -> None:
+    (images / "below").mkdir()
+    (images / "1.png").rename(images / "below" / "1.png")
+    done = predict(identity, [images / "**" / "*.png"], tmp_path / "out")
+    assert [Path(path).name for path in done.pictures] == ["0.png", "1.png"]
+    with pytest.raises(DataError, match="no such file"):
+        predict(identity, [images / "*.jpg"], tmp_path / "out")
+    strange = images / "a[1].png"
+    (images / "0.png").rename(strange)
+    assert len(predict(identity, [strange], tmp_path / "strange").pictures) == 1
+
+
+def test_killed_again_and_again_it_ends_as_if_undisturbed(trained: Any, tmp_path: Path) -> None:
+    """SIGKILL after one result more each time, whatever the processes are doing then."""
+    (tmp_path / "in").mkdir()
+    for number in range(12):
+        pixels = np.random.default_rng(number).integers(0, 256, (96, 96, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "in" / f"{number:02d}.png")
+    model, out = trained.result["checkpoint"], tmp_path / "out"
+    undisturbed = predict(model, [tmp_path / "in"], tmp_path / "whole")
+    command = [sys.executable, "-m", "derain.cli", "predict", model, str(tmp_path / "in")]
+    kills = 0
+    for wanted in (1, 5, 9):
+        process = subprocess.Popen([*command, "--out", str(out)], stderr=subprocess.DEVNULL)
+        while process.poll() is None and len(list(out.glob("*.png"))) < wanted:
+            time.sleep(0.001)
+        kills += process.poll() is None
+        process.kill()
+        process.wait()
+    assert kills
+    done = predict(model, [tmp_path / "in"], out)
+    assert done.skipped
+    for path in undisturbed.pictures:
+        assert (out / Path(path).name).read_bytes() == Path(path).read_bytes()
+    assert len(list(out.glob("*.png"))) == 12

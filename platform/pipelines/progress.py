@@ -1,4 +1,4 @@
-"""Progress of an evaluation on stderr: a bar on a terminal, a log line every 15 s otherwise."""
+"""Progress over images on stderr: a bar on a terminal, a log line every 15 s otherwise."""
 
 import contextlib
 import logging
@@ -14,11 +14,11 @@ LINE_EVERY_S = 15.0
 
 
 @contextlib.contextmanager
-def progress(images: int) -> Iterator[Callable[[], None]]:
-    """A function to call after each of so many images."""
+def progress(images: int, verb: str) -> Iterator[Callable[[], None]]:
+    """A function to call after each of so many images; `verb` is the command's name."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _Lines(images).advance
+        yield _Lines(images, verb).advance
         return
     columns = (
         *Progress.get_default_columns()[:2],
@@ -27,15 +27,15 @@ def progress(images: int) -> Iterator[Callable[[], None]]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True) as shown:
-        bar = shown.add_task("scoring", total=images)
+        bar = shown.add_task(verb, total=images)
         yield lambda: shown.advance(bar)
 
 
 class _Lines:
     """Log lines with the rate since the start, and the time that the rest takes at this rate."""
 
-    def __init__(self, images: int) -> None:
-        self._images, self._done = images, 0
+    def __init__(self, images: int, verb: str) -> None:
+        self._images, self._done, self._verb = images, 0, verb
         self._began = self._logged = time.monotonic()
 
     def advance(self) -> None:
@@ -46,6 +46,6 @@ class _Lines:
             rate = self._done / (now - self._began)
             left_s = (self._images - self._done) / rate
             log.info(
-                "evaluate: %d of %d images, %.3g images/s, %d:%02d min left",
-                self._done, self._images, rate, *divmod(round(left_s), 60),
+                "%s: %d of %d images, %.3g images/s, %d:%02d min left",
+                self._verb, self._done, self._images, rate, *divmod(round(left_s), 60),
             )  # fmt: skip

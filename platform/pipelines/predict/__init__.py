@@ -1,0 +1,1 @@
+"""`derainctl predict`: images in, clean images out."""
