@@ -2,8 +2,12 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
+
+_CUDNN: Any = torch.backends.cudnn
+"""`conv` is not among its declared names."""
 
 
 @contextlib.contextmanager
@@ -13,7 +17,7 @@ def without_tf32() -> Iterator[None]:
     On CUDA torch rounds 23 bits to 10 in convolutions by default, in matrix products where the
     process has asked for it: on an H100 that moved the levels of an image by up to 0.19 of 255.
     """
-    operations = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+    operations: tuple[Any, ...] = _CUDNN.conv, torch.backends.cuda.matmul
     before = [each.fp32_precision for each in operations]
     for each in operations:
         each.fp32_precision = "ieee"

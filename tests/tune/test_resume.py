@@ -161,6 +161,7 @@ def ended(folder: Path) -> list[str]:
     return [e["key"] for e in read(folder) if e["event"] == "ended"]
 
 
+@pytest.mark.soak
 def test_a_killed_sweep_has_the_results_of_an_uninterrupted_one(
     tiny: dict[str, Any],
     tmp_path_factory: pytest.TempPathFactory,

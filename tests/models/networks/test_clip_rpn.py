@@ -241,6 +241,7 @@ assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 2  # the expert
 """
 
 
+@pytest.mark.soak
 def test_compiled_is_eager():
     """Outputs and gradients. aot_eager traces like inductor and runs eager kernels.
 

@@ -10,6 +10,7 @@ from tests.folders import PairedFolder, digests
 from tests.pipelines.prepare.kills import SHARDS, kill_prepare
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_kill_leaves_no_trace(paired_folder: PairedFolder, tmp_path: Path) -> None:
     """One; `tests/soak/prepare_kills.py` has twenty."""

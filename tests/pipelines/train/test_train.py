@@ -187,6 +187,7 @@ def test_a_run_whose_worker_was_killed_finishes(trained: Any, tmp_path: Path) ->
     assert sorted(read_metrics(config.folder)) == list(range(1, 401))
 
 
+@pytest.mark.soak
 def test_sigterm_saves_and_stops_and_the_run_can_be_resumed(
     trained: Any, tmp_path: Path, store: str
 ) -> None:
