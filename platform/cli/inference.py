@@ -53,7 +53,7 @@ def predict(
 ) -> None:
     """Remove the rain from images. A command that was stopped goes on where it was."""
     results = Results(as_json)
-    from derain.data.images.encode import Form
+    from derain.pipelines.predict.encode import Form
     from derain.pipelines.predict.verb import predict, predict_bytes
 
     form = Form(format, quality)

@@ -85,7 +85,7 @@ def user_defined_class(name: str) -> type[nn.Module]:
 
     Raises ValueError if it cannot be imported or is not a subclass of torch.nn.Module.
     """
-    network = resolve(name, "network")
+    network = resolve(name)
     if not (isinstance(network, type) and issubclass(network, nn.Module)):
         raise ValueError(f"The network {name} is not a subclass of torch.nn.Module")
     return network

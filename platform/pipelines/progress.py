@@ -14,28 +14,28 @@ LINE_EVERY_S = 15.0
 
 
 @contextlib.contextmanager
-def progress(images: int, verb: str) -> Iterator[Callable[[], None]]:
-    """A function to call after each of so many images; `verb` is the command's name."""
+def progress(items: int, verb: str, what: str = "images") -> Iterator[Callable[[], None]]:
+    """A function to call after each of so many `what`; `verb` is the command's name."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _Lines(images, verb).advance
+        yield _Lines(items, verb, what).advance
         return
     columns = (
         *Progress.get_default_columns()[:2],
         MofNCompleteColumn(),
-        TextColumn("images"),
+        TextColumn(what),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True) as shown:
-        bar = shown.add_task(verb, total=images)
+        bar = shown.add_task(verb, total=items or None)
         yield lambda: shown.advance(bar)
 
 
 class _Lines:
     """Log lines with the rate since the start, and the time that the rest takes at this rate."""
 
-    def __init__(self, images: int, verb: str) -> None:
-        self._images, self._done, self._verb = images, 0, verb
+    def __init__(self, items: int, verb: str, what: str) -> None:
+        self._items, self._done, self._verb, self._what = items, 0, verb, what
         self._began = self._logged = time.monotonic()
 
     def advance(self) -> None:
@@ -44,8 +44,9 @@ class _Lines:
         if now - self._logged >= LINE_EVERY_S:
             self._logged = now
             rate = self._done / (now - self._began)
-            left_s = (self._images - self._done) / rate
+            left_s = max(0, self._items - self._done) / rate
             log.info(
-                "%s: %d of %d images, %.3g images/s, %d:%02d min left",
-                self._verb, self._done, self._images, rate, *divmod(round(left_s), 60),
+                "%s: %d of %d %s, %.3g %s/s, %d:%02d min left",
+                self._verb, self._done, self._items, self._what, rate, self._what,
+                *divmod(round(left_s), 60),
             )  # fmt: skip

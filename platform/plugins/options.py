@@ -26,7 +26,7 @@ def build_plugin(name: str, options: Mapping[str, Any], *, what: str, key: str) 
 def resolve_plugin(name: str, what: str) -> Any:
     """The class `module:Name`. Raises ConfigError if it cannot be imported or called."""
     try:
-        found = resolve(name, what)
+        found = resolve(name)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     if not callable(found):

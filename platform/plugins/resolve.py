@@ -14,16 +14,16 @@ def is_plugin(name: str) -> bool:
     return ":" in name
 
 
-def resolve(name: str, what: str) -> Any:
+def resolve(name: str) -> Any:
     """The class or function `module:Name`; its module is imported, which runs its code.
 
-    `what` is the kind of the plug-in in words, for the message. Raises ValueError if it cannot be
-    imported.
+    Raises ValueError if it cannot be imported, with the same words for every kind of plug-in:
+    several checks find the same fault, which is then listed once.
     """
     module, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
     except Exception as error:  # importing runs the module's own code
         raise ValueError(
-            f"The {what} {name} cannot be imported ({type(error).__name__}: {error}). {REMEDY}"
+            f"{name} cannot be imported ({type(error).__name__}: {error}). {REMEDY}"
         ) from error

@@ -59,7 +59,7 @@ def test_the_value_has_the_name_of_the_class() -> None:
         ),
         ("NotANumber", "found nan"),
         ("Torn", "fails: KeyError: 'table'; expected"),
-        ("Gone", "The metric own_metrics:Gone cannot be imported"),
+        ("Gone", "own_metrics:Gone cannot be imported"),
     ],
 )
 def test_anything_else_is_refused_before_scoring(name: str, message: str) -> None:

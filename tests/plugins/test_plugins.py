@@ -54,7 +54,7 @@ def test_a_class_is_found_and_built(module: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("nowhere:Part", {}, "The part nowhere:Part cannot be imported.*No module named 'nowhere'"),
+        ("nowhere:Part", {}, "nowhere:Part cannot be imported.*No module named 'nowhere'"),
         ("plugged:Part", {}, "cannot be imported.*AttributeError.*PYTHONPATH, here and on every w"),
         ("plugged:constant", {}, "expected a class, found int"),
         ("plugged:Plain", {"size": 1}, r"`some\.part\.size`: plugged:Plain has no such option"),

@@ -65,7 +65,7 @@ def _user_defined(spec: DownstreamSpec) -> Downstream:
     if spec.weights is not None:
         raise UsageError(f"--downstream {spec.name} loads its weights itself, in its constructor.")
     try:
-        found: Downstream = resolve(spec.name, "detector or segmenter")()
+        found: Downstream = resolve(spec.name)()
     except Exception as error:  # importing and building run the module's own code
         raise UsageError(
             f"--downstream {spec.name} cannot be built ({type(error).__name__}: {error}). It must "

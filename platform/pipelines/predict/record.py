@@ -30,20 +30,20 @@ class Record:
         for line in self._path.read_bytes().splitlines() if self._path.is_file() else ():
             self._note(line)
 
-    def has(self, name: str, given: bytes) -> bool:
-        """Whether the file `name` is the result of this request for an input of these bytes."""
+    def has(self, name: str, given: Path) -> bool:
+        """Whether the file `name` is the result of this request for a file."""
         line = self._lines.get(name)
-        if line is None or line["input"] != sha256(given):
+        if line is None:
             return False
         try:
-            return sha256((self._folder / name).read_bytes()) == line["output"]
-        except FileNotFoundError:
+            found = {"input": file_sha256(given), "output": file_sha256(self._folder / name)}
+        except OSError:
             return False
+        return line == found
 
-    def add(self, name: str, given: bytes, encoded: bytes) -> None:
-        """Note a result, which is about to get its name."""
-        line = {"request": self._request, "name": name}
-        line |= {"input": sha256(given), "output": sha256(encoded)}
+    def add(self, name: str, given: str, result: str) -> None:
+        """Note a result, which is about to get its name; `given` and `result` are SHA-256."""
+        line = {"request": self._request, "name": name, "input": given, "output": result}
         with self._path.open("ab") as file:
             file.write(b"\n" * self._is_cut_off() + json.dumps(line).encode() + b"\n")
 
@@ -65,3 +65,9 @@ class Record:
 def sha256(data: bytes) -> str:
     """The digest of a file's bytes."""
     return hashlib.sha256(data).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """The digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -16,7 +16,6 @@ from PIL import Image
 
 from derain.data.images.convert import OddImage, read_odd
 from derain.data.images.decode import read_file
-from derain.data.images.encode import Form
 from derain.data.images.left_out import LeftOut, because, warn
 from derain.data.prepared.remarks import Remarks, joined, notes
 from derain.data.sources.inputs import InputImage, find_inputs
@@ -24,8 +23,10 @@ from derain.errors import DerainError, OccupiedError, UsageError
 from derain.inference.predictor import Predictor, Tile
 from derain.models import fingerprint
 from derain.pipelines.load_model import load_predictor
+from derain.pipelines.predict import video
+from derain.pipelines.predict.encode import Form
 from derain.pipelines.predict.names import unique_names
-from derain.pipelines.predict.record import RECORD, Record
+from derain.pipelines.predict.record import RECORD, Record, file_sha256, sha256
 from derain.pipelines.progress import progress
 from derain.storage.atomic import new_file
 from derain.storage.output_paths import check_folder
@@ -74,20 +75,23 @@ def predict(
     compare: bool = False,
     overwrite: bool = False,
 ) -> Predicted:
-    """Derain images and folders of images; writes a file for each into `out`.
+    """Derain images, folders of images and videos; writes a file for each into `out`.
 
     Folders are searched with all folders below them, whose structure `out` gets. Images of any kind
     that `images.convert` reads are derained as 8-bit or 16-bit sRGB, and the results are in the
     form of the images, as far as the format `form` holds it: bits, alpha, grey, colour profile;
-    they are upright. A damaged image costs only itself. With `compare`, `out/compare` gets the
-    image and its result side by side. A call that was stopped goes on where it was, see `record`.
+    they are upright. Videos are named one by one; see `video`. A damaged file costs only itself.
+    With `compare`, `out/compare` gets each image and its result side by side. A call that was
+    stopped goes on where it was, see `record`.
 
     Raises DataError for paths that do not exist or hold no image, OccupiedError if a file would be
     overwritten, unless `overwrite` is given. The other arguments are those of `load_predictor`.
     """
     check_folder(out)
     found = find_inputs(inputs)
-    targets = unique_names(found.images, form.ending)
+    targets = unique_names(
+        found.images, lambda name: video.ending(name) if video.is_video(name) else form.ending(name)
+    )
     _check_names(targets, compare=compare)
     if not overwrite and not (out / RECORD).exists():
         _refuse(out / name for name in targets if (out / name).exists())
@@ -108,7 +112,9 @@ def predict(
     )
     if skipped:
         log.info("predict: %d of %d images were done before", len(skipped), len(targets))
-    converted = _derain(work, left, result)
+    converted = _derain(work, _part(left, videos=False), result)
+    for name, image in _part(left, videos=True).items():
+        converted = joined((converted, _derain_video(work, name, image.path, result)))
     warn("predict", result.failed)
     result.notes.extend(notes(converted))
     for note in notes(converted):
@@ -160,7 +166,21 @@ class _Work:
         target.parent.mkdir(parents=True, exist_ok=True)
         with new_file(target, durable=False) as file:
             file.write(encoded)
-            self.record.add(name, given, encoded)
+            self.record.add(name, sha256(given), sha256(encoded))
+
+    def write_video(self, name: str, path: Path) -> tuple[str, ...]:
+        """Returns what was converted. Raises DerainError if the video is damaged."""
+        target = self.out / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            new_file(target, durable=False) as file,
+            progress(video.frames_of(path), f"predict {path.name}", "frames") as advance,
+        ):
+            changes = video.derain_video(self.predictor.derain, path, file, advance)
+            file.seek(0)
+            made = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+            self.record.add(name, file_sha256(path), made)
+        return changes
 
     def _write_comparison(self, name: str, image: OddImage, derained: np.ndarray) -> None:
         sides = [_in_8_bits(side) for side in (image.srgb, derained)]
@@ -186,8 +206,7 @@ def _derain(work: _Work, targets: dict[str, InputImage], result: Predicted) -> R
             result.failed.append(because(str(image.path), error))
             return
         result.written.append(str(work.out / name))
-        own = {f"Images that were converted, {it}": (1, str(image.path)) for it in changes}
-        converted = joined((converted, own))
+        converted = joined((converted, _remarks(changes, image.path)))
 
     with ThreadPoolExecutor(AHEAD, "files") as files, progress(len(targets), "predict") as advance:
         decoded = _ahead(files, work.decode, targets.values())
@@ -209,6 +228,24 @@ def _derain(work: _Work, targets: dict[str, InputImage], result: Predicted) -> R
     return converted
 
 
+def _derain_video(work: _Work, name: str, path: Path, result: Predicted) -> Remarks:
+    try:
+        changes = work.write_video(name, path)
+    except DerainError as error:
+        result.failed.append(because(str(path), error))
+        return {}
+    result.written.append(str(work.out / name))
+    return _remarks(changes, path)
+
+
+def _part(targets: dict[str, InputImage], *, videos: bool) -> dict[str, InputImage]:
+    return {n: image for n, image in targets.items() if video.is_video(image.path) == videos}
+
+
+def _remarks(changes: Iterable[str], path: Path) -> Remarks:
+    return {f"Files that were converted, {it}": (1, str(path)) for it in changes}
+
+
 def _ahead(
     pool: ThreadPoolExecutor, work: Callable[[Item], Result], items: Iterable[Item]
 ) -> Iterator[Future[Result]]:
@@ -227,16 +264,9 @@ def _finished(work: _Work, targets: dict[str, InputImage]) -> set[str]:
     Raises OccupiedError for a file that is none.
     """
     existing = {name: image for name, image in targets.items() if (work.out / name).exists()}
-    done = {name for name, image in existing.items() if _is_done(work, name, image)}
+    done = {name for name, image in existing.items() if work.record.has(name, image.path)}
     _refuse(work.out / name for name in existing if name not in done)
     return done
-
-
-def _is_done(work: _Work, name: str, image: InputImage) -> bool:
-    try:
-        return work.record.has(name, read_file(image.path))
-    except DerainError:
-        return False
 
 
 def _refuse(existing: Iterable[Path]) -> None:
@@ -261,13 +291,8 @@ def _request(
 ) -> dict[str, Any]:
     """What the pixels of the results depend on, besides the images."""
     path = Path(model)
-    if path.is_file():
-        with path.open("rb") as file:
-            weights = hashlib.file_digest(file, "sha256").hexdigest()
-    else:
-        weights = fingerprint(predictor.network)
     return {
-        "weights": weights,
+        "weights": file_sha256(path) if path.is_file() else fingerprint(predictor.network),
         "tile": tile,
         "format": form.format,
         "quality": form.quality,

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from derain.data.images.convert import OddImage, read_odd
-from derain.data.images.encode import MEDIA_TYPES, SAME
 from derain.data.images.facts import ImageSizeError
 from derain.data.images.headers import FORMATS, read_header
 from derain.data.images.kinds import HEAD_BYTES, kind_of
 from derain.errors import DataError, DerainError
 from derain.inference.predictor import Predictor
+from derain.pipelines.predict.encode import MEDIA_TYPES, SAME
 from derain.pipelines.serve.answers import Derained, Refused, RefusedError
 
 NAME = "The image"

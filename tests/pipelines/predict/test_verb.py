@@ -1,6 +1,7 @@
 """`predict`: images and folders of images in, one file per image out."""
 
 import io
+import json
 import os
 import socket
 import subprocess
@@ -17,7 +18,6 @@ from PIL import Image
 
 from derain.data.images.convert import read_odd
 from derain.data.images.decode import read_image
-from derain.data.images.encode import Form
 from derain.data.images.headers import read_header
 from derain.errors import DataError, OccupiedError, UsageError
 from derain.inference.exported import export
@@ -25,6 +25,7 @@ from derain.inference.predictor import Predictor
 from derain.models import build
 from derain.pipelines.load_model import load_predictor
 from derain.pipelines.predict import verb as module
+from derain.pipelines.predict.encode import Form
 from derain.pipelines.predict.record import RECORD
 from derain.pipelines.predict.verb import predict, predict_bytes
 from tests.data.images.odd_images import DEEP, VARIANTS, camera_jpeg, encoded, profile
@@ -265,10 +266,12 @@ def test_a_record_that_a_kill_has_cut_off_is_read_as_far_as_it_goes(
 ) -> None:
     out = tmp_path / "out"
     predict(identity, [images], out)
-    (out / RECORD).write_bytes((out / RECORD).read_bytes()[:-9])
-    (out / "1.png").unlink()
+    record = (out / RECORD).read_bytes()
+    last = json.loads(record.splitlines()[-1])["name"]
+    (out / RECORD).write_bytes(record[:-9])
+    (out / last).unlink()  # the line comes before the name
     done = predict(identity, [images], out)
-    assert [Path(path).name for path in done.written] == ["1.png"]
+    assert [Path(path).name for path in done.written] == [last]
     assert len(predict(identity, [images], out).skipped) == 2
 
 
