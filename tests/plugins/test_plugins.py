@@ -47,7 +47,7 @@ def build(name: str, options: dict[str, Any]) -> Any:
 def test_a_class_is_found_and_built(module: Path) -> None:
     assert is_plugin("plugged:Plain")
     assert not is_plugin("adamw")
-    assert resolve("plugged:Plain", "part").__module__ == module.stem
+    assert resolve("plugged:Plain").__module__ == module.stem
     assert build("plugged:Sized", {"size": 3, "other": 1}).size == 3
 
 
@@ -80,7 +80,7 @@ def test_what_is_wrong_is_said_in_one_message(
 
 @pytest.mark.usefixtures("module")
 def test_what_the_platform_gives_is_no_option() -> None:
-    found = resolve("plugged:Sized", "part")
+    found = resolve("plugged:Sized")
     check_options("plugged:Sized", found, {}, "some.part", given=("size",))
     assert takes(found, "size")
     assert not takes(found, "betas")
