@@ -1,11 +1,13 @@
 """Videos: every frame is derained, everything else is kept.
 
 As many frames as there were, with their timestamps; sound and subtitles byte by byte; the codec's
-family (H.264, HEVC, VP8, VP9, AV1) where the installed FFmpeg can write it, H.264 otherwise. Frames
-are derained as 8-bit RGB and turned upright.
+family (H.264, HEVC, VP8, VP9) where the installed FFmpeg can write it, H.264 otherwise. Frames are
+derained as 8-bit RGB and turned upright.
+
+AV1 becomes H.264: its encoder SVT-AV1 gives the process that calls it real-time priority, if that
+is root's, and with it all that the process starts: everything else on the machine stands still.
 """
 
-import os
 from collections.abc import Callable
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -32,8 +34,6 @@ _ENCODERS = {
     "hevc": "libx265",
     "vp8": "libvpx",
     "vp9": "libvpx-vp9",
-    "av1": "libsvtav1",
-    "libdav1d": "libsvtav1",
     "libvpx-vp9": "libvpx-vp9",
     "libvpx": "libvpx",
 }
@@ -43,7 +43,6 @@ _QUALITY = {
     "libx265": {"crf": "19", "x265-params": "log-level=error"},
     "libvpx": {"crf": "6", "b:v": "20M"},
     "libvpx-vp9": {"crf": "18", "b:v": "0"},
-    "libsvtav1": {"crf": "20"},
 }
 """Visually without losses."""
 _KEPT_FORMATS = frozenset({"yuv420p", "yuv422p", "yuv444p"})
@@ -87,7 +86,6 @@ def derain_video(
     """
     import av
 
-    os.environ.setdefault("SVT_LOG", "1")  # the encoder of AV1 prints its settings otherwise
     container = CONTAINERS[source.suffix.lower()]
     try:
         first = _first_frame(source)
