@@ -109,7 +109,7 @@ def test_the_process_keeps_its_scheduling(halved: str, tmp_path: Path) -> None:
     before = os.sched_getscheduler(0)
     source = write_video(tmp_path / "street.mp4", frames=5)
     predict(halved, [source], tmp_path / "out")
-    tasks = [int(name) for name in os.listdir("/proc/self/task")]
+    tasks = [int(path.name) for path in Path("/proc/self/task").iterdir()]
     assert {os.sched_getscheduler(task) for task in tasks} == {before}
 
 
