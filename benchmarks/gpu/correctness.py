@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks._small import NoisePairs
-from benchmarks.gpu.items import NETWORKS, THREE, Bench, Work, paper, random_batch
+from benchmarks.gpu.items import NETWORKS, THREE, Bench, Work, paper, random_batch, trainer_of
 from derain.config import Config
 from derain.data.loading.loader import Loader
 from derain.data.loading.order import Recipe
@@ -231,15 +231,9 @@ def _loader(config: Config) -> Loader:
 def _run(
     config: Config, bench: Bench, *, until: int | None = None, shared: SharedModules | None = None
 ) -> Run:
-    network = build_network(config)
-    if shared:
-        shared.share_frozen(network)
-    loss = loss_of(config, network)
-    if shared:
-        shared.share_frozen(loss)
     return Run(
         config=config,
-        trainer=Trainer(config, network, loss, device=bench.device, rank=Rank()),
+        trainer=trainer_of(config, bench.device, shared),
         folder=config.folder,
         report=lambda *_: None,
         manifests=["noise"],

@@ -14,8 +14,11 @@ from torch import Tensor
 
 from derain.config import Config, load_config
 from derain.data.loading.loader import Batch, Position
-from derain.training.factory import without_pretrained
+from derain.training.cohort import SharedModules
+from derain.training.factory import build_network, loss_of, without_pretrained
 from derain.training.process.device import breaks_process, memory_format
+from derain.training.process.distributed import Rank
+from derain.training.trainer import Trainer
 
 RESULTS = "results.jsonl"
 
@@ -108,6 +111,19 @@ def paper(bench: Bench, name: str, **changes: object) -> Config:
         **{key.replace("__", "."): value for key, value in changes.items()},
     }
     return without_pretrained(config.replaced(values, "benchmark"))
+
+
+def trainer_of(
+    config: Config, device: torch.device, shared: SharedModules | None = None
+) -> Trainer:
+    """A trainer of a new network; of a member of a cohort with `shared`."""
+    network = build_network(config)
+    if shared:
+        shared.share_frozen(network)
+    loss = loss_of(config, network)  # after sharing: it may use the network's encoder
+    if shared:
+        shared.share_frozen(loss)
+    return Trainer(config, network, loss, device=device, rank=Rank())
 
 
 def random_batch(config: Config, device: torch.device, count: int, side_px: int) -> Batch[Tensor]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu.items import THREE, Bench, Work, paper, random_batch
+from benchmarks.gpu.items import THREE, Bench, Work, paper, random_batch, trainer_of
 from derain.config import Config, load_config
 from derain.data.loading.loader import open_loader
 from derain.data.loading.prefetch import prefetch
@@ -25,11 +25,10 @@ from derain.models.cost import cost
 from derain.pipelines.train.metrics_file import append_metrics
 from derain.pipelines.train.validation import Validation
 from derain.training import checkpoint
-from derain.training.factory import build_network, loss_of
+from derain.training.factory import build_network
 from derain.training.loop import Run, drive
 from derain.training.process.device import pick_device
 from derain.training.process.distributed import Rank
-from derain.training.trainer import Trainer
 
 RESERVE_S = 40.0
 """Of the stage, for start, validation and the last checkpoint."""
@@ -157,8 +156,8 @@ def _train(bench: Bench, name: str) -> Mapping[str, Any]:
 
 
 def _seconds_a_step(config: Config) -> float:
-    """With the loader's own batches, after the kernels are chosen and beside the other runs."""
-    trainer = _trainer(config)
+    """On noise, after the kernels are chosen, beside the other runs."""
+    trainer = trainer_of(config, pick_device(config.train))
     batch = random_batch(config, pick_device(config.train), config.train.batch_size, 128)
     for number in range(2 * PROBED):
         if number == PROBED:
@@ -167,12 +166,6 @@ def _seconds_a_step(config: Config) -> float:
         values = trainer.step(number, batch)
     float(values["loss"])
     return (time.perf_counter() - began) / PROBED
-
-
-def _trainer(config: Config) -> Trainer:
-    network = build_network(config)
-    device = pick_device(config.train)
-    return Trainer(config, network, loss_of(config, network), device=device, rank=Rank())
 
 
 def _run(config: Config) -> Run:
@@ -184,7 +177,7 @@ def _run(config: Config) -> Run:
 
     return Run(
         config=config,
-        trainer=_trainer(config),
+        trainer=trainer_of(config, pick_device(config.train)),
         folder=config.folder,
         report=report,
         manifests=[each.sha256() for each in open_training(config.data)],

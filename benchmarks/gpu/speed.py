@@ -20,18 +20,16 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks._small import NoisePairs
-from benchmarks.gpu.items import NETWORKS, THREE, Bench, Work, paper, random_batch
+from benchmarks.gpu.items import NETWORKS, THREE, Bench, Work, paper, random_batch, trainer_of
 from derain.config import Config
 from derain.data.loading.loader import Batch, Loader, Position
 from derain.data.loading.order import Recipe
 from derain.data.loading.prefetch import prefetch
 from derain.inference.predictor import Predictor
 from derain.training.cohort import SharedModules
-from derain.training.factory import build_network, loss_of
+from derain.training.factory import build_network
 from derain.training.loop import Run
 from derain.training.process.device import is_out_of_memory, to_device
-from derain.training.process.distributed import Rank
-from derain.training.trainer import Trainer
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "fp32": {"precision": "fp32", "channels_last": False, "compile": False},
@@ -86,7 +84,7 @@ def _training(bench: Bench, name: str, variant: str) -> Mapping[str, Any]:
 
 def _training_of(bench: Bench, name: str, variant: str, count: int) -> Mapping[str, Any]:
     config = _config(bench, name, variant)
-    trainer = _trainer(config, bench)
+    trainer = trainer_of(config, bench.device)
     batch = random_batch(config, bench.device, count, config.train.crop_px)
     operations = 0
     if not config.train.compile:
@@ -102,7 +100,7 @@ def _forward(bench: Bench, name: str, variant: str) -> Mapping[str, Any]:
 
 def _forward_of(bench: Bench, name: str, variant: str, count: int) -> Mapping[str, Any]:
     config = _config(bench, name, variant)
-    trainer = _trainer(config, bench)
+    trainer = trainer_of(config, bench.device)
     trainer.network.eval()
     rainy = random_batch(config, bench.device, count, config.train.crop_px).rain
 
@@ -172,8 +170,8 @@ def _cohort(bench: Bench) -> Mapping[str, Any]:
     config = _config(bench, "fclip_unet", "channels_last")
     batch = random_batch(config, bench.device, config.train.batch_size, config.train.crop_px)
     shared = SharedModules()
-    members = [_trainer(config, bench, shared) for _ in range(4)]
-    alone = _trainer(config, bench)
+    members = [trainer_of(config, bench.device, shared) for _ in range(4)]
+    alone = trainer_of(config, bench.device)
 
     def together() -> None:
         shared.begin(batch)
@@ -192,7 +190,7 @@ def _cohort(bench: Bench) -> Mapping[str, Any]:
 def _kernels(bench: Bench, name: str) -> Mapping[str, Any]:
     """Where the time of a training step goes; the table of kernels is a file."""
     config = _config(bench, name, "channels_last")
-    trainer = _trainer(config, bench)
+    trainer = trainer_of(config, bench.device)
     batch = random_batch(config, bench.device, config.train.batch_size, config.train.crop_px)
     for _ in range(WARM):
         trainer.step(1, batch)
@@ -221,18 +219,8 @@ def _config(bench: Bench, name: str, variant: str) -> Config:
     return paper(bench, name, **changes, train__eval_every_steps=None)
 
 
-def _trainer(config: Config, bench: Bench, shared: SharedModules | None = None) -> Trainer:
-    network = build_network(config)
-    if shared:
-        shared.share_frozen(network)
-    loss = loss_of(config, network)
-    if shared:
-        shared.share_frozen(loss)
-    return Trainer(config, network, loss, device=bench.device, rank=Rank())
-
-
 def _run(config: Config, bench: Bench) -> Run:
-    trainer = _trainer(config, bench)
+    trainer = trainer_of(config, bench.device)
     return Run(config, trainer, config.folder, lambda *_: None, ["noise"])
 
 
