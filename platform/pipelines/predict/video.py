@@ -69,9 +69,10 @@ def frames_of(path: PurePath) -> int:
     try:
         with av.open(str(path)) as given:
             stream = given.streams.video[0]
-            if stream.frames or stream.duration is None or not stream.average_rate:
-                return int(stream.frames)
-            return round(float(stream.duration * stream.time_base * stream.average_rate))
+            length, unit, rate = stream.duration, stream.time_base, stream.average_rate
+            if stream.frames or length is None or unit is None or rate is None:
+                return stream.frames
+            return round(length * unit * rate)
     except (av.error.FFmpegError, IndexError):
         return 0
 
