@@ -181,7 +181,7 @@ def test_what_a_worker_lacks_is_refused_with_one_message(
     with pytest.raises(ConfigError, match=r"`--metric`: the node .* lacks a plug-in"):
         evaluate(trained.result["checkpoint"], [str(rain_datasets[1])], metrics=metrics, workers=2)
     source = write_pairs(tmp_path / "source", 2, width=40, height=32)
-    with pytest.raises(ConfigError, match="dataset layout own_parts:Interleaved cannot be impo"):
+    with pytest.raises(ConfigError, match="own_parts:Interleaved cannot be impo"):
         prepare("own_parts:Interleaved", source, tmp_path / "out")
 
 

@@ -95,7 +95,7 @@ TWO_RANKS = {"train.parallel": "fsdp2", "train.num_workers": 2}
         ({"loss.terms": ["bad_parts:Two"]}, "found a tuple"),
         (
             {"loss.terms": ["bad_parts:Gone"]},
-            r"class of `loss\.terms\.0`, bad_parts:Gone cannot be",
+            "bad_parts:Gone cannot be imported",
         ),
         ({"train.lr_schedule": "bad_parts:Text"}, "schedule bad_parts:Text: .*found '1' at step 0"),
         ({"train.lr_schedule": "bad_parts:Negative"}, "found -1 at step 1"),
