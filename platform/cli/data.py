@@ -27,7 +27,10 @@ def synthesize(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Render rain on clean photographs and write a paired folder."""
+    """Render rain on clean photographs and write a paired folder.
+
+    Exit code 1 if a photograph cannot be used; the others are.
+    """
     results = Results(as_json)
     from derain.data.synthetic.synthesis import synthesize
 
@@ -186,7 +189,10 @@ def leaks(
     strict: Annotated[bool, typer.Option(help="Exit with code 1 if any are found.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Find clean images that two prepared datasets share."""
+    """Find clean images that two prepared datasets share.
+
+    Exit code 1 if an image cannot be compared, and with --strict if any are shared.
+    """
     results = Results(as_json)
     from derain.pipelines.leaks.compare import DISTANCE
     from derain.pipelines.leaks.report import refuse_occupied, summary, write_report

@@ -78,7 +78,10 @@ def evaluate(
     stride: Stride = None,
     as_json: Json = False,
 ) -> None:
-    """Score models, or images that other programs wrote, on prepared datasets."""
+    """Score models, or images that other programs wrote, on prepared datasets.
+
+    Exit code 1 if an image or a dataset cannot be scored; the others are.
+    """
     results = Results(as_json)
     from derain.evaluation.lpips import LpipsFiles
     from derain.pipelines.evaluate.results_method import (

@@ -51,7 +51,10 @@ def predict(
     ] = "auto",
     as_json: Json = False,
 ) -> None:
-    """Remove the rain from images. A command that was stopped goes on where it was."""
+    """Remove the rain from images. A command that was stopped goes on where it was.
+
+    Exit code 1 if an image cannot be derained; the others are.
+    """
     results = Results(as_json)
     from derain.pipelines.predict.encode import Form
     from derain.pipelines.predict.verb import predict, predict_bytes

@@ -94,7 +94,8 @@ def clean(
 ) -> None:
     """Remove older checkpoints of finished runs, caches without a dataset, leftovers.
 
-    The chosen, the best and the last checkpoint of a run stay.
+    The chosen, the best and the last checkpoint of a run stay. Exit code 1 if something cannot be
+    removed.
     """
     dirs, results = _common(context, dirs, as_json)
     from derain.data.loading.cache import cache_folder
@@ -132,7 +133,10 @@ def clean_cache(
     dry_run: OnlyList = False,
     as_json: Json = False,
 ) -> None:
-    """Remove caches whose dataset no longer exists, and what killed builders left."""
+    """Remove caches whose dataset no longer exists, and what killed builders left.
+
+    Exit code 1 if something cannot be removed.
+    """
     above, above_json = context.obj
     results = Results(as_json or above_json)
     from derain.data.loading.cache import cache_folder

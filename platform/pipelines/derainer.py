@@ -46,7 +46,8 @@ class Derainer:
         [0, 1]. Tensors are (3, height, width) or (batch, 3, height, width): uint8, or floats in
         [0, 1]. PIL's images are converted to RGB, the result keeps an alpha channel.
 
-        Raises DataError for anything else, and what `Predictor.levels` raises.
+        Raises DataError for anything else, DerainError if the network fails on an image or needs
+        more memory than there is.
         """
         if isinstance(images, np.ndarray):
             return self._arrays(images)

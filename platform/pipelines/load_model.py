@@ -63,8 +63,14 @@ def load(
     """Load a model for use: `derain.load("models:/fclip-unet@champion")(image)`.
 
     `model` is models:/NAME@alias, models:/NAME/VERSION, a run, a checkpoint, a model folder or an
-    exported file. `tile`: an image that does not fit into the memory is cut into tiles, see
-    `Predictor`. The other arguments, and what is raised, are those of `load_predictor`.
+    exported file (.onnx, .pt2, TorchScript). `device` is `auto`, `cpu` or `cuda`; exported files
+    run on the CPU. `tile`: larger images are cut into tiles of so many pixels a side, with `auto`
+    those that do not fit into the memory, with None none. `trust` allows what may run code: .pt2,
+    TorchScript, networks of a user-defined class. `stride` is for exported files that do not
+    contain theirs.
+
+    Raises WeightsError for anything that is no model, UsageError for `cuda` without a GPU or with
+    an exported file.
     """
     return Derainer(load_predictor(str(model), device, trust=trust, stride=stride, tile=tile))
 

@@ -28,7 +28,10 @@ def doctor(
     overrides: Set = None,
     as_json: Json = False,
 ) -> None:
-    """Check this machine, or a cluster: what is there, what is missing, what to do."""
+    """Check this machine, or a cluster: what is there, what is missing, what to do.
+
+    Exit code 1 if a check fails.
+    """
     results = Results(as_json)
     if address is not None:
         os.environ["RAY_ADDRESS"] = address

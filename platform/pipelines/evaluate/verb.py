@@ -72,14 +72,14 @@ def evaluate(
 
     Each model runs once for all `protocols`; `metrics` are those of the first. `report` is a
     Markdown file to write, with a folder of the best and the worst images of each dataset under the
-    first protocol. `tables` is a folder for the published tables with our rows, see
-    `write_tables`. `out` is a folder for `images.parquet` and `evaluation.json`; a second call with
-    it scores only what the first has not, see `parts`. `workers` is explained in `run.score`.
-    `gallery` is an HTML file to write. With `downstream` each dataset has the agreement of what a
-    detector or segmenter finds, see `evaluation.downstream`; with `lpips` it has LPIPS. `metrics`
-    are classes of the user's, `module:Name`, see `plugins.protocols`; their values are under
-    `by_protocol`. With `track` all of this is recorded as an MLflow run, see `record`, and `run_id`
-    is its id. The other arguments are those of `load_predictor`.
+    first protocol. `tables` is a folder for the published tables with our rows. `out` is a folder
+    for `images.parquet` and `evaluation.json`; a second call with it scores only what the first has
+    not. With one of `workers` images are scored in this process, with more on Ray; None takes as
+    many as pay off. `gallery` is an HTML file to write. With `downstream` each dataset has the
+    agreement of what a detector or segmenter finds, see `evaluation.downstream`; with `lpips` it
+    has LPIPS. `metrics` are classes of the user's, `module:Name`, see `plugins.protocols`; their
+    values are under `by_protocol`. With `track` all of this is recorded as an MLflow run, and
+    `run_id` is its id. `device`, `trust` and `stride` are those of `derain.load`.
 
     A dataset without clean images is measured by NIQE and BRISQUE.
 

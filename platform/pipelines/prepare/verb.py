@@ -63,10 +63,10 @@ def prepare(
     """Write the pairs of a dataset as shards, index and manifest.
 
     `dataset` is a name of the catalogue, or a row of the user's own (`catalogue.own_file`).
-    `changes` are fields of `options`, as keywords. Source and output folder may be s3:// or gs://.
-    The finished shards of an interrupted call are kept, a finished dataset of the same source and
-    options is reused. Pairs that cannot be used are quarantined: the manifest lists them. The
-    index has one row per pair.
+    `changes` are fields of `options`, as keywords: `split="test"`. Source and output folder may be
+    s3:// or gs://. The finished shards of an interrupted call are kept, a finished dataset of the
+    same source and options is reused. Pairs that cannot be used are quarantined: the manifest lists
+    them. The index has one row per pair.
 
     Raises DataError for an unusable source, OccupiedError for an output folder that holds something
     else, StorageError for a store or disk that fails, StoppedError on SIGTERM. There is no manifest
