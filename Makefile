@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test bench soak check clean
+.PHONY: setup demo test bench soak check docs clean
 
 setup: $(VENV)/installed
 
@@ -43,6 +43,14 @@ check: setup
 	$(BIN)/ruff check .
 	cd build/typing && ../../$(BIN)/lint-imports --config ../../pyproject.toml
 	$(BIN)/mypy -p derain
+
+# The documentation as a site, build/site/index.html; a warning is an error (not with --quiet).
+docs: $(VENV)/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+$(VENV)/docs: $(VENV)/installed
+	@PATH="$(PATH):$(CURDIR)/$(BIN)" uv pip install --quiet --python $(BIN)/python --constraints constraints.txt --editable '.[dev,docs]'
+	@touch $@
 
 clean:
 	rm -rf $(VENV) build
