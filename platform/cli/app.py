@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from derain.cli import configs, data, evaluation, inference, runs, tracking, training
+from derain.cli.cluster import jobs
 from derain.cli.cluster.doctor import doctor
 from derain.cli.output import Results
 from derain.storage.refusals import expected
@@ -33,6 +34,7 @@ COMMANDS = (
     training.train,
     training.sweep,
     runs.runs,
+    runs.watch,
     runs.cache,
     evaluation.evaluate,
     evaluation.leaderboard,
@@ -47,6 +49,10 @@ COMMANDS = (
     tracking.sync,
     tracking.ui,
     doctor,
+    jobs.submit,
+    jobs.logs,
+    jobs.stop,
+    jobs.status,
 )
 
 

@@ -70,6 +70,10 @@ class Results:
         except OSError as error:
             self._give_up(error)
 
+    def show_line(self, line: str) -> None:
+        """Write a line of another command's results to stdout."""
+        self.show_bytes(line.encode("utf-8", "surrogateescape"))
+
     def show_failure(self, failure: Mapping[str, Any]) -> None:
         """Print a failure as the JSON document, unless the command has printed its own."""
         if self._as_json and not self._shown:

@@ -1,6 +1,7 @@
-"""Commands for runs as things: runs, runs show, runs compare, runs clean; cache, cache clean."""
+"""Commands for runs as things: runs (show, compare, clean), watch, cache (clean)."""
 
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +25,9 @@ CacheDir = Annotated[
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")]
 OnlyList = Annotated[bool, typer.Option("--dry-run", help="List what can go, and remove nothing.")]
+
+LOOK_SHARE = 10.0
+"""A look takes at most one part of so many of the time: thousands of trials take seconds."""
 
 runs = typer.Typer(
     name="runs", invoke_without_command=True, help="List, show, compare and clean runs."
@@ -104,6 +108,34 @@ def clean(
 
     items = removable(check_places(dirs), cache_folder(None))
     _clean(results, items, yes=yes, dry_run=dry_run)
+
+
+def watch(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[FOLDER]...", help="Folders with runs. Default: runs."),
+    ] = None,
+    every: Annotated[float, typer.Option(min=0.5, help="Seconds between two looks.")] = 2.0,
+    as_json: Json = False,
+) -> None:
+    """Show what runs and sweeps are doing, also those of other machines, until all have ended.
+
+    Not on a terminal, and with --json, it looks once.
+    """
+    results = Results(as_json)
+    from derain.tune.runs.found import check_places
+    from derain.tune.runs.watch import look
+
+    places = check_places(folders or [])
+    now = look(places)
+    if results.on_terminal and not as_json:
+        with output.live() as show:
+            while any(each.entry.state == "running" for each in now):
+                began = time.monotonic()
+                now = look(places)
+                show(output.watched(now))
+                time.sleep(max(every, LOOK_SHARE * (time.monotonic() - began)))
+    results.show({"runs": [asdict(each) for each in now]}, output.watched(now))
 
 
 @cache.callback()

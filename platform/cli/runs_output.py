@@ -1,11 +1,13 @@
 """What `runs` and `cache` print: tables and lines that fit 80 columns."""
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.table import Column, Table
 
 from derain.evaluation.metric_names import title
@@ -22,6 +24,42 @@ def listed(entries: Sequence[Any]) -> RenderableType:
         table.add_row(entry.name, entry.state, _step(entry), best, duration(entry.age_s), left)
     failures = [f"{entry.name}: {_first_sentence(entry.error)}" for entry in entries if entry.error]
     return Group(table, *failures)
+
+
+def watched(now: Sequence[Any]) -> RenderableType:
+    """A row for each run, sweep and running trial, with its speed."""
+    if not now:
+        return "no run here"
+    right = [Column(head, justify="right") for head in ("step", "steps/s", "images/s", "best")]
+    table = _table("run", "state", *right, Column("left", justify="right"), "now")
+    for each in now:
+        entry = each.entry
+        left = "" if entry.eta_s is None else duration(entry.eta_s)
+        best = "" if entry.best is None else metric(entry.best)
+        speeds = (
+            "" if rate is None else f"{rate:.3g}" for rate in (each.steps_per_s, each.images_per_s)
+        )
+        table.add_row(entry.name, entry.state, _step(entry), *speeds, best, left, _latest(each))
+    failures = [
+        f"{each.entry.name}: {_first_sentence(each.entry.error)}"
+        for each in now
+        if each.entry.error
+    ]
+    return Group(table, *failures)
+
+
+def _latest(now: Any) -> str:
+    """The loss in dB of the latest batch, and the memory of the GPU."""
+    parts = [] if now.train_psnr is None else [f"{now.train_psnr:.2f} dB on crops"]
+    parts += [] if now.gpu_memory_gib is None else [f"{now.gpu_memory_gib:.1f} GiB of GPU"]
+    return ", ".join(parts)
+
+
+@contextlib.contextmanager
+def live() -> Iterator[Callable[[RenderableType], None]]:
+    """A place on the terminal whose content is replaced; it is gone after the block."""
+    with Live(console=Console(stderr=True), transient=True, auto_refresh=False) as display:
+        yield lambda content: display.update(content, refresh=True)
 
 
 def shown(run: Mapping[str, Any]) -> RenderableType:

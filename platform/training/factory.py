@@ -23,7 +23,7 @@ from derain.training.checkpoint import Checkpoint
 _LOSS = "loss."
 NAMES_OF_TERMS = (
     *("loss", "power", "perceptual", "contrastive", *PIXEL_LOSSES),
-    *("train_mae", "train_mse", "train_psnr", "lr", "steps_per_s"),
+    *("train_mae", "train_mse", "train_psnr", "lr", "steps_per_s", "gpu_memory_gib"),
 )
 """Names in the metrics of a step that no term of the user's gets."""
 

@@ -26,7 +26,7 @@ from derain.plugins.identity import changed, identities
 from derain.training import checkpoint, divergence
 from derain.training.checkpoint import Checkpoint, State
 from derain.training.ledger import Ledger
-from derain.training.process.device import pick_device, to_device
+from derain.training.process.device import memory_metrics, pick_device, to_device
 from derain.training.process.distributed import PendingSum, Rank
 from derain.training.process.interrupt import Interrupt
 from derain.training.process.watchdog import Watchdog
@@ -250,6 +250,7 @@ class Run:
         factor = ROLLBACK_LR_FACTOR**self._state.rollbacks
         metrics["lr"] = self.trainer.learning_rate(done - 1) * factor
         metrics["steps_per_s"] = self._steps_here / (time.monotonic() - self._began)
+        metrics |= memory_metrics(pick_device(train))
         if (saves or validates) and not self.trainer.is_finite():
             raise _DivergedError(f"The weights after step {done} are not finite.")
         if validates:

@@ -152,3 +152,10 @@ def seed_all(device: torch.device, seed: int) -> None:
     if device.type == "cuda":
         with torch.cuda.device(device):
             torch.cuda.manual_seed(seed)
+
+
+def memory_metrics(device: torch.device) -> dict[str, float]:
+    """`gpu_memory_gib`: the most that torch has held on a GPU so far; nothing for a CPU."""
+    if device.type != "cuda":
+        return {}
+    return {"gpu_memory_gib": torch.cuda.max_memory_allocated(device) / 2**30}

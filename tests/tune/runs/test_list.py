@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 
 from derain.errors import UsageError
+from derain.pipelines.train.metrics_file import append_metrics
 from derain.pipelines.train.run_folder import noting_failure
 from derain.training import checkpoint
 from derain.tune.journal import Journal
 from derain.tune.runs.found import check_places, find, list_all
 from derain.tune.runs.run_state import read_run
 from derain.tune.runs.sweep_state import read_sweep
+from derain.tune.runs.watch import look
 from tests.tune.runs import made
 
 
@@ -91,3 +93,19 @@ def test_a_damaged_file_costs_its_value_and_no_list(tmp_path: Path) -> None:
     assert (found["run"].step, found["run"].steps) == (4, None)
     assert found["search"].state == "failed"
     assert "damaged" in (found["search"].error or "")
+
+
+def test_watch_shows_running_trials_with_their_speed_and_ended_runs(tmp_path: Path) -> None:
+    made.finish(made.run(tmp_path, "done"))
+    sweep = made.sweep(tmp_path, "one", "two", planned={"one": 0.001, "two": 0.002})
+    made.end(sweep, "one", "finished")
+    with Journal.open(sweep), checkpoint.command_lock(sweep / "two"):
+        append_metrics(sweep / "two", 4, {"loss": 1.0, "steps_per_s": 2.5, "gpu_memory_gib": 3.0})
+        now = look([tmp_path])
+    assert [(each.entry.name, each.entry.state) for each in now] == [
+        ("search", "running"), ("search/two", "running"), ("done", "finished"),
+    ]  # fmt: skip
+    sweep_now, trial, done = now
+    assert (trial.steps_per_s, trial.images_per_s, trial.gpu_memory_gib) == (2.5, 10.0, 3.0)
+    assert (sweep_now.steps_per_s, sweep_now.images_per_s) == (2.5, 10.0)
+    assert (done.steps_per_s, done.train_psnr) == (None, None)
