@@ -1,6 +1,7 @@
 """Reaching the job server of a Ray cluster, with every failure as one message."""
 
 import contextlib
+import logging
 import os
 import re
 import socket
@@ -13,6 +14,12 @@ from derain.errors import DerainError, UsageError
 
 CONNECT_TIMEOUT_S = 10.0
 DEFAULT_PORTS = {"http": 80, "https": 443}
+_NOISY_LOGGERS = (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+)
+"""They report each file that is sent, and each connection that ends."""
 _WRONG_TOKEN = (
     "it refuses this token. Copy ~/.ray/auth_token of the cluster's head to this machine, and set "
     "RAY_AUTH_MODE=token"
@@ -48,6 +55,8 @@ def _connect(address: str | None) -> Any:
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
+    for name in _NOISY_LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)
     try:
         _check_reachable(address)
         return JobSubmissionClient(address)

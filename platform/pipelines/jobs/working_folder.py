@@ -28,15 +28,16 @@ def fill(folder: Path, command: Sequence[str], extras: Sequence[Path]) -> list[s
 
 
 def _copy_package(folder: Path) -> None:
-    """As a wheel installs it: derain.py, its rooms with the shipped configs, and its metadata."""
+    """As a wheel installs it: derain.py, its rooms with the shipped configs, and its version."""
     without = shutil.ignore_patterns(*NOT_CARRIED)
     shutil.copy2(PACKAGE.with_name("derain.py"), folder)
     shutil.copytree(PACKAGE, folder / "derain", ignore=without)
     shutil.copytree(shipped.folder(), folder / "derain/configs", dirs_exist_ok=True, ignore=without)
-    described = importlib.metadata.metadata("derain-platform")
-    info = folder / f"derain_platform-{described['Version']}.dist-info"
+    version = importlib.metadata.version("derain-platform")
+    info = folder / f"derain_platform-{version}.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text(str(described), encoding="utf-8")
+    described = f"Metadata-Version: 2.1\nName: derain-platform\nVersion: {version}\n"
+    (info / "METADATA").write_text(described, encoding="utf-8")
 
 
 def _carry_config(word: str, number: int, folder: Path) -> str:

@@ -32,7 +32,7 @@ def test_a_job_runs_in_this_folder_and_returns_results_and_exit_code(
     (tmp_path / "own.yaml").write_text(yaml.safe_dump({**LONG, "name": "mine"}))
     done = head.run("submit", "--", "derainctl", "config", "own.yaml", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["name"] == "mine"
+    assert json.loads(done.stdout)["config"]["name"] == "mine"
     assert f"job: running in {tmp_path}\n" in done.stderr
     failed = head.run("submit", "--", "config", "own.yaml", "--set", "train.lr=0", cwd=tmp_path)
     assert (failed.returncode, failed.stdout) == (2, "")
@@ -57,7 +57,7 @@ def test_a_job_from_a_folder_that_the_head_lacks_runs_in_a_copy(
         results=lines["out"].append, messages=lines["err"].append, detach=False,
     )  # fmt: skip
     assert job.code == 0, lines["err"]
-    assert json.loads("".join(lines["out"]))["name"] == "carried"
+    assert json.loads("".join(lines["out"]))["config"]["name"] == "carried"
     assert any("working_dir_files" in line for line in lines["err"])
 
 
@@ -65,6 +65,7 @@ def _refuse(*_: object, **__: object) -> None:
     raise PermissionError(13, "Permission denied")
 
 
+@pytest.mark.soak
 def test_stop_lets_a_run_save_and_it_goes_on_from_there(head: Head, tmp_path: Path) -> None:
     (tmp_path / "long.yaml").write_text(yaml.safe_dump(LONG))
     started = head.run("submit", "--detach", "--", "train", "long.yaml", cwd=tmp_path)
@@ -85,6 +86,7 @@ def test_stop_lets_a_run_save_and_it_goes_on_from_there(head: Head, tmp_path: Pa
     assert list((tmp_path / "runs" / "long").glob("checkpoints/*")), messages
 
 
+@pytest.mark.soak
 def test_ctrl_c_leaves_the_job_alone(head: Head, tmp_path: Path) -> None:
     (tmp_path / "long.yaml").write_text(yaml.safe_dump(LONG))
     before = _jobs(head, tmp_path)
