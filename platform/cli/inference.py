@@ -13,11 +13,10 @@ from derain.cli.options import Device, Json, Model, Stride, Trust
 from derain.cli.output import Results
 from derain.data.images.kinds import Format
 from derain.errors import UsageError
+from derain.pipelines.serve import KEY_VARIABLE
 
 if TYPE_CHECKING:
     from derain.inference.predictor import Tile
-
-KEY_VARIABLE = "DERAIN_API_KEY"
 
 
 def predict(

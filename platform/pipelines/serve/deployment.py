@@ -1,7 +1,7 @@
 """Networks as applications of Ray Serve: replicas, and handles that this process calls.
 
 Ray Serve's own HTTP proxy is not started: it has no limits on bytes, time or slow senders, and
-would be one more hop.
+would be one more hop. (`application.py` is for a Ray Serve that others start, with that proxy.)
 """
 
 import logging
@@ -13,6 +13,7 @@ from ray import serve
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.config import HTTPOptions
 from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
 
 from derain import cluster
 from derain.errors import DerainError
@@ -33,12 +34,18 @@ class Replica:
     """A `Worker` in a process of Ray's."""
 
     def __init__(
-        self, model: str, device: str, trust: bool, store: str, max_pixels: int, threads: int
+        self,
+        model: str,
+        device: str,
+        trust: bool,
+        store: str,
+        max_pixels: int,
+        threads: int | None = None,
     ) -> None:
         import torch
 
         os.environ["MLFLOW_TRACKING_URI"] = store
-        torch.set_num_threads(threads)
+        torch.set_num_threads(threads or available_cores())
         predictor = load_predictor(model, device, trust=trust, tile="auto")
         predictor.derain(np.zeros((WARM_PX, WARM_PX, 3), np.uint8))  # the first takes longer
         self._worker = Worker(predictor, max_pixels=max_pixels)
@@ -46,6 +53,17 @@ class Replica:
     async def derain(self, data: bytes) -> Derained | Refused:
         """See `Worker.derain`."""
         return await self._worker.derain(data)
+
+
+REPLICA = serve.deployment(
+    Replica,
+    name="replica",
+    max_ongoing_requests=HELD,
+    ray_actor_options={"num_cpus": 0},
+    graceful_shutdown_timeout_s=60,
+    health_check_period_s=2,
+)
+"""Bind it to the arguments of `Replica`."""
 
 
 def start() -> None:
@@ -74,19 +92,16 @@ def deploy(
     if gpus:
         options["num_gpus"] = 1 / (2 * -(-replicas // gpus))
     threads = max(1, available_cores() // replicas)
-    application = serve.deployment(
-        Replica,
-        name="replica",
-        num_replicas=replicas,
-        max_ongoing_requests=HELD,
-        ray_actor_options=options,
-        graceful_shutdown_timeout_s=60,
-        health_check_period_s=2,
-    ).bind(model, device, trust, store, max_pixels, threads)
+    replica = REPLICA.options(num_replicas=replicas, ray_actor_options=options)
+    application = replica.bind(model, device, trust, store, max_pixels, threads)
     try:
-        handle = serve.run(application, name=name, route_prefix=None)
+        return backend_of(serve.run(application, name=name, route_prefix=None))
     except (RuntimeError, RayServeException) as error:
         raise DerainError(f"{model}: its replicas did not start ({error}).") from error
+
+
+def backend_of(handle: DeploymentHandle) -> Backend:
+    """What answers by calling the replicas of a handle."""
 
     async def backend(data: bytes) -> Derained | Refused:
         try:
