@@ -4,7 +4,6 @@ from collections.abc import Hashable
 from pathlib import Path
 
 import pytest
-import yaml
 
 from derain.config import Config, load_config
 from derain.config.source import read
@@ -12,7 +11,6 @@ from derain.training.factory import build_network, loss_of, without_pretrained
 from derain.tune.space import plan
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").rglob("*.yaml"))
-CLUSTERS = sorted((Path(__file__).parents[1] / "clusters").glob("*.yaml"))
 STRIDES: dict[Hashable, int] = {}
 """Strides of the networks built so far, by the options of network and loss."""
 
@@ -37,7 +35,6 @@ def stride(config: Config) -> int:
 
 def test_there_are_configs() -> None:
     assert [path for path in CONFIGS if path.name == "ldfps.yaml"]
-    assert CLUSTERS
 
 
 @pytest.mark.parametrize(
@@ -54,16 +51,3 @@ def test_config_is_valid(path: Path, profile: str) -> None:
         assert not [side for side in sides if side % stride(made)]
     if config.sweep is not None and config.sweep.reference is not None:
         assert {trial.point for trial in trials} == set(config.sweep.reference.psnr_y)
-
-
-@pytest.mark.parametrize("path", CLUSTERS, ids=lambda path: path.stem)
-def test_rays_launcher_accepts_the_cluster_file(path: Path) -> None:
-    from ray.autoscaler._private.util import prepare_config, validate_config
-
-    config = prepare_config(yaml.safe_load(path.read_text()))
-    validate_config(config)
-    (head,) = (line for line in config["head_start_ray_commands"] if "ray start" in line)
-    assert "--autoscaling-config=~/ray_bootstrap_config.yaml" in head  # without it, no workers
-    starts = [line for line in [head, *config["worker_start_ray_commands"]] if "ray start" in line]
-    assert all(line.startswith("RAY_AUTH_MODE=token ") for line in starts)
-    assert "~/.ray/auth_token" in config["file_mounts"]
