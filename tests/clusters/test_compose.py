@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.clusters.checks import CLUSTERS, load, mappings, problems, schema, with_misspelt
+from tests.clusters.checks import CLUSTERS, load, mappings, pin, problems, schema, with_misspelt
 from tests.repository import ROOT
 
 FOLDER = CLUSTERS / "compose"
@@ -128,6 +128,14 @@ def test_mlflow_has_the_options_that_it_is_given() -> None:
     assert port == f"127.0.0.1:{given['port']}:{given['port']}"
 
 
+def test_only_the_server_that_asks_for_a_key_is_on_the_network_of_the_containers() -> None:
+    """SeaweedFS starts three more, on the address of `-ip` unless it is told another."""
+    options = shlex.split(services()["s3"]["command"])
+    assert {"-ip=127.0.0.1", "-s3.ip.bind=0.0.0.0"} <= set(options)
+    assert not [option for option in options if option.startswith("-ip.bind")]
+    assert f"-s3.config={services()['s3']['configs'][0]['target']}" in options
+
+
 def test_images_built_here_do_not_run_as_root() -> None:
     text = (CLUSTERS / "Dockerfile").read_text(encoding="utf-8")
     stages = re.split(r"^FROM ", text, flags=re.M)[1:]
@@ -136,6 +144,7 @@ def test_images_built_here_do_not_run_as_root() -> None:
     assert all("\nUSER derain\n" in stage for stage in stages[1:])
     assert all("--constraint /usr/local/share/derain/constraints.txt" in s for s in stages[1:])
     assert not re.search(r"(?i)password|secret|token=", text)
+    assert all(pin(package) for package in ("mlflow", "flask-wtf", "psycopg2-binary", "boto3"))
     ignored = (CLUSTERS / "Dockerfile.dockerignore").read_text(encoding="utf-8").split()
     copied = re.findall(r"^COPY (\S+)", text, re.M)
     assert [*ignored] == ["*", *(f"!{path}" for path in copied)]
