@@ -29,6 +29,7 @@ CONFIG = {
 }
 
 
+@pytest.mark.soak
 @pytest.mark.xdist_group("ray")
 def test_one_command_from_photographs_to_a_registered_model(tmp_path: Path) -> None:
     (tmp_path / "smoke.yaml").write_text(yaml.safe_dump(CONFIG))

@@ -296,7 +296,8 @@ def interrupt(folder: Path, verb: str, tree: dict[str, Any]) -> Done:
     return Done(process.returncode, out, errors)
 
 
-@pytest.mark.parametrize("verb", ["train", pytest.param("sweep", marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("verb", ["train", "sweep"])
 def test_ctrl_c_leaves_no_results_that_look_complete(
     tmp_path: Path, tiny: dict[str, Any], verb: str
 ) -> None:

@@ -12,6 +12,7 @@ from tests.repository import ROOT
 NOTEBOOK = ROOT / "docs" / "tutorial" / "python.ipynb"
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("ray_cluster")
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

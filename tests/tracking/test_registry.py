@@ -66,6 +66,7 @@ def test_the_best_version_on_the_same_images_is_champion(
     assert float(listed[3].tags["psnr_y"]) == 30.1 + 0.2
 
 
+@pytest.mark.soak
 def test_concurrent_registrations_give_the_aliases_of_sequential_ones(
     uri: str, model_folder: Path, run_id: str, client: MlflowClient
 ) -> None:

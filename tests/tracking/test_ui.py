@@ -50,6 +50,7 @@ def test_the_page_of_a_run_names_experiment_and_run(store: str, tmp_path: Path) 
     assert page_of("none", store) is None
 
 
+@pytest.mark.soak
 def test_it_serves_the_runs_and_ends_with_all_its_processes(store: str, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

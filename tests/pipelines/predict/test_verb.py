@@ -361,6 +361,7 @@ def test_a_pattern_names_its_images(identity: str, images: Path, tmp_path: Path)
     assert len(predict(identity, [strange], tmp_path / "strange").pictures) == 1
 
 
+@pytest.mark.soak
 def test_killed_again_and_again_it_ends_as_if_undisturbed(trained: Any, tmp_path: Path) -> None:
     """SIGKILL after one result more each time, whatever the processes are doing then."""
     (tmp_path / "in").mkdir()

@@ -29,6 +29,7 @@ def version(folder: Path, seed: int) -> tuple[str, Predictor]:
     return str(saved), Predictor(network)
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_new_version_takes_over_under_load(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, png: bytes

@@ -93,6 +93,7 @@ def test_a_finished_run_is_resumed_with_more_steps(
     )
 
 
+@pytest.mark.soak
 def test_a_start_that_died_early_is_taken_over(trained: Any, tmp_path: Path, store: str) -> None:
     """Its MLflow run, which a killed process could not end, is ended."""
     config = trained.config.replaced({"output_dir": str(tmp_path), "name": "early"}, "test")
@@ -152,6 +153,7 @@ def test_two_workers_train_the_same_run(trained: Any, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.soak
 def test_a_killed_worker_is_replaced_and_one_too_many_is_an_error(
     trained: Any, tmp_path: Path, store: str
 ) -> None:

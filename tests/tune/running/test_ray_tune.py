@@ -137,7 +137,8 @@ def test_only_the_trial_that_broke_a_process_is_charged_for_it(
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("cohort", [1, pytest.param(2, marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("cohort", [1, 2])
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_crash_is_journalled_and_the_other_trials_finish(
     cohort: int, planned: Config, journal: Journal

@@ -44,6 +44,7 @@ def deadly(folder: Path, *, always: bool) -> str:
     return str(save_model_folder(Deadly(**options), folder / "deadly", name, options))
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_worker_that_dies_is_replaced_and_its_images_are_scored_again(
     dataset: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
