@@ -45,6 +45,7 @@ COMMANDS = (
     inference.import_,
     tracking.register,
     tracking.promote,
+    tracking.demote,
     tracking.models,
     tracking.sync,
     tracking.ui,

@@ -1,8 +1,8 @@
-"""Commands for MLflow's runs and model registry: register, promote, models, sync, ui."""
+"""Commands for MLflow's runs and model registry: register, promote, demote, models, sync, ui."""
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,6 +10,9 @@ from derain.cli import complete, output
 from derain.cli.options import Json, Trust
 from derain.cli.output import Results
 from derain.errors import UsageError
+
+Reason = Annotated[str, typer.Option(help="Why; recorded with time and user.")]
+OnlyShown = Annotated[bool, typer.Option("--dry-run", help="Show the change, and make none.")]
 
 
 def register(
@@ -38,24 +41,72 @@ def register(
 def promote(
     name: Annotated[str, typer.Argument(help="A registered model.")],
     version: Annotated[int, typer.Argument(help="The version to promote.")],
+    reason: Reason = "",
+    dry_run: OnlyShown = False,
     as_json: Json = False,
 ) -> None:
     """Make a model version the champion."""
     results = Results(as_json)
-    from derain.tracking.registry import promote
+    from derain.tracking.champions import promote
 
-    done = promote(name, version)
-    results.show(done, f"{done.name} version {done.version}, {', '.join(done.aliases)}")
+    _show_change(results, promote(name, version, reason=reason, dry_run=dry_run))
 
 
-def models(as_json: Json = False) -> None:
-    """List the registered model versions."""
+def demote(
+    name: Annotated[str, typer.Argument(help="A registered model.")],
+    reason: Reason = "",
+    dry_run: OnlyShown = False,
+    as_json: Json = False,
+) -> None:
+    """Make the version champion that was it before the present one."""
     results = Results(as_json)
-    from derain.tracking.registry import models
+    from derain.tracking.champions import demote
 
-    found = models()
-    rows = [dataclasses.asdict(item) for item in found]
-    results.show({"models": rows}, output.versions(rows))
+    _show_change(results, demote(name, reason=reason, dry_run=dry_run))
+
+
+def _show_change(results: Results, change: Any) -> None:
+    from derain.pipelines.register.versions import details
+
+    (version,) = details(change.name, change.version)
+    before = "no version" if change.before is None else f"version {change.before}"
+    text = f"{change.name} version {change.version}, champion; before: {before}"
+    results.show({**version, "change": dataclasses.asdict(change)}, text)
+
+
+def models(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME [VERSION] | compare A B]",
+            help="A model, one of its versions, or two versions such as net/1 net@champion.",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the registered model versions, show one, or compare two."""
+    results = Results(as_json)
+    words = words or []
+    if not words:
+        from derain.tracking.registry import models
+
+        rows = [dataclasses.asdict(item) for item in models()]
+        results.show({"models": rows}, output.versions(rows))
+        return
+    from derain.pipelines.register.versions import compare, details
+
+    if words[0] == "compare" and len(words) == 3:
+        compared = compare(*words[1:])
+        results.show(compared, output.versions_compared(compared))
+    elif len(words) == 1 or (len(words) == 2 and words[1].isdecimal()):
+        found = details(words[0], int(words[1]) if words[1:] else None)
+        results.show(
+            {"models": found}, output.version(found[0]) if words[1:] else output.versions(found)
+        )
+    else:
+        raise UsageError(
+            f"models {' '.join(words)}: expected nothing, NAME, NAME VERSION, or compare A B."
+        )
 
 
 def sync(

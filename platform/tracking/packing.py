@@ -50,6 +50,7 @@ def log_model(
     *,
     tags: Mapping[str, str],
     metrics: Mapping[str, float],
+    card: str,
 ) -> Any:
     """Log the model folder as an MLflow model of the run; returns MLflow's LoggedModel.
 
@@ -70,6 +71,8 @@ def log_model(
     try:
         with tempfile.TemporaryDirectory() as scratch:
             packed = _pack(Path(scratch), folder, example, logged, run_id)
+            if card:
+                (packed / "README.md").write_text(card, encoding="utf-8")
             _store(client, logged, packed)
     except BaseException:
         client.finalize_logged_model(logged.model_id, "FAILED")

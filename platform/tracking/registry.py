@@ -13,6 +13,7 @@ import yaml
 
 from derain.errors import UsageError
 from derain.evaluation.metric_names import psnr_name
+from derain.tracking.champions import CHALLENGER, CHAMPION, note
 from derain.tracking.moved import check_in_place
 from derain.tracking.packing import LOADER_MODULES, link_version, log_model, provenance
 from derain.tracking.store import (
@@ -31,8 +32,6 @@ from derain.tracking.store import (
 
 log = logging.getLogger(__name__)
 
-CHAMPION = "champion"
-CHALLENGER = "challenger"
 MODEL_NAME_LIMIT = 256
 """The length of the column in MLflow's databases."""
 REQUIRED_TAGS = ("train_manifest_sha256", "config_sha256", "protocol")
@@ -75,6 +74,7 @@ def register(
     evaluation_sha256: str,
     tags: Mapping[str, str],
     example: np.ndarray,
+    card: str = "",
     uri: str | None = None,
 ) -> Registered:
     """Log a model folder as a model of its run and register it as the next version of `name`.
@@ -82,7 +82,8 @@ def register(
     `scores` has finite values of PSNR (dB) and SSIM (`psnr_y` and `ssim_y`, or of RGB), measured
     under the protocol `tags["protocol"]` on the images that `evaluation_sha256` identifies. `tags`
     has at least `REQUIRED_TAGS`; run, sweep, package version and git commit are added. `example`
-    is a batch of images: NHWC, RGB, uint8.
+    is a batch of images: NHWC, RGB, uint8. `card` describes the model in Markdown: it becomes the
+    version's description and README.md beside its files.
 
     The version becomes `champion` if there is no champion, or if its PSNR is higher on the same
     images under the same protocol; otherwise it becomes `challenger`.
@@ -100,7 +101,7 @@ def register(
     lineage |= provenance(find_run(client, uri, run_id))
     with storage_errors(uri):
         logged = log_model(
-            client, Path(model_folder), run_id, example, tags=lineage, metrics=scores
+            client, Path(model_folder), run_id, example, tags=lineage, metrics=scores, card=card
         )
         ignore_existing(lambda: client.create_registered_model(name))
     # One lock from reading the champion to setting the alias: concurrent registrations queue up.
@@ -113,37 +114,16 @@ def register(
             run_id=run_id,
             tags={**lineage, "logged_model_id": logged.model_id},  # sqlite drops `model_id`
             model_id=logged.model_id,
+            description=_description(card) or None,
         )
         link_version(client, logged, name, created.version)
         alias, reason = _choose_alias(lineage, champion)
-        client.set_registered_model_alias(name, alias, created.version)
+        if alias == CHAMPION:
+            note(client, name, int(created.version), reason)
+        else:
+            client.set_registered_model_alias(name, alias, created.version)
     log.info("%s version %s is now the %s: %s", name, created.version, alias, reason)
     return Registered(name, int(created.version), alias, reason)
-
-
-def promote(name: str, version: int, uri: str | None = None) -> ModelVersion:
-    """Make a version the champion, whatever its metrics.
-
-    Raises:
-        UsageError: no such model or version.
-        StorageError: the store does not answer.
-    """
-    uri = uri or tracking_uri()
-    client = reader_of(uri)
-    try:
-        with storage_errors(uri):
-            chosen = client.get_model_version(name, str(version))
-            client.set_registered_model_alias(name, CHAMPION, chosen.version)
-            aliases = client.get_registered_model(name).aliases
-    except mlflow().exceptions.MlflowException as error:
-        raise UsageError(
-            f"There is no version {version} of {name!r} in {without_password(uri)}: {error}. "
-            "`derainctl models` lists the registered versions."
-        ) from error
-    if str(aliases.get(CHALLENGER)) == str(version):
-        client.delete_registered_model_alias(name, CHALLENGER)
-        aliases = {alias: at for alias, at in aliases.items() if alias != CHALLENGER}
-    return _model_version(chosen, {alias: int(at) for alias, at in aliases.items()})
 
 
 def models(uri: str | None = None) -> list[ModelVersion]:
@@ -287,6 +267,11 @@ def _logged_model_location(client: Any, run_id: str, name: str = "model") -> str
     if not named:
         return f"{run.info.artifact_uri}/{name}"
     return max(named, key=lambda item: item.creation_timestamp).artifact_location
+
+
+def _description(card: str) -> str:
+    """A card without its front matter, which is for other programs."""
+    return card.split("---\n", 2)[-1].strip() if card.startswith("---\n") else card
 
 
 def _champion(client: Any, name: str) -> Any | None:

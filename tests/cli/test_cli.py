@@ -49,6 +49,7 @@ VERBS = (
     "export",
     "register",
     "promote",
+    "demote",
     "models",
     "ui",
     "doctor",

@@ -102,23 +102,6 @@ def test_every_address_of_a_model_resolves_to_its_folder(
         registry.model_folder(f"runs:/{run.run_id}/other", uri)
 
 
-def test_promotion_moves_the_alias(register: Register, uri: str, client: MlflowClient) -> None:
-    register("promoted", 30.0)
-    register("promoted", 20.0)
-    assert registry.pinned("models:/promoted@champion", uri) == "models:/promoted/1"
-    promoted = registry.promote("promoted", 2, uri)
-    assert registry.pinned("models:/promoted@champion", uri) == "models:/promoted/2"
-    assert registry.pinned("models:/promoted/1", uri) == "models:/promoted/1"
-    with pytest.raises(UsageError, match="is not in the store"):
-        registry.pinned("models:/promoted@best", uri)
-    assert (promoted.version, promoted.aliases) == (2, ("champion",))
-    assert client.get_registered_model("promoted").aliases == {"champion": 2}
-    with pytest.raises(UsageError, match="no version 9"):
-        registry.promote("promoted", 9, uri)
-    with pytest.raises(UsageError, match="unheard-of"):
-        registry.promote("unheard-of", 1, uri)
-
-
 def test_a_version_carries_its_lineage(register: Register, client: MlflowClient) -> None:
     registered = register("lineage", 31.5)
     run_id = client.get_model_version("lineage", "1").run_id

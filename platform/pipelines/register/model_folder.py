@@ -1,5 +1,6 @@
 """A model folder, of imported weights for example -> a version, scored first."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -8,10 +9,11 @@ from statistics import fmean
 from derain.config.data import DataConfig
 from derain.data.prepared.manifest import open_prepared
 from derain.errors import UsageError
-from derain.inference.predictor import load_model_folder
+from derain.inference.predictor import NETWORK_FILE, load_model_folder
 from derain.models import fingerprint
 from derain.models.cost import cost
 from derain.pipelines.evaluate.verb import evaluate
+from derain.pipelines.register.card import card
 from derain.pipelines.register.scored import combined, first_rainy
 from derain.tracking import registry
 from derain.tracking.registry import Registered
@@ -43,24 +45,27 @@ def register_folder(
             )  # fmt: skip
         run.metrics(0, metrics)
         run.flush()
+        tags = {
+            "train_manifest_sha256": "",
+            "config_sha256": "",
+            "eval_manifest_sha256": ",".join(it["manifest_sha256"] for it in result["datasets"]),
+            "weights_sha256": fingerprint(network),
+            "protocol": result["datasets"][0]["by_protocol"][protocol]["identity"],
+            **{f"input_{key}": repr(value) for key, value in rainy.items()},
+            **{key: str(value) for key, value in asdict(cost(network)).items()},
+        }
+        measured = {key: repr(value) for key, value in metrics.items()}
+        scored_on = {"validation": ", ".join(dataset.folder.name for dataset in datasets)}
+        architecture = json.loads((folder / NETWORK_FILE).read_text(encoding="utf-8"))["name"]
         return registry.register(
             folder,
             name,
             run_id=run.run_id,
             scores=metrics,
             evaluation_sha256=combined(result),
-            tags={
-                "train_manifest_sha256": "",
-                "config_sha256": "",
-                "eval_manifest_sha256": ",".join(
-                    it["manifest_sha256"] for it in result["datasets"]
-                ),
-                "weights_sha256": fingerprint(network),
-                "protocol": result["datasets"][0]["by_protocol"][protocol]["identity"],
-                **{f"input_{key}": repr(value) for key, value in rainy.items()},
-                **{key: str(value) for key, value in asdict(cost(network)).items()},
-            },
+            tags=tags,
             example=first_rainy(datasets[0], DataConfig()),
+            card=card(name, architecture, {**tags, **measured}, scored_on),
         )
 
 

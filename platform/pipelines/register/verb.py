@@ -10,7 +10,8 @@ import numpy as np
 from torch import nn
 
 from derain.config import Config
-from derain.data.prepared.roles import open_training, open_validation
+from derain.data.prepared.manifest import Prepared
+from derain.data.prepared.roles import names_of, open_training, open_validation
 from derain.errors import UsageError
 from derain.inference.exported import is_exported
 from derain.inference.predictor import NETWORK_FILE, save_model_folder
@@ -18,6 +19,7 @@ from derain.models.cost import cost
 from derain.pipelines.evaluate.training_data import TAG, tag_of
 from derain.pipelines.load_model import restore
 from derain.pipelines.named.checkpoint_of import checkpoint_of
+from derain.pipelines.register.card import card
 from derain.pipelines.register.model_folder import register_folder
 from derain.pipelines.register.scored import combined, first_rainy
 from derain.pipelines.train.result import mlflow_test_metrics
@@ -63,18 +65,31 @@ def register(
     result = _read_result(run, saved.folder)
     with tempfile.TemporaryDirectory() as scratch:
         loaded = restore(saved, trust=trust)
+        training = open_training(saved.config.data)
+        tags = (
+            _lineage(saved.config, saved.state.manifests, result)
+            | _effort(loaded.network, result)
+            | identity_tags(saved.state.plugins)
+            | {TAG: tag_of(training)}
+        )
+        measured = {name: repr(value) for name, value in result["metrics"].items()}
         return registry.register(
             save_model_folder(loaded.network, Path(scratch) / "model", loaded.name, loaded.options),
             name,
             run_id=read_json(run / IDENTITY)["run_id"],
             scores=result["metrics"],
             evaluation_sha256=combined(result),
-            tags=_lineage(saved.config, saved.state.manifests, result)
-            | _effort(loaded.network, result)
-            | identity_tags(saved.state.plugins)
-            | {TAG: tag_of(open_training(saved.config.data))},
+            tags=tags,
             example=_example(saved.config),
+            card=card(name, loaded.name, {**tags, **measured}, _datasets(training, result)),
         )
+
+
+def _datasets(training: Sequence[Prepared], result: Mapping[str, Any]) -> dict[str, str]:
+    """The names of the datasets of each role."""
+    scored = {"validation": result["datasets"], "test": (result.get("test") or {}).get("datasets")}
+    names = {role: [item["name"] for item in found] for role, found in scored.items() if found}
+    return {role: ", ".join(each) for role, each in {"train": names_of(training), **names}.items()}
 
 
 def _example(config: Config) -> np.ndarray:

@@ -14,10 +14,11 @@ from derain.models.cost import cost
 from derain.pipelines.evaluate.training_data import trained_on
 from derain.pipelines.evaluate.verb import evaluate
 from derain.pipelines.load_model import load_network
+from derain.pipelines.register import versions
 from derain.pipelines.register.after_training import with_registration
 from derain.pipelines.register.verb import register
 from derain.pipelines.train.run_folder import RESULT
-from derain.tracking import registry
+from derain.tracking import champions, registry
 
 
 def test_a_version_carries_scores_and_lineage(trained: Any) -> None:
@@ -46,9 +47,24 @@ def test_a_version_carries_scores_and_lineage(trained: Any) -> None:
     assert trained_on(str(trained.config.folder)) == trained_on(f"{trained.config.folder}/last")
     assert trained_on(str(trained.config.folder)) == [stated]
 
-    registry.promote("registered", 2)
+    champions.promote("registered", 2)
     aliases = {v.version: v.aliases for v in registry.models() if v.name == "registered"}
     assert aliases == {1: (), 2: ("champion",)}
+
+    both = versions.compare("registered/1", "registered@champion")
+    assert [item["version"] for item in both["versions"]] == [1, 2]
+    assert (both["config"], both["data"]) == ({}, {})
+    assert both["metrics"]["psnr_y"] == [trained.result["metrics"]["psnr_y"]] * 2
+    assert both["test"] is None  # the run has no test images
+    (shown,) = versions.details("registered", 2)
+    assert rain.folder.name in shown["datasets"]["train"]
+    card = (registry.model_folder(first.uri).parents[1] / "README.md").read_text()
+    assert f"{trained.result['metrics']['psnr_y']:.3f}" in card
+    with pytest.raises(UsageError, match="registered version 9: not in the registry"):
+        versions.details("registered", 9)
+    for wrong in ("registered", "registered/x"):
+        with pytest.raises(UsageError):
+            versions.compare(wrong, "registered/1")
 
 
 def test_a_model_folder_is_scored_first(
