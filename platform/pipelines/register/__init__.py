@@ -1,1 +1,1 @@
-"""`register`: what was trained or imported -> a version of a registered model; versions compared."""
+"""`register`: what was trained or imported -> a version of a model; `models`: versions compared."""
