@@ -21,11 +21,11 @@ import yaml
 from benchmarks._small import NETWORK
 from derain.tune.journal import read
 from tests.processes import command_line, descendants, kill_group
+from tests.soak.stack import SAME
 
 KILLS = 20
 HEADS = (4, 14)
 """Positions in the sequence of kills at which Ray's head is killed as well."""
-SAME = ("name", "status", "seed", "metrics", "input", "loss", "weights_sha256", "steps")
 CONFIG = {
     "name": "search",
     "model": NETWORK,

@@ -15,6 +15,8 @@ from derain.training.ledger import read_ledger
 
 BIN = Path(sys.executable).parent
 PAIRS = 97
+SAME = ("name", "status", "seed", "metrics", "input", "loss", "weights_sha256", "steps")
+"""Of the results of a trial: what no interruption may change."""
 
 
 def needs_root(what: str) -> None:
