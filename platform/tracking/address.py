@@ -46,7 +46,11 @@ def sqlite_uri(database: Path) -> str:
 
 def without_password(uri: str) -> str:
     """The URI as it may be shown in messages."""
-    parts = urlparse(uri)
-    if parts.password is None:
-        return uri
-    return uri.replace(f":{parts.password}@", ":***@")
+    return hidden(uri, uri)
+
+
+def hidden(text: object, uri: str) -> str:
+    """A text without the password of the store's address, which MLflow and requests quote in full
+    when a server does not answer."""
+    password = urlparse(uri).password
+    return str(text) if password is None else str(text).replace(f":{password}@", ":***@")

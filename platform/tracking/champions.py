@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from derain.errors import UsageError
+from derain.tracking.address import hidden
 from derain.tracking.store import (
     mlflow,
     reader_of,
@@ -102,7 +103,7 @@ def _known(name: str, uri: str) -> Iterator[None]:
         yield
     except mlflow().exceptions.MlflowException as error:
         raise UsageError(
-            f"{name}: {error}, in {without_password(uri)}. `derainctl models` lists the registered "
+            f"{name}: {hidden(error, uri)}, in {without_password(uri)}. `derainctl models` lists the registered "
             "versions."
         ) from error
 

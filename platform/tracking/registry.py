@@ -13,6 +13,7 @@ import yaml
 
 from derain.errors import UsageError
 from derain.evaluation.metric_names import psnr_name
+from derain.tracking.address import hidden
 from derain.tracking.champions import CHALLENGER, CHAMPION, note
 from derain.tracking.moved import check_in_place
 from derain.tracking.packing import LOADER_MODULES, link_version, log_model, provenance
@@ -177,7 +178,7 @@ def model_folder(model: str, uri: str | None = None) -> Path:
     except (mlflow().exceptions.MlflowException, OSError) as error:
         check_in_place(uri, location)
         raise UsageError(
-            f"{model} is not in the store {without_password(uri)}: {error}. "
+            f"{model} is not in the store {without_password(uri)}: {hidden(error, uri)}. "
             "`derainctl models` lists the registered models."
         ) from error
     flavor = _flavors(Path(downloaded)).get("python_function", {})

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from derain.errors import UsageError
+from derain.tracking.address import hidden
 from derain.tracking.store import mlflow, reader_of, storage_errors, tracking_uri, without_password
 
 
@@ -21,8 +22,8 @@ def run_text(model: str, name: str, uri: str | None = None) -> str:
             )
     except (mlflow().exceptions.MlflowException, OSError) as error:
         raise UsageError(
-            f"{model}: {name} of its run is not in the store {without_password(uri)}: {error}. "
-            "`derainctl models` lists the registered models."
+            f"{model}: {name} of its run is not in the store {without_password(uri)}: "
+            f"{hidden(error, uri)}. `derainctl models` lists the registered models."
         ) from error
     return Path(path).read_text(encoding="utf-8")
 

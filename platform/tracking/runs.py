@@ -17,6 +17,7 @@ from PIL import Image
 
 from derain.config.flat import flattened
 from derain.errors import DerainError, StoppedError, StorageError
+from derain.tracking.address import hidden
 from derain.tracking.moved import check_in_place
 from derain.tracking.names import accepted, param_value, shortened
 from derain.tracking.outbox import Outbox, unsent_names
@@ -276,7 +277,8 @@ def end_killed(run_id: str, uri: str | None = None, *, children: bool = False) -
         if children:
             end_children(run_id, uri)
     except Exception as error:  # MLflow and database drivers raise types of their own
-        log.warning("The earlier MLflow run %s keeps its status: %s", run_id, error)
+        reason = hidden(error, uri)
+        log.warning("The earlier MLflow run %s keeps its status: %s", run_id, reason)
 
 
 def end_children(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from derain.errors import StorageError
+from derain.tracking.address import hidden
 from derain.tracking.outbox import Record
 from derain.tracking.store import client_of, mlflow, write_lock
 
@@ -43,11 +44,12 @@ class Sender:
             with write_lock(self._uri):
                 self._write(records[:count])
         except mlflow().exceptions.MlflowException as error:
+            reason = hidden(error, self._uri)
             if error.error_code not in PERMANENT_ERRORS:
-                raise
+                raise StorageError(reason) from error
             if count > 1:  # one of them is refused, not all
                 return self(records[:1])
-            log.error("MLflow refuses a record of run %s permanently: %s", self._run_id, error)
+            log.error("MLflow refuses a record of run %s permanently: %s", self._run_id, reason)
         return count
 
     def _write(self, records: Sequence[Record]) -> None:
@@ -81,7 +83,8 @@ class Sender:
         except Exception as error:  # of the artifact store's own library, such as boto3's
             place = self._client.get_run(self._run_id).info.artifact_uri
             raise StorageError(
-                f"{file.name} cannot be stored in {place}: {type(error).__name__}: {error}"
+                f"{file.name} cannot be stored in {place}: {type(error).__name__}: "
+                f"{hidden(error, self._uri)}"
             ) from error
         shutil.rmtree(file.parent)
 

@@ -22,6 +22,7 @@ from derain.storage.output_paths import check_file, may_write
 from derain.tracking.address import (
     ARTIFACTS_FOLDER,
     DATABASE_FILE,
+    hidden,
     sqlite_file,
     tracking_uri,
     without_password,
@@ -176,7 +177,7 @@ def storage_errors(uri: str) -> Iterator[None]:
 
 
 def _unusable_message(uri: str, error: Exception) -> str:
-    reason = str(error).replace(uri, without_password(uri))
+    reason = hidden(error, uri)
     # What follows is the statement and a link to SQLAlchemy's page about it.
     reason = reason.partition("\n[SQL: ")[0].partition("\n(Background on ")[0].strip()
     return (

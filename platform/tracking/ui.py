@@ -58,9 +58,14 @@ def page_of(run_id: str, uri: str | None = None) -> str | None:
         run = find_run(client_of(uri), uri, run_id)
         place = f"{run.info.experiment_id}/runs/{run_id}"
         if _is_server(uri):
-            return f"{uri.rstrip('/')}/#/experiments/{place}"
+            return f"{_without_account(uri).rstrip('/')}/#/experiments/{place}"
         return f"{_page(PORT, place)} (`derainctl ui` serves it)"
     return None
+
+
+def _without_account(uri: str) -> str:
+    parts = urlparse(uri)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _is_server(uri: str) -> bool:

@@ -82,6 +82,12 @@ class Slurm:
         shown = self.call("scontrol", "--oneliner", "show", "job", job)
         return next(word for word in shown.split() if word.startswith(f"{name}=")).split("=")[1]
 
+    def cancel_all(self) -> None:
+        """End all processes of all jobs, which would outlive the servers."""
+        self.call("scancel", "--full", "--signal=KILL", "--user=root")
+        self.call("scancel", "--user=root")
+        wait_for(lambda: not self.call("squeue", "--noheader"), 2 * KILL_WAIT_S)
+
     def start_at_once(self, job: str) -> None:
         """Slurm lets a requeued job wait for two minutes otherwise."""
         wait_for(lambda: self.state(job) == "PENDING", 2 * KILL_WAIT_S)
@@ -105,8 +111,8 @@ def slurm(folder: Path) -> Iterator[Slurm]:
         for node in NODES:
             start(cluster, started, folder, ["slurmd", "-D", "-N", node])
         wait_for(lambda: cluster.call("sinfo", "--noheader", "--format=%T %D") == "idle 2", 60)
+        started.callback(cluster.cancel_all)
         yield cluster
-        cluster.call("scancel", "--full", f"--user={os.environ.get('USER', 'root')}")
 
 
 def check_programs() -> None:
