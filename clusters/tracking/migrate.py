@@ -83,11 +83,11 @@ def _copy(table: Table, before: Connection, after: Connection, file: Path) -> in
 
 def _moved(table: str, row: dict[str, object], file: Path) -> dict[str, object]:
     """The row with the artifacts' new place, if they are beside the sqlite file."""
-    beside = (file.absolute().parent / ARTIFACTS).as_uri()
+    folder = file.absolute().parent / ARTIFACTS
     for column in PLACES.get(table, ()):
-        place = row[column]
-        if isinstance(place, str) and (place == beside or place.startswith(f"{beside}/")):
-            row[column] = "mlflow-artifacts:" + (place.removeprefix(beside) or "/")
+        for beside in (folder.as_uri(), str(folder)):  # the experiment "Default" has a path
+            if str(row[column]).startswith(f"{beside}/"):
+                row[column] = f"mlflow-artifacts:{str(row[column]).removeprefix(beside)}"
     return row
 
 

@@ -33,7 +33,7 @@ from tests.commands import FENCED
 from tests.processes import answers, command_line, free_port, kill_group, wait_for
 from tests.repository import ROOT
 from tests.soak.postgres import Postgres
-from tests.soak.stack import result_of, start, step_of, stop, write_config
+from tests.soak.stack import BIN, result_of, start, step_of, stop, write_config
 
 PAGE = ROOT / "docs" / "guides" / "team_store.md"
 BUILT = ROOT / "build" / "mlflow-server"
@@ -126,7 +126,11 @@ class Team:
             kill_group(process)
 
     def _environment(self) -> dict[str, str]:
-        kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
+        kept = {
+            name: os.environ[name]
+            for name in ("PATH", "PYTHONPATH", "TMPDIR")
+            if name in os.environ
+        }
         return {**kept, "HOME": str(self._home)}
 
 
@@ -243,8 +247,7 @@ def test_eight_trials_at_once_lose_nothing_and_no_password_is_written(
 
 
 def test_the_database_is_killed_and_comes_back(team: Team, address: str, tmp_path: Path) -> None:
-    own = {"MLFLOW_TRACKING_URI": address, "MLFLOW_TRACKING_USERNAME": "ann"}
-    own["MLFLOW_TRACKING_PASSWORD"] = team.people["ann"]
+    own = {"MLFLOW_TRACKING_URI": team.with_password(address, "ann")}
     config, run = write_config(tmp_path, steps=10**6, log_every_steps=5), tmp_path / "runs" / "run"
     process = start("train", config, **own)
     wait_for(lambda: step_of(run) >= 40, 600, process=process)
@@ -261,6 +264,9 @@ def test_the_database_is_killed_and_comes_back(team: Team, address: str, tmp_pat
     points = points_once(run, team.with_password(address, "ann"))
     print(f"\n{OUTAGE_S:.0f} s without the database: {meanwhile} steps, all {points} points once")
     assert meanwhile > 0
+    assert "the store does not accept records at the moment" in (tmp_path / "log").read_text()
+    assert holding(tmp_path, team.secrets) == []
+    assert holding(team.folder, team.secrets) == []
 
 
 def test_a_sqlite_store_moves_there(
@@ -287,6 +293,11 @@ def test_a_sqlite_store_moves_there(
         assert points_once(tmp_path / "runs" / "run" / trial["name"], moved) == 40
     assert runs_of(moved) == runs_of(f"sqlite:///{tmp_path}/mlflow.db")
     assert MlflowClient(tracking_uri=moved).create_experiment("another")  # numbered after the rest
+    account = {"MLFLOW_TRACKING_USERNAME": "ann", "MLFLOW_TRACKING_PASSWORD": team.people["ann"]}
+    listed = team.call(
+        f"{BIN}/derainctl models", cwd=tmp_path, MLFLOW_TRACKING_URI=address, **account
+    )
+    assert found["registered"]["name"] in listed
 
 
 def runs_of(uri: str) -> list[dict[str, Any]]:
