@@ -103,8 +103,8 @@ def _known(name: str, uri: str) -> Iterator[None]:
         yield
     except mlflow().exceptions.MlflowException as error:
         raise UsageError(
-            f"{name}: {hidden(error, uri)}, in {without_password(uri)}. `derainctl models` lists the registered "
-            "versions."
+            f"{name}: {hidden(error, uri)}, in {without_password(uri)}. `derainctl models` "
+            "lists the registered versions."
         ) from error
 
 
