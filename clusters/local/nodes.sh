@@ -45,8 +45,10 @@ start() { # NODE
 
 end() { # NODE: SIGKILL to all that runs there
     local pids
-    pids=$(ip netns pids "$NAME-$1")
-    [ -z "$pids" ] || kill -KILL $pids 2>/dev/null || true
+    while pids=$(ip netns pids "$NAME-$1") && [ -n "$pids" ]; do
+        kill -KILL $pids 2>/dev/null || true
+        sleep 0.1
+    done
 }
 
 up() { # COUNT
@@ -64,6 +66,7 @@ down() {
     for node in $(ip netns list | sed -n "s/^$NAME-\([0-9]*\)\b.*/\1/p"); do
         end "$node"
         ip netns del "$NAME-$node"
+        ip link del "$NAME-$node" 2>/dev/null || true # its last connections would keep it a while
     done
     ip link del "$NAME" 2>/dev/null || true
     rm -rf "$FOLDER"
