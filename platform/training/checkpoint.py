@@ -18,7 +18,7 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +43,9 @@ LOCK = ".lock"
 COMMAND_LOCK = ".command.lock"
 """Held by the command that trains the run, wherever its workers are."""
 LOCK_TIMEOUT_S = 30.0
+LOST_TIMEOUT_S = 600.0
+"""How long a worker waits for the one whose place it takes: on a machine that is cut off, a process
+goes on until Ray there gives up, with Ray's own limits after eight minutes."""
 COMMAND_TIMEOUT_S = 1.0
 """Not 0: `derainctl runs` holds the lock for an instant to see whether it is free."""
 NAME = re.compile(r"step-(\d{8,})")
@@ -207,20 +210,26 @@ def command_lock(run: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def write_lock(run: Path) -> Iterator[None]:
+def write_lock(run: Path, timeout_s: float | None = None) -> Iterator[None]:
     """Lock a run for one process: only one process at a time may write into its folder.
 
     The system releases the lock of a process that dies, which may take some seconds. Raises
-    OccupiedError after LOCK_TIMEOUT_S.
+    OccupiedError after `timeout_s`, default: LOCK_TIMEOUT_S.
     """
-    with _exclusive(run, LOCK, LOCK_TIMEOUT_S):
+
+    def tell() -> None:
+        log.info("%s: waiting until the process that wrote there has ended", run.name)
+
+    with _exclusive(run, LOCK, LOCK_TIMEOUT_S if timeout_s is None else timeout_s, tell):
         yield
 
 
 @contextlib.contextmanager
-def _exclusive(run: Path, name: str, timeout_s: float) -> Iterator[None]:
+def _exclusive(
+    run: Path, name: str, timeout_s: float, on_wait: Callable[[], object] | None = None
+) -> Iterator[None]:
     try:
-        with locked(run / name, waits_s=timeout_s):
+        with locked(run / name, waits_s=timeout_s, on_wait=on_wait):
             yield
     except LockHeldError:
         raise OccupiedError(

@@ -106,7 +106,7 @@ def open_run(
             yield run
         return
     with (
-        checkpoint.write_lock(folder),
+        checkpoint.write_lock(folder, checkpoint.LOST_TIMEOUT_S),
         recorded(config, target) as record,
         _uploading(config) as uploader,
     ):
