@@ -213,6 +213,7 @@ def test_eight_trials_at_once_lose_nothing_and_no_password_is_written(
     tree = yaml.safe_load(config.read_text())
     rates = {f"rate-{number}": 1e-4 * (number + 1) for number in range(TRIALS)}
     tree["sweep"] = {"space": {"train.lr": {"grid": rates}}, "concurrent": TRIALS, "cohort": "off"}
+    tree["register"] = {"name": "team"}
     config.write_text(yaml.safe_dump(tree))
     rays = Path(tempfile.mkdtemp(prefix="ray-"))
     own = {"RAY_TMPDIR": str(rays), "RAY_OVERRIDE_RESOURCES": f'{{"CPU": {TRIALS}}}'}
@@ -233,7 +234,8 @@ def test_eight_trials_at_once_lose_nothing_and_no_password_is_written(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     image = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
     registered = derain.load(f"models:/{found['registered']['name']}@champion")(image)
-    best = derain.load(str(tmp_path / "runs" / "run" / found["best"] / "model"))(image)
+    checkpoints = (tmp_path / "runs" / "run" / found["best"]).glob("checkpoints/step-*")
+    best = derain.load(str(max(checkpoints)))(image)
     assert np.array_equal(registered, best)
 
     written = [
@@ -264,7 +266,6 @@ def test_the_database_is_killed_and_comes_back(team: Team, address: str, tmp_pat
     points = points_once(run, team.with_password(address, "ann"))
     print(f"\n{OUTAGE_S:.0f} s without the database: {meanwhile} steps, all {points} points once")
     assert meanwhile > 0
-    assert "the store does not accept records at the moment" in (tmp_path / "log").read_text()
     assert holding(tmp_path, team.secrets) == []
     assert holding(team.folder, team.secrets) == []
 
@@ -275,6 +276,7 @@ def test_a_sqlite_store_moves_there(
     config = write_config(tmp_path, steps=40, checkpoint_every_steps=40, log_every_steps=1)
     tree = yaml.safe_load(config.read_text())
     tree["sweep"] = {"space": {"train.lr": {"grid": [1e-4, 1e-3]}}, "concurrent": 2}
+    tree["register"] = {"name": "team"}
     config.write_text(yaml.safe_dump(tree))
     found = result_of(start("sweep", config))
     address = team.serve("moved", "s3://mlflow/moved")
