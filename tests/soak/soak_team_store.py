@@ -160,6 +160,13 @@ def address(team: Team) -> str:
     return team.serve("mlflow", "s3://mlflow")
 
 
+@pytest.fixture
+def rays() -> Iterator[Path]:
+    """For the files of a Ray: pytest's own folders have too long a path for its sockets."""
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
 class CommandLines:
     """All command lines of this machine, looked at again and again during a block."""
 
@@ -204,7 +211,7 @@ def holding(folder: Path, words: list[str]) -> list[str]:
 
 
 def test_eight_trials_at_once_lose_nothing_and_no_password_is_written(
-    team: Team, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    team: Team, address: str, rays: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bob's sweep goes into the experiment that Ann has made; his address has his password."""
     MlflowClient(tracking_uri=team.with_password(address, "ann")).create_experiment("derain")
@@ -215,7 +222,6 @@ def test_eight_trials_at_once_lose_nothing_and_no_password_is_written(
     tree["sweep"] = {"space": {"train.lr": {"grid": rates}}, "concurrent": TRIALS, "cohort": "off"}
     tree["register"] = {"name": "team"}
     config.write_text(yaml.safe_dump(tree))
-    rays = Path(tempfile.mkdtemp(prefix="ray-"))
     own = {"RAY_TMPDIR": str(rays), "RAY_OVERRIDE_RESOURCES": f'{{"CPU": {TRIALS}}}'}
     with CommandLines() as lines:
         found = result_of(start("sweep", config, MLFLOW_TRACKING_URI=uri, **own))
