@@ -1,10 +1,13 @@
 """A checkpoint is either complete or absent; damage is detected and named."""
 
+import logging
 import os
 import resource
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -139,6 +142,30 @@ def test_one_process_at_a_time_writes_a_run(
         pass
     with checkpoint.write_lock(tmp_path):
         pass
+
+
+def test_a_worker_waits_for_the_process_on_a_machine_that_was_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may live, and write, for longer than a command waits."""
+    monkeypatch.setattr(checkpoint, "LOCK_TIMEOUT_S", 0.0)
+    held = threading.Event()
+
+    def write() -> None:
+        with checkpoint.write_lock(tmp_path):
+            held.set()
+            time.sleep(0.5)
+
+    lost = threading.Thread(target=write)
+    lost.start()
+    held.wait()
+    with (
+        caplog.at_level(logging.INFO, "derain"),
+        checkpoint.write_lock(tmp_path, checkpoint.LOST_TIMEOUT_S),
+    ):
+        pass
+    lost.join()
+    assert "waiting until the process that wrote there has ended" in caplog.text
 
 
 def test_code_in_a_checkpoint_is_not_executed(tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 import copy
 import json
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -192,29 +190,4 @@ def test_two_processes_do_not_train_in_one_folder(
     assert (outcome.status, outcome.may_pass) == ("failed", True)
     assert "another process is training" in str(outcome.error)
     (outcome,) = perform(work(planned, store))
-    assert outcome.status == "finished"
-
-
-def test_a_trial_waits_for_the_process_on_a_machine_that_was_lost(
-    tiny: dict[str, Any],
-    store: dict[str, Any],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """It may live, and write, for longer than a command waits."""
-    monkeypatch.setattr(checkpoint, "LOCK_TIMEOUT_S", 0.0)
-    planned = config(tiny, tmp_path, "held")
-    planned.folder.mkdir()
-    held = threading.Event()
-
-    def lost() -> None:
-        with checkpoint.write_lock(planned.folder):
-            held.set()
-            time.sleep(1)
-
-    thread = threading.Thread(target=lost)
-    thread.start()
-    held.wait()
-    (outcome,) = perform(work(planned, store))
-    thread.join()
     assert outcome.status == "finished"
