@@ -34,21 +34,32 @@ def job_server(address: str | None) -> Iterator[Any]:
     Ray that runs on this machine. Raises DerainError if no server answers there or it refuses.
     """
     address = address or os.environ.get("RAY_ADDRESS")
+    with _environment(address):
+        from ray.exceptions import AuthenticationError  # Ray reads the variables when imported
+
+        try:
+            yield _connect(address)
+        except AuthenticationError as error:
+            raise DerainError(f"{address or 'Ray on this machine'}: {_WRONG_TOKEN}.") from error
+
+
+@contextlib.contextmanager
+def _environment(address: str | None) -> Iterator[None]:
+    """For Ray's client: the address, which it looks for there first, and the use of the token,
+    which Ray's other clients decide by themselves."""
+    before = {name: os.environ.get(name) for name in ("RAY_ADDRESS", "RAY_AUTH_MODE")}
     if address is not None:
-        os.environ["RAY_ADDRESS"] = address  # which Ray prefers to what it is given
-    _find_token()
-    from ray.exceptions import AuthenticationError
-
-    try:
-        yield _connect(address)
-    except AuthenticationError as error:
-        raise DerainError(f"{address or 'Ray on this machine'}: {_WRONG_TOKEN}.") from error
-
-
-def _find_token() -> None:
-    """Use the user's token, as Ray's other clients do unasked."""
+        os.environ["RAY_ADDRESS"] = address
     if (Path.home() / ".ray" / "auth_token").is_file():
         os.environ.setdefault("RAY_AUTH_MODE", "token")
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _connect(address: str | None) -> Any:
