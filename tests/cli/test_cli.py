@@ -53,6 +53,11 @@ VERBS = (
     "models",
     "ui",
     "doctor",
+    "watch",
+    "submit",
+    "logs",
+    "stop",
+    "status",
 )
 GROUPS = ("runs", "cache")
 """Commands that have commands of their own."""
