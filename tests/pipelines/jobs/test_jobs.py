@@ -25,6 +25,7 @@ LONG = {
 }
 
 
+@pytest.mark.soak
 def test_a_job_runs_in_this_folder_and_returns_results_and_exit_code(
     head: Head, tmp_path: Path
 ) -> None:
@@ -40,6 +41,7 @@ def test_a_job_runs_in_this_folder_and_returns_results_and_exit_code(
     assert [path.name for path in tmp_path.iterdir()] == ["own.yaml"]
 
 
+@pytest.mark.soak
 def test_a_job_from_a_folder_that_the_head_lacks_runs_in_a_copy(head: Head, tmp_path: Path) -> None:
     """In a folder without write permission there is no mark, so that the job cannot know it."""
     config = tmp_path / "outside.yaml"
@@ -91,6 +93,7 @@ def _jobs(head: Head, folder: Path) -> set[str]:
     return {job["id"] for job in listed}
 
 
+@pytest.mark.soak
 def test_unknown_jobs_and_commands_are_named(head: Head, tmp_path: Path) -> None:
     for words in (("logs", "nobody"), ("stop", "nobody"), ("status", "nobody")):
         done = head.run(*words, cwd=tmp_path)

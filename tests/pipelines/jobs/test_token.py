@@ -7,7 +7,8 @@ import pytest
 
 from tests.pipelines.jobs.conftest import Head
 
-pytestmark = pytest.mark.xdist_group("ray")
+# Alone: beside the Ray that the other tests share, the dashboard of this head ends.
+pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.soak]
 
 PATHS = ("/api/jobs/", "/api/version", "/nodes?view=summary", "/api/cluster_status")
 
@@ -29,7 +30,6 @@ def test_submit_without_the_token_names_the_remedy(head: Head, tmp_path: Path) -
         assert "refuses this token. Copy ~/.ray/auth_token" in done.stderr
 
 
-@pytest.mark.soak
 def test_doctor_passes_with_the_token_and_fails_with_another(head: Head, tmp_path: Path) -> None:
     for token, expected in (({}, 0), ({"RAY_AUTH_TOKEN": "0" * 64}, 1)):
         done = head.run(
