@@ -9,7 +9,7 @@ import pytest
 
 from derain.errors import StorageError, UsageError
 from derain.inference.predictor import load_model_folder
-from derain.tracking import registry, store, ui
+from derain.tracking import champions, registry, store, ui
 from derain.tracking.moved import relocate
 from derain.tracking.runs import RunLog
 from tests.tracking.samples import EVALUATION, TAGS
@@ -102,7 +102,7 @@ def test_what_only_reads_creates_no_store_and_names_the_one_it_looked_into(
     assert registry.models() == []
     assert "no MLflow store sqlite:///" in caplog.text
     for ask in (
-        lambda: registry.promote("net", 1),
+        lambda: champions.promote("net", 1),
         lambda: registry.model_folder("models:/net@champion"),
         lambda: ui.serve_ui(1),
     ):

@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from derain.errors import StorageError, UsageError
-from derain.tracking import registry, store
+from derain.tracking import champions, registry, store
 from tests.tracking.samples import POINTS, PROCESSES
 
 
@@ -70,7 +70,7 @@ def test_an_unreachable_server_is_not_reported_as_a_missing_model(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     for ask in (
         lambda: registry.models(away),
-        lambda: registry.promote("net", 1, away),
+        lambda: champions.promote("net", 1, uri=away),
         lambda: registry.model_folder("models:/net@champion", away),
         lambda: store.find_run(store.client_of(away), away, "a-run"),
     ):

@@ -74,7 +74,7 @@ def kuberay(checkout: Path) -> dict[str, Any]:
     schemas = {}
     for plural in KINDS:
         path = checkout / f"ray-operator/config/crd/bases/ray.io_{plural}.yaml"
-        crd = yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader)["spec"]
+        crd = yaml.safe_load(path.read_text(encoding="utf-8"))["spec"]
         (version,) = (version for version in crd["versions"] if version["name"] == "v1")
         schema = stripped(version["schema"]["openAPIV3Schema"])
         schema["properties"] |= {
