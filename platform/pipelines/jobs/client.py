@@ -94,7 +94,8 @@ def _check_reachable(address: str | None) -> None:
 
 @contextlib.contextmanager
 def about(job: str) -> Iterator[None]:
-    """Requests about one job. Raises UsageError if the cluster has none of that name."""
+    """Requests about one job. Raises UsageError if the cluster has none of that name, DerainError
+    for anything else that the server refuses."""
     try:
         yield
     except RuntimeError as error:
@@ -102,4 +103,8 @@ def about(job: str) -> Iterator[None]:
             raise UsageError(
                 f"{job}: this cluster has no such job. `derainctl status` lists its jobs."
             ) from None
-        raise DerainError(f"{job}: {' '.join(str(error).split())[:500]}") from error
+        reason = " ".join(str(error).split())[:500]
+        raise DerainError(
+            f"{job}: the job server refuses: {reason} A cluster that has just started may need a "
+            "minute; then run the same command again."
+        ) from error

@@ -75,18 +75,21 @@ def submit(
     with job_server(address) as client, _mark(name) as mark:
         with tempfile.TemporaryDirectory(prefix="derain-job-") as folder:
             words = fill(Path(folder), command, extras)
-            client.submit_job(
-                entrypoint=shlex.join(words_for(words, mark=str(mark), variables=given)),
-                submission_id=name,
-                runtime_env={
-                    "working_dir": folder,
-                    "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)},
-                },
-                metadata={COMMAND: shlex.join(command)},
-            )
+            with about(name):
+                client.submit_job(
+                    entrypoint=shlex.join(words_for(words, mark=str(mark), variables=given)),
+                    submission_id=name,
+                    runtime_env={
+                        "working_dir": folder,
+                        "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)},
+                    },
+                    metadata={COMMAND: shlex.join(command)},
+                )
         messages(f"job {name}\n")
         try:
-            return _started(client, name) if detach else _followed(client, name, results, messages)
+            if detach:
+                return _started(client, name)
+            return _finished(follow(client, name, results, messages))
         except KeyboardInterrupt:
             messages(
                 f"job {name} goes on: `derainctl logs {name} --follow` shows it, `derainctl stop "
@@ -102,7 +105,7 @@ def logs(
     with job_server(address) as client:
         details = details_of(client, name)
         if following:
-            return _followed(client, name, results, messages)
+            return _finished(follow(client, name, results, messages))
         lines = Sorted(results, messages)
         with about(name):
             lines.add(client.get_job_logs(name))
@@ -170,10 +173,6 @@ def _started(client: Any, name: str) -> Job:
         if details.status == "RUNNING" and STARTED in client.get_job_logs(name):
             return _job(details)
         time.sleep(PAUSE_S)
-
-
-def _followed(client: Any, name: str, results: Print, messages: Print) -> Job:
-    return _finished(follow(client, name, results, messages))
 
 
 def _finished(details: Any) -> Job:

@@ -7,7 +7,8 @@ import pytest
 
 from tests.pipelines.jobs.conftest import Head
 
-# Alone: beside the Ray that the other tests share, the dashboard of this head ends.
+# Alone: with a second Ray on two busy cores the agent of this head takes more than the 15 s that
+# its raylet waits for the agent's port.
 pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.soak]
 
 PATHS = ("/api/jobs/", "/api/version", "/nodes?view=summary", "/api/cluster_status")
