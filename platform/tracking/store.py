@@ -99,9 +99,10 @@ def schema_versions(uri: str) -> tuple[str | None, str] | None:
 
 @functools.cache
 def mlflow() -> Any:
-    """Import MLflow without its telemetry and its prints: stdout is for our results."""
+    """Import MLflow without its telemetry, prints and progress bars: stdout is for our results."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # The outbox sends again by itself; MLflow's seven retries would block one call for minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     import mlflow

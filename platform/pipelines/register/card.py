@@ -47,9 +47,11 @@ def _summary(network: str, tags: Mapping[str, str]) -> str:
     if "train_seconds" in tags:
         cost.append(f"{float(tags['train_seconds']) / 60:.3g} minutes of training")
     profile = f", profile {tags['profile']}" if tags.get("profile") else ""
-    return f"A network that removes rain from images: {network}{profile}." + (
-        f" {', '.join(cost)}." if cost else ""
-    )
+    sentences = [f"A network that removes rain from images: {network}{profile}."]
+    sentences += [f"{', '.join(cost)}."] if cost else []
+    if tags.get("encoder_weights") == "random":
+        sentences.append("Its frozen encoder has random weights.")
+    return " ".join(sentences)
 
 
 def _results(tags: Mapping[str, str], datasets: Mapping[str, str]) -> list[str]:

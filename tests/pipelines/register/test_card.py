@@ -25,6 +25,8 @@ def test_the_card_says_what_was_measured_on_which_images() -> None:
     assert "- test: rain100l (manifest cccccccccccc...)" in text
     on_test = card("net", "fclip_unet", {**TAGS, "chosen_on_test": "true"}, DATASETS)
     assert "these results are too good" in on_test
+    assert "random weights" not in text
+    assert "random weights" in card("net", "fclip_unet", {**TAGS, "encoder_weights": "random"}, {})
 
 
 def test_the_front_matter_is_a_model_index_of_the_test_images() -> None:
