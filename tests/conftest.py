@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tests.storage.faulty_store import FaultyStore
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The groups of `make test`, whose two processes take the next group when they are free.
 
@@ -24,8 +25,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "ray_cluster" in item.fixturenames:  # type: ignore[attr-defined]
             item.add_marker(pytest.mark.xdist_group("ray"))
         elif item.get_closest_marker("xdist_group") is None:
-            shared = item.path.parent.name == "tracking"
-            item.add_marker(pytest.mark.xdist_group(str(item.path.parent if shared else item.path)))
+            path = item.path.relative_to(item.config.rootpath)
+            shared = path.parent.name == "tracking"
+            item.add_marker(pytest.mark.xdist_group(str(path.parent if shared else path)))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse a pytest whose xdist ignores the groups: every fixture would be made several times."""
+    if session.config.getoption("loadgroup", False):
+        lost = [item.nodeid for item in session.items if "@" not in item.nodeid]
+        if lost:
+            raise pytest.UsageError(f"xdist gave no group to {len(lost)} tests, such as {lost[0]}.")
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,6 @@
 """A small run without data files, Ray or MLflow, for tests of its parts."""
 
+import faulthandler
 import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -78,7 +79,12 @@ def ranks(work: Callable[..., None], world: int, *arguments: object) -> None:
     """Call `work(number, world, *arguments)` in `world` processes, which can form a group."""
     # Forked from a process that has imported torch, because importing takes longer than their work.
     multiprocessing.set_forkserver_preload(["tests.tiny", "torch._dynamo"])  # for the optimiser
-    mp.start_processes(work, (world, *arguments), nprocs=world, start_method="forkserver")
+    mp.start_processes(_traced, (work, world, *arguments), nprocs=world, start_method="forkserver")
+
+
+def _traced(number: int, work: Callable[..., None], world: int, *arguments: object) -> None:
+    faulthandler.enable()  # a rank that ends by a signal says where
+    work(number, world, *arguments)
 
 
 def loader(config: Config, rank: Rank = Rank()) -> Loader:  # noqa: B008

@@ -140,7 +140,7 @@ def _predictor(bench: Bench, name: str) -> Mapping[str, Any]:
         with _TF32(tf32):
             levels[tf32] = predictor.levels(image)
             with torch.inference_mode():
-                rainy = predictor._tensor(image[: side[0] // 32 * 32, : side[1] // 32 * 32])
+                rainy = predictor._tensor(image[None, : side[0] // 32 * 32, : side[1] // 32 * 32])
                 levels[tf32, "unguarded"] = network.eval()(rainy).float().cpu().numpy() * 255
     off, on = (np.abs(levels[tf32] - expected).max().item() for tf32 in (False, True))
     unguarded = np.abs(levels[False, "unguarded"] - levels[True, "unguarded"]).max().item()

@@ -17,6 +17,7 @@ from derain.pipelines.serve import KEY_VARIABLE
 
 if TYPE_CHECKING:
     from derain.inference.predictor import Tile
+    from derain.pipelines.serve.deployment import Replicas
 
 
 def predict(
@@ -112,7 +113,12 @@ def serve(
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="TCP port.")] = 8000,
-    replicas: Annotated[int, typer.Option(min=1, help="Processes with each network.")] = 1,
+    replicas: Annotated[
+        str, typer.Option(help="Processes with each network: N, or MIN:MAX as requests wait.")
+    ] = "1",
+    batch: Annotated[
+        int, typer.Option(min=1, help="Images of one size that a network computes at once.")
+    ] = 1,
     queue: Annotated[int, typer.Option(min=1, help="Requests in hand; more get 429.")] = 32,
     max_bytes: Annotated[int, typer.Option(min=1, help="Of a request.")] = 2**26,
     max_pixels: Annotated[int, typer.Option(min=1, help="Of an image.")] = 25_000_000,
@@ -135,12 +141,26 @@ def serve(
         chosen,
         host=host,
         port=port,
-        replicas=replicas,
+        replicas=_replicas(replicas),
+        batch=batch,
         device=device,
         trust=trust,
         key=key,
         limits=limits,
     )
+
+
+def _replicas(text: str) -> "Replicas":
+    """The value of --replicas."""
+    from derain.pipelines.serve.deployment import Replicas
+
+    least, _, most = text.partition(":")
+    if not (least.isdecimal() and (most or least).isdecimal()):
+        raise UsageError(f"--replicas is {text!r}; expected N or MIN:MAX, such as 2 or 1:4.")
+    replicas = Replicas(int(least), int(most or least))
+    if not 1 <= replicas.least <= replicas.most:
+        raise UsageError(f"--replicas is {text!r}; expected 1 or more, and MIN not above MAX.")
+    return replicas
 
 
 def _models(model: str | None, named: list[str]) -> dict[str, str]:

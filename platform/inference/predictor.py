@@ -18,7 +18,7 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -84,17 +84,44 @@ class Predictor:
         self._tile: Tile = tile
         self._bytes_per_pixel: float | None = None
 
-    def derain(self, image: np.ndarray) -> np.ndarray:
-        """Return the derained image: HWC, RGB, of the same size and type (uint8 or uint16).
+    def route(self, image: np.ndarray) -> int | None:
+        """The number of the route that a routing network takes for an image; None for others.
 
-        This is `levels`, rounded; for uint16, scaled to 0..65535 before.
+        The image is uint8 or uint16, HWC, RGB. Raises DataError for another.
         """
         _check(image, ("height", "width", 3), _INTEGERS)
-        unit = np.float32(np.iinfo(image.dtype).max / 255)
+        found = self._route_argument(image)
+        return int(found["route"]) if found else None
+
+    def derain(self, image: np.ndarray, route: int | None = None) -> np.ndarray:
+        """Return the derained image: HWC, RGB, of the same size and type (uint8 or uint16).
+
+        This is `levels`, rounded; for uint16, scaled to 0..65535 before. `route` saves a routing
+        network the way to what `route(image)` returned.
+        """
+        _check(image, ("height", "width", 3), _INTEGERS)
         result = np.empty_like(image)
-        for top, band in self._bands(image):
-            result[top : top + len(band)] = np.rint(band * np.float32(255.0) * unit)
+        for top, band in self._bands(image, route):
+            result[top : top + len(band)] = _rounded(band, image.dtype)
         return result
+
+    def derain_alike(
+        self, images: Sequence[np.ndarray], routes: Sequence[int | None]
+    ) -> list[np.ndarray]:
+        """`derain` for images of one size and type, in one pass if that fits into the memory.
+
+        `routes` has what `route` returned for each. Sums of another order make the last digits of
+        floats differ from those of single passes, so a level may differ by one.
+        """
+        batch = np.stack(images)
+        side = self._tile_px(batch[0], len(batch))
+        if len(batch) == 1 or (side is not None and max(batch.shape[1:3]) > side):
+            return [self.derain(image, route) for image, route in zip(images, routes, strict=True)]
+        for image in images:
+            _check(image, ("height", "width", 3), _INTEGERS)
+        given = [route for route in routes if route is not None]
+        route = {"route": torch.tensor(given, device=self.device)} if given else {}
+        return [_rounded(unit, batch.dtype) for unit in self._unit(batch, route)]
 
     def levels(self, image: np.ndarray) -> np.ndarray:
         """Return the derained image before rounding: float32 HWC RGB in [0, 255].
@@ -136,22 +163,26 @@ class Predictor:
         parts = list(self._bands(image))
         return parts[0][1] if len(parts) == 1 else np.concatenate([band for _, band in parts])
 
-    def _bands(self, image: np.ndarray) -> Iterator[tuple[int, Levels]]:
+    def _bands(
+        self, image: np.ndarray, known_route: int | None = None
+    ) -> Iterator[tuple[int, Levels]]:
         """`_whole` in bands of rows, each with the number of its first row."""
-        route, side = self._route_argument(image), self._tile_px(image)
+        route, side = self._route_argument(image, known_route), self._tile_px(image)
         if side is None or max(image.shape[:2]) <= side:
-            yield 0, self._unit(image, route)
+            yield 0, self._unit(image[None], route)[0]
             return
         stride, overlap = _stride(self.network), min(OVERLAP_PX, side // 2)
-        yield from tiles.bands(
-            image, lambda tile: self._unit(tile, route), side - side % stride, overlap, stride
-        )
 
-    def _tile_px(self, image: np.ndarray) -> int | None:
-        """The side of the tiles for an image; None for the whole image."""
+        def unit(tile: np.ndarray) -> Levels:
+            return self._unit(tile[None], route)[0]
+
+        yield from tiles.bands(image, unit, side - side % stride, overlap, stride)
+
+    def _tile_px(self, image: np.ndarray, count: int = 1) -> int | None:
+        """The side of the tiles for an image, or `count` at once; None for the whole image."""
         if self._tile != "auto":
             return self._tile
-        pixels = image.shape[0] * image.shape[1]
+        pixels = count * image.shape[0] * image.shape[1]
         if pixels <= PROBE_PX**2:
             return None
         if self._bytes_per_pixel is None:
@@ -166,40 +197,40 @@ class Predictor:
         """Of a pass of the network, from one on a small image."""
         probe = np.zeros((PROBE_PX, PROBE_PX, 3), np.uint8)
         route = self._route_argument(probe)
-        peak = memory.peak_bytes(lambda: self._unit(probe, route))
+        peak = memory.peak_bytes(lambda: self._unit(probe[None], route))
         return max(peak / PROBE_PX**2, LEAST_BYTES_PER_PIXEL)
 
-    def _unit(self, image: np.ndarray, route: Mapping[str, Tensor]) -> Levels:
-        """The derained image, HWC RGB float32 in [0, 1]; see `levels`."""
-        height, width = image.shape[:2]
-        rainy = self._tensor(_padded(image, _stride(self.network)))
-        derained = self._derained(rainy, image, route)[0, :, :height, :width]
+    def _unit(self, images: np.ndarray, route: Mapping[str, Tensor]) -> Levels:
+        """The derained images, NHWC RGB float32 in [0, 1]; see `levels`."""
+        height, width = images.shape[1:3]
+        rainy = self._tensor(_padded(images, _stride(self.network)))
+        derained = self._derained(rainy, images, route)[..., :height, :width]
         if not bool(torch.isfinite(derained).all()):
             raise DerainError(
                 "The network returned NaN or infinity for an image of "
                 f"{width}x{height} px. Either its weights are damaged or its training diverged."
             )
-        return derained.float().clamp(0.0, 1.0).permute(1, 2, 0).contiguous().cpu().numpy()
+        return derained.float().clamp(0.0, 1.0).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
-    def _derained(self, rainy: Tensor, image: np.ndarray, route: Mapping[str, Tensor]) -> Tensor:
-        """The network's output for one image, which has the shape of `rainy`."""
+    def _derained(self, rainy: Tensor, images: np.ndarray, route: Mapping[str, Tensor]) -> Tensor:
+        """The network's output, which has the shape of `rainy`."""
         try:
             derained = self._forward(rainy, route)
         except DerainError:
             raise
         except Exception as error:
-            explained = self._explained(error, rainy, image)
+            explained = self._explained(error, rainy, images)
             if explained is None:
                 raise
             raise explained from error
         check_output(self.network, derained, rainy)
         return derained
 
-    def _explained(self, error: Exception, rainy: Tensor, image: np.ndarray) -> DerainError | None:
+    def _explained(self, error: Exception, rainy: Tensor, images: np.ndarray) -> DerainError | None:
         """What an error of a network's own code means; None for one of the GPU, and in one of
         several ranks: another rank's end looks the same, after which the run starts again.
         """
-        height, width = image.shape[:2]
+        height, width = images.shape[1:3]
         text = str(error)
         if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(text):
             return DerainError(
@@ -216,15 +247,15 @@ class Predictor:
             "it needs multiples of another number, or more pixels, that is the reason."
         )
 
-    def _tensor(self, image: np.ndarray) -> Tensor:
-        """NCHW RGB in [0, 1]."""
-        if image.dtype == np.uint16:  # torch has no arithmetic for it
-            deep = torch.from_numpy(image.astype(np.float32)).to(self.device)
-            return deep.permute(2, 0, 1)[None].div_(np.iinfo(np.uint16).max)
-        if image.dtype == np.float32:
-            return torch.tensor(image, device=self.device).permute(2, 0, 1)[None]
-        host = torch.from_numpy(np.ascontiguousarray(image))
-        return image_batch(host.to(self.device)[None])
+    def _tensor(self, images: np.ndarray) -> Tensor:
+        """NHWC -> NCHW RGB in [0, 1]."""
+        if images.dtype == np.uint16:  # torch has no arithmetic for it
+            deep = torch.from_numpy(images.astype(np.float32)).to(self.device)
+            return deep.permute(0, 3, 1, 2).div_(np.iinfo(np.uint16).max)
+        if images.dtype == np.float32:
+            return torch.tensor(images, device=self.device).permute(0, 3, 1, 2)
+        host = torch.from_numpy(np.ascontiguousarray(images))
+        return image_batch(host.to(self.device))
 
     def _forward(self, rainy: Tensor, route: Mapping[str, Tensor]) -> Tensor:
         with self._in_use():
@@ -243,13 +274,15 @@ class Predictor:
             for module, was_training in modes:
                 module.training = was_training
 
-    def _route_argument(self, image: np.ndarray) -> dict[str, Tensor]:
+    def _route_argument(self, image: np.ndarray, known: int | None = None) -> dict[str, Tensor]:
         """The route of the whole image, for a network that takes one."""
         if not self._takes_routes:
             return {}
+        if known is not None:
+            return {"route": torch.tensor([known], device=self.device)}
         perceive: Any = self.network.perceive
         with self._in_use():
-            return {"route": perceive(self._tensor(image.copy()))}  # a cache's are read-only
+            return {"route": perceive(self._tensor(image[None].copy()))}  # a cache's are read-only
 
 
 def check_output(network: nn.Module, output: object, rainy: Tensor) -> None:
@@ -423,14 +456,20 @@ def _stride(network: nn.Module) -> int:
     return stride
 
 
-def _padded(image: np.ndarray, stride: int) -> np.ndarray:
-    """Mirror at the right and lower edge, repeatedly if the image is smaller than the margin.
+def _rounded(unit: Levels, dtype: np.dtype) -> np.ndarray:
+    """Levels of an integer type."""
+    scale = np.float32(np.iinfo(dtype).max / 255)
+    return np.rint(unit * np.float32(255.0) * scale).astype(dtype)
+
+
+def _padded(images: np.ndarray, stride: int) -> np.ndarray:
+    """Mirror at the right and lower edge, repeatedly if an image is smaller than the margin.
 
     With numpy, because torch refuses to reflect by more than the side of the image.
     """
-    height, width = image.shape[:2]
-    margins = ((0, -height % stride), (0, -width % stride), (0, 0))
-    return np.ascontiguousarray(np.pad(image, margins, mode="reflect"))
+    height, width = images.shape[1:3]
+    margins = ((0, 0), (0, -height % stride), (0, -width % stride), (0, 0))
+    return np.ascontiguousarray(np.pad(images, margins, mode="reflect"))
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:

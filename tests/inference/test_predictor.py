@@ -300,3 +300,31 @@ def test_weights_of_rdmc_saved_with_scalars_still_load(tmp_path: Path) -> None:
     save_file(old, folder / "model.safetensors")
     loaded = load_model_folder(folder).state_dict()
     assert all(torch.equal(loaded[name], state[name]) for name in state)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_images_of_one_size_in_one_pass_are_those_of_single_passes(dtype: type) -> None:
+    torch.manual_seed(0)
+    sizes = {"widths": (8, 16), "depths": (1, 1), "heads": (1, 1), "mgca": ("none",)}
+    network = models.build("clip_rpn", routing="random", **sizes)
+    predictor, seen = Predictor(network), []
+    network.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    top = np.iinfo(dtype).max
+    images = [
+        np.random.default_rng(seed).integers(0, top, (20, 24, 3), dtype=dtype) for seed in range(5)
+    ]
+    routes = [predictor.route(image) for image in images]
+    assert len(set(routes)) > 1
+    found = predictor.derain_alike(images, routes)
+    assert seen == [5]
+    for image, one in zip(images, found, strict=True):
+        expected = predictor.derain(image)
+        assert one.dtype == dtype
+        assert np.abs(one.astype(int) - expected).max() <= 1
+
+
+def test_images_that_are_cut_into_tiles_go_one_by_one() -> None:
+    predictor = Predictor(Brighter(), tile=128)
+    images = [noise(150, 140, seed) for seed in range(2)]
+    for image, one in zip(images, predictor.derain_alike(images, [None, None]), strict=True):
+        np.testing.assert_array_equal(one, predictor.derain(image))

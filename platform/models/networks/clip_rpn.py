@@ -58,6 +58,9 @@ class CLIPRPN(nn.Module):
     frozen: tuple[str, ...] = ("perception",)
     """Sub-modules that never change. Empty if `routing` needs no perception."""
 
+    prompts: tuple[str, ...]
+    """What each route stands for."""
+
     auxiliary: dict[str, float]
     """Weights of the network's own loss terms, which `forward(x, clean=clean)` returns."""
 
@@ -105,6 +108,7 @@ class CLIPRPN(nn.Module):
         if routing not in ROUTINGS:
             raise ValueError(f"routing must be one of {', '.join(ROUTINGS)}, got {routing!r}")
         self.routing = routing
+        self.prompts = tuple(prompts)
         self.mask_threshold = mask_threshold
         self.auxiliary = {"mask": mask_weight} if mask_weight and set(mgca) - {"none"} else {}
         perceives = routing in ("hard", "soft")

@@ -32,6 +32,7 @@ class Arguments(BaseModel):
 
     model: str = Field(min_length=1)
     """models:/NAME@ALIAS, models:/NAME/VERSION, or a path that is the same on every node."""
+    batch: int = Field(1, gt=0)
     queue: int = Field(Limits.queue, gt=0)
     max_bytes: int = Field(Limits.max_bytes, gt=0)
     max_pixels: int = Field(Limits.max_pixels, gt=0)
@@ -47,7 +48,9 @@ def build(args: Arguments) -> Application:
     `registry.pinned` raises for an alias that does not exist.
     """
     version = registry.pinned(args.model)
-    replica = REPLICA.bind(version, args.device, args.trust, tracking_uri(), args.max_pixels)
+    replica = REPLICA.bind(
+        version, args.device, args.trust, tracking_uri(), args.max_pixels, args.batch
+    )
     http = serve.deployment(
         serve.ingress(lambda: make_app(service_of(args, version)))(),
         name="http",

@@ -6,6 +6,7 @@ would be one more hop. (`application.py` is for a Ray Serve that others start, w
 
 import logging
 import os
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,26 @@ HELD = 16
 """Requests that a replica decodes, computes and encodes at one time."""
 
 
+@dataclass(frozen=True)
+class Replicas:
+    """How many processes a network has: from `least` to `most`, as requests wait."""
+
+    least: int = 1
+    most: int = 1
+
+    def options(self, batch: int) -> dict[str, Any]:
+        """Ray Serve's options of a deployment whose replicas compute `batch` images at once."""
+        if self.least == self.most:
+            return {"num_replicas": self.most}
+        scaling = {
+            "min_replicas": self.least,
+            "max_replicas": self.most,
+            # One batch is computed while the next one is decoded.
+            "target_ongoing_requests": 2 * batch,
+        }
+        return {"num_replicas": "auto", "autoscaling_config": scaling}
+
+
 class Replica:
     """A `Worker` in a process of Ray's."""
 
@@ -40,6 +61,7 @@ class Replica:
         trust: bool,
         store: str,
         max_pixels: int,
+        batch: int = 1,
         threads: int | None = None,
     ) -> None:
         import torch
@@ -48,7 +70,7 @@ class Replica:
         torch.set_num_threads(threads or available_cores())
         predictor = load_predictor(model, device, trust=trust, tile="auto")
         predictor.derain(np.zeros((WARM_PX, WARM_PX, 3), np.uint8))  # the first takes longer
-        self._worker = Worker(predictor, max_pixels=max_pixels)
+        self._worker = Worker(predictor, max_pixels=max_pixels, batch=batch)
 
     async def derain(self, data: bytes) -> Derained | Refused:
         """See `Worker.derain`."""
@@ -76,11 +98,12 @@ def deploy(
     name: str,
     model: str,
     *,
-    replicas: int,
+    replicas: Replicas,
     device: str,
     trust: bool,
     store: str,
     max_pixels: int,
+    batch: int = 1,
 ) -> Backend:
     """Start the replicas of a network, wait until they answer, and return what calls them.
 
@@ -90,10 +113,10 @@ def deploy(
     gpus = cluster.gpus() if device != "cpu" else 0
     options: dict[str, Any] = {"num_cpus": 0}
     if gpus:
-        options["num_gpus"] = 1 / (2 * -(-replicas // gpus))
-    threads = max(1, available_cores() // replicas)
-    replica = REPLICA.options(num_replicas=replicas, ray_actor_options=options)
-    application = replica.bind(model, device, trust, store, max_pixels, threads)
+        options["num_gpus"] = 1 / (2 * -(-replicas.most // gpus))
+    threads = max(1, available_cores() // replicas.most)
+    replica = REPLICA.options(ray_actor_options=options, **replicas.options(batch))
+    application = replica.bind(model, device, trust, store, max_pixels, batch, threads)
     try:
         return backend_of(serve.run(application, name=name, route_prefix=None))
     except (RuntimeError, RayServeException) as error:

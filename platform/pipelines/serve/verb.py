@@ -18,6 +18,7 @@ from derain.pipelines.load_model import load_predictor
 from derain.pipelines.serve import deployment
 from derain.pipelines.serve.app import Served, Service, make_app
 from derain.pipelines.serve.connection import Connection
+from derain.pipelines.serve.deployment import Replicas
 from derain.pipelines.serve.limits import Limits
 from derain.pipelines.sigterm import INTERRUPTED, on_signals, stopping_at_sigterm
 from derain.tracking import registry
@@ -36,7 +37,8 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
-    replicas: int = 1,
+    replicas: Replicas = Replicas(),  # noqa: B008, frozen
+    batch: int = 1,
     device: str = "auto",
     trust: bool = False,
     key: str | None = None,
@@ -56,7 +58,7 @@ def serve(
             load_predictor(registry.pinned(model), "cpu", trust=trust)  # its own message, if not
         with cluster.connected():
             deployment.start()
-            fleet = _Fleet(Service(limits, key), located, replicas, device, trust)
+            fleet = _Fleet(Service(limits, key), located, replicas, batch, device, trust)
             try:
                 fleet.start()
                 _serve(fleet, listener)
@@ -71,12 +73,14 @@ class _Fleet:
         self,
         service: Service,
         models: Mapping[str, str],
-        replicas: int,
+        replicas: Replicas,
+        batch: int,
         device: str,
         trust: bool,
     ) -> None:
         self.service = service
-        self._models, self._replicas, self._device, self._trust = models, replicas, device, trust
+        self._models, self._device, self._trust = models, device, trust
+        self._replicas, self._batch = replicas, batch
         self._names: dict[str, str] = {}
         self._refused: set[str] = set()
         self._done = threading.Event()
@@ -105,6 +109,7 @@ class _Fleet:
             trust=self._trust,
             store=tracking_uri(),
             max_pixels=self.service.limits.max_pixels,
+            batch=self._batch,
         )
         before, old = self._names.get(name), self.service.models.get(name)
         self._names[name], self.service.models[name] = application, Served(version, backend)

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from derain.models import build
 from derain.pipelines.serve import deployment, verb
 from derain.pipelines.serve.answers import Derained
 from derain.pipelines.serve.app import Service
+from derain.pipelines.serve.deployment import Replicas
 from derain.pipelines.serve.limits import Limits
 from tests.processes import wait_for
 
@@ -43,7 +45,7 @@ def test_a_new_version_takes_over_under_load(
     monkeypatch.setattr(verb.registry, "pinned", lambda _: named[0])
     monkeypatch.setattr(verb, "LOOK_S", 0.2)
     service = Service(Limits())
-    fleet = verb._Fleet(service, {"net": "models:/net@champion"}, 1, "cpu", False)
+    fleet = verb._Fleet(service, {"net": "models:/net@champion"}, Replicas(), 1, "cpu", False)
     answers: list[Derained] = []
     ended = threading.Event()
 
@@ -77,6 +79,53 @@ def test_a_new_version_takes_over_under_load(
     for result, at in zip(results, which, strict=True):
         np.testing.assert_array_equal(result, expected[at])
     assert set(which) == {0, 1}
+
+
+@pytest.mark.soak
+@pytest.mark.usefixtures("ray_cluster")
+def test_replicas_are_added_while_requests_wait(tmp_path: Path, png: bytes) -> None:
+    from ray import serve
+
+    (saved, predictor), image = version(tmp_path, 1), read_odd(png, "it").srgb
+    deployment.start()
+    try:
+        backend = deployment.deploy(
+            "derain",
+            saved,
+            replicas=Replicas(1, 2),
+            batch=4,
+            device="cpu",
+            trust=False,
+            store="",
+            max_pixels=10_000,
+        )
+        ended = threading.Event()
+        answers: list[Derained] = []
+
+        async def ask() -> None:
+            while not ended.is_set():
+                answers.append(await backend(png))
+
+        async def load() -> None:
+            await asyncio.gather(*(ask() for _ in range(30)))
+
+        clients = threading.Thread(target=lambda: asyncio.run(load()))
+        clients.start()
+        try:
+            wait_for(lambda: _running(serve.status()) == 2, 180)
+        finally:
+            ended.set()
+            clients.join(60)
+    finally:
+        serve.shutdown()
+    expected = predictor.derain(image).astype(int)
+    for answer in answers:
+        assert np.abs(read_odd(answer.data, "found").levels - expected).max() <= 1
+
+
+def _running(status: Any) -> int:
+    """How many replicas answer."""
+    return status.applications["derain"].deployments["replica"].replica_states.get("RUNNING", 0)
 
 
 def test_a_taken_port_and_a_missing_model_are_one_message(tmp_path: Path) -> None:
