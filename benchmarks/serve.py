@@ -12,6 +12,7 @@ import http.client
 import io
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -199,10 +200,11 @@ def _running(command: Sequence[str], log: Path) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(60)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # LitServe's own processes outlive it
+        process.wait()
 
 
 def _wait(server: Server, log: Path) -> None:

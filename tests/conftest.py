@@ -1,5 +1,6 @@
 """Fixtures for tests of several folders: paired folders, prepared datasets, an object store."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,15 @@ from tests.folders import PairedFolder, write_pairs
 
 if TYPE_CHECKING:
     from tests.storage.faulty_store import FaultyStore
+
+
+def pytest_configure() -> None:
+    """Signals as in a terminal: jobs that a shell starts in the background ignore some of them, and
+    so would every command that a test starts."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            signal.signal(number, usual)
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups

@@ -19,15 +19,12 @@ from typer.testing import CliRunner
 
 from benchmarks._small import NETWORK, write_dataset
 from derain.cli import app
-from derain.errors import ConfigError
+from derain.cli.inference import _replicas
+from derain.errors import ConfigError, UsageError
 from derain.pipelines.leaks.compare import DISTANCE
+from derain.pipelines.serve.deployment import Replicas
 from tests.cli.conftest import Derainctl
 from tests.processes import Done, wait_for
-
-COMMAND = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n" + (
-    "from derain.cli.app import main; main()"
-)
-"""derainctl that reacts to Ctrl-C, even if the shell that runs the tests ignores it."""
 
 VERBS = (
     "init",
@@ -286,7 +283,7 @@ def interrupt(folder: Path, verb: str, tree: dict[str, Any]) -> Done:
     (folder / "tiny.yaml").write_text(yaml.safe_dump(tree))
     environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
     process = subprocess.Popen(
-        [sys.executable, "-c", COMMAND, verb, "tiny.yaml", "--json"],
+        [sys.executable, "-m", "derain.cli", verb, "tiny.yaml", "--json"],
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,
@@ -328,3 +325,14 @@ def test_ctrl_c_leaves_no_results_that_look_complete(
     assert {status for _, status in runs} == {"KILLED"}
     assert len(runs) in ((1,) if verb == "train" else (2, 3))  # a trial may not have begun
     assert versions == []
+
+
+@pytest.mark.parametrize("text", ["0", "2:1", "one", "1:", ":2", "-1"])
+def test_a_number_of_replicas_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--replicas"):
+        _replicas(text)
+
+
+def test_replicas_are_a_number_or_a_range() -> None:
+    assert _replicas("3") == Replicas(3, 3)
+    assert _replicas("1:4") == Replicas(1, 4)

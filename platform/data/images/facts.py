@@ -7,8 +7,10 @@ from derain.errors import DataError
 
 Bytes = bytes | bytearray | memoryview
 
-MAX_PIXELS = 64_000_000
-"""8,000 x 8,000: more than any rain dataset has, less than what exhausts a worker's memory."""
+MAX_PIXELS = 128_000_000
+"""More than 12,000 x 10,000: what the largest cameras take, less than what exhausts a worker's
+memory."""
+MAX_SIDE = 1_000_000
 
 _PLAIN = frozenset({"RGB", "grey", "palette"})
 
@@ -62,12 +64,12 @@ def check_plain(header: Header, name: str) -> None:
 
 
 class ImageSizeError(DataError):
-    """An image has no pixels, or more than MAX_PIXELS."""
+    """An image has no pixels, or more than MAX_PIXELS, or a side of more than MAX_SIDE."""
 
 
 def check_size(width: int, height: int, name: str) -> None:
-    """Raise ImageSizeError for an image without pixels, or with more than MAX_PIXELS."""
-    if not 0 < width * height <= MAX_PIXELS:
+    """Raise ImageSizeError for an image without pixels, with more than MAX_PIXELS, or too long."""
+    if not 0 < width * height <= MAX_PIXELS or max(width, height) > MAX_SIDE:
         raise ImageSizeError(
             f"{name}: {width} x {height} pixels; from 1 to {MAX_PIXELS:,} are read."
         )

@@ -8,6 +8,7 @@ a prepared dataset another identity.
 """
 
 import io
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,6 +21,9 @@ from derain.errors import DataError
 
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF")
 """Accepted formats of the content, whatever the name: Pillow would try 40, and run Ghostscript."""
+
+# Pillow warns of images that it takes for attacks; MAX_PIXELS is checked before any is decoded.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 _OTHERS = ("BMP", "WEBP", "TIFF")
 _COLOURS = {

@@ -94,7 +94,15 @@ def for_pixels(data: Bytes) -> Bytes:
 
 def with_profile(data: bytes, profile: bytes) -> bytes:
     """A PNG with an ICC profile behind its header."""
-    body = b"iCCP" + b"ICC profile\0\0" + zlib.compress(profile)
+    return _with_chunk(data, b"iCCP" + b"ICC profile\0\0" + zlib.compress(profile))
+
+
+def with_exif(data: bytes, exif: bytes) -> bytes:
+    """A PNG with EXIF behind its header, unless that is empty."""
+    return _with_chunk(data, b"eXIf" + exif) if exif else data
+
+
+def _with_chunk(data: bytes, body: bytes) -> bytes:
     chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", crc32(body))
     behind_header = len(SIGNATURE) + 25
     return data[:behind_header] + chunk + data[behind_header:]

@@ -27,7 +27,7 @@ _dump = json.JSONEncoder(sort_keys=True).encode
 
 _EMPTY = dict.fromkeys(INDEX_SCHEMA.names)
 _WIDEST = 64_000_000
-"""No image is wider or higher, see MAX_PIXELS."""
+"""No image is wider or higher, see MAX_SIDE; plans of sizes depend on its number of digits."""
 
 
 class Sample:

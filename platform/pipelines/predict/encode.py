@@ -1,7 +1,8 @@
 """A derained image as a file: in the form of the image that came, or in a format asked for.
 
 PNG and TIFF keep everything: bits per channel, alpha, grey, colour profile. JPEG, WebP and BMP have
-8 bits, JPEG and BMP no alpha; what they cannot hold is converted by the rules of `convert`.
+8 bits, JPEG and BMP no alpha; what they cannot hold is converted by the rules of `convert`. EXIF
+stays in PNG, JPEG and WebP.
 """
 
 import io
@@ -13,7 +14,9 @@ import imagecodecs
 import numpy as np
 from PIL import Image
 
+from derain.data.images import png
 from derain.data.images.convert import OddImage
+from derain.data.images.exif import upright_exif
 from derain.data.images.kinds import Format
 from derain.errors import UsageError
 
@@ -29,6 +32,7 @@ QUALITY = 95
 """Of JPEG, and of WebP with losses; JPEG without subsampling of colours."""
 _DEEP = ("PNG", "TIFF")
 _TRANSPARENT = ("PNG", "TIFF", "WEBP")
+_WITH_EXIF = ("PNG", "JPEG", "WEBP")
 _LOSSLESS = b"VP8L"
 _CHUNKS_AT = 12
 
@@ -63,7 +67,11 @@ class Form:
         """
         format = image.header.format if self.format == "same" else self.format.upper()
         lossless = self.quality is None and (self.format != "same" or _is_lossless(given))
-        return _encoded(image, result, format, self.quality or QUALITY, lossless=lossless)
+        height, width = result.shape[:2]
+        exif = upright_exif(given, (width, height)) if format in _WITH_EXIF else b""
+        if format == "PNG":
+            return png.with_exif(image.encode_result(result), exif)
+        return _encoded(image, result, format, self.quality or QUALITY, exif, lossless=lossless)
 
     def changes(self, image: OddImage) -> tuple[str, ...]:
         """What the format cannot hold of an image."""
@@ -80,10 +88,8 @@ SAME = Form("same")
 
 
 def _encoded(
-    image: OddImage, result: np.ndarray, format: str, quality: int, *, lossless: bool
+    image: OddImage, result: np.ndarray, format: str, quality: int, exif: bytes, *, lossless: bool
 ) -> bytes:
-    if format == "PNG":
-        return image.encode_result(result)
     levels, profile = image.result_levels(result)
     if format == "TIFF":
         return _tiff(levels, image, profile)
@@ -95,6 +101,8 @@ def _encoded(
         options |= {"quality": quality, "subsampling": 0}
     elif format == "WEBP":
         options |= {"lossless": lossless, "quality": quality, "exact": lossless}
+    if exif:
+        options["exif"] = b"Exif\0\0" + exif
     buffer = io.BytesIO()
     Image.fromarray(levels).save(buffer, format=format, **options)
     return buffer.getvalue()

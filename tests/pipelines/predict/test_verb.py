@@ -14,11 +14,12 @@ import imagecodecs
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from derain.data.images.convert import read_odd
 from derain.data.images.decode import read_image
 from derain.data.images.headers import read_header
+from derain.data.images.kinds import Format
 from derain.errors import DataError, OccupiedError, UsageError
 from derain.inference.exported import export
 from derain.inference.predictor import Predictor
@@ -317,6 +318,22 @@ def test_the_same_format_keeps_name_and_kind(identity: str, tmp_path: Path) -> N
     for name, data in ODD.items():
         after = read_header((tmp_path / "out" / name).read_bytes(), name)
         assert after.format == read_header(data, name).format
+
+
+@pytest.mark.parametrize("format", ["png", "jpeg", "webp", "same"])
+def test_exif_stays_and_says_upright(identity: str, format: Format) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "Maker"
+    exif[ExifTags.Base.Orientation] = 6
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(buffer, "JPEG", exif=exif)
+    derained = predict_bytes(identity, buffer.getvalue(), form=Form(format))
+    assert read_header(derained, "it").size == (20, 30)
+    with Image.open(io.BytesIO(derained)) as image:
+        found = image.getexif()
+        assert image.size == (20, 30)
+    assert found[ExifTags.Base.Make] == "Maker"
+    assert found[ExifTags.Base.Orientation] == 1
 
 
 def test_alpha_is_flattened_on_white_where_a_format_has_none(identity: str) -> None:
