@@ -154,10 +154,12 @@ def _replicas(text: str) -> "Replicas":
     """The value of --replicas."""
     from derain.pipelines.serve.deployment import Replicas
 
-    least, _, most = text.partition(":")
-    if not (least.isdecimal() and (most or least).isdecimal()):
+    least, colon, most = text.partition(":")
+    if not colon:
+        most = least
+    if not (least.isdecimal() and most.isdecimal()):
         raise UsageError(f"--replicas is {text!r}; expected N or MIN:MAX, such as 2 or 1:4.")
-    replicas = Replicas(int(least), int(most or least))
+    replicas = Replicas(int(least), int(most))
     if not 1 <= replicas.least <= replicas.most:
         raise UsageError(f"--replicas is {text!r}; expected 1 or more, and MIN not above MAX.")
     return replicas
