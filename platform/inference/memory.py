@@ -3,7 +3,7 @@
 import contextlib
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +12,25 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-_GROUP = Path("/sys/fs/cgroup")
-"""Of this process, in a container; elsewhere these files are not there."""
+_GROUPS, _OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+_FILES = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+"""Limit and use of a control group, and in its `memory.stat` what the system would give back at
+once; of version 2 and 1."""
 UNKNOWN_BYTES = 4 * 2**30
 """What a system is taken to have that tells nothing of its memory."""
 
 
 def available_bytes(device: torch.device) -> int:
-    """Memory that this process may still take: of the GPU, or of the machine, its container and the
-    limit of the process (`ulimit -v`)."""
+    """Memory that this process may still take: of the GPU, or of the machine, its control groups
+    (containers, jobs) and the limit of the process (`ulimit -v`)."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return free + cached
-    left = [_machine_bytes()]
-    with contextlib.suppress(OSError, ValueError):  # no limit is the word `max`
-        limit, used = (
-            int((_GROUP / name).read_text()) for name in ("memory.max", "memory.current")
-        )
-        left.append(limit - used)
+    left = [_machine_bytes(), *_group_bytes(_GROUPS, _OWN_GROUPS)]
     with contextlib.suppress(ImportError, OSError):  # a registered model may run anywhere
         import resource
 
@@ -38,6 +38,32 @@ def available_bytes(device: torch.device) -> int:
         if limit != resource.RLIM_INFINITY:
             left.append(limit - _line_bytes("/proc/self/status", "VmSize"))
     return max(0, min(left))
+
+
+def _group_bytes(root: Path, own: Path) -> Iterator[int]:
+    """What each control group of this process, and those above it, has left of its limit."""
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, kind, path = line.split(":", 2)
+        if kind not in ("", "memory"):
+            continue
+        top = root / kind
+        within = top / path.strip("/")
+        for group in (within, *within.parents):
+            for names in _FILES:
+                yield from _left_of(group, *names)
+            if group == top:
+                break
+
+
+def _left_of(group: Path, limit: str, used: str, returned: str) -> Iterator[int]:
+    with contextlib.suppress(OSError, ValueError):  # no limit is the word `max`
+        left = int((group / limit).read_text()) - int((group / used).read_text())
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        yield left + int(stat.get(returned, 0))
 
 
 def _machine_bytes() -> int:

@@ -138,3 +138,29 @@ def test_memory_is_that_of_the_machine_or_its_limit() -> None:
 def test_tiles_that_are_too_small_are_refused() -> None:
     with pytest.raises(UsageError, match="128 px a side or more, found 10"):
         Predictor(Blur(), tile=10)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_limit_of_a_control_group_counts_and_those_above_it(
+    tmp_path: Path, version: int
+) -> None:
+    names = {
+        1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        2: ("memory.max", "memory.current", "inactive_file"),
+    }[version]
+    top = tmp_path / ("memory" if version == 1 else "")
+
+    def write(group: Path, *values: object) -> None:
+        group.mkdir(parents=True, exist_ok=True)
+        for name, value in zip(names[:2], values[:2], strict=True):
+            (group / name).write_text(f"{value}\n")
+        (group / "memory.stat").write_text(f"anon 5\n{names[2]} {values[2]}\n")
+
+    write(top / "pod", 1000, 400, 100)
+    write(top / "pod/job", 5000, 600, 0)
+    own = tmp_path / "own"
+    own.write_text(f"7:blkio:/\n{'9:memory' if version == 1 else '0:'}:/pod/job\n")
+    assert sorted(memory._group_bytes(tmp_path, own)) == [700, 4400]
+    (top / "pod/job" / names[0]).write_text("max\n")
+    assert list(memory._group_bytes(tmp_path, own)) == [700]
+    assert list(memory._group_bytes(tmp_path, tmp_path / "gone")) == []
