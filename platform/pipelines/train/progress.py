@@ -1,7 +1,7 @@
 """Progress of running runs on stderr: bars on a terminal, plain log lines otherwise.
 
-It only reads the metrics files in the runs' folders, so it works the same for runs in this process,
-under Ray Train and under Ray Tune.
+It only reads the metrics files in the folders of the runs that are under way, so it works the same
+for runs in this process, under Ray Train and under Ray Tune, however many a sweep has.
 """
 
 import contextlib
@@ -9,7 +9,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,20 @@ log = logging.getLogger(__name__)
 
 LINE_EVERY_S = 15.0
 POLL_EVERY_S = 0.5
+MOST_BARS = 24
+"""The bars of runs that have ended make room for others, the oldest first."""
+
+ToShow = Callable[[], Mapping[str, Path]]
+"""The folders, by name, of the runs that are under way or have ended since it was last asked."""
 
 
 @contextlib.contextmanager
-def show_progress(folders: Mapping[str, Path], steps: int) -> Iterator[None]:
-    """Show the progress of runs, given by name, until the block ends."""
+def show_progress(to_show: ToShow, steps: int) -> Iterator[None]:
+    """Show the progress of runs until the block ends."""
     stop = threading.Event()
     console = Console(stderr=True)
     display = _Bars(steps, console) if console.is_terminal else _Lines(steps)
-    thread = threading.Thread(target=_poll, args=(folders, display, stop), daemon=True)
+    thread = threading.Thread(target=_poll, args=(to_show, display, stop), daemon=True)
     thread.start()
     try:
         yield
@@ -41,16 +46,18 @@ def show_progress(folders: Mapping[str, Path], steps: int) -> Iterator[None]:
         thread.join()
 
 
-def _poll(folders: Mapping[str, Path], display: "_Bars | _Lines", stop: threading.Event) -> None:
-    """Show the latest metrics of every run, one last time after `stop`."""
+def _poll(to_show: ToShow, display: "_Bars | _Lines", stop: threading.Event) -> None:
+    """Show the latest metrics of the runs, one last time after `stop`."""
     with display:
         stopped = False
         while not stopped:
             stopped = stop.wait(POLL_EVERY_S)
+            folders = to_show()
             for name, folder in folders.items():
                 latest = read_latest_metrics(folder)
                 if latest is not None:
                     display.update(name, latest)
+            display.keep(folders)
 
 
 class _Bars:
@@ -84,6 +91,12 @@ class _Bars:
             self._tasks[name] = self._progress.add_task(name, total=self._steps, metrics="")
         self._progress.update(self._tasks[name], completed=latest["step"], metrics=_summary(latest))
 
+    def keep(self, running: Mapping[str, Path]) -> None:
+        """Remove the oldest bars of runs that have ended, where there are too many."""
+        ended = [name for name in self._tasks if name not in running]
+        for name in ended[: max(0, len(self._tasks) - MOST_BARS)]:
+            self._progress.remove_task(self._tasks.pop(name))
+
 
 class _Lines:
     """A log line per run every LINE_EVERY_S, for a file or a pipe."""
@@ -105,6 +118,10 @@ class _Lines:
         if latest["step"] > step and due:
             self._shown[name] = (latest["step"], now)
             log.info("%s: step %d/%d, %s", name, latest["step"], self._steps, _summary(latest))
+
+    def keep(self, running: Mapping[str, Path]) -> None:
+        """Forget the runs that have ended."""
+        self._shown = {name: shown for name, shown in self._shown.items() if name in running}
 
 
 def _summary(metrics: Mapping[str, Any]) -> str:

@@ -109,7 +109,7 @@ def _train(config: Config) -> dict[str, Any]:
         with (
             saving_at_sigterm(config.folder),
             recorded(config, target),
-            show_progress({config.name: config.folder}, config.train.steps),
+            show_progress(lambda: {config.name: config.folder}, config.train.steps),
         ):
             run_under_ray_train(config, target)
         return read_json(config.folder / RESULT)

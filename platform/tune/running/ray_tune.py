@@ -65,15 +65,23 @@ class QueueSearcher(Searcher):
         self._cohort, self._retries = cohort, retries
         self._retries_of = Counter(count_retries(journal.events))
         self._running: dict[str, list[Segment]] = {}
+        self._ended: list[Segment] = []
         self.stopping = False
         """Whether the sweep was asked to stop: nothing more is started."""
+
+    def to_show(self) -> dict[str, Path]:
+        """The folders, by name, of the trials that are under way or have ended since the last call.
+
+        Another thread than that of Ray Tune calls it.
+        """
+        ended, self._ended = self._ended, []
+        return _folders([*ended, *itertools.chain(*list(self._running.values()))])
 
     def ask_to_stop(self) -> None:
         """Ask all running trials to save a checkpoint and stop, and start no other."""
         self.stopping = True
-        for segment in itertools.chain(*self._running.values()):
-            for trial in segment.trials:
-                interrupt.request_stop(trial.config.folder)
+        for folder in _folders([*itertools.chain(*self._running.values())]).values():
+            interrupt.request_stop(folder)
 
     def __getstate__(self) -> dict[str, Any]:
         """Ray Tune pickles a copy beside its own state; there is nothing to restore from it."""
@@ -126,7 +134,9 @@ class QueueSearcher(Searcher):
 
     def _settle_all(self, trial_id: str, outcomes: Sequence[Outcome]) -> None:
         by_trial = {outcome.trial: outcome for outcome in outcomes}
-        for segment in self._running.pop(trial_id):
+        segments = self._running.pop(trial_id)
+        self._ended.extend(segments)
+        for segment in segments:
             self._settle(segment, [by_trial[trial.name] for trial in segment.trials])
 
     def _settle(self, segment: Segment, outcomes: Sequence[Outcome]) -> None:
@@ -151,6 +161,10 @@ class QueueSearcher(Searcher):
         self._journal.write("retried", key=segment.key, error=failure.error)
         log.warning("trial %s failed and is retried: %s", failure.trial, failure.error)
         self._queue.retry(segment.key)
+
+
+def _folders(segments: Sequence[Segment]) -> dict[str, Path]:
+    return {trial.name: trial.config.folder for each in segments for trial in each.trials}
 
 
 class _Callbacks(ray.tune.progress_reporter.TrialProgressCallback):
@@ -192,7 +206,8 @@ def run_trials(
     def work_of(segments: Sequence[Segment]) -> Work:
         return _work(config, segments, {"parent_run_id": target.parent_run_id})
 
-    cohort = size_of(config, len(space.plan(config)), at_once)
+    planned = space.plan(config)
+    cohort = size_of(config, len(planned), at_once)
     searcher = QueueSearcher(queue, journal, work_of, cohort=cohort, retries=config.sweep.retries)
     _configure_ray_tune()
     tuner = ray.tune.Tuner(
@@ -214,12 +229,11 @@ def run_trials(
             checkpoint_config=ray.tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )
-    folders = {trial.name: config.folder / trial.name for trial in space.plan(config)}
-    for folder in folders.values():
-        interrupt.clear_stop_request(folder)
+    for trial in planned:
+        interrupt.clear_stop_request(config.folder / trial.name)
     with (
         asking_at_sigterm("every running trial saves", searcher.ask_to_stop),
-        show_progress(folders, config.train.steps),
+        show_progress(searcher.to_show, config.train.steps),
         nodes.logging_waits(),
     ):
         tuner.fit()
