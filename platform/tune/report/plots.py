@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 
 from derain.config.sweep import Dimension
 from derain.evaluation.gallery import metric_label
+from derain.storage.amounts import counted
 from derain.tune.report.axes import place_values, to_unit_range
 from derain.tune.report.compare import Row
 from derain.tune.report.curves import Curves, running_mean
@@ -20,22 +21,31 @@ from derain.tune.report.curves import Curves, running_mean
 MARKED = 50
 """Curves of at most this many points have their points marked."""
 
+MOST_NAMED = 24
+"""Curves with a name and a style of their own, the best first; the others are grey."""
+NAME_CHARACTERS = 40
+_GREY: dict[str, Any] = {"color": "#ccc", "linestyle": "-", "zorder": 1}
 _LINES = ("-", "--", ":", "-.")
 _LABEL_BOX = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1}
 
 
 def draw_curves(curves: Curves, path: Path) -> None:
-    """The quantity of every trial against the step; beside it how far each is behind the best."""
+    """The quantity of every trial against the step; beside it how far each is behind the best.
+
+    The trials of `curves` are in the order of their ranks.
+    """
     figure, axes = plt.subplots(
         1, 2, figsize=(16, 4.5), dpi=120, layout="constrained", squeeze=False
     )
     own, behind = axes[0]
-    styles = {name: curve_style(number) for number, name in enumerate(curves.trials)}
+    named = {name: curve_style(n) for n, name in enumerate([*curves.trials][:MOST_NAMED])}
+    others = len(curves.trials) - len(named)
     for panel, drawn in ((own, curves.trials), (behind, curves.differences)):
         for name, series in drawn.items():
             shown = series if curves.validated else running_mean(series)
             marker = "." if len(shown[0]) <= MARKED else ""
-            panel.plot(*shown, lw=1.2, marker=marker, label=name, **styles[name])
+            style = {"label": _shortened(name), **named[name]} if name in named else _GREY
+            panel.plot(*shown, lw=1.2, marker=marker, **style)
         panel.set(xlabel="step")
         panel.grid(alpha=0.3)
     if curves.validated:
@@ -46,9 +56,15 @@ def draw_curves(curves: Curves, path: Path) -> None:
         own.set(ylabel="PSNR of the training crops, dB, mean over a tenth of the run")
         behind.set(ylabel="dB: best minus this, on the same batches")
     behind.axhline(0, color="#888", lw=0.8)
-    own.legend(frameon=False, fontsize=8, ncols=1 + len(curves.trials) // 12)
+    if others:
+        own.plot([], [], label=counted(others, "other"), **_GREY)
+    own.legend(frameon=False, fontsize=8, ncols=1 + len(named) // 12)
     figure.savefig(path)
     plt.close(figure)
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= NAME_CHARACTERS else f"{name[: NAME_CHARACTERS - 1]}…"
 
 
 def curve_style(number: int) -> dict[str, Any]:

@@ -37,14 +37,17 @@ def is_run(folder: Path) -> bool:
     return any((folder / name).is_file() for name in OF_A_RUN) or bool(checkpoint.steps(folder))
 
 
-def read_run(folder: Path, name: str) -> Entry:
-    """A run as its folder shows it; a file that cannot be read leaves its value unknown."""
+def read_run(folder: Path, name: str, steps: int | None = None) -> Entry:
+    """A run as its folder shows it; a file that cannot be read leaves its value unknown.
+
+    `steps`, if it is known, is how many the run has; otherwise its config says so.
+    """
     result = read_or_none(folder / RESULT)
     failure = read_or_none(folder / FAILURE)
     metrics = read_metrics(folder)
-    config = config_or_none(folder)
+    if steps is None and (config := config_or_none(folder)) is not None:
+        steps = config.train.steps
     step = max((0, *metrics, *checkpoint.steps(folder), (result or {}).get("steps", 0)))
-    steps = None if config is None else config.train.steps
     state = _state(folder, result, failure)
     updated = last_written(folder, WRITTEN)
     return Entry(

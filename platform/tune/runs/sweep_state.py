@@ -40,8 +40,8 @@ def read_sweep(folder: Path, name: str) -> tuple[Entry, list[Entry]]:
     Raises UsageError for a damaged journal.
     """
     events = read(folder)
-    trials = _trials(folder, name, events)
     config = config_or_none(folder)
+    trials = _trials(folder, name, events, config)
     planned = max(_planned(config), len(trials))
     states: Counter[str] = Counter(trial.state for trial in trials)
     failure = read_or_none(folder / FAILURE)
@@ -68,16 +68,24 @@ def read_sweep(folder: Path, name: str) -> tuple[Entry, list[Entry]]:
     return entry, trials
 
 
-def _trials(folder: Path, name: str, events: Sequence[Event]) -> list[Entry]:
+def _trials(folder: Path, name: str, events: Sequence[Event], config: Config | None) -> list[Entry]:
+    """The trials that have begun; how long they are is in the journal and the sweep's config, since
+    to parse the config of each would take most of the time."""
     started, outcomes = started_and_ended(events)
+    steps = None if config is None else config.train.steps
     return [
-        _trial(folder / trial, f"{name}/{trial}", outcomes.get(trial))
-        for trial in started
+        _trial(
+            folder / trial,
+            f"{name}/{trial}",
+            outcomes.get(trial),
+            event["params"].get("train.steps", steps),
+        )
+        for trial, event in started.items()
         if (folder / trial).is_dir() or trial in outcomes
     ]
 
 
-def _trial(folder: Path, name: str, outcome: Mapping[str, Any] | None) -> Entry:
+def _trial(folder: Path, name: str, outcome: Mapping[str, Any] | None, steps: int | None) -> Entry:
     """A trial: its run, and what the journal says of its end."""
     if not folder.is_dir():
         now = time.time()
@@ -86,7 +94,7 @@ def _trial(folder: Path, name: str, outcome: Mapping[str, Any] | None) -> Entry:
             began=None, updated=now, age_s=0.0,
         )  # fmt: skip
     else:
-        run = read_run(folder, name)
+        run = read_run(folder, name, steps)
     if outcome is None or run.state == "running":
         return run
     return replace(run, state=STATES[outcome["status"]], error=outcome.get("error") or None)

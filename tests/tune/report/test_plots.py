@@ -1,5 +1,6 @@
 """The plots of a report: line styles, and a panel for validation."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -46,3 +47,17 @@ def test_each_curve_is_in_both_panels(validated: bool, tmp_path: Path) -> None:
     left, right = np.array_split(orange, 2, axis=1)
     assert left.any()
     assert right.any()
+
+
+def test_of_many_curves_the_best_have_names_and_the_others_are_grey(tmp_path: Path) -> None:
+    steps = np.arange(1, 4)
+    names = [f"trial {number} with a long name {'of many words ' * 9}" for number in range(300)]
+    series = {name: (steps, np.full(3, float(at))) for at, name in enumerate(names)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # matplotlib warns where no room is left for the curves
+        draw_curves(Curves("psnr_y", True, series, {}), tmp_path / "curves.png")
+    image = np.asarray(Image.open(tmp_path / "curves.png").convert("RGB"), dtype=int)
+    left, _ = np.array_split(image, 2, axis=1)
+    grey = np.abs(left - 0xCC).sum(axis=2) < 12
+    blue = np.abs(left - [31, 119, 180]).sum(axis=2) < 30
+    assert grey.sum() > 20 * blue.sum() > 0
