@@ -124,7 +124,8 @@ class SweepConfig(Section):
     """Trials at the same time; null: as many as cores or GPUs allow."""
     cohort: Literal["auto", "off"] | Annotated[int, Field(gt=0)] = "auto"
     """Trials that train side by side in one process and share the computation of frozen modules;
-    `auto`: up to four if there are any. docs/explanation/cohorts.md says which trials can."""
+    `auto`: up to four if that saves enough, which is measured first. docs/explanation/cohorts.md
+    says which trials can."""
     gpu_fraction: float = Field(1.0, gt=0, le=1)
     """Share of a GPU, and of its memory, per trial of one worker: 0.25 runs four on one GPU."""
     asha: HalvingConfig = HalvingConfig()

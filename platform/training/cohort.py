@@ -12,11 +12,13 @@ bit where the arithmetic is deterministic.
 import contextlib
 import functools
 import logging
-from collections.abc import Callable, Hashable, Iterator, Mapping
+import time
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from derain.config.training import TrainConfig
@@ -98,6 +100,34 @@ class SharedModules:
 
     def _note_versions(self, value: Any) -> None:
         self._versions += [(tensor, tensor._version) for tensor in _tensors(value)]
+
+
+@contextlib.contextmanager
+def timing_shared(owners: Iterable[nn.Module], batch: Batch[Tensor]) -> Iterator[list[float]]:
+    """Collects the seconds of the calls within the block that a cohort would make once for all its
+    members: of the owners' frozen modules on the images of this batch."""
+    images, seconds = {_storage(batch.rain), _storage(batch.clean)}, list[float]()
+    begun: list[float] = []
+
+    def now() -> float:
+        if batch.rain.is_cuda:
+            torch.cuda.synchronize(batch.rain.device)
+        return time.perf_counter()
+
+    def begin(_module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if _storage(inputs[0]) in images:
+            begun.append(now())
+
+    def end(_module: nn.Module, inputs: tuple[Any, ...], _output: Any) -> None:
+        if _storage(inputs[0]) in images:
+            seconds.append(now() - begun.pop())
+
+    with contextlib.ExitStack() as hooks:
+        for owner in owners:
+            for module in frozen_modules(owner).values():
+                hooks.callback(module.register_forward_pre_hook(begin).remove)
+                hooks.callback(module.register_forward_hook(end).remove)
+        yield seconds
 
 
 @dataclass

@@ -10,7 +10,7 @@ import resource
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from derain.pipelines.nodes import WAIT_LINE_EVERY_S
 from derain.pipelines.train.checks import caches_bytes, checkpoints_bytes, existing
 from derain.pipelines.train.workers import needs, uses_gpu
 from derain.storage.refusals import expected
+from derain.training.cohort import timing_shared
 from derain.training.factory import build_network, loss_of, without_pretrained
 from derain.training.process.device import pick_device, to_device
 from derain.training.process.distributed import Rank
@@ -39,8 +40,8 @@ IMAGE_SIZE_PX = (321, 481)
 """Height and width of a BSD image, the most common size in rain datasets."""
 START_S = 15.0
 """Start of a worker: importing torch and open_clip, building the network (measured: 10 to 20 s)."""
-TIMING_S = 3.0
-"""Seconds after which timing stops."""
+TIMING_S, MOST_TIMED = 3.0, 20
+"""Seconds and calls after which timing stops."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class Pace:
     seconds_per_image: float
     memory_bytes: int = 0
     """On a GPU the memory of that, else of the machine; crops of the first stage, one process."""
+    shared: float = 0.0
+    """The share of a step that the trials of a cohort would compute once, see `cohorts.size_of`."""
 
     def seconds(self, *, steps: int, images: int) -> float:
         """Seconds that one running worker takes to train `steps` and to score `images`."""
@@ -71,11 +74,16 @@ UNKNOWN = dict.fromkeys(
 )
 """An estimate of what nothing is known of."""
 
+SHARED_STEPS = 3
+"""That are timed again for the share of the frozen modules."""
+
 
 def estimate(
     config: Config, at_once: int, trials: int, price_per_hour: float | None = None
 ) -> dict[str, Any]:
     """Steps, seconds, GPU-hours and bytes of `trials` trials of a sweep, `at_once` at a time.
+
+    `shared` is the share of a step that cohorts save, see `Pace`.
 
     For ASHA, every rung is assumed to promote its exact share. `price_per_hour` is that of a GPU,
     or of the machine for trials without one.
@@ -100,6 +108,7 @@ def estimate(
         "disk_bytes": trials * checkpoints_bytes(config),
         **_machine(config, pace),
         "cost": _cost(price_per_hour, gpu_hours, seconds),
+        "shared": pace.shared,
     }
 
 
@@ -182,9 +191,8 @@ def _pace(config: Config) -> Pace:
         ) from error
 
 
-def _measure(tree: dict[str, Any]) -> tuple[float, float, int]:
-    pace = measure(Config.model_validate(tree))
-    return pace.seconds_per_step, pace.seconds_per_image, pace.memory_bytes
+def _measure(tree: dict[str, Any]) -> tuple[Any, ...]:
+    return astuple(measure(Config.model_validate(tree)))
 
 
 def _validation_pairs(config: Config) -> int:
@@ -209,13 +217,23 @@ def measure(config: Config) -> Pace:
     torch.set_num_threads(config.train.cpu_threads or 1)
     network = build_network(config)
     device = pick_device(config.train)
-    trainer = Trainer(config, network, loss_of(config, network), device=device, rank=Rank())
+    loss = loss_of(config, network)
+    trainer = Trainer(config, network, loss, device=device, rank=Rank())
     batch = to_device(_noise(config), config.train)
-    per_step = _median_seconds(lambda number: trainer.step(number, batch)["loss"].item())
+
+    def step(number: int) -> float:
+        return trainer.step(number, batch)["loss"].item()
+
+    per_step = _median_seconds(step)
+    began = time.perf_counter()
+    with timing_shared((network, loss), batch) as spent:
+        for number in range(SHARED_STEPS):
+            step(MOST_TIMED + number)
+    shared = sum(spent) / (time.perf_counter() - began)
     image = np.zeros((*IMAGE_SIZE_PX, 3), np.uint8)
     predictor = Predictor(network, device)
     per_image = _median_seconds(lambda _: predictor.derain(image))
-    return Pace(per_step, per_image, _memory_bytes(device))
+    return Pace(per_step, per_image, _memory_bytes(device), shared)
 
 
 def _memory_bytes(device: torch.device) -> int:
@@ -235,10 +253,10 @@ def _noise(config: Config) -> Batch[np.ndarray]:
 
 
 def _median_seconds(function: Callable[[int], object]) -> float:
-    """Median seconds of up to 20 calls, after one warm-up call."""
+    """Median seconds of up to `MOST_TIMED` calls, after one warm-up call."""
     function(0)
     times: list[float] = []
-    while sum(times) < TIMING_S and len(times) < 20:
+    while sum(times) < TIMING_S and len(times) < MOST_TIMED:
         start = time.perf_counter()
         function(len(times) + 1)
         times.append(time.perf_counter() - start)

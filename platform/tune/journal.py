@@ -2,7 +2,8 @@
 
 <sweep>/journal.jsonl    lines are only appended, and are on disk before anything depends on them
 
-    plan       what the sweep is: format version, name, lead of TPE, digests of the datasets
+    plan       what the sweep is: format version, name, lead of TPE, digests of the datasets, and
+               the share of a step that cohorts save
     recorded   the sweep's MLflow run
     started    a segment: its trials with their values, the step where it ends, and the other
                segments in the same cohort

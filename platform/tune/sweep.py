@@ -68,10 +68,10 @@ def sweep(config: Config) -> dict[str, Any]:
         config = with_data(config)
         raise_first(problems_on_cluster(config, space.plan(config)))
         config = with_cpu_threads(config)
-        estimate(config, trials_at_once(config), len(space.plan(config)))
+        estimated = estimate(config, trials_at_once(config), len(space.plan(config)))
         remove_early(config)
         claim(config)
-        return _run(config, after_ray)
+        return _run(config, after_ray, estimated["shared"])
 
 
 def resume(
@@ -153,9 +153,10 @@ def _warm_cache(config: Config) -> None:
         open_all_pixels([*open_training(data), *open_validation(data)], data)
 
 
-def _run(config: Config, after_ray: contextlib.ExitStack) -> dict[str, Any]:
+def _run(config: Config, after_ray: contextlib.ExitStack, shared: float = 0.0) -> dict[str, Any]:
     """Run the remaining trials as children of one MLflow run, and record the results there.
 
+    `shared` is what the estimate of a new sweep has found; the journal keeps it.
     A trial that is being killed can still open an MLflow run, so open ones are ended `after_ray`.
     """
     uri = store.prepare_store()  # first, as it may be unavailable and decoding takes long
@@ -166,7 +167,7 @@ def _run(config: Config, after_ray: contextlib.ExitStack) -> dict[str, Any]:
         (config.folder / FAILURE).unlink(missing_ok=True)  # of an earlier command
         note_command(config.folder)
         stack.enter_context(noting_failure(config.folder))
-        run_id = _begin(config, journal)
+        run_id = _begin(config, journal, shared)
         queue = restore_queue(config, journal.events)
         _save(config)  # only now: a refused resume must not change the sweep's config
         record = RunLog(config.name, uri=uri, run_id=run_id, tags={"derain.kind": "sweep"})
@@ -192,7 +193,7 @@ def _end_children(run_id: str, uri: str, **statuses: str) -> None:
         log.warning("sweep: the MLflow runs of its trials keep their status: %s", error)
 
 
-def _begin(config: Config, journal: Journal) -> str | None:
+def _begin(config: Config, journal: Journal, shared: float) -> str | None:
     """Write the first event of this process; returns the sweep's MLflow run, if it has one.
 
     Raises UsageError if the datasets are not those with which the sweep was started.
@@ -205,7 +206,8 @@ def _begin(config: Config, journal: Journal) -> str | None:
         ahead = 2 * trials_at_once(config)
         _warn_if_all_random(config, ahead)
         _save(config)
-        journal.write("plan", version=VERSION, name=config.name, ahead=ahead, manifests=manifests)
+        plan = {"name": config.name, "ahead": ahead, "manifests": manifests, "shared": shared}
+        journal.write("plan", version=VERSION, **plan)
         return None
     if plan["manifests"] != manifests:
         raise UsageError(

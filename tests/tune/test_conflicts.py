@@ -59,7 +59,7 @@ def test_trials_that_measure_memory_do_not_share_a_process() -> None:
     with pytest.raises(ConfigError, match=r"cohort=2.*micro_batch_size=auto"):
         plan(config(LR, {"micro_batch_size": "auto"}, cohort=2))
     each, measured = config(LR), config(LR, {"micro_batch_size": "auto"})
-    assert (size_of(each, 2, 1), size_of(measured, 2, 1)) == (2, 1)
+    assert (size_of(each, 2, 1, 0.9), size_of(measured, 2, 1, 0.9)) == (2, 1)
 
 
 def test_names_of_long_values_fit_into_a_folder_and_stay_apart() -> None:

@@ -37,3 +37,15 @@ def test_pretrained_weights_are_not_needed(tiny: dict[str, Any], monkeypatch: An
     values = {"loss.perceptual": "vgg16", "loss.perceptual_weights": "/nowhere/vgg.pth"}
     config = Config.model_validate(tiny).replaced(values, "test")
     assert measure(config).seconds_per_step > 0
+
+
+@pytest.mark.parametrize("shares", [True, False])
+def test_what_a_cohort_would_compute_once_is_measured(
+    tiny: dict[str, Any], monkeypatch: Any, shares: bool
+) -> None:
+    monkeypatch.setattr(estimate, "TIMING_S", 0.001)
+    monkeypatch.setattr(estimate, "IMAGE_SIZE_PX", (32, 32))
+    mode = "frozen" if shares else "clip_denoising"
+    values = {"model.encoder_bn_mode": mode, "model.encoder_width": 32, "train.crop_px": 64}
+    found = measure(Config.model_validate(tiny).replaced(values, "test")).shared
+    assert 0.05 < found < 0.95 if shares else found == 0

@@ -207,7 +207,8 @@ def run_trials(
         return _work(config, segments, {"parent_run_id": target.parent_run_id})
 
     planned = space.plan(config)
-    cohort = size_of(config, len(planned), at_once)
+    plan = journal.first("plan") or {}
+    cohort = size_of(config, len(planned), at_once, plan.get("shared", 0.0))
     searcher = QueueSearcher(queue, journal, work_of, cohort=cohort, retries=config.sweep.retries)
     _configure_ray_tune()
     tuner = ray.tune.Tuner(

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from derain.config import Config
-from derain.tune.running.cohorts import LARGEST, cohort_key, has_frozen_part, size_of
+from derain.tune.running.cohorts import LARGEST, LEAST_GAIN, cohort_key, gain, size_of
 
 TREE: dict[str, Any] = {
     "name": "sweep",
@@ -73,21 +73,26 @@ def test_another_network_trains_separately() -> None:
     [(4, 2, 2), (5, 2, 3), (12, 2, 3), (20, 2, 4), (4, 1, 4), (5, 1, 3), (2, 4, 1), (1, 1, 1)],
 )
 def test_every_process_gets_an_equal_share(trials: int, at_once: int, size: int) -> None:
-    assert size_of(config(sweep__cohort="auto"), trials, at_once) == size <= LARGEST
+    assert size_of(config(sweep__cohort="auto"), trials, at_once, 0.9) == size <= LARGEST
 
 
 def test_the_size_can_be_set_and_cohorts_switched_off() -> None:
-    assert size_of(config(sweep__cohort=7), 4, 2) == 7
-    assert size_of(config(sweep__cohort="off"), 4, 1) == 1
-    assert size_of(config(sweep__cohort=7, train__num_workers=2), 4, 1) == 1
-    assert size_of(config(sweep__cohort=7, train__compile=True), 4, 1) == 1
+    assert size_of(config(sweep__cohort=7), 4, 2, 0.0) == 7
+    assert size_of(config(sweep__cohort="off"), 4, 1, 0.9) == 1
+    assert size_of(config(sweep__cohort=7, train__num_workers=2), 4, 1, 0.9) == 1
+    assert size_of(config(sweep__cohort=7, train__compile=True), 4, 1, 0.9) == 1
 
 
-def test_without_a_frozen_part_there_is_nothing_to_share() -> None:
-    prenet = {**TREE, "model": {"name": "prenet"}}
-    vgg = {**prenet, "loss": {"perceptual": "vgg16", "lambda_p": 1.0}}
-    assert has_frozen_part(config())
-    assert not has_frozen_part(config(model__encoder_bn_mode="clip_denoising"))
-    assert not has_frozen_part(Config.model_validate(prenet))
-    assert has_frozen_part(Config.model_validate(vgg))
-    assert size_of(Config.model_validate(prenet), 4, 1) == 1
+@pytest.mark.parametrize("trials", [2, 4, 12])
+def test_cohorts_are_for_sweeps_that_they_make_faster(trials: int) -> None:
+    planned = config(sweep__cohort="auto")
+    sizes = [size_of(planned, trials, 1, share) for share in (0.0, 0.02, 0.5, 0.9)]
+    assert sizes[:2] == [1, 1]
+    assert sizes[2] == sizes[3] > 1
+    assert gain(sizes[2], 0.5) >= LEAST_GAIN
+
+
+def test_the_gain_is_what_members_do_not_compute_again() -> None:
+    assert gain(1, 0.5) == gain(4, 0.0) == 1
+    assert gain(4, 1.0) == 4
+    assert gain(2, 0.5) == pytest.approx(4 / 3)
