@@ -44,7 +44,7 @@ def rows(rounds: int) -> list[Row]:
     """The row of each measurement."""
     logging.getLogger("derain").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as scratch, _store(Path(scratch)), cluster.connected():
-        base = _base(Path(scratch))
+        base = base_config(Path(scratch))
         return [_overhead(base, rounds), _halving(base)]
 
 
@@ -128,7 +128,7 @@ def _grid(base: Config, name: str, count: int) -> Config:
     return base.replaced(values, "benchmark")
 
 
-def _base(folder: Path) -> Config:
+def base_config(folder: Path) -> Config:
     """A small network on rendered rain: nothing is downloaded."""
     train, held_out = rendered_datasets(folder, train=32, held_out=4, size_px=64)
     tree: dict[str, Any] = {

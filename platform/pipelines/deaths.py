@@ -19,6 +19,11 @@ def reason_of(error: BaseException | None, traceback: str) -> str:
         return found
     if isinstance(error, ray.exceptions.NodeDiedError) or "node has died" in traceback:
         return "its process died with its machine, which left the cluster"
+    if isinstance(error, ray.exceptions.ActorUnavailableError):
+        return (
+            "its process no longer answers: the network or the power of its machine is gone, or "
+            "the machine is overloaded"
+        )
     if isinstance(error, ray.exceptions.RayActorError):
         return (
             "its process died: it was killed (by a signal, the batch system, or the kernel for "

@@ -1,7 +1,7 @@
 """Why a process ended, from the texts that Ray 2.60 gives."""
 
 import pytest
-from ray.exceptions import ActorDiedError, NodeDiedError, OutOfMemoryError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, NodeDiedError, OutOfMemoryError
 
 from derain.pipelines.deaths import out_of_memory, reason_of
 
@@ -36,6 +36,8 @@ def test_a_lost_machine_and_a_killed_process_are_told_apart() -> None:
     assert "with its machine" in reason_of(NodeDiedError(node), node)
     assert "with its machine" in reason_of(ActorDiedError(), f"ActorDiedError: {node}")
     assert "was killed" in reason_of(ActorDiedError(), "The actor died unexpectedly.\nLast line")
+    silent = ActorUnavailableError("RPC error: keepalive watchdog timeout rpc_code: 14", None)
+    assert "no longer answers" in reason_of(silent, str(silent))
 
 
 def test_other_errors_are_their_last_line() -> None:

@@ -27,6 +27,7 @@ from derain.pipelines.train.result import (
 )
 from derain.pipelines.train.run_folder import PAUSED, RESULT, UPLOADED, write_json
 from derain.pipelines.train.validation import Validation
+from derain.pipelines.watching.gauges import Gauges
 from derain.storage.cores import available_cores
 from derain.tracking.runs import RunLog
 from derain.training import checkpoint
@@ -110,7 +111,7 @@ def open_run(
         recorded(config, target) as record,
         _uploading(config) as uploader,
     ):
-        report = _Report(config, record)
+        report = _Report(config, record, Gauges(config))
         run = _build_run(config, rank, report, until, shared, preemption_near)
         (folder / RESULT).unlink(missing_ok=True)  # it had fewer steps, and training continues
         (folder / checkpoint.CONFIG).write_text(config.to_yaml(), encoding="utf-8")
@@ -123,14 +124,16 @@ def open_run(
 
 @dataclass(frozen=True)
 class _Report:
-    """Writes the metrics of a step into the run's folder and its MLflow run."""
+    """Writes the metrics of a step into the run's folder and its MLflow run, and shows them."""
 
     config: Config
     record: RunLog
+    gauges: Gauges
 
     def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
         append_metrics(self.config.folder, step, metrics)
         self.record.metrics(step, metrics)
+        self.gauges.show(step, metrics)
 
 
 def _conclude(

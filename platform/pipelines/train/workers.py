@@ -20,6 +20,7 @@ from derain.pipelines.shared_places import check_shared_places
 from derain.pipelines.train import worker_failures
 from derain.pipelines.train.recording import TrackingTarget
 from derain.pipelines.train.run import run_in_this_process
+from derain.pipelines.watching.log_lines import log_lines_of
 from derain.storage.refusals import expected
 from derain.training.process import interrupt
 from derain.training.process.distributed import Rank
@@ -128,11 +129,11 @@ def _work(payload: dict[str, Any]) -> None:
     config = Config.model_validate(payload["config"])
     if worker_failures.is_noted(config.folder):
         return
-    with worker_failures.noting_expected_errors(config.folder, rank.world):
+    target = TrackingTarget(**ray.get(payload["target"]))
+    with (
+        log_lines_of([config], rank, trials=target.parent_run_id is not None),
+        worker_failures.noting_expected_errors(config.folder, rank.world),
+    ):
         run_in_this_process(
-            config,
-            TrackingTarget(**ray.get(payload["target"])),
-            rank,
-            payload["until"],
-            worker_failures.is_preemption_near,
+            config, target, rank, payload["until"], worker_failures.is_preemption_near
         )

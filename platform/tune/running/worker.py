@@ -22,6 +22,7 @@ from derain.pipelines.train.recording import TrackingTarget
 from derain.pipelines.train.run import run_cohort_in_this_process, run_in_this_process
 from derain.pipelines.train.run_folder import IDENTITY, PAUSED, RESULT, read_json
 from derain.pipelines.train.workers import run_under_ray_train
+from derain.pipelines.watching.log_lines import log_lines_of
 from derain.storage import refusals
 from derain.tracking.outbox import OUTBOX_FOLDER
 from derain.tracking.runs import RunLog
@@ -83,7 +84,10 @@ class Worker(ray.tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Do the work; an unexpected error ends the process too."""
         target = {**self._work["target"], "uri": self._uri}
-        outcomes = perform(Work(**{**self._work, "target": target}))
+        work = Work(**{**self._work, "target": target})
+        configs = [Config.model_validate(dict(tree)) for tree in work.configs]
+        with log_lines_of(configs, Rank(), trials=True):
+            outcomes = perform(work)
         return {"outcomes": [asdict(outcome) for outcome in outcomes], "done": True}
 
 

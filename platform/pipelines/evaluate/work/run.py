@@ -12,12 +12,7 @@ from derain import cluster
 from derain.evaluation import own_metric
 from derain.pipelines.evaluate.work.records import Record
 from derain.pipelines.evaluate.work.scorer import Chunk, Scorer, Task
-from derain.pipelines.evaluate.work.workers import (
-    chunked,
-    peak_bytes,
-    plan_workers,
-    score_on_workers,
-)
+from derain.pipelines.evaluate.work.workers import peak_bytes, plan_workers, score_on_workers
 from derain.pipelines.plugins_on_nodes import check_plugins_on_nodes
 from derain.storage.cores import available_cores
 
@@ -115,21 +110,9 @@ def _on_workers(
         check_plugins_on_nodes(dict.fromkeys(task.own, own_metric.KEY))
         workers = plan_workers(asked, device, peak_bytes() if known else None)
         total = sum(map(len, left.values()))
-        chunks = [
-            chunk
-            for (method, name), numbers in left.items()
-            for chunk in chunked(method, name, numbers, workers.count, total)
-        ]
         cost.workers = workers.count
         log.info("evaluate: %d images on %d workers", total, workers.count)
-        deaths = 0
-        for scored in score_on_workers(task, chunks, workers):
+        for scored in score_on_workers(task, left, workers):
             cost.peak_memory_bytes = max(cost.peak_memory_bytes, scored.peak_bytes)
-            deaths += scored.began_again
-            if scored.began_again and deaths == 1:
-                log.warning(
-                    "evaluate: a worker died and was started again; its images are scored "
-                    "again. Killed for want of memory? Then give fewer --workers"
-                )
             for record in scored.records:
                 yield (scored.chunk.method, scored.chunk.dataset), record

@@ -9,8 +9,8 @@ import logging
 import resource
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,10 +28,13 @@ log = logging.getLogger(__name__)
 CHUNKS_PER_WORKER = 32
 """So that all workers end at about the same time."""
 LARGEST_CHUNK = 16
-RETRIES = 2
-"""How often a chunk is tried again after its worker died."""
+TRIES = 3
+"""How often images whose worker died are scored in chunks, and then each alone."""
 MEMORY_MARGIN = 1.25
 """A worker reserves this many times the memory that the first images took."""
+
+Missing = Mapping[tuple[int, str], Collection[int]]
+"""Numbers of images, by the number of a method and the name of a dataset."""
 
 
 @dataclass(frozen=True)
@@ -86,39 +89,67 @@ class Scored:
     records: list[Record]
     peak_bytes: int
     """The most memory that its process has held by now."""
-    began_again: bool
-    """Whether the process is a new one, in place of one that died."""
 
 
-def score_on_workers(task: Task, chunks: Sequence[Chunk], workers: Workers) -> Iterator[Scored]:
-    """Score chunks, in the order in which workers finish them.
+def score_on_workers(task: Task, missing: Missing, workers: Workers) -> Iterator[Scored]:
+    """Score images, in the order in which workers finish them.
 
-    A worker that dies is started again and its chunks are scored again. Images whose worker died
-    every time get a record with that reason, one by one, so that one image takes no others along.
-    Raises DerainError for what the machine refuses, RuntimeError with the traceback of a bug.
+    The images of a worker that dies, alone or with its machine, are scored again when the others
+    have been, on the workers that there is room for then. Images whose worker died every time get
+    a record with that reason, one by one, so that one image takes no others along. Raises
+    DerainError for what the machine refuses, RuntimeError with the traceback of a bug.
     """
     task_ref = ray.put(task)
-    missing = {(chunk.method, chunk.dataset, n) for chunk in chunks for n in chunk.numbers}
-    for again in (False, True):
-        if again and missing:
-            log.warning(
-                "evaluate: the worker of %d images died %d times; trying each alone",
-                len(missing), 1 + RETRIES,
-            )  # fmt: skip
-            chunks = [Chunk(method, name, (n,)) for method, name, n in sorted(missing)]
-        for scored in _pass(task_ref, chunks, workers, queued=1 if again else 2) if missing else ():
-            for record in scored.records:
-                missing.discard((scored.chunk.method, scored.chunk.dataset, record.number))
+    left = {work: set(numbers) for work, numbers in missing.items()}
+    for number in range(2 * TRIES):
+        count = sum(map(len, left.values()))
+        if not count:
+            return
+        alone = number >= TRIES
+        if number:
+            _warn(number, count)
+            workers = replace(workers, count=_still_room_for(workers))
+        chunks = [
+            chunk
+            for (method, name), numbers in left.items()
+            for chunk in chunked(
+                method, name, sorted(numbers), workers.count, 1 if alone else count
+            )
+        ]
+        for scored in _pass(task_ref, chunks, workers, queued=1 if alone else 2):
+            left[scored.chunk.method, scored.chunk.dataset].difference_update(scored.chunk.numbers)
             yield scored
-    for method, name, number in sorted(missing):
-        key = str(task.datasets[name].index.column("key")[number])
-        record = Record(number, key, reason=_died(key))
-        yield Scored(Chunk(method, name, (number,)), [record], 0, False)
+    yield from _given_up(task, left)
+
+
+def _still_room_for(workers: Workers) -> int:
+    """As many of the workers as the cluster has room for now, after a machine may have gone."""
+    return max(1, min(workers.count, nodes.room(workers.cpus, workers.gpus)))
+
+
+def _warn(deaths: int, images: int) -> None:
+    if deaths == TRIES:
+        log.warning(
+            "evaluate: the worker of %d images died %d times; trying each alone", images, deaths
+        )
+    elif deaths == 1:
+        log.warning(
+            "evaluate: a worker died, or its machine was lost; its images (%d) are scored again. "
+            "Killed for want of memory? Then give fewer --workers", images,
+        )  # fmt: skip
+
+
+def _given_up(task: Task, left: Missing) -> Iterator[Scored]:
+    for (method, name), numbers in left.items():
+        for number in sorted(numbers):
+            key = str(task.datasets[name].index.column("key")[number])
+            record = Record(number, key, reason=_died(key))
+            yield Scored(Chunk(method, name, (number,)), [record], 0)
 
 
 def _died(key: str) -> str:
     return (
-        f"image {key}: the worker that scored it died {2 * (1 + RETRIES)} times. It was killed, "
+        f"image {key}: the worker that scored it died {2 * TRIES} times. It was killed, "
         "most likely for want of memory (see `dmesg`), or crashed. Give fewer --workers, or use a "
         "machine with more memory"
     )
@@ -152,7 +183,7 @@ def _pass(
             ),
             fn_constructor_kwargs={"task_ref": task_ref, "threads": workers.threads},
             max_restarts=-1,
-            max_task_retries=RETRIES,
+            max_task_retries=0,  # Ray would wait for a new worker, for which there may be no room
             max_concurrency=2 if workers.gpus else 1,  # of two chunks one is on the GPU
             **needs,
         )
@@ -179,7 +210,6 @@ class _Worker:
 
     def __init__(self, task_ref: ray.ObjectRef, threads: int) -> None:
         self._scorer = Scorer(ray.get(task_ref), threads)
-        self._began_again = ray.get_runtime_context().was_current_actor_reconstructed
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Ray Data would pass on no more than the text of an exception, and end at none."""
@@ -187,14 +217,13 @@ class _Worker:
         return {"scored": np.array(found, dtype=object)}
 
     def _scored(self, chunk: dict[str, Any]) -> str:
-        about = {"chunk": chunk, "began_again": self._began_again}
         try:
             records = [asdict(record) for record in self._scorer.records(_chunk(chunk))]
         except Exception as error:
             explained = expected(error)
             reason = str(explained) if explained else traceback.format_exc()
-            return json.dumps({**about, "failed": reason, "bug": explained is None})
-        return json.dumps({**about, "records": records, "peak_bytes": peak_bytes()})
+            return json.dumps({"failed": reason, "bug": explained is None})
+        return json.dumps({"chunk": chunk, "records": records, "peak_bytes": peak_bytes()})
 
 
 def peak_bytes() -> int:
@@ -213,4 +242,4 @@ def _parsed(found: dict[str, Any]) -> Scored:
             raise RuntimeError(f"A worker failed:\n{found['failed']}")
         raise DerainError(found["failed"])
     records = [Record(**record) for record in found["records"]]
-    return Scored(_chunk(found["chunk"]), records, found["peak_bytes"], found["began_again"])
+    return Scored(_chunk(found["chunk"]), records, found["peak_bytes"])
