@@ -9,6 +9,7 @@ import logging
 import resource
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import ray
 import ray.data
+from ray.actor import ActorHandle
 
 from derain.errors import DerainError, UsageError
 from derain.pipelines import nodes
@@ -140,24 +142,26 @@ def _pass(
 ) -> Iterator[Scored]:
     """Score chunks on workers that hold `queued` of them; all of these suffer when one dies."""
     rows = [{"chunk": json.dumps(asdict(chunk))} for chunk in chunks]
-    needs: dict[str, Any] = {"num_cpus": workers.cpus, "num_gpus": workers.gpus}
-    if workers.memory_bytes:
-        needs["memory"] = workers.memory_bytes
+    given = {"task_ref": task_ref, "threads": workers.threads, "attempts": _Attempts.remote()}
     with _tolerating_deaths():
         scored = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             _Worker,
             batch_size=None,
             compute=ray.data.ActorPoolStrategy(
-                size=min(workers.count, len(rows)), max_tasks_in_flight_per_actor=queued
+                size=min(workers.count, len(rows)),
+                max_tasks_in_flight_per_actor=queued,
+                max_concurrent_calls_per_actor=2 if workers.gpus else 1,
+                enable_true_multi_threading=workers.gpus > 0,  # of two chunks one is on the GPU
             ),
-            fn_constructor_kwargs={"task_ref": task_ref, "threads": workers.threads},
-            max_restarts=-1,
-            max_task_retries=RETRIES,
-            max_concurrency=2 if workers.gpus else 1,  # of two chunks one is on the GPU
-            **needs,
+            fn_constructor_kwargs=given,
+            num_cpus=workers.cpus,
+            num_gpus=workers.gpus,
+            memory=workers.memory_bytes,
         )
         for row in scored.iter_rows():
-            yield _parsed(json.loads(row["scored"]))
+            found = json.loads(row["scored"])
+            if not found.get("died"):
+                yield _parsed(found)
 
 
 @contextlib.contextmanager
@@ -174,17 +178,36 @@ def _tolerating_deaths() -> Iterator[None]:
         logger.setLevel(before[1])
 
 
+@ray.remote(num_cpus=0)
+class _Attempts:
+    """Counts how often each chunk was begun. Ray Data starts workers again and gives them their
+    chunks again, without end."""
+
+    def __init__(self) -> None:
+        self._begun: Counter[str] = Counter()
+
+    def begin(self, chunk: str) -> int:
+        """Which attempt this is, from 1."""
+        self._begun[chunk] += 1
+        return self._begun[chunk]
+
+
 class _Worker:
     """Scores chunks in a process of Ray's."""
 
-    def __init__(self, task_ref: ray.ObjectRef, threads: int) -> None:
-        self._scorer = Scorer(ray.get(task_ref), threads)
+    def __init__(self, task_ref: ray.ObjectRef, threads: int, attempts: ActorHandle) -> None:
+        self._scorer, self._attempts = Scorer(ray.get(task_ref), threads), attempts
         self._began_again = ray.get_runtime_context().was_current_actor_reconstructed
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Ray Data would pass on no more than the text of an exception, and end at none."""
-        found = [self._scored(json.loads(text)) for text in batch["chunk"]]
+        found = [self._attempt(text) for text in batch["chunk"]]
         return {"scored": np.array(found, dtype=object)}
+
+    def _attempt(self, chunk: str) -> str:
+        if ray.get(self._attempts.begin.remote(chunk)) > 1 + RETRIES:
+            return json.dumps({"died": True})
+        return self._scored(json.loads(chunk))
 
     def _scored(self, chunk: dict[str, Any]) -> str:
         about = {"chunk": chunk, "began_again": self._began_again}
