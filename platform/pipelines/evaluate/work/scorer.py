@@ -81,7 +81,7 @@ class Scorer:
         self._task = task
         self._ahead = AHEAD * threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="metrics")
-        self._network = threading.Lock()
+        self._network, self._opening = threading.Lock(), threading.Lock()
         self._detector: Downstream | None = None
         self._lpips: Lpips | None = None
         self._own = {name: build_metric(name) for name in task.own}
@@ -112,16 +112,19 @@ class Scorer:
 
     def images(self, dataset: str) -> Images:
         """The images of a dataset. Raises DerainError if they cannot be read."""
-        if dataset not in self._opened:
-            try:
-                prepared = self._task.datasets[dataset]
-                self._opened[dataset] = Images(prepared, self._task.protocols)
-            except DerainError as error:
-                self._opened[dataset] = error
+        with self._opening:
+            if dataset not in self._opened:
+                self._opened[dataset] = self._open(dataset)
         found = self._opened[dataset]
         if isinstance(found, DerainError):
             raise found
         return found
+
+    def _open(self, dataset: str) -> Images | DerainError:
+        try:
+            return Images(self._task.datasets[dataset], self._task.protocols)
+        except DerainError as error:
+            return error
 
     def _begin(self, chunk: Chunk, number: int) -> Record | Future[Record]:
         """Derain an image now, and compute its metrics meanwhile."""

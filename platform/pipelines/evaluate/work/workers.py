@@ -9,6 +9,7 @@ import logging
 import resource
 import sys
 import traceback
+import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import ray
 import ray.data
+from ray.util.annotations import RayDeprecationWarning
 
 from derain.errors import DerainError, UsageError
 from derain.pipelines import nodes
@@ -171,24 +173,33 @@ def _pass(
 ) -> Iterator[Scored]:
     """Score chunks on workers that hold `queued` of them; all of these suffer when one dies."""
     rows = [{"chunk": json.dumps(asdict(chunk))} for chunk in chunks]
-    needs: dict[str, Any] = {"num_cpus": workers.cpus, "num_gpus": workers.gpus}
-    if workers.memory_bytes:
-        needs["memory"] = workers.memory_bytes
-    with _tolerating_deaths():
+    with _tolerating_deaths(), _without_deprecation():
         scored = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             _Worker,
             batch_size=None,
             compute=ray.data.ActorPoolStrategy(
-                size=min(workers.count, len(rows)), max_tasks_in_flight_per_actor=queued
+                size=min(workers.count, len(rows)),
+                max_tasks_in_flight_per_actor=queued,
+                max_concurrent_calls_per_actor=2 if workers.gpus else 1,
+                enable_true_multi_threading=workers.gpus > 0,  # of two chunks one is on the GPU
             ),
             fn_constructor_kwargs={"task_ref": task_ref, "threads": workers.threads},
+            num_cpus=workers.cpus,
+            num_gpus=workers.gpus,
+            memory=workers.memory_bytes,
             max_restarts=-1,
             max_task_retries=0,  # Ray would wait for a new worker, for which there may be no room
-            max_concurrency=2 if workers.gpus else 1,  # of two chunks one is on the GPU
-            **needs,
         )
         for row in scored.iter_rows():
             yield _parsed(json.loads(row["scored"]))
+
+
+@contextlib.contextmanager
+def _without_deprecation() -> Iterator[None]:
+    """Ray 2.60 deprecates the only way to say `max_task_retries`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        yield
 
 
 @contextlib.contextmanager

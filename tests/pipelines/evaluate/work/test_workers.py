@@ -18,6 +18,7 @@ def images(out: Path) -> list[dict[str, Any]]:
     return pq.read_table(out / IMAGES).drop(["seconds"]).to_pylist()
 
 
+@pytest.mark.filterwarnings("error::ray.util.annotations.RayDeprecationWarning")
 @pytest.mark.usefixtures("ray_cluster")
 def test_two_workers_give_what_this_process_gives(
     model: str, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,0 +1,112 @@
+"""`evaluate` on Ray workers of one core each, against the forward passes of the same images alone.
+
+The network is the demo's, the images have the size of Rain100L's. Both contestants are the same
+evaluation, and the peer has no metrics to compute. Each counts from its first scored chunk to its
+last: the start of the workers, some seconds, is the same for both.
+
+    python -m benchmarks.evaluate --images 500 --workers 2
+"""
+
+import argparse
+import logging
+import os
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from benchmarks._small import write_dataset
+from benchmarks.common import Row, compare, main
+from derain import cluster
+from derain.config import load_config
+from derain.data.loading.cache import ENVIRONMENT
+from derain.data.prepared.manifest import Prepared
+from derain.inference.predictor import save_model_folder
+from derain.pipelines.evaluate.methods import ModelMethod
+from derain.pipelines.evaluate.work.run import Cost, score
+from derain.pipelines.evaluate.work.scorer import Task
+from derain.training.factory import build_network
+
+CONFIG = Path(__file__).parents[1] / "configs" / "fclip_unet.yaml"
+PROTOCOL = "rain13k"
+SIZE_PX = (481, 321)
+SCENES = 10
+"""Different images; the others repeat them, because writing PNGs takes longer than reading them."""
+NAME = "benchmark"
+
+
+def rows(rounds: int, options: argparse.Namespace) -> list[Row]:
+    """One row: images per second, all workers together."""
+    logging.getLogger("derain").setLevel(logging.ERROR)
+    with tempfile.TemporaryDirectory() as name, cluster.connected():
+        folder = Path(name)
+        os.environ[ENVIRONMENT] = str(folder / "cache")
+        dataset, method = _dataset(folder, options.images), _method(folder / "model")
+        run = partial(_seconds, method, dataset, options.workers)
+        return [
+            compare(
+                f"{options.images} images, {options.workers} workers",
+                "images/s",
+                partial(run, (PROTOCOL,)),
+                {"forward passes": partial(run, ())},
+                amount=options.images,
+                rounds=rounds,
+            )
+        ]
+
+
+def _seconds(
+    method: ModelMethod, dataset: Prepared, workers: int, protocols: tuple[str, ...]
+) -> float:
+    task = Task((method,), {NAME: dataset}, protocols)
+    missing = {(0, NAME): list(range(len(dataset)))}
+    first, count = 0.0, 0
+    for _, record in score(task, missing, workers, "cpu", Cost()):
+        if record.reason is not None or bool(record.values) != bool(protocols):
+            raise RuntimeError(f"Not what was asked for: {record}")
+        first, count = first or time.perf_counter(), count + 1
+    if count != len(dataset):
+        raise RuntimeError(f"{count} of {len(dataset)} images were scored")
+    return time.perf_counter() - first
+
+
+def _dataset(folder: Path, images: int) -> Prepared:
+    """Pairs of smooth noise, with streaks and without."""
+    width, height = SIZE_PX
+    streaks = (np.arange(height)[:, None] + 3 * np.arange(width)) % 23 < 2
+    for side in ("rain", "clean"):
+        (folder / "source" / side).mkdir(parents=True)
+    for number in range(images):
+        of_scene, name = f"{number % SCENES:04d}.png", f"{number:04d}.png"
+        if number >= SCENES:
+            for side in ("rain", "clean"):
+                (folder / "source" / side / name).hardlink_to(folder / "source" / side / of_scene)
+            continue
+        coarse = np.random.default_rng(number).integers(0, 186, (21, 31, 3), np.uint8)
+        clean = Image.fromarray(coarse).resize(SIZE_PX, Image.Resampling.BICUBIC)
+        clean.save(folder / "source" / "clean" / name)
+        rainy = np.asarray(clean) + 70 * streaks[..., None].astype(np.uint8)
+        Image.fromarray(rainy).save(folder / "source" / "rain" / name)
+    return write_dataset(folder / "source", folder / "prepared")
+
+
+def _method(folder: Path) -> ModelMethod:
+    config = load_config(CONFIG, profile="demo")
+    options = config.model.model_dump(exclude={"name"})
+    network = build_network(config).eval()
+    save_model_folder(network, folder, config.model.name, options)
+    return ModelMethod(str(folder), "cpu")
+
+
+def _options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--images", type=int, default=500, help="default: %(default)s")
+    parser.add_argument("--workers", type=int, default=2, help="default: %(default)s")
+    return parser
+
+
+if __name__ == "__main__":
+    main(rows, _options())
