@@ -130,8 +130,8 @@ class MappedPixels:
         self._places = layout.rain[read], layout.clean[read], heights[read], widths[read]
         self._file = path.open("rb")
         lock_shared(self._file)
-        # As a plain array: each view of an np.memmap takes a microsecond more.
-        self._pixels = np.asarray(np.memmap(self._file, dtype=np.uint8, mode="r"))
+        # A view of an np.memmap takes a microsecond more than one of its memory.
+        self._pixels = np.memmap(self._file, dtype=np.uint8, mode="r").data
 
     def is_at(self, path: Path) -> bool:
         """Whether the mapped file still has this name; otherwise it was removed meanwhile."""
@@ -151,11 +151,10 @@ class MappedPixels:
 
     def __getitem__(self, sample: int) -> np.ndarray:
         rains, cleans, heights, widths = self._places
-        rain, clean = rains[sample], cleans[sample]
-        height, width = heights[sample], widths[sample]
+        rain, height, width = rains.item(sample), heights.item(sample), widths.item(sample)
         # One view of both images, wherever the clean one is, because stacking two views would copy
-        # whole images for every crop: 1.1 us an access (a crop takes 40 us).
-        strides = (clean - rain, 3 * width, 3, 1)
+        # whole images for every crop: 1 us an access (a crop takes 25 us).
+        strides = (cleans.item(sample) - rain, 3 * width, 3, 1)
         return np.ndarray((2, height, width, 3), np.uint8, self._pixels, rain, strides)
 
 

@@ -145,11 +145,12 @@ class Loader:
         epoch = self._epoch(plan.epoch)
         columns = (epoch.dataset, epoch.sample, epoch.top, epoch.left, epoch.symmetry, epoch.number)
         rows = zip(*(column[plan.positions].tolist() for column in columns), strict=True)
-        for at, (dataset, sample, top, left, symmetry, number) in enumerate(rows):
+        for pair, row in zip(out.swapaxes(0, 1), rows, strict=True):
+            dataset, sample, top, left, symmetry, number = row
             square = crop(self._pixels[dataset][sample], top, left, plan.crop_px)
-            write_transformed(out[:, at], square, symmetry)
+            write_transformed(pair, square, symmetry)
             if self._own is not None:
-                out[:, at] = augmented(self._own, out[:, at], number)
+                pair[...] = augmented(self._own, pair, number)
 
     def _epoch(self, number: int) -> "_Epoch":
         return _draw_epoch(self._recipe, self._augment, number)
