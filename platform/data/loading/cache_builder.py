@@ -67,7 +67,7 @@ def build_cache(prepared: Prepared, layout: CacheLayout, path: Path) -> None:
             os.fsync(out.fileno())
             left_out = undecodable.pairs_of(layout, found.failed)
             undecodable.warn(prepared, left_out)
-            _warn_of_equal_images(prepared, layout, found.alike)
+            warn_of_equal_images(prepared, layout, found.alike)
             undecodable.write_note(path, left_out)
             temporary.replace(path)
             log.info("cache: built in %.1f s: %s", time.monotonic() - began, path)
@@ -166,7 +166,7 @@ def _decode(path: Path, rows: pa.Table, begins: np.ndarray, out: BinaryIO, found
             rainy = _decode_to(out, rain, tar, row, "rain", found)
             if clean > rain:  # otherwise an earlier pair has written it
                 partner = _decode_to(out, clean, tar, row, "clean", found)
-                if almost_equal(_thinned(rainy), _thinned(partner)):
+                if look_equal(rainy, partner):
                     found.alike.append(rain)
     return len(rows)
 
@@ -180,16 +180,22 @@ def _decode_to(
     except DataError as error:
         found.failed[offset] = str(error)
         return None
-    _write_at(out, offset, image)
+    write_at(out, offset, image)
     return image
 
 
-def _thinned(image: np.ndarray | None) -> np.ndarray | None:
-    """Every fourth row and column: a sixteenth of the time, and enough to compare two images."""
-    return None if image is None else image[::4, ::4]
+def look_equal(rainy: np.ndarray | None, clean: np.ndarray | None) -> bool:
+    """Whether a rainy image is all but equal to its clean one; False if one is missing.
+
+    By every fourth row and column: a sixteenth of the time, and enough to compare two images.
+    """
+    if rainy is None or clean is None:
+        return False
+    return almost_equal(rainy[::4, ::4], clean[::4, ::4])
 
 
-def _warn_of_equal_images(prepared: Prepared, layout: CacheLayout, alike: Sequence[int]) -> None:
+def warn_of_equal_images(prepared: Prepared, layout: CacheLayout, alike: Sequence[int]) -> None:
+    """Log the pairs whose rainy images, by their offsets, are all but equal to the clean ones."""
     if alike:
         keys = prepared.column("key")[np.isin(layout.rain, alike)]
         log.warning(
@@ -199,7 +205,8 @@ def _warn_of_equal_images(prepared: Prepared, layout: CacheLayout, alike: Sequen
         )  # fmt: skip
 
 
-def _write_at(out: BinaryIO, offset: int, image: np.ndarray) -> None:
+def write_at(out: BinaryIO, offset: int, image: np.ndarray) -> None:
+    """Write an image to a cache file: uint8, HWC."""
     data = np.ascontiguousarray(image).data.cast("B")
     while data:
         written = os.pwrite(out.fileno(), data, offset)

@@ -5,6 +5,7 @@ crops in any process and with any number of workers.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Generic, TypeVar
@@ -22,13 +23,17 @@ from derain.data.loading.augment import (
     draw_crops,
     write_transformed,
 )
-from derain.data.loading.cache import Pixels, open_pixels
+from derain.data.loading.cache import open_pixels
 from derain.data.loading.order import Recipe
+from derain.data.loading.pixels import Decoding, Pixels
 from derain.data.prepared.manifest import Prepared
 from derain.data.prepared.roles import open_training
 from derain.plugins.protocols import Augmentation
 
 Array = TypeVar("Array")
+
+_BATCHES_AHEAD = 2
+"""Batches that are decoded while the step before them is taken."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,9 @@ class Loader:
     ) -> None:
         """`own`, an augmentation of the user's, is done to the crops after `augment`."""
         self._pixels = pixels
+        self._decoding = {
+            number: each for number, each in enumerate(pixels) if isinstance(each, Decoding)
+        }
         self._recipe = recipe
         self._stages = stages
         self._augment = augment
@@ -115,10 +123,17 @@ class Loader:
         return 2 * 3 * max(pixels)
 
     def batch(self, at: Position) -> Batch[np.ndarray]:
-        """This rank's part of the global batch that begins at a position."""
+        """This rank's part of the global batch that begins at a position.
+
+        If its pixels are in no cache yet, those of the next batches are decoded meanwhile.
+        """
         plan = self.plan(at)
         pixels = np.empty(plan.shape, np.uint8)
         self.write_crops(plan, pixels)
+        upcoming = plan
+        for _ in range(_BATCHES_AHEAD if self._decoding else 0):
+            upcoming = self.plan(upcoming.following)
+            self._decode(upcoming)
         return plan.batch(pixels)
 
     def plan(self, at: Position) -> BatchPlan:
@@ -142,6 +157,8 @@ class Loader:
 
     def write_crops(self, plan: BatchPlan, out: np.ndarray) -> None:
         """Write the crops of a plan into `out`: uint8, of the plan's shape."""
+        for task in self._decode(plan):
+            task.result()
         epoch = self._epoch(plan.epoch)
         columns = (epoch.dataset, epoch.sample, epoch.top, epoch.left, epoch.symmetry, epoch.number)
         rows = zip(*(column[plan.positions].tolist() for column in columns), strict=True)
@@ -151,6 +168,16 @@ class Loader:
             write_transformed(pair, square, symmetry)
             if self._own is not None:
                 pair[...] = augmented(self._own, pair, number)
+
+    def _decode(self, plan: BatchPlan) -> list[Future[None]]:
+        """Begin to decode, on all cores, what of a plan's samples is in no cache yet."""
+        epoch = self._epoch(plan.epoch)
+        dataset, sample = epoch.dataset[plan.positions], epoch.sample[plan.positions]
+        return [
+            task
+            for number, pixels in self._decoding.items()
+            for task in pixels.decode(sample[dataset == number].tolist())
+        ]
 
     def _epoch(self, number: int) -> "_Epoch":
         return _draw_epoch(self._recipe, self._augment, number)
@@ -182,7 +209,10 @@ def _draw_epoch(recipe: Recipe, augment: str, number: int) -> _Epoch:
 
 
 def open_loader(config: Config, *, rank: int = 0, world: int = 1) -> Loader:
-    """The loader for the training datasets of a config, with their pixels in the node's cache."""
+    """The loader for the training datasets of a config, with their pixels in the node's cache.
+
+    A cache that is missing fills while batches are made.
+    """
     data = config.data
     datasets = open_training(data)
     recipe = Recipe(
@@ -192,7 +222,7 @@ def open_loader(config: Config, *, rank: int = 0, world: int = 1) -> Loader:
         shuffle=data.shuffle,
         strata=_strata(datasets, data.stratify) if data.stratify else None,
     )
-    pixels = open_all_pixels(datasets, data)
+    pixels = open_all_pixels(datasets, data, at_once=True)
     own = build_augmentation(data.augment)
     augment = "none" if own else data.augment.name
     return Loader(
@@ -205,9 +235,11 @@ def _strata(datasets: Sequence[Prepared], label: str) -> np.ndarray:
     return np.unique(values, return_inverse=True)[1]
 
 
-def open_all_pixels(datasets: Sequence[Prepared], config: DataConfig) -> list[Pixels]:
-    """The pixels of several prepared datasets, from the node's cache."""
+def open_all_pixels(
+    datasets: Sequence[Prepared], config: DataConfig, *, at_once: bool = False
+) -> list[Pixels]:
+    """The pixels of several prepared datasets, from the node's cache; see `open_pixels`."""
     return [
-        open_pixels(prepared, folder=config.cache_dir, budget_gib=config.cache_gib)
+        open_pixels(prepared, folder=config.cache_dir, budget_gib=config.cache_gib, at_once=at_once)
         for prepared in datasets
     ]
