@@ -127,7 +127,7 @@ def _epochs(batches: _loaders.Batches, count: int) -> float:
 
 def _bare_copy(loader: Loader, pixels: Pixels) -> Work:
     """A numpy copy of the crops that the loader takes, into allocated memory."""
-    epoch = loader._epoch(0)
+    epoch = loader._epochs.crops(0, slice(0, len(pixels)))
     room = SIZE_PX - CROP_PX + 1
     tops, lefts = ((draws * room).astype(int).tolist() for draws in (epoch.top, epoch.left))
     samples = epoch.sample.tolist()

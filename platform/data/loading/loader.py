@@ -5,9 +5,7 @@ crops in any process and with any number of workers.
 """
 
 from collections.abc import Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -16,16 +14,11 @@ from derain.config import Config
 from derain.config.data import DataConfig
 from derain.config.training import Stage
 from derain.data.loading import order
-from derain.data.loading.augment import (
-    augmented,
-    build_augmentation,
-    crop,
-    draw_crops,
-    write_transformed,
-)
+from derain.data.loading.augment import build_augmentation
 from derain.data.loading.cache import open_pixels
+from derain.data.loading.crops import Crops, Cutter, Epochs
 from derain.data.loading.order import Recipe
-from derain.data.loading.pixels import Decoding, Pixels
+from derain.data.loading.pixels import Pixels
 from derain.data.prepared.manifest import Prepared
 from derain.data.prepared.roles import open_training
 from derain.plugins.protocols import Augmentation
@@ -102,14 +95,10 @@ class Loader:
         world: int = 1,
     ) -> None:
         """`own`, an augmentation of the user's, is done to the crops after `augment`."""
-        self._pixels = pixels
-        self._decoding = {
-            number: each for number, each in enumerate(pixels) if isinstance(each, Decoding)
-        }
+        self.cutter = Cutter(pixels, own)
+        self._epochs = Epochs(recipe, augment)
         self._recipe = recipe
         self._stages = stages
-        self._augment = augment
-        self._own = own
         self._rank, self._world = rank, world
 
     def __len__(self) -> int:
@@ -130,10 +119,7 @@ class Loader:
         plan = self.plan(at)
         pixels = np.empty(plan.shape, np.uint8)
         self.write_crops(plan, pixels)
-        upcoming = plan
-        for _ in range(_BATCHES_AHEAD if self._decoding else 0):
-            upcoming = self.plan(upcoming.following)
-            self._decode(upcoming)
+        self._decode_after(plan)
         return plan.batch(pixels)
 
     def plan(self, at: Position) -> BatchPlan:
@@ -149,63 +135,25 @@ class Loader:
         return BatchPlan(
             epoch=at.epoch,
             positions=slice(first, last) if first < last else slice(at.offset, at.offset + 1),
-            ids=self._epoch(at.epoch).ids[first:last],
+            ids=self._epochs.ids(at.epoch, slice(first, last)),
             share=(last - first) / (end - at.offset),
             crop_px=stage.crop_px,
             following=following,
         )
 
+    def crops(self, plan: BatchPlan) -> Crops:
+        """Which crops a plan consists of."""
+        return self._epochs.crops(plan.epoch, plan.positions)
+
     def write_crops(self, plan: BatchPlan, out: np.ndarray) -> None:
         """Write the crops of a plan into `out`: uint8, of the plan's shape."""
-        for task in self._decode(plan):
-            task.result()
-        epoch = self._epoch(plan.epoch)
-        columns = (epoch.dataset, epoch.sample, epoch.top, epoch.left, epoch.symmetry, epoch.number)
-        rows = zip(*(column[plan.positions].tolist() for column in columns), strict=True)
-        for pair, row in zip(out.swapaxes(0, 1), rows, strict=True):
-            dataset, sample, top, left, symmetry, number = row
-            square = crop(self._pixels[dataset][sample], top, left, plan.crop_px)
-            write_transformed(pair, square, symmetry)
-            if self._own is not None:
-                pair[...] = augmented(self._own, pair, number)
+        self.cutter.write(self.crops(plan), out)
 
-    def _decode(self, plan: BatchPlan) -> list[Future[None]]:
-        """Begin to decode, on all cores, what of a plan's samples is in no cache yet."""
-        epoch = self._epoch(plan.epoch)
-        dataset, sample = epoch.dataset[plan.positions], epoch.sample[plan.positions]
-        return [
-            task
-            for number, pixels in self._decoding.items()
-            for task in pixels.decode(sample[dataset == number].tolist())
-        ]
-
-    def _epoch(self, number: int) -> "_Epoch":
-        return _draw_epoch(self._recipe, self._augment, number)
-
-
-@dataclass(frozen=True)
-class _Epoch:
-    """The samples of an epoch in order, with their crops: drawn once for all of its batches."""
-
-    ids: np.ndarray
-    dataset: np.ndarray
-    sample: np.ndarray
-    """Number of the sample within its dataset."""
-    top: np.ndarray
-    left: np.ndarray
-    symmetry: np.ndarray
-    number: np.ndarray
-    """The random number of each use, for an augmentation of the user's."""
-
-
-@lru_cache(maxsize=4)
-def _draw_epoch(recipe: Recipe, augment: str, number: int) -> _Epoch:
-    drawn = order.epoch_order(recipe, number)
-    crops = draw_crops(recipe.seed, drawn.times, drawn.ids, augment)
-    ends = np.cumsum(recipe.sizes)
-    dataset = np.searchsorted(ends, drawn.ids, side="right")
-    sample = drawn.ids - (ends - recipe.sizes)[dataset]
-    return _Epoch(drawn.ids, dataset, sample, crops.top, crops.left, crops.symmetry, crops.number)
+    def _decode_after(self, plan: BatchPlan) -> None:
+        """Begin to decode the batches after a plan, if their datasets are in no cache yet."""
+        for _ in range(_BATCHES_AHEAD if self.cutter.decodes else 0):
+            plan = self.plan(plan.following)
+            self.cutter.decode(self.crops(plan))
 
 
 def open_loader(config: Config, *, rank: int = 0, world: int = 1) -> Loader:
