@@ -23,6 +23,7 @@ import numpy as np
 
 from derain.data.loading import undecodable
 from derain.data.loading.cache_builder import (
+    NEEDED,
     SIDES,
     decode_member,
     look_equal,
@@ -96,6 +97,7 @@ class FillingPixels:
 
     def __init__(self, prepared: Prepared, cache: Path) -> None:
         self._prepared, self._cache = prepared, cache
+        self._rows = prepared.columns(NEEDED)
         self._layout = cache_layout(prepared)
         self._path = filling_path(cache)
         sizes = prepared.column("height"), prepared.column("width")
@@ -208,7 +210,7 @@ class FillingPixels:
 
     def _write(self, sample: int) -> None:
         """Write what is missing of a pair; one that cannot be decoded is left out."""
-        (row,) = self._prepared.index.slice(sample, 1).to_pylist()
+        (row,) = self._rows.slice(sample, 1).to_pylist()
         owners = sample, self._owner(sample)
         offsets = int(self._layout.rain[sample]), int(self._layout.clean[sample])
         images = []

@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from derain.data.loading import cache_notes, undecodable
-from derain.data.loading.cache_builder import SIDES, decode_member, member_bytes
+from derain.data.loading.cache_builder import NEEDED, SIDES, decode_member, member_bytes
 from derain.data.loading.cache_layout import CacheLayout
 from derain.data.loading.undecodable import Reasons
 from derain.data.prepared.manifest import Prepared
@@ -103,7 +103,7 @@ class TarPixels:
 
     def __init__(self, prepared: Prepared) -> None:
         self._folder = prepared.folder
-        self._rows = prepared.index.to_pylist()
+        self._rows = prepared.columns(NEEDED)
         self.left_out: dict[int, str] = {}
 
     def __len__(self) -> int:
@@ -116,7 +116,7 @@ class TarPixels:
         for step in range(len(self)):
             at = (sample + step) % len(self)
             if at not in self.left_out:
-                members = self._read(self._rows[at])
+                members = self._read(*self._rows.slice(at, 1).to_pylist())
                 try:
                     return np.stack([decode_member(*member) for member in members])
                 except DataError as error:

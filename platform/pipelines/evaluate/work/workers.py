@@ -111,7 +111,7 @@ def score_on_workers(task: Task, chunks: Sequence[Chunk], workers: Workers) -> I
                 missing.discard((scored.chunk.method, scored.chunk.dataset, record.number))
             yield scored
     for method, name, number in sorted(missing):
-        key = str(task.datasets[name].index.column("key")[number])
+        key = str(task.datasets[name].rows_at([number])["key"][0])
         record = Record(number, key, reason=_died(key))
         yield Scored(Chunk(method, name, (number,)), [record], 0, False)
 
