@@ -17,7 +17,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.common import installed
-from derain.data.loading.augment import SYMMETRIES, write_transformed
+from derain.data.loading.augment import SYMMETRIES, transform, write_transformed
 
 APART = Path(__file__).parents[1] / "build/peers"
 """Where `make bench` puts peers that need other versions than this package (apart.txt)."""
@@ -27,6 +27,8 @@ Files = Sequence[tuple[Path, Path]]
 """Rainy and clean image of each pair."""
 Read = Callable[[Path], np.ndarray]
 Cut = Callable[[torch.Tensor], torch.Tensor]
+Turn = Callable[[np.ndarray, np.ndarray, int], None]
+"""Writes a square under one of the 8 symmetries: out, square, symmetry."""
 Batches = Callable[[], Iterator[torch.Tensor]]
 """Starts an epoch; its batches are uint8 (pairs, 2, crop_px, crop_px, 3)."""
 
@@ -62,7 +64,9 @@ class Png(Dataset):
         y, x = _corner(rain.shape[:2], self._crop_px)
         window = slice(y, y + self._crop_px), slice(x, x + self._crop_px)
         square = np.stack([rain[window], clean[window]])
-        return _augmented(square[..., ::-1] if self._read is with_cv2 else square, self._augment)
+        if self._read is with_cv2:
+            square = square[..., ::-1]
+        return _augmented(square, self._augment, _with_numpy)
 
 
 def png(
@@ -121,13 +125,21 @@ RAW = {"litdata": ("litdata", litdata), "mds": ("streaming", mds)}
 def raw_formats(
     folder: Path, pairs: Sequence[np.ndarray], crop_px: int, augment: str, *, batch_size: int
 ) -> dict[str, Batches]:
-    """Batches of each installed peer with a format of its own, after writing the pairs in it."""
-    cut = partial(_cut, crop_px=crop_px, augment=augment)
-    return {
+    """Batches of each installed peer with a format of its own, after writing the pairs in it.
+
+    With several symmetries LitData runs a second time, as `litdata_our_turns`, with our function
+    for them.
+    """
+    cut = partial(_cut, crop_px=crop_px, augment=augment, turn=_with_numpy)
+    found = {
         who: make(folder / who, pairs, cut, batch_size=batch_size)
         for who, (module, make) in RAW.items()
         if installed(module)
     }
+    if "litdata" in found and augment != "none":
+        ours = partial(_cut, crop_px=crop_px, augment=augment, turn=write_transformed)
+        found["litdata_our_turns"] = litdata(folder / "turns", pairs, ours, batch_size=batch_size)
+    return found
 
 
 def endless(batches: Batches) -> Iterator[torch.Tensor]:
@@ -135,17 +147,29 @@ def endless(batches: Batches) -> Iterator[torch.Tensor]:
     return itertools.chain.from_iterable(batches() for _ in itertools.count())
 
 
-def _cut(pair: torch.Tensor, crop_px: int, augment: str) -> torch.Tensor:
+def _cut(pair: torch.Tensor, crop_px: int, augment: str, turn: Turn) -> torch.Tensor:
     """Crop and augment a pair: uint8 (2, height, width, 3)."""
     y, x = _corner(pair.shape[1:3], crop_px)
-    return _augmented(pair.numpy()[:, y : y + crop_px, x : x + crop_px], augment)
+    return _augmented(pair.numpy()[:, y : y + crop_px, x : x + crop_px], augment, turn)
 
 
 def _corner(size: Sequence[int], crop_px: int) -> tuple[int, int]:
     return random.randrange(size[0] - crop_px + 1), random.randrange(size[1] - crop_px + 1)
 
 
-def _augmented(square: np.ndarray, augment: str) -> torch.Tensor:
+def _augmented(square: np.ndarray, augment: str, turn: Turn) -> torch.Tensor:
     out = np.empty(square.shape, np.uint8)
-    write_transformed(out, square, random.choice(SYMMETRIES[augment]))
+    turn(out, square, random.choice(SYMMETRIES[augment]))
     return torch.from_numpy(out)
+
+
+def _with_numpy(out: np.ndarray, square: np.ndarray, symmetry: int) -> None:
+    """Copy a square under a symmetry as numpy does it fastest: channel by channel from a copy in
+    the processor's cache, unless rows stay rows."""
+    view = transform(square, symmetry)
+    if view.strides[2:] == (3, 1):
+        out[...] = view
+        return
+    view = transform(square.copy(), symmetry)
+    for channel in range(3):
+        out[..., channel] = view[..., channel]

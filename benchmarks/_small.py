@@ -3,13 +3,21 @@
 The tests use them too (tests/tiny.py).
 """
 
+import hashlib
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import pyarrow as pa
 
-from derain.data.prepared.index import INDEX, write_index
-from derain.data.prepared.manifest import Manifest, Prepared, open_prepared, write_manifest
+from derain.data.prepared.index import INDEX, INDEX_SCHEMA, write_index
+from derain.data.prepared.manifest import (
+    Manifest,
+    Prepared,
+    ShardEntry,
+    open_prepared,
+    write_manifest,
+)
 from derain.data.prepared.shards import write_shards
 from derain.data.sources.discover import find_pairs
 
@@ -61,6 +69,44 @@ def write_dataset(
     count = sum(entry.pairs for entry in entries)
     write_manifest(out, Manifest("paired", "train", count, 0, entries, digest, "", {}))
     return open_prepared(out)
+
+
+def write_index_only(folder: Path, pairs: int, *, a_shard: int = 500) -> Path:
+    """The index and the manifest of a dataset of so many pairs, whose shards do not exist.
+
+    Names and digests as long as real ones, and as hard to compress.
+    """
+    folder.mkdir()
+    shards = [f"many-{number:06d}.tar" for number in range(-(-pairs // a_shard))]
+    tables = (
+        _index_rows(begin, min(a_shard, pairs - begin), shards[begin // a_shard])
+        for begin in range(0, pairs, a_shard)
+    )
+    digest = write_index(folder / INDEX, tables)
+    sizes = [min(a_shard, pairs - a_shard * number) for number in range(len(shards))]
+    entries = tuple(
+        ShardEntry(name, 0, size, "0" * 64) for name, size in zip(shards, sizes, strict=True)
+    )
+    write_manifest(folder, Manifest("paired", "train", pairs, 0, entries, digest, "", {}))
+    return folder
+
+
+def _index_rows(begin: int, count: int, shard: str) -> pa.Table:
+    numbers = np.arange(begin, begin + count)
+    lengths = 200_000 + numbers * 7919 % 100_000
+    offsets = np.cumsum(3 * lengths)
+    keys = [f"{number:09d}" for number in numbers]
+    columns: dict[str, Any] = {"key": keys, "shard": [shard] * count, "labels": ["{}"] * count}
+    columns |= {"width": [512] * count, "height": [512] * count}
+    for place, side in enumerate(("rain", "clean", "json")):
+        columns[f"{side}_member"] = [f"{key}.{side}.png" for key in keys]
+        columns[f"{side}_source"] = [f"{side}/{key}.png" for key in keys]
+        columns[f"{side}_offset"] = offsets + place * lengths
+        columns[f"{side}_length"] = lengths
+        columns[f"{side}_sha256"] = [
+            hashlib.sha256(f"{side}{key}".encode()).hexdigest() for key in keys
+        ]
+    return pa.table({name: columns[name] for name in INDEX_SCHEMA.names}, schema=INDEX_SCHEMA)
 
 
 def rendered_datasets(

@@ -5,8 +5,9 @@ the files in the page cache. All work in one process on one core; the first batc
 not counted, so start-up costs nobody anything. The limit is a numpy copy of the same crops into
 allocated memory, without order, symmetries or batches.
 
-Then a whole first epoch on all cores, ours with an empty cache: opening, checking, decoding,
-writing the cache and serving the epoch, against a DataLoader with one process per core.
+Then a first batch and a whole first epoch on all cores, ours with an empty cache: opening,
+checking, decoding, writing the cache and serving the batches, against a DataLoader with one process
+per core; the first batch of a dataset of 128 pairs and of one of 2,048.
 
 Peers: `make bench` installs them; docs/measurements/benchmarks.md says how to get them by hand.
 """
@@ -16,7 +17,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from derain.config.training import Stage
 from derain.data.loading.cache import Pixels, open_pixels
 from derain.data.loading.loader import Loader, Position
 from derain.data.loading.order import Recipe
-from derain.data.prepared.manifest import Prepared
+from derain.data.prepared.manifest import Prepared, open_prepared
 from derain.data.synthetic.synthesis import bundled_photographs, synthesize
 
 SCENES, COPIES = 16, 16
@@ -41,18 +42,19 @@ COUNTED = 1024
 """Every contestant's time is scaled to this many crops."""
 SLOW, FAST = 2, 60
 """Batches timed per round: of contestants that decode, and of those that copy."""
-EPOCH_PAIRS = 128
+EPOCH_PAIRS, MANY_PAIRS = 128, 2048
 
 
 def rows(rounds: int = ROUNDS) -> list[Row]:
-    """Crops as they are, crops with the 8 symmetries, and a first epoch."""
+    """Crops as they are, crops with the 8 symmetries, and what a cold cache costs."""
     torch.set_num_threads(1)
     cores = os.sched_getaffinity(0)
     with tempfile.TemporaryDirectory() as scratch:
         source = _source(Path(scratch) / "source", SCENES * COPIES)
         prepared = write_dataset(source, Path(scratch) / "prepared", shards=1)
         few = write_dataset(source, Path(scratch) / "few", shards=1, pairs=EPOCH_PAIRS)
-        cold = _first_epoch(few, source, Path(scratch), len(cores), rounds)
+        cold = _cold(few, source, Path(scratch), len(cores), rounds)
+        cold.append(_first_batch_of_many(Path(scratch), len(cores), rounds))
         pixels = open_pixels(prepared, folder=Path(scratch, "cache"), budget_gib=4)
         os.sched_setaffinity(0, {min(cores)})
         try:
@@ -62,7 +64,7 @@ def rows(rounds: int = ROUNDS) -> list[Row]:
             ]
         finally:
             os.sched_setaffinity(0, cores)
-    return [*warm, cold]
+    return [*warm, *cold]
 
 
 def _warm(name: str, augment: str, pixels: Pixels, source: Path, folder: Path, rounds: int) -> Row:
@@ -125,7 +127,7 @@ def _epochs(batches: _loaders.Batches, count: int) -> float:
 
 def _bare_copy(loader: Loader, pixels: Pixels) -> Work:
     """A numpy copy of the crops that the loader takes, into allocated memory."""
-    epoch = loader._epoch(0)
+    epoch = loader._epochs.crops(0, slice(0, len(pixels)))
     room = SIZE_PX - CROP_PX + 1
     tops, lefts = ((draws * room).astype(int).tolist() for draws in (epoch.top, epoch.left))
     samples = epoch.sample.tolist()
@@ -142,31 +144,72 @@ def _bare_copy(loader: Loader, pixels: Pixels) -> Work:
     return run
 
 
-def _first_epoch(prepared: Prepared, source: Path, scratch: Path, cores: int, rounds: int) -> Row:
-    """From an empty cache to the last batch of an epoch."""
+def _cold(prepared: Prepared, source: Path, scratch: Path, cores: int, rounds: int) -> list[Row]:
+    """From an empty cache to the first batch, and to the last one of an epoch."""
+    count = len(prepared)
+    files = _files(source)[:count]
+    epoch, batch = -(-count // BATCH), 1
+    return [
+        compare(
+            f"first batch of {count}, cold",
+            "s",
+            _ours_cold(prepared, scratch, batch),
+            _peers_cold(files, cores, batch),
+            rounds=rounds,
+        ),
+        compare(
+            "first epoch, cold",
+            "pairs/s",
+            _ours_cold(prepared, scratch, epoch),
+            _peers_cold(files, cores, epoch),
+            amount=count,
+            rounds=rounds,
+        ),
+    ]
 
-    def ours() -> float:
+
+def _first_batch_of_many(scratch: Path, cores: int, rounds: int) -> Row:
+    source = _source(scratch / "many-source", MANY_PAIRS)
+    prepared = write_dataset(source, scratch / "many", shards=8)
+    ours = _ours_cold(prepared, scratch, 1)
+    peers = _peers_cold(_files(source), cores, 1)
+    found = compare(f"first batch of {MANY_PAIRS}, cold", "s", ours, peers, rounds=rounds)
+    shutil.rmtree(prepared.folder)
+    return found
+
+
+def _ours_cold(prepared: Prepared, scratch: Path, batches: int) -> Work:
+    """Seconds to some batches from an empty cache, opening the dataset included."""
+
+    def run() -> float:
         start = time.perf_counter()
-        loader = _loader(open_pixels(prepared, folder=scratch / "cold", budget_gib=4), "flip")
-        for _ in itertools.islice(_ours(loader), -(-len(prepared) // BATCH)):
+        dataset = open_prepared(prepared.folder)
+        pixels = open_pixels(dataset, folder=scratch / "cold", budget_gib=8, at_once=True)
+        for _ in itertools.islice(_ours(_loader(pixels, "flip")), batches):
             pass
         seconds = time.perf_counter() - start
         shutil.rmtree(scratch / "cold")
         return seconds
 
-    def peer(read: _loaders.Read) -> Callable[[], None]:
-        files = _files(source)[: len(prepared)]
-        make = partial(_loaders.png, files, read, CROP_PX, "flip", batch_size=BATCH)
+    return run
 
-        def run() -> None:
-            for _ in make(processes=cores)():
+
+def _peers_cold(files: _loaders.Files, cores: int, batches: int) -> dict[str, Work]:
+    def peer(read: _loaders.Read) -> Work:
+        make = partial(
+            _loaders.png, files, read, CROP_PX, "flip", batch_size=BATCH, processes=cores
+        )
+
+        def run() -> float:
+            start = time.perf_counter()
+            served = make()()
+            for _ in itertools.islice(served, batches):
                 pass
+            return time.perf_counter() - start
 
         return run
 
-    peers = {who: peer(read) for who, read in _loaders.png_readers().items()}
-    amount = len(prepared)
-    return compare("first epoch, cold", "pairs/s", ours, peers, amount=amount, rounds=rounds)
+    return {who: peer(read) for who, read in _loaders.png_readers().items()}
 
 
 def _loader(pixels: Pixels, augment: str) -> Loader:

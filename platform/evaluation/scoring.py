@@ -102,7 +102,7 @@ def too_small(dataset: Prepared, protocols: Sequence[str]) -> dict[int, str]:
     least = least_px(protocols)
     named = " and ".join(protocols) + (" needs" if len(protocols) == 1 else " need")
     heights, widths = sizes(dataset)
-    keys = dataset.index.column("key")
+    keys = dataset.arrow("key")
     return {
         at: f"image {keys[at].as_py()} is {widths[at]}x{heights[at]} px; {named} at least "
         f"{least} px on each side, for SSIM"

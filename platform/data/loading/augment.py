@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from derain.config.data import Augment
@@ -92,9 +93,12 @@ def crop(pair: np.ndarray, top: float, left: float, crop_px: int) -> np.ndarray:
     `pair` is uint8 (2, height, width, 3); `top` and `left` in [0, 1) choose among all positions.
     An image smaller than the crop is extended by reflection at its lower and right edges.
     """
-    pair = _padded(pair, crop_px)
-    y = int(top * (pair.shape[1] - crop_px + 1))
-    x = int(left * (pair.shape[2] - crop_px + 1))
+    _, height, width, _ = pair.shape
+    if height < crop_px or width < crop_px:
+        pair = _padded(pair, crop_px)
+        _, height, width, _ = pair.shape
+    y = int(top * (height - crop_px + 1))
+    x = int(left * (width - crop_px + 1))
     return pair[:, y : y + crop_px, x : x + crop_px]
 
 
@@ -106,18 +110,28 @@ def transform(pair: np.ndarray, symmetry: int) -> np.ndarray:
 
 
 def write_transformed(out: np.ndarray, square: np.ndarray, symmetry: int) -> None:
-    """Copy a square under one of the 8 symmetries.
+    """Copy a square under one of the 8 symmetries: the bytes of `transform`.
 
-    If rows of the square do not stay rows, numpy would copy three bytes at a time (160 us for a
-    pair of 128 px). Copying it into the processor's cache first and then channel by channel takes
-    40 us.
+    Both are uint8 (2, side, side, 3), and the images of `out` are C-contiguous. numpy would move
+    the three bytes of a pixel one at a time (60 us for a pair of 128 px in the processor's cache);
+    OpenCV turns in 14 us and flips in 7 what numpy copies by rows in 4. Rows are turned upside down
+    by the copy that has to be made anyway.
     """
-    if symmetry in _WHOLE_ROWS:
-        out[...] = transform(square, symmetry)
+    transposed, down, right = _STEPS[symmetry]
+    if not transposed:
+        out[...] = square[:, ::down]
+        if right == -1:
+            _flip(out, _LEFT_RIGHT)
         return
-    view = transform(square.copy(), symmetry)
-    for channel in range(3):
-        out[..., channel] = view[..., channel]
+    for image, turned in zip(square[:, ::right].copy(), out, strict=True):
+        cv2.transpose(image, turned)
+    if down == -1:
+        _flip(out, _UPSIDE_DOWN)
+
+
+def _flip(images: np.ndarray, axis: int) -> None:
+    for image in images:
+        cv2.flip(image, axis, image)
 
 
 _STEPS = (
@@ -131,14 +145,11 @@ _STEPS = (
     (True, 1, 1),
 )
 """For each symmetry: whether to transpose first, then the steps along columns and rows."""
-_WHOLE_ROWS = frozenset(
-    number for number, (transposed, _, right) in enumerate(_STEPS) if not transposed and right == 1
-)
+_UPSIDE_DOWN, _LEFT_RIGHT = 0, 1
+"""OpenCV's codes of the two flips."""
 
 
 def _padded(pair: np.ndarray, crop_px: int) -> np.ndarray:
     missing_y = max(0, crop_px - pair.shape[1])
     missing_x = max(0, crop_px - pair.shape[2])
-    if not missing_y and not missing_x:
-        return pair
     return np.pad(pair, ((0, 0), (0, missing_y), (0, missing_x), (0, 0)), mode="reflect")

@@ -6,30 +6,26 @@ by the manifest's sha256, so it never becomes stale; the index determines the of
 that cannot be decoded are listed in a file beside it.
 """
 
-import contextlib
 import logging
 import os
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
 
-import numpy as np
-
-from derain.data.loading import cache_notes, undecodable
-from derain.data.loading.cache_builder import (
-    SIDES,
-    build_cache,
-    decode_member,
-    member_bytes,
-    refusals_explained,
-)
+from derain.data.loading import cache_notes, filling, undecodable
+from derain.data.loading.cache_builder import build_cache, refusals_explained
 from derain.data.loading.cache_layout import CacheLayout, cache_layout
-from derain.data.loading.undecodable import Reasons
+from derain.data.loading.pixels import (
+    MappedPixels,
+    PartPixels,
+    Pixels,
+    TarPixels,
+    finished_cache,
+    sizes_of,
+)
 from derain.data.prepared.manifest import Prepared
-from derain.errors import DataError, UsageError
+from derain.errors import UsageError
 from derain.storage.files import is_remote
-from derain.storage.locks import lock_shared, locked, open_to_lock, try_lock
+from derain.storage.locks import locked, open_to_lock, try_lock
 
 log = logging.getLogger(__name__)
 
@@ -37,37 +33,24 @@ ENVIRONMENT = "DERAIN_CACHE_DIR"
 SUFFIX = ".rgb"
 
 
-class Pixels(Protocol):
-    """The pairs of a prepared dataset as pixels, from a cache or from tars."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, sample: int, /) -> np.ndarray:
-        """The rainy and the clean image of one sample: uint8, (2, height, width, 3), RGB.
-
-        Those of the next sample in place of one that cannot be decoded.
-        """
-        ...
-
-    @property
-    def left_out(self) -> Reasons:
-        """The samples that cannot be decoded, and why; of tars, those that were read so far."""
-        ...
-
-
-def open_pixels(prepared: Prepared, *, folder: str | Path | None, budget_gib: float) -> Pixels:
+def open_pixels(
+    prepared: Prepared, *, folder: str | Path | None, budget_gib: float, at_once: bool = False
+) -> Pixels:
     """The pixels of a prepared dataset from its cache, which is built if it is missing.
 
-    One process of the node builds it while the others wait. Other caches that are not in use are
-    removed, the least recently used first, to keep the budget. If that is not enough, images are
-    decoded from the tars, and the log says so. A cache of another user is used like one's own if
-    it may be read. Raises DataError if a shard differs from the manifest, StorageError if the disk
-    is full or the folder of caches cannot be written to, UsageError if remote tars would have to be
-    decoded.
+    One process of the node builds it while the others wait. With `at_once` nobody waits: an image
+    is decoded when it is asked for, and the cache fills with those, whoever asks (see `filling`);
+    tars that are not on this machine are still decoded before.
+
+    Other caches that are not in use are removed, the least recently used first, to keep the budget.
+    If that is not enough, images are decoded from the tars, and the log says so. A cache of another
+    user is used like one's own if it may be read. Raises DataError if a shard differs from the
+    manifest, with `at_once` when its images are asked for; StorageError if the disk is full or the
+    folder of caches cannot be written to, UsageError if remote tars would have to be decoded.
     """
     prepared.require_clean()
     if prepared.whole is not None:
-        whole = open_pixels(prepared.whole, folder=folder, budget_gib=budget_gib)
+        whole = open_pixels(prepared.whole, folder=folder, budget_gib=budget_gib, at_once=at_once)
         return PartPixels(whole, prepared)
     layout = cache_layout(prepared)
     size = layout.size
@@ -76,24 +59,52 @@ def open_pixels(prepared: Prepared, *, folder: str | Path | None, budget_gib: fl
         return _from_tars(prepared, f"its cache needs {_gib(size)}, the budget is {_gib(budget)}")
     caches = cache_folder(folder)
     path = caches / f"{prepared.manifest.sha256()}{SUFFIX}"
+    open_now = _fill if at_once and not is_remote(prepared.folder) else _build
     with refusals_explained(caches, size):
-        found = _finished(prepared, layout, path)
+        found = finished_cache(prepared, layout, path)
+        return open_now(prepared, layout, path, budget) if found is None else found
+
+
+def _fill(prepared: Prepared, layout: CacheLayout, path: Path, budget: int) -> Pixels:
+    """The pixels of a cache that fills while it is read."""
+    with locked(path.parent / ".lock"):
+        found = finished_cache(prepared, layout, path)  # another process may have completed it
         if found is not None:
             return found
-        waiting = partial(_log_waiting, prepared.folder)
-        with locked(path.with_suffix(".lock"), on_wait=waiting) as alone:
-            found = _finished(prepared, layout, path)  # another process may have built it
-            if found is not None:
-                return found
-            with locked(caches / ".lock"):
-                for leftover in caches.glob(f"{path.name}.tmp*") if alone else ():
-                    _unlink(leftover)  # of a builder that was killed
-                taken = _make_room(caches, budget - size)
-            if taken > budget - size:
-                return _from_tars(prepared, f"caches in use take {_gib(taken)} in {caches}")
-            build_cache(prepared, layout, path)
+        if not filling.has_begun(path):
+            taken = _make_room(path.parent, budget - layout.size)
+            if taken > budget - layout.size:
+                return _from_tars(prepared, f"caches in use take {_gib(taken)} in {path.parent}")
+            filling.begin(path, layout)
             cache_notes.note_dataset(path, prepared.folder)
-            return MappedPixels(path, layout, *_sizes(prepared), undecodable.read_note(path))
+        pixels = filling.FillingPixels(prepared, path)
+    log.info("cache: filling %s with what is asked for of %s", path, prepared.folder)
+    if pixels.is_complete:  # its last process was killed before it could say so
+        pixels.finish()
+    return pixels
+
+
+def _build(prepared: Prepared, layout: CacheLayout, path: Path, budget: int) -> Pixels:
+    """The pixels of a cache after all of it was decoded, by this process or another one."""
+    waiting = partial(_log_waiting, prepared.folder)
+    with locked(path.with_suffix(".lock"), on_wait=waiting) as alone:
+        found = finished_cache(prepared, layout, path)  # another process may have built it
+        if found is not None:
+            return found
+        with locked(path.parent / ".lock"):
+            for leftover in path.parent.glob(f"{path.name}.tmp*") if alone else ():
+                _unlink(leftover)  # of a builder that was killed
+            begun = filling.FillingPixels(prepared, path) if filling.has_begun(path) else None
+            taken = 0 if begun else _make_room(path.parent, budget - layout.size)
+        if begun:
+            log.info("cache: decoding what is missing in %s of %s", path, prepared.folder)
+            begun.decode_all()
+            return finished_cache(prepared, layout, path) or begun
+        if taken > budget - layout.size:
+            return _from_tars(prepared, f"caches in use take {_gib(taken)} in {path.parent}")
+        build_cache(prepared, layout, path)
+        cache_notes.note_dataset(path, prepared.folder)
+        return MappedPixels(path, layout, *sizes_of(prepared), undecodable.read_note(path))
 
 
 def cache_folder(folder: str | Path | None) -> Path:
@@ -109,145 +120,6 @@ def cache_folder(folder: str | Path | None) -> Path:
             f"There is no home folder for the cache ({error}). Set {ENVIRONMENT} or data.cache_dir "
             "to a folder on a local disk, or HOME."
         ) from None
-
-
-class MappedPixels:
-    """Pixels of a cache file; all processes of the node share its memory pages.
-
-    A lock keeps the file from being removed as long as this object exists.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        layout: CacheLayout,
-        heights: np.ndarray,
-        widths: np.ndarray,
-        left_out: Reasons,
-    ) -> None:
-        self._arguments = path, layout, heights, widths, left_out
-        read = undecodable.substitutes(len(layout.rain), left_out) if left_out else slice(None)
-        self._places = layout.rain[read], layout.clean[read], heights[read], widths[read]
-        self._file = path.open("rb")
-        lock_shared(self._file)
-        # As a plain array: each view of an np.memmap takes a microsecond more.
-        self._pixels = np.asarray(np.memmap(self._file, dtype=np.uint8, mode="r"))
-
-    def is_at(self, path: Path) -> bool:
-        """Whether the mapped file still has this name; otherwise it was removed meanwhile."""
-        return os.path.samestat(os.fstat(self._file.fileno()), path.stat())
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Unpickling maps the file again."""
-        return MappedPixels, self._arguments
-
-    def __len__(self) -> int:
-        return len(self._places[0])
-
-    @property
-    def left_out(self) -> Reasons:
-        """The samples that could not be decoded, and why."""
-        return self._arguments[-1]
-
-    def __getitem__(self, sample: int) -> np.ndarray:
-        rains, cleans, heights, widths = self._places
-        rain, clean = rains[sample], cleans[sample]
-        height, width = heights[sample], widths[sample]
-        # One view of both images, wherever the clean one is, because stacking two views would copy
-        # whole images for every crop: 1.1 us an access (a crop takes 40 us).
-        strides = (clean - rain, 3 * width, 3, 1)
-        return np.ndarray((2, height, width, 3), np.uint8, self._pixels, rain, strides)
-
-
-class TarPixels:
-    """Pixels decoded from the tars at every access: slow, but without a cache on disk."""
-
-    def __init__(self, prepared: Prepared) -> None:
-        self._folder = prepared.folder
-        self._rows = prepared.index.to_pylist()
-        self.left_out: dict[int, str] = {}
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, sample: int) -> np.ndarray:
-        """Raises DataError if no sample can be decoded, and for a shard that is damaged."""
-        if not 0 <= sample < len(self):
-            raise IndexError(sample)
-        for step in range(len(self)):
-            at = (sample + step) % len(self)
-            if at not in self.left_out:
-                members = self._read(self._rows[at])
-                try:
-                    return np.stack([decode_member(*member) for member in members])
-                except DataError as error:
-                    log.warning("cache: left out a pair of %s: %s", self._folder, error)
-                    self.left_out[at] = str(error)
-        raise DataError(f"{self._folder}: no pair can be decoded: {self.left_out[sample]}")
-
-    def _read(self, row: Mapping[str, Any]) -> list[tuple[bytes, Mapping[str, Any], str]]:
-        with (self._folder / row["shard"]).open("rb") as tar:
-            return [(member_bytes(tar, row, side), row, side) for side in SIDES]
-
-
-class PartPixels:
-    """The pixels of a part of a prepared dataset, which has no cache of its own."""
-
-    def __init__(self, whole: Pixels, part: Prepared) -> None:
-        assert part.rows is not None
-        self._whole, self._rows, self._folder = whole, part.rows.tolist(), part.folder
-        self._number = {row: number for number, row in enumerate(self._rows)}
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @property
-    def left_out(self) -> Reasons:
-        """The samples of this part that cannot be decoded, and why."""
-        return {
-            self._number[row]: reason
-            for row, reason in self._whole.left_out.items()
-            if row in self._number
-        }
-
-    def __getitem__(self, sample: int) -> np.ndarray:
-        """The next sample of this part, never another part's, replaces one without pixels."""
-        pair = self._whole[self._rows[sample]]
-        if not self._whole.left_out:
-            return pair
-        for step in range(len(self)):
-            row = self._rows[(sample + step) % len(self)]
-            pair = self._whole[row]  # of tars, this decides whether it is left out
-            if row not in self._whole.left_out:
-                return pair
-        raise DataError(f"{self._folder}: no pair of this part can be decoded")
-
-
-def _finished(prepared: Prepared, layout: CacheLayout, path: Path) -> MappedPixels | None:
-    """The pixels of a finished cache, None if there is none.
-
-    That takes no lock file, which another user could not write. Whoever removes a cache locks it
-    first: so one that still has its name after it was locked stays.
-    """
-    if not _is_complete(path, layout.size):
-        return None
-    try:
-        left_out = undecodable.read_note(path)
-        pixels = MappedPixels(path, layout, *_sizes(prepared), left_out)
-        if not pixels.is_at(path):
-            return None
-    except FileNotFoundError:
-        return None
-    log.info("cache: reusing %s for %s", path, prepared.folder)
-    undecodable.warn(prepared, left_out)
-    with contextlib.suppress(OSError):  # only its owner can mark it as used
-        path.touch()
-    cache_notes.note_dataset(path, prepared.folder)
-    return pixels
-
-
-def _sizes(prepared: Prepared) -> tuple[np.ndarray, np.ndarray]:
-    return prepared.column("height"), prepared.column("width")
 
 
 def _from_tars(prepared: Prepared, reason: str) -> TarPixels:
@@ -268,28 +140,36 @@ def _log_waiting(folder: Path) -> None:
     log.info("cache: waiting for another process that is decoding %s", folder)
 
 
-def _is_complete(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size
-
-
 def _make_room(folder: Path, allowed: int) -> int:
     """Remove caches that are not in use until the rest takes at most `allowed` bytes, the least
     recently used first; returns the bytes that the rest takes."""
     leftovers = [*folder.glob(f"*{SUFFIX}.tmp*")]
-    caches = sorted(folder.glob(f"*{SUFFIX}"), key=lambda path: path.stat().st_mtime)
+    caches = [path for path in folder.glob(f"*{SUFFIX}*") if is_cache(path)]
+    caches.sort(key=lambda path: path.stat().st_mtime)
     taken = sum(path.stat().st_size for path in (*leftovers, *caches) if path.exists())
     for path in leftovers:
-        taken -= remove_if_unused(path, folder / f"{path.name.split('.')[0]}.lock")
+        taken -= remove_if_unused(path)
     for path in caches:
         if taken <= allowed:
             break
-        taken -= remove_if_unused(path, path)
+        taken -= remove_if_unused(path)
     return taken
 
 
-def remove_if_unused(path: Path, lock: Path) -> int:
-    """Remove a file unless a process that builds or reads it holds the lock, or it is another
-    user's; returns the bytes freed."""
+def is_cache(path: Path) -> bool:
+    """Whether a file of the folder of caches has pixels: of a finished cache or one that fills."""
+    return path.suffix == SUFFIX or (filling.FILLING in path.name and path.suffix != ".done")
+
+
+def lock_of(path: Path) -> Path:
+    """The file that is locked by those who use a cache, or build it."""
+    return path if is_cache(path) else path.with_name(f"{path.name.split('.')[0]}.lock")
+
+
+def remove_if_unused(path: Path) -> int:
+    """Remove a cache, or what was left of one, unless a process that builds or reads it holds its
+    lock, or it is another user's; returns the bytes freed."""
+    lock = lock_of(path)
     try:
         with lock.open("rb") if lock == path else open_to_lock(lock) as file:
             if not try_lock(file):
@@ -300,10 +180,11 @@ def remove_if_unused(path: Path, lock: Path) -> int:
     except (PermissionError, FileNotFoundError):
         return 0
     log.info("cache: removing %s", path)
-    if path.suffix != SUFFIX:
-        return size
-    for note in (undecodable.note_path(path), cache_notes.note_path(path)):
-        _unlink(note)
+    if path.suffix == SUFFIX:
+        _unlink(undecodable.note_path(path))
+        _unlink(cache_notes.note_path(path))
+    else:
+        _unlink(filling.done_path(path))
     return size
 
 

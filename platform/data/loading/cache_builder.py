@@ -13,13 +13,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from rich.console import Console
 from rich.progress import Progress
 
@@ -37,6 +35,12 @@ from derain.storage.files import is_remote
 log = logging.getLogger(__name__)
 
 SIDES = ("rain", "clean")
+NEEDED = (
+    "shard", "height", "width",
+    "rain_member", "rain_offset", "rain_length", "rain_sha256",
+    "clean_member", "clean_offset", "clean_length", "clean_sha256",
+)  # fmt: skip
+"""The columns of the index that decoding an image needs."""
 LINE_EVERY_S = 15.0
 _FLUSH_EVERY_S = 0.1
 """Interval at which decoded pixels are flushed to the disk."""
@@ -67,7 +71,7 @@ def build_cache(prepared: Prepared, layout: CacheLayout, path: Path) -> None:
             os.fsync(out.fileno())
             left_out = undecodable.pairs_of(layout, found.failed)
             undecodable.warn(prepared, left_out)
-            _warn_of_equal_images(prepared, layout, found.alike)
+            warn_of_equal_images(prepared, layout, found.alike)
             undecodable.write_note(path, left_out)
             temporary.replace(path)
             log.info("cache: built in %.1f s: %s", time.monotonic() - began, path)
@@ -117,15 +121,16 @@ def _decode_all(prepared: Prepared, layout: CacheLayout, out: BinaryIO) -> _Foun
     """
     entries = prepared.manifest.shards
     found = _Found()
-    names, offsets = prepared.column("shard"), np.stack([layout.rain, layout.clean], axis=1)
+    rows_of = _rows_of_shards(prepared)
     with _progress(len(prepared)) as advance, ThreadPoolExecutor(available_cores() + 1) as pool:
-        upcoming = pool.submit(_checked_shard, prepared, entries[0], out.name)
+        upcoming = pool.submit(_checked_shard, prepared, entries[0], rows_of[0], out.name)
         try:
-            for entry, following in zip_longest(entries, entries[1:]):
+            for number, numbers in enumerate(rows_of):
                 path, rows = upcoming.result()
-                if following is not None:
-                    upcoming = pool.submit(_checked_shard, prepared, following, out.name)
-                begins = offsets[names == entry.name]
+                if number + 1 < len(entries):
+                    following = entries[number + 1], rows_of[number + 1]
+                    upcoming = pool.submit(_checked_shard, prepared, *following, out.name)
+                begins = np.stack([layout.rain[numbers], layout.clean[numbers]], axis=1)
                 parts = (slice(at, at + _PAIRS_A_TASK) for at in range(0, len(rows), _PAIRS_A_TASK))
                 tasks = [
                     pool.submit(_decode, path, rows[part], begins[part], out, found)
@@ -141,7 +146,16 @@ def _decode_all(prepared: Prepared, layout: CacheLayout, out: BinaryIO) -> _Foun
     return found
 
 
-def _checked_shard(prepared: Prepared, entry: ShardEntry, prefix: str) -> tuple[Path, pa.Table]:
+def _rows_of_shards(prepared: Prepared) -> list[np.ndarray]:
+    """For each shard of the manifest the numbers of its rows in the index, rising."""
+    shard = prepared.shard_numbers()
+    ends = np.cumsum(np.bincount(shard, minlength=len(prepared.manifest.shards)))
+    return np.split(np.argsort(shard, kind="stable"), ends[:-1])
+
+
+def _checked_shard(
+    prepared: Prepared, entry: ShardEntry, numbers: np.ndarray, prefix: str
+) -> tuple[Path, pa.Table]:
     """The local path of a shard, once its bytes were checked, and its rows of the index.
 
     A remote shard is fetched to a file whose name begins with `prefix`.
@@ -150,7 +164,7 @@ def _checked_shard(prepared: Prepared, entry: ShardEntry, prefix: str) -> tuple[
     if is_remote(path):
         remote, path = path, Path(f"{prefix}.{entry.name}")
         path.write_bytes(remote.read_bytes())
-    rows = prepared.index.filter(pc.equal(prepared.index["shard"], entry.name))
+    rows = prepared.rows_at(numbers)
     integrity.require_whole(path, entry, rows)
     return path, rows
 
@@ -166,7 +180,7 @@ def _decode(path: Path, rows: pa.Table, begins: np.ndarray, out: BinaryIO, found
             rainy = _decode_to(out, rain, tar, row, "rain", found)
             if clean > rain:  # otherwise an earlier pair has written it
                 partner = _decode_to(out, clean, tar, row, "clean", found)
-                if almost_equal(_thinned(rainy), _thinned(partner)):
+                if look_equal(rainy, partner):
                     found.alike.append(rain)
     return len(rows)
 
@@ -180,16 +194,22 @@ def _decode_to(
     except DataError as error:
         found.failed[offset] = str(error)
         return None
-    _write_at(out, offset, image)
+    write_at(out, offset, image)
     return image
 
 
-def _thinned(image: np.ndarray | None) -> np.ndarray | None:
-    """Every fourth row and column: a sixteenth of the time, and enough to compare two images."""
-    return None if image is None else image[::4, ::4]
+def look_equal(rainy: np.ndarray | None, clean: np.ndarray | None) -> bool:
+    """Whether a rainy image is all but equal to its clean one; False if one is missing.
+
+    By every fourth row and column: a sixteenth of the time, and enough to compare two images.
+    """
+    if rainy is None or clean is None:
+        return False
+    return almost_equal(rainy[::4, ::4], clean[::4, ::4])
 
 
-def _warn_of_equal_images(prepared: Prepared, layout: CacheLayout, alike: Sequence[int]) -> None:
+def warn_of_equal_images(prepared: Prepared, layout: CacheLayout, alike: Sequence[int]) -> None:
+    """Log the pairs whose rainy images, by their offsets, are all but equal to the clean ones."""
     if alike:
         keys = prepared.column("key")[np.isin(layout.rain, alike)]
         log.warning(
@@ -199,7 +219,8 @@ def _warn_of_equal_images(prepared: Prepared, layout: CacheLayout, alike: Sequen
         )  # fmt: skip
 
 
-def _write_at(out: BinaryIO, offset: int, image: np.ndarray) -> None:
+def write_at(out: BinaryIO, offset: int, image: np.ndarray) -> None:
+    """Write an image to a cache file: uint8, HWC."""
     data = np.ascontiguousarray(image).data.cast("B")
     while data:
         written = os.pwrite(out.fileno(), data, offset)

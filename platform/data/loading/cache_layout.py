@@ -22,12 +22,30 @@ class CacheLayout:
 
 
 def cache_layout(prepared: Prepared) -> CacheLayout:
-    """The layout of the cache file of a prepared dataset."""
-    shard, offset = prepared.column("shard"), prepared.column("clean_offset")
+    """The layout of the cache file of a prepared dataset; in blocks, for the sake of memory."""
+    own = _own_clean_image(prepared)
+    heights, widths = prepared.column("height"), prepared.column("width")
+    rain, clean = np.empty(len(own), np.int64), np.empty(len(own), np.int64)
+    size = shared = 0
+    for begin in range(0, len(own), _BLOCK):
+        part = slice(begin, begin + _BLOCK)
+        image = 3 * heights[part].astype(np.int64) * widths[part]
+        used = image * (1 + own[part])
+        ends = size + np.cumsum(used)
+        rain[part] = ends - used
+        # Offsets rise, so that of an earlier pair is the largest so far.
+        clean[part] = np.maximum.accumulate(np.where(own[part], rain[part] + image, shared))
+        size, shared = int(ends[-1]), int(clean[part][-1])
+    return CacheLayout(rain, clean, size)
+
+
+def _own_clean_image(prepared: Prepared) -> np.ndarray:
+    """Whether the clean image of each pair is not the one of the pair before it: bool."""
     own = np.ones(len(prepared), bool)
-    own[1:] = (shard[1:] != shard[:-1]) | (offset[1:] != offset[:-1])
-    image = 3 * prepared.column("height").astype(np.int64) * prepared.column("width")
-    ends = np.cumsum(image * (1 + own))
-    rain = ends - image * (1 + own)
-    clean = (rain + image)[own][np.cumsum(own) - 1]
-    return CacheLayout(rain, clean, int(ends[-1]))
+    for column in (prepared.shard_numbers(), prepared.column("clean_offset")):
+        own[1:] &= column[1:] == column[:-1]
+    own[1:] = ~own[1:]
+    return own
+
+
+_BLOCK = 2**18

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from derain.data.loading.cache import SUFFIX, cache_folder, remove_if_unused
+from derain.data.loading import filling
+from derain.data.loading.cache import SUFFIX, cache_folder, is_cache, lock_of, remove_if_unused
 from derain.data.loading.cache_layout import cache_layout
 from derain.data.loading.cache_notes import datasets_of
 from derain.data.prepared.manifest import Prepared, open_prepared
@@ -48,45 +49,43 @@ def bytes_to_build(prepared: Prepared, folder: str | Path | None, budget_gib: fl
     """The size of the cache that a run would build; 0 if there is one, or if it is larger than the
     budget, so that images are decoded from the tars."""
     size = cache_layout(prepared).size
-    return 0 if size > budget_gib * 2**30 or has_cache(prepared, folder) else size
+    path = cache_folder(folder) / f"{prepared.manifest.sha256()}{SUFFIX}"
+    has_room = filling.has_begun(path) or has_cache(prepared, folder)
+    return 0 if size > budget_gib * 2**30 or has_room else size
 
 
 def remove(cache: Path) -> int:
     """Remove a cache, or what was left of one, unless a process uses it or it is another user's;
     returns the bytes freed."""
-    whole = cache.suffix == SUFFIX
-    return remove_if_unused(cache, cache if whole else _lock_of(cache))
+    return remove_if_unused(cache)
 
 
 def _all(folder: Path) -> Iterator[Cache]:
     for path in folder.glob(f"*{SUFFIX}*"):
-        whole = path.suffix == SUFFIX
-        if not whole and f"{SUFFIX}.tmp" not in path.name:
+        if not is_cache(path) and f"{SUFFIX}.tmp" not in path.name:
             continue
+        cache = path.with_name(f"{path.name.split('.')[0]}{SUFFIX}")
         try:
             stat = path.stat()
         except FileNotFoundError:  # another process has removed it
             continue
-        datasets = tuple(datasets_of(path)) if whole else ()
-        if _is_in_use(path if whole else _lock_of(path)):
+        can_be_used = path in (cache, filling.filling_path(cache))
+        datasets = tuple(datasets_of(cache)) if can_be_used else ()
+        if _is_in_use(lock_of(path)):
             state = "in use"
-        elif not whole:
+        elif not can_be_used:
             state = "unfinished"
         else:
-            state = "gone" if datasets and not _any_exists(path.stem, datasets) else "idle"
+            state = "gone" if datasets and not _any_exists(cache.stem, datasets) else "idle"
         age_s = max(0.0, time.time() - stat.st_mtime)
         yield Cache(path, stat.st_size, datasets, state, stat.st_mtime, age_s)
-
-
-def _lock_of(leftover: Path) -> Path:
-    return leftover.with_name(f"{leftover.name.split('.')[0]}.lock")
 
 
 def _is_in_use(lock: Path) -> bool:
     """Whether a process holds a lock, shared or alone; for the instant of the question this one
     does, for which both readers and builders wait."""
     try:
-        with lock.open("rb") if lock.suffix == SUFFIX else open_to_lock(lock) as file:
+        with lock.open("rb") if is_cache(lock) else open_to_lock(lock) as file:
             return not try_lock(file)
     except OSError:
         return False

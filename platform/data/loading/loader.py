@@ -6,7 +6,6 @@ crops in any process and with any number of workers.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -15,20 +14,19 @@ from derain.config import Config
 from derain.config.data import DataConfig
 from derain.config.training import Stage
 from derain.data.loading import order
-from derain.data.loading.augment import (
-    augmented,
-    build_augmentation,
-    crop,
-    draw_crops,
-    write_transformed,
-)
-from derain.data.loading.cache import Pixels, open_pixels
+from derain.data.loading.augment import build_augmentation
+from derain.data.loading.cache import open_pixels
+from derain.data.loading.crops import Crops, Cutter, Epochs
 from derain.data.loading.order import Recipe
+from derain.data.loading.pixels import Pixels
 from derain.data.prepared.manifest import Prepared
 from derain.data.prepared.roles import open_training
 from derain.plugins.protocols import Augmentation
 
 Array = TypeVar("Array")
+
+_BATCHES_AHEAD = 2
+"""Batches that are decoded while the step before them is taken."""
 
 
 @dataclass(frozen=True)
@@ -97,11 +95,10 @@ class Loader:
         world: int = 1,
     ) -> None:
         """`own`, an augmentation of the user's, is done to the crops after `augment`."""
-        self._pixels = pixels
+        self.cutter = Cutter(pixels, own)
+        self._epochs = Epochs(recipe, augment)
         self._recipe = recipe
         self._stages = stages
-        self._augment = augment
-        self._own = own
         self._rank, self._world = rank, world
 
     def __len__(self) -> int:
@@ -115,10 +112,14 @@ class Loader:
         return 2 * 3 * max(pixels)
 
     def batch(self, at: Position) -> Batch[np.ndarray]:
-        """This rank's part of the global batch that begins at a position."""
+        """This rank's part of the global batch that begins at a position.
+
+        If its pixels are in no cache yet, those of the next batches are decoded meanwhile.
+        """
         plan = self.plan(at)
         pixels = np.empty(plan.shape, np.uint8)
         self.write_crops(plan, pixels)
+        self._decode_after(plan)
         return plan.batch(pixels)
 
     def plan(self, at: Position) -> BatchPlan:
@@ -134,54 +135,32 @@ class Loader:
         return BatchPlan(
             epoch=at.epoch,
             positions=slice(first, last) if first < last else slice(at.offset, at.offset + 1),
-            ids=self._epoch(at.epoch).ids[first:last],
+            ids=self._epochs.ids(at.epoch, slice(first, last)),
             share=(last - first) / (end - at.offset),
             crop_px=stage.crop_px,
             following=following,
         )
 
+    def crops(self, plan: BatchPlan) -> Crops:
+        """Which crops a plan consists of."""
+        return self._epochs.crops(plan.epoch, plan.positions)
+
     def write_crops(self, plan: BatchPlan, out: np.ndarray) -> None:
         """Write the crops of a plan into `out`: uint8, of the plan's shape."""
-        epoch = self._epoch(plan.epoch)
-        columns = (epoch.dataset, epoch.sample, epoch.top, epoch.left, epoch.symmetry, epoch.number)
-        rows = zip(*(column[plan.positions].tolist() for column in columns), strict=True)
-        for at, (dataset, sample, top, left, symmetry, number) in enumerate(rows):
-            square = crop(self._pixels[dataset][sample], top, left, plan.crop_px)
-            write_transformed(out[:, at], square, symmetry)
-            if self._own is not None:
-                out[:, at] = augmented(self._own, out[:, at], number)
+        self.cutter.write(self.crops(plan), out)
 
-    def _epoch(self, number: int) -> "_Epoch":
-        return _draw_epoch(self._recipe, self._augment, number)
-
-
-@dataclass(frozen=True)
-class _Epoch:
-    """The samples of an epoch in order, with their crops: drawn once for all of its batches."""
-
-    ids: np.ndarray
-    dataset: np.ndarray
-    sample: np.ndarray
-    """Number of the sample within its dataset."""
-    top: np.ndarray
-    left: np.ndarray
-    symmetry: np.ndarray
-    number: np.ndarray
-    """The random number of each use, for an augmentation of the user's."""
-
-
-@lru_cache(maxsize=4)
-def _draw_epoch(recipe: Recipe, augment: str, number: int) -> _Epoch:
-    drawn = order.epoch_order(recipe, number)
-    crops = draw_crops(recipe.seed, drawn.times, drawn.ids, augment)
-    ends = np.cumsum(recipe.sizes)
-    dataset = np.searchsorted(ends, drawn.ids, side="right")
-    sample = drawn.ids - (ends - recipe.sizes)[dataset]
-    return _Epoch(drawn.ids, dataset, sample, crops.top, crops.left, crops.symmetry, crops.number)
+    def _decode_after(self, plan: BatchPlan) -> None:
+        """Begin to decode the batches after a plan, if their datasets are in no cache yet."""
+        for _ in range(_BATCHES_AHEAD if self.cutter.decodes else 0):
+            plan = self.plan(plan.following)
+            self.cutter.decode(self.crops(plan))
 
 
 def open_loader(config: Config, *, rank: int = 0, world: int = 1) -> Loader:
-    """The loader for the training datasets of a config, with their pixels in the node's cache."""
+    """The loader for the training datasets of a config, with their pixels in the node's cache.
+
+    A cache that is missing fills while batches are made.
+    """
     data = config.data
     datasets = open_training(data)
     recipe = Recipe(
@@ -191,7 +170,7 @@ def open_loader(config: Config, *, rank: int = 0, world: int = 1) -> Loader:
         shuffle=data.shuffle,
         strata=_strata(datasets, data.stratify) if data.stratify else None,
     )
-    pixels = open_all_pixels(datasets, data)
+    pixels = open_all_pixels(datasets, data, at_once=True)
     own = build_augmentation(data.augment)
     augment = "none" if own else data.augment.name
     return Loader(
@@ -204,9 +183,11 @@ def _strata(datasets: Sequence[Prepared], label: str) -> np.ndarray:
     return np.unique(values, return_inverse=True)[1]
 
 
-def open_all_pixels(datasets: Sequence[Prepared], config: DataConfig) -> list[Pixels]:
-    """The pixels of several prepared datasets, from the node's cache."""
+def open_all_pixels(
+    datasets: Sequence[Prepared], config: DataConfig, *, at_once: bool = False
+) -> list[Pixels]:
+    """The pixels of several prepared datasets, from the node's cache; see `open_pixels`."""
     return [
-        open_pixels(prepared, folder=config.cache_dir, budget_gib=config.cache_gib)
+        open_pixels(prepared, folder=config.cache_dir, budget_gib=config.cache_gib, at_once=at_once)
         for prepared in datasets
     ]

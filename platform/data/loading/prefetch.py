@@ -1,10 +1,10 @@
 """Loader processes that prepare batches ahead of the training step, with unchanged bytes.
 
-The training process requests positions; loader processes write the crops of the next ones into
-shared memory. The memory is an unnamed file (memfd) and requests go through sockets, so a kill
-leaves nothing behind: a child ends when its parent is gone, and a parent raises when a child is
-gone. A batch of 16 pairs of 128 px takes 0.07 ms to copy out of shared memory and would take
-1.9 ms through a pipe.
+The training process requests crops, so the order of an epoch is in this one process only; loader
+processes write those of the next positions into shared memory. The memory is an unnamed file
+(memfd) and requests go through sockets, so a kill leaves nothing behind: a child ends when its
+parent is gone, and a parent raises when a child is gone. A batch of 16 pairs of 128 px takes 0.07
+ms to copy out of shared memory and would take 1.9 ms through a pipe.
 """
 
 import contextlib
@@ -21,6 +21,7 @@ from multiprocessing.connection import Connection, Pipe
 
 import numpy as np
 
+from derain.data.loading.crops import Crops, Cutter
 from derain.data.loading.loader import Batch, Loader, Position
 from derain.errors import DerainError, UsageError
 
@@ -78,9 +79,10 @@ class _Queue:
             at = self._loader.plan(self._pending[-1][0]).following
         while self._free:
             worker, slot = self._free.popleft()
-            worker.request(slot, at)
+            plan = self._loader.plan(at)
+            worker.request(slot, self._loader.crops(plan), plan.shape)
             self._pending.append((at, worker, slot))
-            at = self._loader.plan(at).following
+            at = plan.following
 
     def _discard(self) -> None:
         """Drop all pending batches: the run has returned to a checkpoint."""
@@ -99,10 +101,10 @@ class _Worker:
     slots: np.ndarray
     """uint8 (AHEAD, bytes of the largest batch), shared with the process."""
 
-    def request(self, slot: int, at: Position) -> None:
-        """Have the batch at a position written into a slot."""
+    def request(self, slot: int, crops: Crops, shape: tuple[int, ...]) -> None:
+        """Have crops written into a slot."""
         with self._death_explained():
-            self.socket.send((slot, at))
+            self.socket.send((slot, crops, shape))
 
     def wait(self) -> None:
         """Wait until the oldest requested batch is in its slot."""
@@ -151,8 +153,8 @@ def _worker(loader: Loader) -> Iterator[_Worker]:
     try:
         worker = _Worker(process, ours, slots)
         with worker._death_explained():
-            ours.send(sys.path)  # first: unpickling the loader imports modules
-            ours.send(loader)
+            ours.send(sys.path)  # first: unpickling the cutter imports modules
+            ours.send(loader.cutter)
         yield worker
     finally:
         ours.close()
@@ -175,17 +177,16 @@ def _serve(socket: int, memory: int) -> None:
     parent: Connection = Connection(socket)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         sys.path[:] = parent.recv()
-        loader: Loader = parent.recv()
+        cutter: Cutter = parent.recv()
         while True:
-            slot, at = parent.recv()
-            parent.send(_write_batch(loader, at, slots[slot]))
+            slot, crops, shape = parent.recv()
+            parent.send(_write_batch(cutter, crops, _view(slots[slot], shape)))
 
 
-def _write_batch(loader: Loader, at: Position, slot: np.ndarray) -> DerainError | None:
+def _write_batch(cutter: Cutter, crops: Crops, out: np.ndarray) -> DerainError | None:
     """Write a batch into a slot; returns an expected error, which the parent raises."""
-    plan = loader.plan(at)
     try:
-        loader.write_crops(plan, _view(slot, plan.shape))
+        cutter.write(crops, out)
     except DerainError as error:
         return error
     return None

@@ -1,9 +1,10 @@
 """index.parquet: one row per pair, with the offset and sha256 of each member of its shard."""
 
+import contextlib
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -49,10 +50,84 @@ def read_index(data: bytes, name: str) -> pa.Table:
         raise DataError(f"{name}: cannot be read ({error}).") from None
 
 
+class IndexFile:
+    """An index file of which columns and rows are read when they are needed.
+
+    It keeps the file open, so the rows are always those of the file that was checked. Another
+    process gets the rows themselves.
+    """
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        """`file` is at any position; `name` is for messages. Raises DataError if it is no index."""
+        self._name = name
+        with self._explained():
+            self._parquet = pq.ParquetFile(file)
+        metadata = self._parquet.metadata
+        sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+        self._begins = np.cumsum([0, *sizes])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return pa.Table.from_batches, (self.select(INDEX_SCHEMA.names).to_batches(), INDEX_SCHEMA)
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows."""
+        return int(self._begins[-1])
+
+    def select(self, names: Sequence[str]) -> pa.Table:
+        """Some columns of all rows."""
+        with self._explained():
+            return _fitting(self._parquet.read(self._existing(names)), names)
+
+    def take(self, numbers: np.ndarray) -> pa.Table:
+        """All columns of some rows; reads the row groups that they are in."""
+        groups = np.searchsorted(self._begins, numbers, side="right") - 1
+        read, group_of = np.unique(groups, return_inverse=True)
+        sizes = self._begins[read + 1] - self._begins[read]
+        places = numbers - self._begins[groups] + (np.cumsum(sizes) - sizes)[group_of]
+        names = INDEX_SCHEMA.names
+        with self._explained():
+            table = self._parquet.read_row_groups(read.tolist(), self._existing(names))
+            return _fitting(table, names).take(places)
+
+    def batches(self, name: str) -> Iterator[pa.Array]:
+        """One column, in pieces of at most 65,536 rows."""
+        with self._explained():
+            for batch in self._parquet.iter_batches(columns=[name]):
+                yield batch.column(0)
+
+    def _existing(self, names: Sequence[str]) -> list[str]:
+        return [name for name in names if name in self._parquet.schema_arrow.names]
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(f"{self._name}: cannot be read ({error}).") from None
+
+
+def _fitting(table: pa.Table, names: Sequence[str]) -> pa.Table:
+    """Columns of INDEX_SCHEMA; those that an older file lacks are empty."""
+    schema = pa.schema([INDEX_SCHEMA.field(name) for name in names])
+    columns = [
+        table[field.name].cast(field.type)
+        if field.name in table.column_names
+        else pa.nulls(len(table), field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)
+
+
 def rows_sha256(rows: pa.Table) -> str:
     """SHA-256 of index rows, independent of how they are stored and chunked."""
+    return columns_sha256(rows[name] for name in INDEX_SCHEMA.names)
+
+
+def columns_sha256(columns: Iterable[pa.ChunkedArray]) -> str:
+    """`rows_sha256` of the columns of INDEX_SCHEMA, of which one is in memory at a time."""
     digest = hashlib.sha256()
-    for column in rows.select(INDEX_SCHEMA.names).columns:
+    for column in columns:
         for part in _plain_bytes(column):
             digest.update(part)
     return digest.hexdigest()

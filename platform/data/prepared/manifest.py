@@ -7,8 +7,10 @@
 
 import builtins
 import hashlib
+import io
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from derain.data.prepared.index import INDEX, read_index, rows_sha256
+from derain.data.prepared.index import INDEX, INDEX_SCHEMA, IndexFile, columns_sha256
 from derain.errors import DataError
 from derain.storage import files
 from derain.storage.atomic import new_file
@@ -88,38 +90,41 @@ class Manifest:
         return hashlib.sha256(self.to_bytes()).hexdigest()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prepared:
     """A finished prepared dataset: its folder, its manifest, and its index with a row per pair.
 
-    It may be a part: some of the pairs of a prepared dataset, with the manifest of the whole.
+    It may be a part: some of the pairs of a prepared dataset, with the manifest of the whole. Of
+    the index only what is asked for is read: all of it takes 1.25 KB a pair.
     """
 
     folder: Path
     manifest: Manifest
-    index: pa.Table
+    stored: IndexFile | pa.Table
+    """The rows of the index, of a part those of the whole: in their file, or in memory."""
     whole: "Prepared | None" = field(default=None, repr=False)
     """The dataset that this is a part of."""
-    rows: np.ndarray | None = field(default=None, repr=False, compare=False)
+    rows: np.ndarray | None = field(default=None, repr=False)
     """Of a part: the rows of the whole index that it consists of, int64, rising."""
 
     def __len__(self) -> int:
-        return self.index.num_rows
+        return self.stored.num_rows if self.rows is None else len(self.rows)
 
     def part(self, rows: np.ndarray) -> "Prepared":
         """The part with these rows of the index, int64, rising."""
-        return replace(self, index=self.index.take(rows), whole=self, rows=rows)
+        return replace(self, whole=self, rows=rows)
 
     def sha256(self) -> str:
         """The identity: the sha256 of the manifest, for a part of the manifest and its rows."""
         digest = self.manifest.sha256()
         if self.whole is None:
             return digest
-        return hashlib.sha256(f"{digest} {rows_sha256(self.index)}".encode()).hexdigest()
+        rows = columns_sha256(map(self.arrow, INDEX_SCHEMA.names))
+        return hashlib.sha256(f"{digest} {rows}".encode()).hexdigest()
 
     def require_clean(self) -> None:
         """Raise DataError if an image has no clean partner, which losses and PSNR need."""
-        missing = self.index.column("clean_member").null_count
+        missing = self.arrow("clean_offset").null_count
         if missing:
             raise DataError(
                 f"{self.folder}: {missing} of its {len(self)} images have no clean partner "
@@ -127,9 +132,45 @@ class Prepared:
                 "use a paired dataset, or derain these images with `derainctl predict`."
             )
 
-    def column(self, name: str) -> np.ndarray:
+    @property
+    def index(self) -> pa.Table:
+        """All columns of the index, in the order of the pairs."""
+        return self.columns(INDEX_SCHEMA.names)
+
+    def columns(self, names: Sequence[str]) -> pa.Table:
+        """Some columns of the index, in the order of the pairs."""
+        table = self.stored.select(list(names))
+        return table if self.rows is None else table.take(self.rows)
+
+    def arrow(self, name: str) -> pa.ChunkedArray:
         """One column of the index, in the order of the pairs."""
-        return self.index.column(name).to_numpy()
+        return self.columns([name]).column(0)
+
+    def column(self, name: str) -> np.ndarray:
+        """One column of the index as an array of numpy, in the order of the pairs."""
+        return self.arrow(name).to_numpy()
+
+    def rows_at(self, numbers: Sequence[int] | np.ndarray) -> pa.Table:
+        """The rows of some pairs."""
+        found = np.asarray(numbers, np.int64)
+        return self.stored.take(found if self.rows is None else self.rows[found])
+
+    def shard_numbers(self) -> np.ndarray:
+        """For each pair the number of its shard in the manifest: int32.
+
+        Raises DataError for a shard that the manifest does not list.
+        """
+        number_of = {entry.name: number for number, entry in enumerate(self.manifest.shards)}
+        pieces = []
+        for names in _pieces(self.stored, "shard"):
+            encoded = names.dictionary_encode()
+            found = [number_of.get(name) for name in encoded.dictionary.to_pylist()]
+            if None in found:
+                name = encoded.dictionary[found.index(None)]
+                raise DataError(f"{self.folder}: the index has a shard {name}, the manifest none.")
+            pieces.append(np.array(found, np.int32)[encoded.indices.to_numpy()])
+        numbers = np.concatenate(pieces) if pieces else np.zeros(0, np.int32)
+        return numbers if self.rows is None else numbers[self.rows]
 
     def labels(self, name: str) -> list[str]:
         """The value of one label for every pair. Raises DataError if a pair lacks the label.
@@ -196,17 +237,42 @@ def open_prepared(folder: str | Path) -> Prepared:
     """
     path = files.locate(folder)
     manifest = read_manifest(path)
+    name = str(path / INDEX)
     try:
-        data = (path / INDEX).read_bytes()
+        file = _opened(path / INDEX)
+        found = _sha256(file)
     except OSError as error:
-        raise DataError(f"{path / INDEX}: cannot be read ({error}).") from None
-    found = hashlib.sha256(data).hexdigest()
+        raise DataError(f"{name}: cannot be read ({error}).") from None
     if found != manifest.index_sha256:
         raise DataError(
-            f"{path / INDEX}: damaged: expected sha256 {manifest.index_sha256}, found {found}. "
+            f"{name}: damaged: expected sha256 {manifest.index_sha256}, found {found}. "
             "`derainctl verify` reports what differs; prepare the dataset again."
         )
-    return Prepared(path, manifest, read_index(data, str(path / INDEX)))
+    return Prepared(path, manifest, IndexFile(file, name))
+
+
+def _opened(path: Path) -> io.BufferedReader | io.BytesIO:
+    """A file to read; one of a store is fetched."""
+    return io.BytesIO(path.read_bytes()) if files.is_remote(path) else path.open("rb")
+
+
+def _sha256(file: io.BufferedReader | io.BytesIO) -> str:
+    """SHA-256 of a file, which this process reads once while the file is unchanged."""
+    if isinstance(file, io.BytesIO):
+        return hashlib.sha256(file.getbuffer()).hexdigest()
+    stat = os.fstat(file.fileno())
+    version = stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+    if version not in _DIGESTS:
+        _DIGESTS[version] = hashlib.file_digest(file, "sha256").hexdigest()
+    return _DIGESTS[version]
+
+
+_DIGESTS: dict[tuple[int, ...], str] = {}
+"""Digests of index files by device, inode, size and times: a worker opens a dataset eight times."""
+
+
+def _pieces(stored: IndexFile | pa.Table, name: str) -> Iterable[pa.Array]:
+    return stored.batches(name) if isinstance(stored, IndexFile) else stored[name].chunks
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -80,7 +80,7 @@ def _split(datasets: Sequence[Prepared], share: float) -> list[tuple[Prepared, P
     """
     for dataset in datasets:
         dataset.require_clean()
-    columns = [dataset.index.column("clean_sha256") for dataset in datasets]
+    columns = [dataset.arrow("clean_sha256") for dataset in datasets]
     digests = sorted(set().union(*(column.unique().to_pylist() for column in columns)), key=_rank)
     if len(digests) < 2:
         raise DataError(
@@ -100,7 +100,7 @@ def _split(datasets: Sequence[Prepared], share: float) -> list[tuple[Prepared, P
 
 
 def _parts(dataset: Prepared, chosen: pa.Array) -> tuple[Prepared, Prepared]:
-    held = pc.is_in(dataset.index.column("clean_sha256"), chosen).to_numpy()
+    held = pc.is_in(dataset.arrow("clean_sha256"), chosen).to_numpy()
     return dataset.part(np.flatnonzero(~held)), dataset.part(np.flatnonzero(held))
 
 

@@ -48,7 +48,7 @@ def has_clean(dataset: Prepared) -> bool:
 
     Raises DataError for a dataset of which only some have one.
     """
-    missing = dataset.index.column("clean_member").null_count
+    missing = dataset.arrow("clean_offset").null_count
     if 0 < missing < len(dataset):
         dataset.require_clean()
     return not missing

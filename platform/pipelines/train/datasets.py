@@ -81,7 +81,7 @@ def _warn_of_shared(
 
 def _clean_images(datasets: Sequence[Prepared]) -> set[str]:
     """The sha256 of the files of all clean images."""
-    columns = (dataset.index.column("clean_sha256") for dataset in datasets)
+    columns = (dataset.arrow("clean_sha256") for dataset in datasets)
     return set().union(*(column.unique().to_pylist() for column in columns))
 
 

@@ -37,7 +37,7 @@ class CheckpointScores:
         """The scores of each dataset of a role, "validation" or "test"."""
         data, protocol = self._config.data, self._config.eval.protocol
         datasets = open_role(data, role)
-        pixels = open_all_pixels(datasets, data)
+        pixels = open_all_pixels(datasets, data, at_once=True)
         return [
             score_dataset(self._predictor.levels, dataset, pairs, protocol, name=name)
             for dataset, pairs, name in zip(datasets, pixels, names_of(datasets), strict=True)
@@ -46,7 +46,7 @@ class CheckpointScores:
     def record_gallery(self, record: RunLog) -> None:
         """Write a few validation images, derained, into the run's folder and its MLflow run."""
         data = self._config.data
-        pixels = open_all_pixels(open_validation(data)[:1], data)
+        pixels = open_all_pixels(open_validation(data)[:1], data, at_once=True)
         grid = gallery([self._predictor.derain], pixels[0], GALLERY_IMAGES)
         (self._config.folder / GALLERY).write_bytes(encode_png(grid))
         record.image(GALLERY, grid)

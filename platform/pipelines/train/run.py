@@ -58,12 +58,10 @@ def run_in_this_process(
 
 
 def _open_data(config: Config, rank: Rank) -> Loader:
-    """The loader of this rank; fills the node's caches, also that of the validation images.
-
-    A node that joins with cold caches may need an hour for that.
-    """
+    """The loader of this rank. Tars of another machine are decoded before, those of the validation
+    images too, for which a node that joins with cold caches may need an hour."""
     if config.train.eval_every_steps or rank.leads:
-        open_all_pixels(open_validation(config.data), config.data)
+        open_all_pixels(open_validation(config.data), config.data, at_once=True)
     return open_loader(config, rank=rank.number, world=rank.world)
 
 

@@ -22,7 +22,8 @@ class Validation:
         self._metrics = metric_names(self._protocol)
         self._device = pick_device(config.train)
         self._rank = rank
-        self._pixels = open_all_pixels(open_validation(config.data), config.data)
+        datasets = open_validation(config.data)
+        self._pixels = open_all_pixels(datasets, config.data, at_once=True)
 
     def __call__(self, network: nn.Module) -> dict[str, float]:
         """The mean of the datasets' means; all ranks must call it, all get the same."""

@@ -49,7 +49,7 @@ def derain_images(config: Config, ranking: Sequence[Row]) -> list[GalleryImage]:
     scores = {trial["name"]: image_scores(trial) for trial in trials}
     datasets = open_validation(config.data)
     dataset, name = datasets[0], names_of(datasets)[0]
-    (pixels,) = open_all_pixels([dataset], config.data)
+    (pixels,) = open_all_pixels([dataset], config.data, at_once=True)
     keys = dataset.column("key").tolist()
     scored = [at for at, key in enumerate(keys) if (name, key) in scores[trials[0]["name"]]]
     best = [scores[trials[0]["name"]][name, keys[at]]["metrics"] for at in scored]

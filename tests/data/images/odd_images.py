@@ -172,3 +172,12 @@ VARIANTS = {
     "PNG in Display P3": encoded(NOISE, icc_profile=profile()),
 }
 """One of each kind; some are read, some refused."""
+
+
+def spoiled(data: bytes) -> bytes:
+    """A PNG whose pixels break off late, with correct checksums."""
+    at = data.index(b"IDAT")
+    (length,) = struct.unpack_from(">I", data, at - 4)
+    pixels = zlib.decompress(data[at + 4 : at + 4 + length])
+    broken = zlib.compress(pixels[: len(pixels) // 2] + b"\xff" * (len(pixels) // 2))
+    return data[: at - 4] + chunk(b"IDAT", broken) + chunk(b"IEND")

@@ -1,7 +1,11 @@
 """Crops and symmetries: the same for both images, uniform, a pure function of the sample."""
 
-import numpy as np
+import hashlib
 
+import numpy as np
+import pytest
+
+from benchmarks._small import NoisePairs
 from derain.config.training import Stage
 from derain.data.loading import augment
 from derain.data.loading.loader import Loader, Position
@@ -35,6 +39,26 @@ def test_the_eight_symmetries_differ_and_keep_both_images_together() -> None:
     assert len({view.tobytes() for view in turned}) == 8
     for view in turned:
         assert np.array_equal(view[1], 255 - view[0])
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 16, 33, 128])
+@pytest.mark.parametrize("symmetry", range(8))
+def test_what_is_written_is_the_symmetry_and_nothing_beside_it(side: int, symmetry: int) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, side + 5, side + 7, 3), np.uint8)
+    images.flags.writeable = False
+    square = images[:, 2 : 2 + side, 3 : 3 + side]
+    batch = np.full((2, 3, side, side, 3), 77, np.uint8)
+    augment.write_transformed(batch[:, 1], square, symmetry)
+    assert np.array_equal(batch[:, 1], augment.transform(square, symmetry))
+    assert (batch[:, [0, 2]] == 77).all()
+
+
+def test_a_batch_has_the_bytes_that_it_always_had() -> None:
+    noise = NoisePairs(24, 48)
+    stages = [Stage(from_step=0, crop_px=32, batch_size=24)]
+    batch = Loader([noise], Recipe((24,), seed=5), stages).batch(Position(2))
+    digest = hashlib.sha256(batch.rain.tobytes() + batch.clean.tobytes()).hexdigest()
+    assert digest == "27799221fdbab595501541ce989361cea7ec03c831a3e530c7f9e6c4e51895be"
 
 
 def test_flip_keeps_rain_falling_down() -> None:

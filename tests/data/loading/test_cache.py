@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks._small import write_dataset
-from derain.data.loading import cache
+from derain.data.loading import cache, pixels
 from derain.data.loading.cache import MappedPixels, Pixels, TarPixels, open_pixels
 from derain.data.prepared.manifest import Prepared
 from derain.errors import StorageError, UsageError
@@ -172,14 +172,14 @@ def test_a_cache_that_is_removed_at_that_moment_is_built_again(
 ) -> None:
     """Another process may remove it after it was found and before it is locked."""
     open_pixels(dataset, folder=tmp_path / "c", budget_gib=1)
-    lock = cache.lock_shared
+    lock = pixels.lock_shared
 
     def remove_first(_: object) -> None:
-        monkeypatch.setattr(cache, "lock_shared", lock)
+        monkeypatch.setattr(pixels, "lock_shared", lock)
         for path in (tmp_path / "c").glob("*.rgb"):
             path.unlink()
 
-    monkeypatch.setattr(cache, "lock_shared", remove_first)
+    monkeypatch.setattr(pixels, "lock_shared", remove_first)
 
     assert same(open_pixels(dataset, folder=tmp_path / "c", budget_gib=1), dataset)
     assert len(list((tmp_path / "c").glob("*.rgb"))) == 1

@@ -112,14 +112,14 @@ import sys
 from derain.data.loading import cache_builder
 from derain.data.loading.cache import open_pixels
 from derain.data.prepared.manifest import open_prepared
-write, written = cache_builder._write_at, []
+write, written = cache_builder.write_at, []
 def write_some(out, offset, image):
     write(out, offset, image)
     written.append(offset)
     if len(written) == 7:
         print("half", flush=True)
         sys.stdin.read()
-cache_builder._write_at = write_some
+cache_builder.write_at = write_some
 open_pixels(open_prepared(sys.argv[1]), folder=sys.argv[2], budget_gib=1)
 """
 
@@ -153,18 +153,19 @@ def test_building_another_cache_removes_the_leftovers_of_a_killed_builder(
     assert not list((tmp_path / "c").glob("*.tmp*"))
 
 
+@pytest.mark.parametrize("at_once", [False, True])
 def test_a_full_disk_is_an_error_with_advice_and_leaves_nothing(
-    dataset: Prepared, tmp_path: Path
+    dataset: Prepared, tmp_path: Path, at_once: bool
 ) -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))  # 13 pairs take 99,840 bytes
     try:
         with pytest.raises(DerainError, match=r"no room for a cache .* data\.cache_dir"):
-            open_pixels(dataset, folder=tmp_path / "c", budget_gib=1)
+            open_pixels(dataset, folder=tmp_path / "c", budget_gib=1, at_once=at_once)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert not [*(tmp_path / "c").glob("*.tmp*"), *(tmp_path / "c").glob("*.rgb")]
+    assert not list((tmp_path / "c").glob("*.rgb*"))
     assert isinstance(open_pixels(dataset, folder=tmp_path / "c", budget_gib=1), MappedPixels)
 
 

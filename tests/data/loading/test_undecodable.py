@@ -1,7 +1,5 @@
 """A pair that cannot be decoded costs itself: the rest is read, scored and validated."""
 
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +7,6 @@ import pytest
 from PIL import Image
 
 from benchmarks._small import write_dataset
-from derain.data.images.decode import decode_image, inspect
 from derain.data.loading.cache import MappedPixels, PartPixels, TarPixels, open_pixels
 from derain.data.loading.undecodable import substitutes
 from derain.data.prepared.manifest import Prepared, open_prepared
@@ -18,30 +15,8 @@ from derain.data.synthetic.synthesis import bundled_photographs
 from derain.errors import DataError
 from derain.evaluation.scoring import score_dataset
 from derain.pipelines.prepare.verb import prepare
-from tests.data.images.odd_images import chunk
+from tests.data.images.odd_images import spoiled
 from tests.folders import PairedFolder, write_scenes
-
-
-def spoiled(data: bytes) -> bytes:
-    """A PNG whose pixels break off late, with correct checksums."""
-    at = data.index(b"IDAT")
-    (length,) = struct.unpack_from(">I", data, at - 4)
-    pixels = zlib.decompress(data[at + 4 : at + 4 + length])
-    broken = zlib.compress(pixels[: len(pixels) // 2] + b"\xff" * (len(pixels) // 2))
-    return data[: at - 4] + chunk(b"IDAT", broken) + chunk(b"IEND")
-
-
-@pytest.fixture
-def spoiled_set(paired_folder: PairedFolder, tmp_path: Path) -> Prepared:
-    """Five pairs, of which the rainy image of 001 and the clean one of 004 cannot be decoded."""
-    source = paired_folder(5)
-    for name in ("rain/001.png", "clean/004.png"):
-        data = spoiled((source / name).read_bytes())
-        inspect(data, name)  # nothing in its header shows it
-        with pytest.raises(DataError, match="not a readable image"):
-            decode_image(data, name)
-        (source / name).write_bytes(data)
-    return write_dataset(source, tmp_path / "prepared", shards=1)
 
 
 def test_the_next_pair_takes_the_place_of_one_without_pixels(

@@ -49,6 +49,6 @@ class Images:
         return rain, clean
 
     def _rainy(self, number: int) -> np.ndarray:
-        (row,) = self._dataset.index.slice(number, 1).to_pylist()
+        (row,) = self._dataset.rows_at([number]).to_pylist()
         with (self._dataset.folder / row["shard"]).open("rb") as tar:
             return decode_member(member_bytes(tar, row, "rain"), row, "rain")

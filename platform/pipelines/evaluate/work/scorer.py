@@ -128,7 +128,7 @@ class Scorer:
 
     def _begin(self, chunk: Chunk, number: int) -> Record | Future[Record]:
         """Derain an image now, and compute its metrics meanwhile."""
-        key = str(self._task.datasets[chunk.dataset].index.column("key")[number])
+        key = str(self._task.datasets[chunk.dataset].rows_at([number])["key"][0])
         try:
             rain, clean = self.images(chunk.dataset)[number]
             with self._network, one_thread():

@@ -144,7 +144,7 @@ def _warn(deaths: int, images: int) -> None:
 def _given_up(task: Task, left: Missing) -> Iterator[Scored]:
     for (method, name), numbers in left.items():
         for number in sorted(numbers):
-            key = str(task.datasets[name].index.column("key")[number])
+            key = str(task.datasets[name].rows_at([number])["key"][0])
             record = Record(number, key, reason=_died(key))
             yield Scored(Chunk(method, name, (number,)), [record], 0)
 

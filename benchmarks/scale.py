@@ -1,0 +1,115 @@
+"""Memory and time by the number of pairs: of 100,000 and 400,000, and on that slope of ten million.
+
+Opening a prepared dataset; the places of its images in a cache (what a process with a warm cache
+keeps, opening included); the rows of one shard, of those that filling a cache asks for; the order
+of an epoch. Each is measured in a new process: its peak resident memory above that after importing,
+and the seconds. The dataset is an index with names and digests as long and as hard to compress as
+real ones; its shards do not exist. Memory is measured once, seconds are medians.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks._small import write_index_only
+from benchmarks.common import ROUNDS, Row, main, row
+from derain.data.loading.cache_builder import _rows_of_shards
+from derain.data.loading.cache_layout import cache_layout
+from derain.data.loading.order import Recipe, epoch_order
+from derain.data.loading.pixels import sizes_of
+from derain.data.prepared.manifest import open_prepared
+
+FEW, MANY, MILLIONS = 100_000, 400_000, 10
+STATUS = Path("/proc/self/status")
+
+
+def rows(rounds: int = ROUNDS) -> list[Row]:
+    """Memory and seconds of each work at two sizes, and what they would be at ten million."""
+    lines = []
+    with tempfile.TemporaryDirectory() as scratch:
+        folders = {
+            pairs: write_index_only(Path(scratch) / str(pairs), pairs) for pairs in (FEW, MANY)
+        }
+        for what in WORKS:
+            found = {pairs: _measured(what, folders[pairs], rounds) for pairs in folders}
+            for number, unit in enumerate(("MB", "ms")):
+                lines += _lines(what, unit, found[FEW][number], found[MANY][number])
+    return lines
+
+
+def _lines(what: str, unit: str, few: float, many: float) -> list[Row]:
+    slope = (many - few) / (MANY - FEW)
+    extrapolated = many + slope * (MILLIONS * 10**6 - MANY)
+    return [
+        row(f"{what}, {MANY:,} pairs", unit, many, {f"{FEW:,} pairs": few}, more_is_better=False),
+        row(f"{what}, {MILLIONS} M pairs", unit, extrapolated, {}, more_is_better=False),
+    ]
+
+
+def _measured(what: str, folder: Path, rounds: int) -> tuple[float, float]:
+    """Megabytes and milliseconds."""
+    command = [sys.executable, "-m", "benchmarks.scale", what, str(folder)]
+    found = []
+    for _ in range(rounds):
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        found.append(json.loads(done.stdout.splitlines()[-1]))
+    (megabytes, *_), milliseconds = zip(*found, strict=True)
+    return megabytes, statistics.median(milliseconds)
+
+
+def _open(folder: Path) -> object:
+    return open_prepared(folder)
+
+
+def _places(folder: Path) -> object:
+    dataset = open_prepared(folder)
+    return cache_layout(dataset), sizes_of(dataset)
+
+
+def _order(folder: Path) -> object:
+    return epoch_order(Recipe((int(folder.name),), seed=1), 1)
+
+
+def _shard(folder: Path) -> object:
+    """The rows of a shard in the middle, without finding out which they are."""
+    dataset = open_prepared(folder)
+    numbers = _rows_of_shards(dataset)
+    middle = numbers[len(numbers) // 2]
+    start = time.perf_counter()
+    dataset.rows_at(middle)
+    return time.perf_counter() - start
+
+
+WORKS: dict[str, Callable[[Path], object]] = {
+    "opening": _open,
+    "places in the cache": _places,
+    "rows of a shard": _shard,
+    "order of an epoch": _order,
+}
+
+
+def _work(what: str, folder: Path) -> None:
+    """In a new process: do the work; print the megabytes and milliseconds that it took."""
+    before = _status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
+    start = time.perf_counter()
+    kept = WORKS[what](folder)
+    seconds = kept if isinstance(kept, float) else time.perf_counter() - start
+    print(json.dumps([(_status("VmHWM") - before) / 1e6, seconds * 1e3]))
+    del kept
+
+
+def _status(key: str) -> int:
+    return int(STATUS.read_text().split(f"{key}:")[1].split()[0]) * 1024
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] and sys.argv[1] in WORKS:
+        _work(sys.argv[1], Path(sys.argv[2]))
+    else:
+        main(rows)

@@ -1,0 +1,200 @@
+"""The pairs of a prepared dataset as pixels: from a cache file, from tars, or a part of either."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from derain.data.loading import cache_notes, undecodable
+from derain.data.loading.cache_builder import NEEDED, SIDES, decode_member, member_bytes
+from derain.data.loading.cache_layout import CacheLayout
+from derain.data.loading.undecodable import Reasons
+from derain.data.prepared.manifest import Prepared
+from derain.errors import DataError
+from derain.storage.locks import lock_shared
+
+log = logging.getLogger(__name__)
+
+
+class Pixels(Protocol):
+    """The pairs of a prepared dataset as pixels, from a cache or from tars."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, sample: int, /) -> np.ndarray:
+        """The rainy and the clean image of one sample: uint8, (2, height, width, 3), RGB.
+
+        Those of the next sample in place of one that cannot be decoded.
+        """
+        ...
+
+    @property
+    def left_out(self) -> Reasons:
+        """The samples that cannot be decoded, and why; of tars, those that were read so far."""
+        ...
+
+
+@runtime_checkable
+class Decoding(Protocol):
+    """Pixels that can be decoded before they are asked for."""
+
+    def decode(self, samples: Sequence[int], /) -> list[Future[None]]:
+        """Begin to decode those samples whose pixels are not there; returns what is under way.
+
+        A result raises DataError for a shard that is damaged.
+        """
+        ...
+
+
+class MappedPixels:
+    """Pixels of a cache file; all processes of the node share its memory pages.
+
+    A lock keeps the file from being removed as long as this object exists.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        layout: CacheLayout,
+        heights: np.ndarray,
+        widths: np.ndarray,
+        left_out: Reasons,
+    ) -> None:
+        self._arguments = path, layout, heights, widths, left_out
+        read = undecodable.substitutes(len(layout.rain), left_out) if left_out else slice(None)
+        self._places = layout.rain[read], layout.clean[read], heights[read], widths[read]
+        self._file = path.open("rb")
+        lock_shared(self._file)
+        # A view of an np.memmap takes a microsecond more than one of its memory.
+        self._pixels = np.memmap(self._file, dtype=np.uint8, mode="r").data
+
+    def is_at(self, path: Path) -> bool:
+        """Whether the mapped file still has this name; otherwise it was removed meanwhile."""
+        return os.path.samestat(os.fstat(self._file.fileno()), path.stat())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Unpickling maps the file again."""
+        return MappedPixels, self._arguments
+
+    def __len__(self) -> int:
+        return len(self._places[0])
+
+    @property
+    def left_out(self) -> Reasons:
+        """The samples that could not be decoded, and why."""
+        return self._arguments[-1]
+
+    def __getitem__(self, sample: int) -> np.ndarray:
+        rains, cleans, heights, widths = self._places
+        rain, height, width = rains.item(sample), heights.item(sample), widths.item(sample)
+        # One view of both images, wherever the clean one is, because stacking two views would copy
+        # whole images for every crop: 1 us an access (a crop takes 25 us).
+        strides = (cleans.item(sample) - rain, 3 * width, 3, 1)
+        return np.ndarray((2, height, width, 3), np.uint8, self._pixels, rain, strides)
+
+
+class TarPixels:
+    """Pixels decoded from the tars at every access: slow, but without a cache on disk."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        self._folder = prepared.folder
+        self._rows = prepared.columns(NEEDED)
+        self.left_out: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, sample: int) -> np.ndarray:
+        """Raises DataError if no sample can be decoded, and for a shard that is damaged."""
+        if not 0 <= sample < len(self):
+            raise IndexError(sample)
+        for step in range(len(self)):
+            at = (sample + step) % len(self)
+            if at not in self.left_out:
+                members = self._read(*self._rows.slice(at, 1).to_pylist())
+                try:
+                    return np.stack([decode_member(*member) for member in members])
+                except DataError as error:
+                    log.warning("cache: left out a pair of %s: %s", self._folder, error)
+                    self.left_out[at] = str(error)
+        raise DataError(f"{self._folder}: no pair can be decoded: {self.left_out[sample]}")
+
+    def _read(self, row: Mapping[str, Any]) -> list[tuple[bytes, Mapping[str, Any], str]]:
+        with (self._folder / row["shard"]).open("rb") as tar:
+            return [(member_bytes(tar, row, side), row, side) for side in SIDES]
+
+
+class PartPixels:
+    """The pixels of a part of a prepared dataset, which has no cache of its own."""
+
+    def __init__(self, whole: Pixels, part: Prepared) -> None:
+        assert part.rows is not None
+        self._whole, self._rows, self._folder = whole, part.rows.tolist(), part.folder
+        self._number = {row: number for number, row in enumerate(self._rows)}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def left_out(self) -> Reasons:
+        """The samples of this part that cannot be decoded, and why."""
+        return {
+            self._number[row]: reason
+            for row, reason in self._whole.left_out.items()
+            if row in self._number
+        }
+
+    def __getitem__(self, sample: int) -> np.ndarray:
+        """The next sample of this part, never another part's, replaces one without pixels."""
+        pair = self._whole[self._rows[sample]]
+        if not self._whole.left_out:
+            return pair
+        for step in range(len(self)):
+            row = self._rows[(sample + step) % len(self)]
+            pair = self._whole[row]  # of tars, this decides whether it is left out
+            if row not in self._whole.left_out:
+                return pair
+        raise DataError(f"{self._folder}: no pair of this part can be decoded")
+
+    def decode(self, samples: Sequence[int]) -> list[Future[None]]:
+        """Begin to decode samples of this part, if the whole can; see `Decoding`."""
+        if not isinstance(self._whole, Decoding):
+            return []
+        return self._whole.decode([self._rows[sample] for sample in samples])
+
+
+def finished_cache(prepared: Prepared, layout: CacheLayout, path: Path) -> MappedPixels | None:
+    """The pixels of a finished cache, None if there is none.
+
+    That takes no lock file, which another user could not write. Whoever removes a cache locks it
+    first: so one that still has its name after it was locked stays.
+    """
+    if not _is_complete(path, layout.size):
+        return None
+    try:
+        left_out = undecodable.read_note(path)
+        pixels = MappedPixels(path, layout, *sizes_of(prepared), left_out)
+        if not pixels.is_at(path):
+            return None
+    except FileNotFoundError:
+        return None
+    log.info("cache: reusing %s for %s", path, prepared.folder)
+    undecodable.warn(prepared, left_out)
+    with contextlib.suppress(OSError):  # only its owner can mark it as used
+        path.touch()
+    cache_notes.note_dataset(path, prepared.folder)
+    return pixels
+
+
+def sizes_of(prepared: Prepared) -> tuple[np.ndarray, np.ndarray]:
+    """Height and width of each pair in pixels: int32."""
+    return prepared.column("height"), prepared.column("width")
+
+
+def _is_complete(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size

@@ -1,0 +1,132 @@
+"""Of an index only what is asked for is read: opening costs no memory, a shard its own rows."""
+
+import hashlib
+import pickle
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from benchmarks._small import write_index_only
+from derain.data.loading.cache_builder import _rows_of_shards
+from derain.data.prepared import manifest
+from derain.data.prepared.index import INDEX, INDEX_SCHEMA
+from derain.data.prepared.manifest import Prepared, open_prepared
+from derain.errors import DataError
+
+PAIRS, A_SHARD = 25_300, 700
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of 37 shards and three row groups; the last of each is shorter."""
+    place = tmp_path_factory.mktemp("index") / "many"
+    return write_index_only(place, PAIRS, a_shard=A_SHARD)
+
+
+@pytest.fixture
+def dataset(folder: Path) -> Prepared:
+    return open_prepared(folder)
+
+
+@pytest.fixture(scope="module")
+def rows(folder: Path) -> pa.Table:
+    return pq.read_table(folder / INDEX, schema=INDEX_SCHEMA)
+
+
+def test_columns_and_rows_are_those_of_the_file(dataset: Prepared, rows: pa.Table) -> None:
+    assert len(dataset) == PAIRS
+    assert dataset.index == rows
+    assert dataset.columns(["height", "key"]) == rows.select(["height", "key"])
+    for numbers in ([20_999], [0, 9_999, 10_000, 25_299], [24_000, 3, 24_000], []):
+        assert dataset.rows_at(numbers) == rows.take(pa.array(numbers, pa.int64()))
+
+
+def test_a_part_has_its_rows_of_the_whole(dataset: Prepared, rows: pa.Table) -> None:
+    numbers = np.array([5, 10_003, 25_000])
+    part = dataset.part(numbers)
+    assert len(part) == 3
+    assert part.index == rows.take(numbers)
+    assert part.rows_at([2, 0]) == rows.take([25_000, 5])
+    assert part.column("key").tolist() == ["000000005", "000010003", "000025000"]
+    assert part.shard_numbers().tolist() == [0, 14, 35]
+    in_memory = Prepared(dataset.folder, dataset.manifest, rows).part(numbers)
+    assert in_memory.sha256() == part.sha256() != dataset.sha256()
+
+
+def test_another_process_gets_the_rows_themselves(dataset: Prepared, rows: pa.Table) -> None:
+    sent = pickle.loads(pickle.dumps(dataset))
+    assert sent.index == rows
+    assert sent.shard_numbers().tolist() == dataset.shard_numbers().tolist()
+
+
+def allocated(folder: Path) -> tuple[int, Prepared]:
+    """Bytes that opening a dataset adds, those of Arrow too, beside the manifest."""
+    document = manifest.read_manifest(folder)
+    before = pa.total_allocated_bytes()
+    tracemalloc.start()
+    dataset = Prepared(folder, document, open_prepared(folder).stored)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return kept + pa.total_allocated_bytes() - before, dataset
+
+
+def test_opening_keeps_less_than_a_byte_a_pair(folder: Path, tmp_path: Path) -> None:
+    """It was 1,250 bytes a pair."""
+    few, _one = allocated(write_index_only(tmp_path / "few", 2_000))
+    many, _other = allocated(folder)
+    assert many - few < PAIRS - 2_000
+
+
+def test_a_mapped_cache_needs_no_texts(dataset: Prepared) -> None:
+    """Only fixed columns of numbers: 24 bytes a pair are kept for a mapped cache."""
+    before = pa.total_allocated_bytes()
+    numbers = dataset.shard_numbers()
+    assert numbers.dtype == np.int32
+    assert pa.total_allocated_bytes() - before < PAIRS
+    assert _rows_of_shards(dataset)[36].tolist() == list(range(36 * A_SHARD, PAIRS))
+
+
+def test_a_shard_costs_the_row_groups_of_its_rows(
+    dataset: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It cost all rows of the dataset: hours of filtering for ten million pairs."""
+    read: list[list[int]] = []
+    real = pq.ParquetFile.read_row_groups
+
+    def noted(self: pq.ParquetFile, groups: list[int], *rest: Any, **options: Any) -> pa.Table:
+        read.append(groups)
+        return real(self, groups, *rest, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_groups", noted)
+    for numbers in _rows_of_shards(dataset):
+        dataset.rows_at(numbers)
+    assert len(read) == 37
+    assert {tuple(groups) for groups in read} <= {(0,), (1,), (2,), (0, 1), (1, 2)}
+    assert sum(map(len, read)) <= 37 + 2
+
+
+def test_a_process_reads_an_index_once_while_it_is_unchanged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, digests = write_index_only(tmp_path / "own", 3), []
+    real = hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda *of: digests.append(of) or real(*of))
+    for _ in range(3):
+        open_prepared(folder)
+    assert len(digests) == 1
+    data = bytearray((folder / INDEX).read_bytes())
+    data[100] ^= 1
+    (folder / INDEX).write_bytes(data)
+    with pytest.raises(DataError, match=r"index\.parquet: damaged: expected sha256"):
+        open_prepared(folder)
+
+
+def test_a_shard_that_the_manifest_lacks_is_named(dataset: Prepared, rows: pa.Table) -> None:
+    renamed = rows.set_column(1, "shard", [["other.tar"] * PAIRS])
+    with pytest.raises(DataError, match=r"a shard other\.tar, the manifest none"):
+        Prepared(dataset.folder, dataset.manifest, renamed).shard_numbers()
