@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -53,14 +54,16 @@ def read_index(data: bytes, name: str) -> pa.Table:
 class IndexFile:
     """An index file of which columns and rows are read when they are needed.
 
-    It keeps the file open, so the rows are always those of the file that was checked. Another
-    process gets the rows themselves.
+    It keeps the file open, so the rows are always those of the file that was checked. Several
+    threads may read; another process gets the rows themselves.
     """
 
     def __init__(self, file: BinaryIO, name: str) -> None:
         """`file` is at any position; `name` is for messages. Raises DataError if it is no index."""
         self._name = name
-        with self._explained():
+        self._lock = threading.RLock()
+        self._last: tuple[list[int], pa.Table] = [], INDEX_SCHEMA.empty_table()
+        with self._reading():
             self._parquet = pq.ParquetFile(file)
         metadata = self._parquet.metadata
         sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
@@ -76,23 +79,31 @@ class IndexFile:
 
     def select(self, names: Sequence[str]) -> pa.Table:
         """Some columns of all rows."""
-        with self._explained():
+        with self._reading():
             return _fitting(self._parquet.read(self._existing(names)), names)
 
     def take(self, numbers: np.ndarray) -> pa.Table:
-        """All columns of some rows; reads the row groups that they are in."""
+        """All columns of some rows; reads the row groups that they are in, and keeps a single one,
+        as its other rows are often next."""
         groups = np.searchsorted(self._begins, numbers, side="right") - 1
         read, group_of = np.unique(groups, return_inverse=True)
         sizes = self._begins[read + 1] - self._begins[read]
         places = numbers - self._begins[groups] + (np.cumsum(sizes) - sizes)[group_of]
+        return self._row_groups(read.tolist()).take(places)
+
+    def _row_groups(self, groups: list[int]) -> pa.Table:
         names = INDEX_SCHEMA.names
-        with self._explained():
-            table = self._parquet.read_row_groups(read.tolist(), self._existing(names))
-            return _fitting(table, names).take(places)
+        with self._reading():
+            if groups == self._last[0]:
+                return self._last[1]
+            table = _fitting(self._parquet.read_row_groups(groups, self._existing(names)), names)
+            if len(groups) == 1:
+                self._last = groups, table
+            return table
 
     def batches(self, name: str) -> Iterator[pa.Array]:
         """One column, in pieces of at most 65,536 rows."""
-        with self._explained():
+        with self._reading():
             for batch in self._parquet.iter_batches(columns=[name]):
                 yield batch.column(0)
 
@@ -100,9 +111,11 @@ class IndexFile:
         return [name for name in names if name in self._parquet.schema_arrow.names]
 
     @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _reading(self) -> Iterator[None]:
+        """One thread at a time: a ParquetFile is not made for several."""
         try:
-            yield
+            with self._lock:
+                yield
         except (OSError, pa.ArrowException) as error:
             raise DataError(f"{self._name}: cannot be read ({error}).") from None
 

@@ -3,6 +3,7 @@
 import hashlib
 import pickle
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +131,12 @@ def test_a_shard_that_the_manifest_lacks_is_named(dataset: Prepared, rows: pa.Ta
     renamed = rows.set_column(1, "shard", [["other.tar"] * PAIRS])
     with pytest.raises(DataError, match=r"a shard other\.tar, the manifest none"):
         Prepared(dataset.folder, dataset.manifest, renamed).shard_numbers()
+
+
+def test_threads_read_rows_at_once(dataset: Prepared, rows: pa.Table) -> None:
+    def is_right(number: int) -> bool:
+        numbers = [(997 * number) % PAIRS, number]
+        return dataset.rows_at(numbers[: 1 + number % 2]) == rows.take(numbers[: 1 + number % 2])
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(is_right, range(200)))
