@@ -1,9 +1,14 @@
-"""Orientation from the metadata of an image: EXIF, and XMP where EXIF has none."""
+"""Orientation from the metadata of an image: EXIF, and XMP where EXIF has none. And the EXIF for
+what becomes of an image."""
 
 import contextlib
+import io
 import re
 import struct
+import warnings
 import zlib
+
+from PIL import ExifTags, Image
 
 UPRIGHT = 1
 _ORIENTATION = 0x0112
@@ -12,6 +17,11 @@ _INTEGERS = {1: "B", 3: "H", 4: "I", 9: "i"}
 _XMP = re.compile(rb"tiff:Orientation\s*(?:=\s*[\"']|>)\s*([1-8])\s*[\"'<]")
 _MAX_TEXT = 2**22
 """Bytes of a compressed text that are read: orientations are near its beginning."""
+MAX_EXIF_BYTES = 65_000
+"""What a JPEG can hold of it."""
+# Broken entries are left out. Once for the process: `catch_warnings` is not for threads.
+warnings.filterwarnings("ignore", message="Corrupt EXIF data", category=UserWarning)
+_SIZE = ((ExifTags.Base.ExifImageWidth, 0), (ExifTags.Base.ExifImageHeight, 1))
 
 
 def exif_orientation(exif: bytes) -> int | None:
@@ -72,3 +82,25 @@ def _raw_profile(text: bytes) -> bytes:
     with contextlib.suppress(ValueError, UnicodeDecodeError):
         return bytes.fromhex("".join(text.decode("ascii").split()[2:]))
     return b""
+
+
+def upright_exif(data: bytes, size: tuple[int, int]) -> bytes:
+    """The EXIF of a JPEG, PNG or WebP as the block of a TIFF, for the upright image of `size`.
+
+    `size` is (width, height). Empty if there is none, if it cannot be read, or if it is larger than
+    MAX_EXIF_BYTES. Cameras' own notes are kept as bytes, the preview is left out.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if "exif" not in image.info:
+                return b""
+            exif = image.getexif()
+        exif[ExifTags.Base.Orientation] = UPRIGHT
+        inner = exif.get_ifd(ExifTags.IFD.Exif)
+        for tag, side in _SIZE:
+            if tag in inner:
+                inner[tag] = size[side]
+        found = exif.tobytes().removeprefix(b"Exif\0\0")
+    except Exception:  # Pillow raises many types for broken metadata, which cost no image
+        return b""
+    return found if len(found) <= MAX_EXIF_BYTES else b""

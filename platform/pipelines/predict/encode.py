@@ -16,8 +16,8 @@ from PIL import Image
 
 from derain.data.images import png
 from derain.data.images.convert import OddImage
-from derain.data.images.exif import upright_exif
 from derain.data.images.kinds import Format
+from derain.data.images.metadata import upright_exif
 from derain.errors import UsageError
 
 MEDIA_TYPES = {

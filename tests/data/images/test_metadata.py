@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from derain.data.images.exif import MAX_BYTES, upright_exif
+from derain.data.images.metadata import MAX_EXIF_BYTES, upright_exif
 
 PIXELS = np.zeros((20, 30, 3), np.uint8)
 
@@ -61,10 +61,10 @@ def test_no_exif_stays_none() -> None:
 )
 def test_broken_exif_costs_no_image(block: bytes) -> None:
     found = upright_exif(with_exif(b"Exif\0\0" + block), (30, 20))
-    assert len(found) <= MAX_BYTES
+    assert len(found) <= MAX_EXIF_BYTES
 
 
 def test_what_a_jpeg_cannot_hold_is_left_out() -> None:
     exif = of_a_camera()
-    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.MakerNote] = bytes(MAX_BYTES)
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.MakerNote] = bytes(MAX_EXIF_BYTES)
     assert upright_exif(with_exif(exif, "PNG"), (30, 20)) == b""
