@@ -81,6 +81,7 @@ def _fill(prepared: Prepared, layout: CacheLayout, path: Path, budget: int) -> P
     log.info("cache: filling %s with what is asked for of %s", path, prepared.folder)
     if pixels.is_complete:  # its last process was killed before it could say so
         pixels.finish()
+        return finished_cache(prepared, layout, path) or pixels
     return pixels
 
 

@@ -200,13 +200,19 @@ class FillingPixels:
         return (self._done[0] == FAILED) | (self._done[1, owners] == FAILED)
 
     def _decode(self, sample: int) -> None:
-        """Write what is missing of a pair, and finish the cache after the last one."""
+        """Write what is missing of a pair; after the last one the cache is finished, for which
+        nobody waits."""
         try:
             self._write(sample)
         finally:
             self._under_way.pop(sample, None)
         if self._first_missing < len(self._bytes) and self.is_complete:
-            self.finish()
+            self._threads.submit(self.finish).add_done_callback(self._log_failure)
+
+    def _log_failure(self, finishing: Future[None]) -> None:
+        error = finishing.exception()
+        if error is not None:
+            log.warning("cache: %s stays unfinished: %s", self._cache, error)
 
     def _write(self, sample: int) -> None:
         """Write what is missing of a pair; one that cannot be decoded is left out."""

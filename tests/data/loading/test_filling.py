@@ -129,7 +129,8 @@ def test_a_loader_process_fills_the_cache(dataset: Prepared, tmp_path: Path) -> 
         found = take(batch_at, Position(), 5)
     for batch, expected in zip(found, take(warm.batch, Position(), 5), strict=True):
         assert np.array_equal(batch.rain, expected.rain)
-    assert not list((tmp_path / "c").glob(f"*{filling.FILLING}*"))
+    again = open_pixels(dataset, folder=tmp_path / "c", budget_gib=1, at_once=True)
+    assert isinstance(again, MappedPixels)  # not an image was missing
 
 
 def test_a_process_that_comes_late_gets_the_finished_cache(
