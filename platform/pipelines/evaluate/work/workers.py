@@ -142,7 +142,8 @@ def _pass(
 ) -> Iterator[Scored]:
     """Score chunks on workers that hold `queued` of them; all of these suffer when one dies."""
     rows = [{"chunk": json.dumps(asdict(chunk))} for chunk in chunks]
-    given = {"task_ref": task_ref, "threads": workers.threads, "attempts": _Attempts.remote()}
+    attempts = ray.remote(_Attempts).options(num_cpus=0).remote()
+    given = {"task_ref": task_ref, "threads": workers.threads, "attempts": attempts}
     with _tolerating_deaths():
         scored = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             _Worker,
@@ -166,7 +167,7 @@ def _pass(
 
 @contextlib.contextmanager
 def _tolerating_deaths() -> Iterator[None]:
-    """Ray Data goes on without the chunks of workers that died too often."""
+    """Ray Data goes on without the chunks of workers that could not be started again."""
     context, logger = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
     before = context.max_errored_blocks, logger.level
     context.max_errored_blocks = -1
@@ -178,10 +179,9 @@ def _tolerating_deaths() -> Iterator[None]:
         logger.setLevel(before[1])
 
 
-@ray.remote(num_cpus=0)
 class _Attempts:
-    """Counts how often each chunk was begun. Ray Data starts workers again and gives them their
-    chunks again, without end."""
+    """Counts how often each chunk was begun, in a process of Ray's. Ray Data starts workers again
+    and gives them their chunks again, without end."""
 
     def __init__(self) -> None:
         self._begun: Counter[str] = Counter()
