@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from derain.models import build
@@ -18,6 +19,7 @@ class PublishedWeights:
     network: str
     """The name that `derain.models.build` takes, along with `options`."""
     trained_on: str
+    """`DATASET/SPLIT:PAIRS`, the names of `derainctl datasets`."""
     source: str
     """Repository, and the path in it."""
     options: Mapping[str, object] = field(default_factory=dict)
@@ -27,13 +29,13 @@ _PRENET = "csdwren/PReNet, logs/"
 
 PUBLISHED: dict[str, PublishedWeights] = {
     "9667d2f1e3aed949f3c813b07735e5a7f1bd3a455556b2820c2bba51b31747bb": PublishedWeights(
-        "prenet", "RainTrainL (200 pairs)", _PRENET + "Rain100L, PReNet"
+        "prenet", "rain100l/train:200", _PRENET + "Rain100L, PReNet"
     ),
     "df9a35c3e1c134a355d2143e7741c0b28bccfa13d33233c31019c32f86d4604b": PublishedWeights(
-        "prenet", "RainTrainH (1,254 pairs)", _PRENET + "Rain100H, PReNet"
+        "prenet", "rain100h/train:1254", _PRENET + "Rain100H, PReNet"
     ),
     "72c9b10cb70d59958de97fe6afd63710ac2fea3fe31d4caf8da715e1164b761d": PublishedWeights(
-        "prenet", "RainTrainL (200 pairs)", _PRENET + "Rain100L, PReNet_r", {"shared_blocks": True}
+        "prenet", "rain100l/train:200", _PRENET + "Rain100L, PReNet_r", {"shared_blocks": True}
     ),
 }
 """By `tensors_sha256`, which is the same for a .pth file and its conversion to .safetensors."""
@@ -63,6 +65,14 @@ def load_published(path: str | Path, key: str | None = None) -> tuple[nn.Module,
     network = build(published.network, **published.options)
     load_strictly(network, tensors, path)
     return network, published
+
+
+def published_in(path: Path) -> PublishedWeights | None:
+    """The entry of `PUBLISHED` whose weights the .safetensors file of a model folder has, or None.
+
+    Raises FileNotFoundError if the file does not exist.
+    """
+    return PUBLISHED.get(tensors_sha256(load_file(path)))
 
 
 def _described(tensors: Mapping[str, Tensor]) -> str:

@@ -30,6 +30,7 @@ def test_published_weights_are_recognised_in_both_file_formats(tmp_path, monkeyp
         loaded, recognised = published_weights.load_published(tmp_path / name)
         assert recognised is entry
         assert torch.equal(loaded(images), network(images))
+    assert published_weights.published_in(tmp_path / "a.safetensors") is entry
 
 
 @pytest.mark.parametrize(

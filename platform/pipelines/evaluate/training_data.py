@@ -1,11 +1,14 @@
 """What MODEL was trained on, where that was recorded."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from derain.data.prepared.manifest import Prepared
 from derain.data.prepared.roles import open_training
 from derain.errors import DerainError
+from derain.inference.predictor import WEIGHTS_FILE
+from derain.models.published_weights import published_in
 from derain.pipelines.named.checkpoint_of import checkpoint_of
 from derain.tracking.lineage import find_version
 from derain.training import checkpoint
@@ -18,15 +21,18 @@ def trained_on(model: str) -> list[dict[str, Any]] | None:
     """`dataset`, `split` and `pairs` of each training dataset of a registered version or of
     what `checkpoint_of` takes: a checkpoint, a run, a sweep.
 
-    None if that is not known: of other model folders and exported files, of versions that were
-    registered before it was recorded, and of checkpoints whose datasets are no longer there.
+    Also of published weights that were imported into a model folder, by their digest. None if that
+    is not known: of other model folders and exported files, of versions that were registered before
+    it was recorded, and of checkpoints whose datasets are no longer there.
     """
     if model.startswith("models:/"):
         version = find_version(model)
         return parsed(version.tags[TAG]) if version and TAG in version.tags else None
-    folder = None if model.startswith("runs:/") else checkpoint_of(model)
-    if folder is None:
+    if model.startswith("runs:/"):
         return None
+    folder = checkpoint_of(model)
+    if folder is None:
+        return _of_published(Path(model) / WEIGHTS_FILE)
     saved = checkpoint.load(folder)
     try:
         datasets = open_training(saved.config.data)
@@ -35,6 +41,11 @@ def trained_on(model: str) -> list[dict[str, Any]] | None:
     if [dataset.sha256() for dataset in datasets] != list(saved.state.manifests):
         return None
     return parsed(tag_of(datasets))
+
+
+def _of_published(weights: Path) -> list[dict[str, Any]] | None:
+    entry = published_in(weights) if weights.is_file() else None
+    return parsed(entry.trained_on) if entry else None
 
 
 def tag_of(datasets: Sequence[Prepared]) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from safetensors.torch import load_file
 
 from derain.cli import output
 from derain.data.images.decode import encode_png
@@ -17,6 +18,7 @@ from derain.data.loading.cache import TarPixels
 from derain.data.prepared.manifest import open_prepared
 from derain.errors import DataError, UsageError
 from derain.evaluation.protocols import score
+from derain.models.published_weights import PUBLISHED, PublishedWeights, tensors_sha256
 from derain.pipelines.evaluate.results_method import (
     ResultsMethod,
     parse_arguments,
@@ -166,3 +168,13 @@ def test_training_data_is_known_by_dataset_split_and_pairs(model: str, dataset: 
     nine = open_prepared(dataset)
     assert parsed(tag_of([nine, nine])) == [{"dataset": "paired", "split": "train", "pairs": 9}] * 2
     assert trained_on(model) is None  # a model folder does not say
+
+
+def test_training_data_of_imported_published_weights_is_known(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights made here replace the authors', which are not part of the project."""
+    digest = tensors_sha256(load_file(Path(model) / "model.safetensors"))
+    entry = PublishedWeights("nafnet", "rain100h/train:1254", "here")
+    monkeypatch.setitem(PUBLISHED, digest, entry)
+    assert trained_on(model) == [{"dataset": "rain100h", "split": "train", "pairs": 1254}]
