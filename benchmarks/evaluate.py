@@ -1,8 +1,12 @@
-"""`evaluate` on Ray workers of one core each, against the forward passes of the same images alone.
+"""`evaluate` against the forward passes of the same images alone: what do the metrics add?
 
 The network is the demo's, the images have the size of Rain100L's. Both contestants are the same
-evaluation, and the peer has no metrics to compute. Each counts from its first scored chunk to its
-last: the start of the workers, some seconds, is the same for both.
+evaluation, and the peer has no metrics to compute.
+
+workers     on Ray workers of one core each, by the time of day, from the first scored chunk to the
+            last: the start of the workers, some seconds, is the same for both
+processor   in this process, by the processor's time of all threads: what a worker with one core
+            would take, whatever else the machine does
 
     python -m benchmarks.evaluate --images 500 --workers 2
 """
@@ -12,6 +16,7 @@ import logging
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -39,27 +44,35 @@ NAME = "benchmark"
 
 
 def rows(rounds: int, options: argparse.Namespace) -> list[Row]:
-    """One row: images per second, all workers together."""
+    """The two rows: images per second."""
     logging.getLogger("derain").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as name, cluster.connected():
         folder = Path(name)
         os.environ[ENVIRONMENT] = str(folder / "cache")
         dataset, method = _dataset(folder, options.images), _method(folder / "model")
-        run = partial(_seconds, method, dataset, options.workers)
+        clocks = {
+            f"{options.workers} workers": (options.workers, time.perf_counter),
+            "processor": (1, time.process_time),
+        }
         return [
             compare(
-                f"{options.images} images, {options.workers} workers",
+                f"{options.images} images, {name}",
                 "images/s",
-                partial(run, (PROTOCOL,)),
-                {"forward passes": partial(run, ())},
+                partial(_seconds, method, dataset, (PROTOCOL,), *how),
+                {"forward passes": partial(_seconds, method, dataset, (), *how)},
                 amount=options.images,
                 rounds=rounds,
             )
+            for name, how in clocks.items()
         ]
 
 
 def _seconds(
-    method: ModelMethod, dataset: Prepared, workers: int, protocols: tuple[str, ...]
+    method: ModelMethod,
+    dataset: Prepared,
+    protocols: tuple[str, ...],
+    workers: int,
+    clock: Callable[[], float],
 ) -> float:
     task = Task((method,), {NAME: dataset}, protocols)
     missing = {(0, NAME): list(range(len(dataset)))}
@@ -67,10 +80,10 @@ def _seconds(
     for _, record in score(task, missing, workers, "cpu", Cost()):
         if record.reason is not None or bool(record.values) != bool(protocols):
             raise RuntimeError(f"Not what was asked for: {record}")
-        first, count = first or time.perf_counter(), count + 1
+        first, count = first or clock(), count + 1
     if count != len(dataset):
         raise RuntimeError(f"{count} of {len(dataset)} images were scored")
-    return time.perf_counter() - first
+    return clock() - first
 
 
 def _dataset(folder: Path, images: int) -> Prepared:
