@@ -139,4 +139,4 @@ def test_threads_read_rows_at_once(dataset: Prepared, rows: pa.Table) -> None:
         return dataset.rows_at(numbers[: 1 + number % 2]) == rows.take(numbers[: 1 + number % 2])
 
     with ThreadPoolExecutor(8) as pool:
-        assert all(pool.map(is_right, range(200)))
+        assert all(pool.map(is_right, range(60)))
