@@ -85,12 +85,14 @@ def _method(name: str, described: Mapping[str, Any]) -> Method:
 def row_name(model: str) -> str:
     """A model as its row is called.
 
-    `net@champion` of models:/net@champion; of a checkpoint the name of its run; of other folders
-    and files their own name.
+    `net@champion` of models:/net@champion; of a checkpoint the name of its run, of RUN/last and
+    RUN/best with that word; of other folders and files their own name.
     """
     if model.startswith(("models:/", "runs:/")):
         return model.partition(":/")[2]
     path = PurePath(model)
+    if path.name in ("best", "last") and path.parent.name:
+        return f"{path.parent.name}/{path.name}"
     return path.parent.parent.name if path.parent.name == "checkpoints" else path.name or model
 
 

@@ -205,6 +205,7 @@ def test_mpid_is_never_comparable_and_rgb_metrics_are_found() -> None:
         ("models:/net@champion", "net@champion"),
         ("models:/net/3", "net/3"),
         ("runs/low/checkpoints/step-00000300", "low"),
+        ("runs/low/last", "low/last"),
         ("models/prenet-rain100l", "prenet-rain100l"),
         ("net.onnx", "net.onnx"),
     ],
