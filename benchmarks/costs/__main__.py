@@ -18,10 +18,10 @@ from benchmarks import FOLDER
 from benchmarks.costs.line import Line, lines, table
 
 SIZES = {
-    "pairs": (250_000, 500_000, 1_000_000),
+    "pairs": (100_000, 200_000, 400_000),
     "trials": (250, 500, 1000),
-    "runs": (10, 20, 40),
-    "nodes": (8, 16, 32),
+    "runs": (10, 20),
+    "nodes": (4, 8, 16),
     "writers": (1, 2, 4),
 }
 TARGETS = {"pairs": 10_000_000, "trials": 10_000, "runs": 1000, "nodes": 64, "writers": 64}

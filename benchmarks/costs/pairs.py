@@ -1,7 +1,6 @@
 """A prepared dataset of so many pairs, but for its images: parts, index, manifest, order.
 
-Its rows are as long as those of Rain13K. The tars are files with holes, of the size of 250 pairs of
-0.52 MB: nothing here reads them.
+The tars are files with holes, of the size of 250 pairs of 0.52 MB: nothing here reads them.
 """
 
 import hashlib
