@@ -5,12 +5,14 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from derain.data.images.convert import read_odd
 from derain.data.images.left_out import LeftOut, warn
 from derain.data.prepared.remarks import Remarks, joined, notes
 from derain.data.sources.inputs import InputImage, find_inputs
 from derain.errors import OccupiedError, UsageError
+from derain.inference.exported import is_exported
 from derain.inference.predictor import Predictor, Tile
 from derain.models import fingerprint
 from derain.pipelines.load_model import load_predictor
@@ -27,6 +29,9 @@ from derain.pipelines.predict.record import (
 from derain.pipelines.predict.work import COMPARED, Outcome, Work
 from derain.pipelines.progress import progress
 from derain.storage.output_paths import check_folder
+
+if TYPE_CHECKING:
+    from derain.pipelines.predict.workers import Task
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +61,7 @@ def predict(
     inputs: Sequence[Path],
     out: Path,
     *,
+    workers: int | None = 1,
     device: str = "auto",
     trust: bool = False,
     stride: int | None = None,
@@ -73,6 +79,9 @@ def predict(
     With `compare`, `out/compare` gets each image and its result side by side. A call that was
     stopped goes on where it was, see `record`.
 
+    With one of `workers` files are derained in this process, with more on Ray, see `workers`; None
+    takes as many as fit.
+
     Raises DataError for paths that do not exist or hold no image, OccupiedError if a file would be
     overwritten, unless `overwrite` is given. The other arguments are those of `load_predictor`.
     """
@@ -87,7 +96,9 @@ def predict(
     warn("predict", found.left_out)
     for note in found.notes:
         log.warning("predict: %s", note)
-    predictor = load_predictor(model, device, trust=trust, stride=stride, tile=tile)
+    here = workers == 1
+    own_device = device if here or is_exported(model) else "cpu"
+    predictor = load_predictor(model, own_device, trust=trust, stride=stride, tile=tile)
     began = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     weights = _weights(model, predictor)
@@ -96,8 +107,26 @@ def predict(
     if skipped:
         log.info("predict: %d of %d images were done before", len(skipped), len(targets))
     left = {name: image.path for name, image in targets.items() if name not in skipped}
-    work = Work(predictor, out, Writer(out, request), form, compare)
-    outcomes = _derain_here(work, left)
+    if here:
+        work = Work(predictor, out, Writer(out, request), form, compare)
+        outcomes = _derain_here(work, left)
+    else:
+        from derain.pipelines.predict.workers import Task  # imports Ray, which takes a second
+
+        exported = is_exported(model)
+        task = Task(
+            model=str(Path(model).absolute()) if exported else model,
+            network=None if exported else predictor.network,
+            weights=weights,
+            trust=trust,
+            stride=stride,
+            tile=tile,
+            out=out.absolute(),
+            request=request,
+            form=form,
+            compare=compare,
+        )
+        outcomes = _derain_on_workers(task, left, workers, device)
     result = _joined(targets, out, skipped, {outcome.name: outcome for outcome in outcomes})
     result.left_out.extend(found.left_out)
     result.notes[:0] = found.notes
@@ -131,6 +160,21 @@ def _derain_here(work: Work, targets: Mapping[str, Path]) -> Iterator[Outcome]:
     for name, path in videos.items():
         with progress(video.frames_of(path), f"predict {path.name}", "frames") as advance:
             yield work.derain_video(name, path, advance)
+
+
+def _derain_on_workers(
+    task: "Task", targets: Mapping[str, Path], workers: int | None, device: str
+) -> Iterator[Outcome]:
+    """Derain on Ray, which is not started for nothing."""
+    from derain.pipelines.predict.workers import derain_on_workers
+
+    if not targets:
+        return
+    seen_by_nodes = {name: path.absolute() for name, path in targets.items()}
+    with progress(len(targets), "predict", "files") as advance:
+        for outcome in derain_on_workers(task, seen_by_nodes, workers, device):
+            advance()
+            yield outcome
 
 
 def _joined(
