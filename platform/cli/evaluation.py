@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from derain.cli import complete, output
-from derain.cli.options import ConfigFile, Device, Json, Profile, Protocol, Set, Stride, Trust
+from derain.cli.options import (
+    ConfigFile,
+    Device,
+    Json,
+    Profile,
+    Protocol,
+    Set,
+    Stride,
+    Trust,
+    worker_count,
+)
 from derain.cli.output import Results
 
 if TYPE_CHECKING:
@@ -102,7 +112,7 @@ def evaluate(
         report=report,
         tables=tables,
         out=out,
-        workers=_workers(workers),
+        workers=worker_count(workers),
         gallery=gallery,
         downstream=_downstream(downstream, downstream_weights),
         lpips=LpipsFiles(str(lpips[0]), str(lpips[1])) if lpips else None,
@@ -126,15 +136,6 @@ def _downstream(name: str | None, weights: Path | None) -> "DownstreamSpec | Non
             raise typer.BadParameter("--downstream-weights needs --downstream.")
         return None
     return DownstreamSpec(name, str(weights) if weights else None)
-
-
-def _workers(text: str) -> int | None:
-    """The value of --workers; None for auto."""
-    if text == "auto":
-        return None
-    if not text.isdecimal() or int(text) < 1:
-        raise typer.BadParameter(f"--workers is {text!r}; expected auto or a number from 1.")
-    return int(text)
 
 
 def leaderboard(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from derain.cli import complete
-from derain.cli.options import Device, Json, Model, Stride, Trust
+from derain.cli.options import Device, Json, Model, Stride, Trust, worker_count
 from derain.cli.output import Results
 from derain.data.images.kinds import Format
 from derain.errors import UsageError
@@ -40,6 +40,12 @@ def predict(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that are in the way.")
     ] = False,
+    workers: Annotated[
+        str,
+        typer.Option(
+            help="Processes: 1 is this one, more are Ray's. auto: one for each GPU, else core."
+        ),
+    ] = "1",
     device: Device = "auto",
     trust: Trust = False,
     stride: Stride = None,
@@ -59,9 +65,9 @@ def predict(
     from derain.pipelines.predict.encode import Form
     from derain.pipelines.predict.verb import predict, predict_bytes
 
-    form = Form(format, quality)
+    form, count = Form(format, quality), worker_count(workers)
     if "-" in (str(out), *map(str, inputs)):
-        given = _one_image(inputs, out, alone=not (as_json or compare or overwrite))
+        given = _one_image(inputs, out, alone=not (as_json or compare or overwrite or count != 1))
         results.show_bytes(
             predict_bytes(
                 model, given, device=device, trust=trust, stride=stride, tile=_tile(tile), form=form
@@ -69,8 +75,8 @@ def predict(
         )
         return
     done = predict(
-        model, inputs, out, device=device, trust=trust, stride=stride, tile=_tile(tile),
-        form=form, compare=compare, overwrite=overwrite,
+        model, inputs, out, workers=count, device=device, trust=trust, stride=stride,
+        tile=_tile(tile), form=form, compare=compare, overwrite=overwrite,
     )  # fmt: skip
     results.show(done, "\n".join(done.pictures))
     if done.failed:
@@ -82,7 +88,7 @@ def _one_image(inputs: Sequence[Path], out: Path, *, alone: bool) -> bytes:
     if len(inputs) != 1 or str(out) != "-" or not alone:
         raise UsageError(
             "- is for one image: from stdin or a file to stdout, as in `predict MODEL - --out -`, "
-            "without --json, --compare and --overwrite."
+            "without --json, --compare, --overwrite and --workers."
         )
     if str(inputs[0]) == "-":
         return sys.stdin.buffer.read()

@@ -81,3 +81,12 @@ Price = Annotated[
 Layouts = Annotated[
     Path | None, typer.Option(help="A YAML file with datasets of your own, as more rows.")
 ]
+
+
+def worker_count(text: str) -> int | None:
+    """The value of --workers; None for auto."""
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise typer.BadParameter(f"--workers is {text!r}; expected auto or a number from 1.")
+    return int(text)

@@ -68,13 +68,17 @@ class Predictor:
     """Derains single images with one network on one device."""
 
     def __init__(
-        self, network: nn.Module, device: str | torch.device = "cpu", tile: Tile = None
+        self,
+        network: nn.Module,
+        device: str | torch.device = "cpu",
+        tile: Tile = None,
+        memory_share: float = MEMORY_SHARE,
     ) -> None:
         """Move the network to the device. Image sides must be multiples of its `.stride`.
 
         `tile` is the side in pixels of the tiles that a larger image is cut into, see `tiles`;
-        `auto` cuts it if it does not fit into the memory that is left, into tiles that do; None
-        never cuts. Raises UsageError for tiles below LEAST_TILE_PX.
+        `auto` cuts it if it does not fit into `memory_share` of the memory that is left, into tiles
+        that do; None never cuts. Raises UsageError for tiles below LEAST_TILE_PX.
         """
         self.device = torch.device(device)
         self.network = network.to(self.device)
@@ -82,6 +86,7 @@ class Predictor:
         if isinstance(tile, int) and tile < LEAST_TILE_PX:
             raise UsageError(f"Tiles must have {LEAST_TILE_PX} px a side or more, found {tile}.")
         self._tile: Tile = tile
+        self._memory_share = memory_share
         self._bytes_per_pixel: float | None = None
 
     def route(self, image: np.ndarray) -> int | None:
@@ -187,7 +192,7 @@ class Predictor:
             return None
         if self._bytes_per_pixel is None:
             self._bytes_per_pixel = self._measured_bytes_per_pixel()
-        budget = memory.available_bytes(self.device) * MEMORY_SHARE
+        budget = memory.available_bytes(self.device) * self._memory_share
         if pixels * self._bytes_per_pixel <= budget:
             return None
         side = int((budget / self._bytes_per_pixel) ** 0.5)

@@ -2,7 +2,7 @@
 
 import contextlib
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from derain import cluster
@@ -12,6 +12,8 @@ from derain.errors import UsageError
 from derain.storage.files import is_remote, locate
 from derain.tracking import store
 
+STORE = "the MLflow store"
+
 
 def check_shared_places(config: Config) -> None:
     """Raise UsageError if a node does not see `output_dir`, a sqlite store or a dataset.
@@ -19,21 +21,34 @@ def check_shared_places(config: Config) -> None:
     Without this check each node would make a `mlflow.db` and checkpoints of its own. One node needs
     no check. A file is left in each folder, and looked for on every node.
     """
+    written = {"output_dir": Path(config.output_dir).absolute()}
+    database = store.sqlite_file(store.tracking_uri())
+    if database is not None:
+        written[STORE] = database.parent
+    folders = (*config.data.train, *config.data.validation, *config.data.test)
+    places = ((f"the dataset {name}", locate(name)) for name in folders)
+    read = [
+        (what, place / MANIFEST)
+        for what, place in places
+        if not is_remote(place) and (place / MANIFEST).is_file()
+    ]
+    check_places(written, read)
+
+
+def check_places(written: Mapping[str, Path], read: Iterable[tuple[str, Path]]) -> None:
+    """Raise UsageError if a node does not see a folder that is written to, or a file that is read.
+
+    Both come with what a message calls them. One node needs no check.
+    """
     if cluster.node_count() == 1:
         return
     with contextlib.ExitStack() as tokens:
-        places = {"output_dir": tokens.enter_context(_token(Path(config.output_dir).absolute()))}
-        database = store.sqlite_file(store.tracking_uri())
-        if database is not None:
-            places["the MLflow store"] = tokens.enter_context(_token(database.parent))
-        for folder in (*config.data.train, *config.data.validation, *config.data.test):
-            place = locate(folder)
-            if not is_remote(place) and (place / MANIFEST).is_file():
-                places[f"the dataset {folder}"] = place / MANIFEST
-        unseen = cluster.on_every_node(_unseen, [str(path) for path in places.values()])
+        tokened = ((what, tokens.enter_context(_token(place))) for what, place in written.items())
+        places = [*tokened, *read]
+        unseen = cluster.on_every_node(_unseen, [str(path) for _, path in places])
     for node, numbers in unseen.items():
         if numbers:
-            raise UsageError(_message(node, [list(places.items())[number] for number in numbers]))
+            raise UsageError(_message(node, [places[number] for number in numbers]))
 
 
 @contextlib.contextmanager
@@ -56,6 +71,6 @@ def _unseen(paths: Sequence[str]) -> list[int]:
 def _message(node: str, unseen: Sequence[tuple[str, Path]]) -> str:
     what = "; ".join(f"{name} ({path.parent})" for name, path in unseen)
     remedy = "Use folders on a file system that all nodes mount at the same path"
-    if any(name == "the MLflow store" for name, _ in unseen):
+    if any(name == STORE for name, _ in unseen):
         remedy += ", and for the store an MLflow server: MLFLOW_TRACKING_URI=http://HOST:5000"
     return f"The node {node} does not see {what}, which this machine has. {remedy}."

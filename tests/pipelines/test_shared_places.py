@@ -1,5 +1,6 @@
 """A cluster whose nodes do not share the run's folders is refused before anything starts."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from derain import cluster
 from derain.errors import UsageError
 from derain.pipelines import shared_places
-from derain.pipelines.shared_places import check_shared_places
+from derain.pipelines.shared_places import check_places, check_shared_places
 from tests.tiny import config
 
 
@@ -44,6 +45,19 @@ def test_shared_folders_are_accepted(
     assert second_node
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/shared/mlflow.db")
     check_shared_places(config(tmp_path / "shared/runs"))
+
+
+def test_files_that_are_read_are_named_with_their_folders(
+    second_node: Path, tmp_path: Path
+) -> None:
+    (second_node / "in").mkdir(parents=True)
+    paths = [second_node / "in/a.png", tmp_path / "b.png"]
+    for path in paths:
+        path.touch()
+    message = f"10.0.0.2 does not see the images ({second_node / 'in'}), which"
+    with pytest.raises(UsageError, match=re.escape(message)):
+        check_places({"--out": tmp_path / "out"}, [("the images", path) for path in paths])
+    check_places({"--out": tmp_path / "out"}, [("the images", paths[1])])
 
 
 @pytest.mark.usefixtures("ray_cluster")

@@ -1,45 +1,39 @@
 """`predict`: images in, clean images out."""
 
-import hashlib
-import io
 import logging
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING
 
-import numpy as np
-from PIL import Image
-
-from derain.data.images.convert import OddImage, read_odd
-from derain.data.images.decode import read_file
-from derain.data.images.left_out import LeftOut, because, warn
+from derain.data.images.convert import read_odd
+from derain.data.images.left_out import LeftOut, warn
 from derain.data.prepared.remarks import Remarks, joined, notes
 from derain.data.sources.inputs import InputImage, find_inputs
-from derain.errors import DerainError, OccupiedError, UsageError
+from derain.errors import OccupiedError, UsageError
+from derain.inference.exported import is_exported
 from derain.inference.predictor import Predictor, Tile
 from derain.models import fingerprint
 from derain.pipelines.load_model import load_predictor
 from derain.pipelines.predict import video
 from derain.pipelines.predict.encode import Form
 from derain.pipelines.predict.names import unique_names
-from derain.pipelines.predict.record import RECORD, Record, file_sha256, sha256
+from derain.pipelines.predict.record import (
+    Record,
+    Writer,
+    file_sha256,
+    is_recorded,
+    request_digest,
+)
+from derain.pipelines.predict.work import COMPARED, Outcome, Work
 from derain.pipelines.progress import progress
-from derain.storage.atomic import new_file
 from derain.storage.output_paths import check_folder
 
+if TYPE_CHECKING:
+    from derain.pipelines.predict.workers import Task
+
 log = logging.getLogger(__name__)
-
-COMPARED = "compare"
-"""The folder of the images side by side, in the folder of the results."""
-AHEAD = 2
-"""Images that are decoded before the network needs them, and encoded after it."""
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -67,6 +61,7 @@ def predict(
     inputs: Sequence[Path],
     out: Path,
     *,
+    workers: int | None = 1,
     device: str = "auto",
     trust: bool = False,
     stride: int | None = None,
@@ -84,6 +79,9 @@ def predict(
     With `compare`, `out/compare` gets each image and its result side by side. A call that was
     stopped goes on where it was, see `record`.
 
+    With one of `workers` files are derained in this process, with more on Ray, see `workers`; None
+    takes as many as fit.
+
     Raises DataError for paths that do not exist or hold no image, OccupiedError if a file would be
     overwritten, unless `overwrite` is given. The other arguments are those of `load_predictor`.
     """
@@ -93,34 +91,45 @@ def predict(
         found.images, lambda name: video.ending(name) if video.is_video(name) else form.ending(name)
     )
     _check_names(targets, compare=compare)
-    if not overwrite and not (out / RECORD).exists():
+    if not overwrite and not is_recorded(out):
         _refuse(out / name for name in targets if (out / name).exists())
     warn("predict", found.left_out)
     for note in found.notes:
         log.warning("predict: %s", note)
-    predictor = load_predictor(model, device, trust=trust, stride=stride, tile=tile)
+    here = workers == 1
+    own_device = device if here or is_exported(model) else "cpu"
+    predictor = load_predictor(model, own_device, trust=trust, stride=stride, tile=tile)
     began = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
-    request = _request(model, predictor, tile, form, compare=compare)
-    work = _Work(predictor, out, Record(out, request), form, compare)
-    skipped = set() if overwrite else _finished(work, targets)
-    left = {name: image for name, image in targets.items() if name not in skipped}
-    result = Predicted(
-        skipped=[str(out / name) for name in targets if name in skipped],
-        left_out=found.left_out,
-        notes=found.notes,
-    )
+    weights = _weights(model, predictor)
+    request = _request(weights, tile, form, compare=compare)
+    skipped = set() if overwrite else _finished(Record(out, request), out, targets)
     if skipped:
         log.info("predict: %d of %d images were done before", len(skipped), len(targets))
-    converted = _derain(work, _part(left, videos=False), result)
-    for name, image in _part(left, videos=True).items():
-        converted = joined((converted, _derain_video(work, name, image.path, result)))
-    warn("predict", result.failed)
-    result.notes.extend(notes(converted))
-    for note in notes(converted):
-        log.info("predict: %s", note)
-    done = {*result.written, *result.skipped}
-    result.pictures.extend(str(out / name) for name in targets if str(out / name) in done)
+    left = {name: image.path for name, image in targets.items() if name not in skipped}
+    if here:
+        work = Work(predictor, out, Writer(out, request), form, compare)
+        outcomes = _derain_here(work, left)
+    else:
+        from derain.pipelines.predict.workers import Task  # imports Ray, which takes a second
+
+        exported = is_exported(model)
+        task = Task(
+            model=str(Path(model).absolute()) if exported else model,
+            network=None if exported else predictor.network,
+            weights=weights,
+            trust=trust,
+            stride=stride,
+            tile=tile,
+            out=out.absolute(),
+            request=request,
+            form=form,
+            compare=compare,
+        )
+        outcomes = _derain_on_workers(task, left, workers, device)
+    result = _joined(targets, out, skipped, {outcome.name: outcome for outcome in outcomes})
+    result.left_out.extend(found.left_out)
+    result.notes[:0] = found.notes
     return _with_seconds(result, time.monotonic() - began)
 
 
@@ -140,132 +149,72 @@ def predict_bytes(
     return form.encode(image, predictor.derain(image.srgb), given)
 
 
-@dataclass(frozen=True)
-class _Work:
-    """What is done with each image: decoded, derained, written."""
-
-    predictor: Predictor
-    out: Path
-    record: Record
-    form: Form
-    compare: bool
-
-    def decode(self, image: InputImage) -> tuple[OddImage, bytes]:
-        """Raises DerainError if the image is damaged."""
-        given = read_file(image.path)
-        decoded = read_odd(given, str(image.path))
-        _ = decoded.srgb  # converted here, not on the network's thread
-        return decoded, given
-
-    def write(self, name: str, image: OddImage, given: bytes, derained: np.ndarray) -> None:
-        """The comparison first: a result that exists has its own."""
-        if self.compare:
-            self._write_comparison(name, image, derained)
-        encoded = self.form.encode(image, derained, given)
-        target = self.out / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with new_file(target, durable=False) as file:
-            file.write(encoded)
-            self.record.add(name, sha256(given), sha256(encoded))
-
-    def write_video(self, name: str, path: Path) -> tuple[str, ...]:
-        """Returns what was converted. Raises DerainError if the video is damaged."""
-        target = self.out / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            new_file(target, durable=False) as file,
-            progress(video.frames_of(path), f"predict {path.name}", "frames") as advance,
-        ):
-            changes = video.derain_video(self.predictor.derain, path, file, advance)
-            file.seek(0)
-            made = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
-            self.record.add(name, file_sha256(path), made)
-        return changes
-
-    def _write_comparison(self, name: str, image: OddImage, derained: np.ndarray) -> None:
-        sides = [_in_8_bits(side) for side in (image.srgb, derained)]
-        target = self.out / COMPARED / f"{name}.png"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        buffer = io.BytesIO()
-        Image.fromarray(np.concatenate(sides, axis=1)).save(buffer, format="PNG")
-        with new_file(target, durable=False) as file:
-            file.write(buffer.getvalue())
-
-
-def _derain(work: _Work, targets: dict[str, InputImage], result: Predicted) -> Remarks:
-    """Derain the images; decoding and encoding go on beside the network, in the images' order."""
-    converted: Remarks = {}
-    writing: deque[tuple[InputImage, str, tuple[str, ...], Future[None]]] = deque()
-
-    def finish_one() -> None:
-        nonlocal converted
-        image, name, changes, written = writing.popleft()
-        try:
-            written.result()
-        except DerainError as error:
-            result.failed.append(because(str(image.path), error))
-            return
-        result.written.append(str(work.out / name))
-        converted = joined((converted, _remarks(changes, image.path)))
-
-    with ThreadPoolExecutor(AHEAD, "files") as files, progress(len(targets), "predict") as advance:
-        decoded = _ahead(files, work.decode, targets.values())
-        for name, image in targets.items():
-            try:
-                odd, given = next(decoded).result()
-                derained = work.predictor.derain(odd.srgb)
-            except DerainError as error:
-                result.failed.append(because(str(image.path), error))
-            else:
-                changes = (*odd.conversions(), *work.form.changes(odd))
-                written = files.submit(work.write, name, odd, given, derained)
-                writing.append((image, name, changes, written))
-            while len(writing) > AHEAD:
-                finish_one()
+def _derain_here(work: Work, targets: Mapping[str, Path]) -> Iterator[Outcome]:
+    """Derain the images, and then the videos."""
+    videos = {name: path for name, path in targets.items() if video.is_video(path)}
+    images = {name: path for name, path in targets.items() if name not in videos}
+    with progress(len(images), "predict") as advance:
+        for outcome in work.derain_images(images):
             advance()
-        while writing:
-            finish_one()
-    return converted
+            yield outcome
+    for name, path in videos.items():
+        with progress(video.frames_of(path), f"predict {path.name}", "frames") as advance:
+            yield work.derain_video(name, path, advance)
 
 
-def _derain_video(work: _Work, name: str, path: Path, result: Predicted) -> Remarks:
-    try:
-        changes = work.write_video(name, path)
-    except DerainError as error:
-        result.failed.append(because(str(path), error))
-        return {}
-    result.written.append(str(work.out / name))
-    return _remarks(changes, path)
+def _derain_on_workers(
+    task: "Task", targets: Mapping[str, Path], workers: int | None, device: str
+) -> Iterator[Outcome]:
+    """Derain on Ray, which is not started for nothing."""
+    from derain.pipelines.predict.workers import derain_on_workers
+
+    if not targets:
+        return
+    seen_by_nodes = {name: path.absolute() for name, path in targets.items()}
+    with progress(len(targets), "predict", "files") as advance:
+        for outcome in derain_on_workers(task, seen_by_nodes, workers, device):
+            advance()
+            yield outcome
 
 
-def _part(targets: dict[str, InputImage], *, videos: bool) -> dict[str, InputImage]:
-    return {n: image for n, image in targets.items() if video.is_video(image.path) == videos}
+def _joined(
+    targets: Mapping[str, InputImage],
+    out: Path,
+    skipped: Collection[str],
+    outcomes: Mapping[str, Outcome],
+) -> Predicted:
+    """What became of all files, in the order of the targets; what is unusual is logged."""
+    result = Predicted()
+    converted: Remarks = {}
+    for name, image in targets.items():
+        if name in skipped:
+            result.skipped.append(str(out / name))
+        elif (reason := outcomes[name].reason) is not None:
+            result.failed.append(LeftOut(str(image.path), reason))
+            continue
+        else:
+            result.written.append(str(out / name))
+            converted = joined((converted, _remarks(outcomes[name].changes, image.path)))
+        result.pictures.append(str(out / name))
+    warn("predict", result.failed)
+    result.notes.extend(notes(converted))
+    for note in result.notes:
+        log.info("predict: %s", note)
+    return result
 
 
 def _remarks(changes: Iterable[str], path: Path) -> Remarks:
     return {f"Files that were converted, {it}": (1, str(path)) for it in changes}
 
 
-def _ahead(
-    pool: ThreadPoolExecutor, work: Callable[[Item], Result], items: Iterable[Item]
-) -> Iterator[Future[Result]]:
-    """The futures of the work on each item, begun `AHEAD` items before they are asked for."""
-    begun: deque[Future[Result]] = deque()
-    for item in items:
-        begun.append(pool.submit(work, item))
-        if len(begun) > AHEAD:
-            yield begun.popleft()
-    yield from begun
-
-
-def _finished(work: _Work, targets: dict[str, InputImage]) -> set[str]:
+def _finished(record: Record, out: Path, targets: Mapping[str, InputImage]) -> set[str]:
     """The targets that are results of this request already.
 
     Raises OccupiedError for a file that is none.
     """
-    existing = {name: image for name, image in targets.items() if (work.out / name).exists()}
-    done = {name for name, image in existing.items() if work.record.has(name, image.path)}
-    _refuse(work.out / name for name in existing if name not in done)
+    existing = {name: image for name, image in targets.items() if (out / name).exists()}
+    done = {name for name, image in existing.items() if record.has(name, image.path)}
+    _refuse(out / name for name in existing if name not in done)
     return done
 
 
@@ -286,22 +235,23 @@ def _check_names(targets: Iterable[str], *, compare: bool) -> None:
         )
 
 
-def _request(
-    model: str, predictor: Predictor, tile: Tile, form: Form, *, compare: bool
-) -> dict[str, Any]:
-    """What the pixels of the results depend on, besides the images."""
+def _weights(model: str, predictor: Predictor) -> str:
+    """The digest of a network, or of the file that it was exported to."""
     path = Path(model)
-    return {
-        "weights": file_sha256(path) if path.is_file() else fingerprint(predictor.network),
-        "tile": tile,
-        "format": form.format,
-        "quality": form.quality,
-        "compare": compare,
-    }
+    return file_sha256(path) if path.is_file() else fingerprint(predictor.network)
 
 
-def _in_8_bits(levels: np.ndarray) -> np.ndarray:
-    return levels if levels.dtype == np.uint8 else (levels // 257).astype(np.uint8)
+def _request(weights: str, tile: Tile, form: Form, *, compare: bool) -> str:
+    """The digest of what the pixels of the results depend on, besides the images."""
+    return request_digest(
+        {
+            "weights": weights,
+            "tile": tile,
+            "format": form.format,
+            "quality": form.quality,
+            "compare": compare,
+        }
+    )
 
 
 def _with_seconds(result: Predicted, seconds: float) -> Predicted:

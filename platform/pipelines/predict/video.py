@@ -152,6 +152,7 @@ class _Copy:
 
     def _add_video(self) -> Any:
         import av
+        from av.codec.context import Flags
 
         name = self._video.codec_context.name
         encoder = _ENCODERS.get(name, _DEFAULT_ENCODER)
@@ -163,6 +164,7 @@ class _Copy:
             encoder, rate=self._video.average_rate or 25, options=_QUALITY[encoder]
         )
         stream.codec_context.time_base = stream.time_base = self._video.time_base
+        stream.codec_context.flags |= Flags.frame_duration  # else the average, also of the last one
         stream.metadata.update(self._video.metadata)
         self._set_form(stream)
         return stream
@@ -195,9 +197,18 @@ class _Copy:
             dst_colorspace=frame.colorspace,
             dst_color_range=frame.color_range,
         )
-        made.pts, made.time_base, made.duration = frame.pts, frame.time_base, frame.duration
+        made.pts, made.time_base = frame.pts, frame.time_base
+        made.duration = self._duration(frame)
         self._made.mux(self._encoder.encode(made))
         self._advance()
+
+    def _duration(self, frame: "VideoFrame") -> int:
+        """Not beyond the end of the video: where frames are stored in another order, a decoder may
+        give the last one the duration of another."""
+        start, length = self._video.start_time, self._video.duration
+        if start is None or length is None or frame.pts is None:
+            return frame.duration
+        return min(frame.duration, max(0, start + length - frame.pts))
 
 
 def _turns(frame: "VideoFrame") -> int:

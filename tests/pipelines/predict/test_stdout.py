@@ -31,7 +31,11 @@ def test_an_image_goes_through_a_pipe(trained: Any) -> None:
 
 def test_what_a_pipe_cannot_carry_is_refused(trained: Any, tmp_path: Path) -> None:
     model = trained.result["checkpoint"]
-    for arguments in (("-", "--out", str(tmp_path)), ("a.png", "b.png", "--out", "-")):
+    for arguments in (
+        ("-", "--out", str(tmp_path)),
+        ("a.png", "b.png", "--out", "-"),
+        ("-", "--out", "-", "--workers", "2"),
+    ):
         done = call(model, *arguments)
         assert done.returncode == 2
         assert b"- is for one image" in done.stderr

@@ -173,7 +173,7 @@ def _pass(
 ) -> Iterator[Scored]:
     """Score chunks on workers that hold `queued` of them; all of these suffer when one dies."""
     rows = [{"chunk": json.dumps(asdict(chunk))} for chunk in chunks]
-    with _tolerating_deaths(), _without_deprecation():
+    with tolerating_deaths(), without_deprecation():
         scored = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             _Worker,
             batch_size=None,
@@ -195,7 +195,7 @@ def _pass(
 
 
 @contextlib.contextmanager
-def _without_deprecation() -> Iterator[None]:
+def without_deprecation() -> Iterator[None]:
     """Ray 2.60 deprecates the only way to say `max_task_retries`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RayDeprecationWarning)
@@ -203,7 +203,7 @@ def _without_deprecation() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _tolerating_deaths() -> Iterator[None]:
+def tolerating_deaths() -> Iterator[None]:
     """Ray Data goes on without the chunks of workers that died too often."""
     context, logger = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
     before = context.max_errored_blocks, logger.level
