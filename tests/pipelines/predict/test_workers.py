@@ -108,6 +108,7 @@ def test_two_workers_write_what_one_process_writes(
         predict(model, inputs, tmp_path / "c", workers=99)
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("ray_cluster", "one_thread")
 def test_workers_go_on_where_any_call_was(model: str, inputs: list[Path], tmp_path: Path) -> None:
     """A result that has no line yet, because its worker was stopped, has no name either."""
@@ -130,6 +131,7 @@ def test_workers_go_on_where_any_call_was(model: str, inputs: list[Path], tmp_pa
     assert (out / "3.png").read_bytes() == b"mine"
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("ray_cluster", "one_thread")
 def test_an_exported_file_is_loaded_by_each_worker(inputs: list[Path], tmp_path: Path) -> None:
     network = export(build("nafnet", **OPTIONS), tmp_path / "net.onnx", "onnx")
