@@ -110,7 +110,9 @@ def models(
 
 
 def sync(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders, such as runs/NAME.")],
+    runs: Annotated[
+        list[Path], typer.Argument(help="Folders of runs or sweeps, such as runs/NAME.")
+    ],
 ) -> None:
     """Send records that the MLflow store has not received yet."""
     from derain.tracking.outbox import OUTBOX_FOLDER
@@ -120,6 +122,8 @@ def sync(
         if not run.is_dir():
             raise UsageError(f"{run}: no such run. Give the folder of a run, such as runs/NAME.")
         sync(run / OUTBOX_FOLDER)
+        for of_trial in sorted(run.glob(f"*/{OUTBOX_FOLDER}")):
+            sync(of_trial)
 
 
 def ui(

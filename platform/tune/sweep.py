@@ -33,8 +33,10 @@ from derain.pipelines.train.run_folder import (
     read_json,
 )
 from derain.pipelines.train.workers import check_resources
+from derain.storage.amounts import counted
 from derain.storage.output_paths import check_folder
 from derain.tracking import runs, store
+from derain.tracking.outbox import OUTBOX_FOLDER, unsent_names
 from derain.tracking.runs import RunLog
 from derain.training import checkpoint
 from derain.training.averaging import warn_of_initial_weights
@@ -181,8 +183,21 @@ def _run(config: Config, after_ray: contextlib.ExitStack, shared: float = 0.0) -
             run_trials(config, queue, journal, target, at_once=trials_at_once(config))
         result = finish_sweep(config, journal, record, time.monotonic() - start)
         _end_children(record.run_id, uri, before="SCHEDULED", after="FINISHED")
-        journal.write("finished", trials=len(space.plan(config)))
+        trials = space.plan(config)
+        journal.write("finished", trials=len(trials))
+        _warn_of_unsent(config, trials)
     return result
+
+
+def _warn_of_unsent(config: Config, trials: Sequence[Trial]) -> None:
+    """Say which trials' records the store has not got; only their workers' logs have said so."""
+    names = [trial.name for trial in trials if unsent_names(trial.config.folder / OUTBOX_FOLDER)]
+    if names:
+        log.warning(
+            "sweep %s: the MLflow store has not got all records of %s (%s), which are kept in "
+            "their folders. Send them with `derainctl sync %s`.",
+            config.name, counted(len(names), "trial"), ", ".join(names[:3]), config.folder,
+        )  # fmt: skip
 
 
 def _end_children(run_id: str, uri: str, **statuses: str) -> None:
