@@ -1,6 +1,6 @@
 """Crops by position: the same whoever asks in which order, in little memory."""
 
-import pickle
+import copy
 import tracemalloc
 
 import numpy as np
@@ -38,7 +38,7 @@ def test_any_stretch_is_that_of_the_whole_epoch(begin: int) -> None:
 
 
 def test_epochs_may_be_asked_for_in_any_order() -> None:
-    epochs = pickle.loads(pickle.dumps(Epochs(RECIPE, "dihedral")))
+    epochs = copy.deepcopy(Epochs(RECIPE, "dihedral"))
     for number in (3, 4, 3, 4, 5, 0, 9, 8):
         assert same(epochs.crops(number, slice(10, 20)), expected(number)[10:20])
 

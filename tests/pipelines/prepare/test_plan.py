@@ -84,7 +84,7 @@ def test_what_is_not_a_file_or_is_too_large_is_quarantined(paired_folder: Paired
     assert set(reasons) == {*(f"rain/00{n}.png" for n in range(3)), "clean/003.png"}
     assert "no file" in reasons["rain/000.png"]
     assert "no file" in reasons["rain/001.png"]
-    assert "at most 193,048,576 are read" in reasons["rain/002.png"]
+    assert "at most 385,048,576 are read" in reasons["rain/002.png"]
     (source / "rain/004.png").unlink()
     with pytest.raises(DataError, match="no pair can be used, such as rain/000"):
         planned(source)
