@@ -5,13 +5,11 @@ and an ICC profile is converted to sRGB (relative colorimetric, black point comp
 orientation is applied; transparency is flattened on white.
 """
 
-import io
 from dataclasses import dataclass
 from functools import cached_property
 
 import imagecodecs
 import numpy as np
-from PIL import Image
 
 from derain.data.images import colour, png
 from derain.data.images.decode import stored_pixels
@@ -23,6 +21,9 @@ from derain.errors import DataError
 
 WHITE = 255
 _DEEP = 65535
+_LEVEL = 3
+"""Of zlib. Pillow's 6 takes two to three times as long for 0 to 10 % less, and longer than a small
+network: 90 against 29 ms for 512 x 512 px of smooth colours."""
 _PILLOW_COLOURS = frozenset({"grey", "RGB", "palette", "CMYK", "YCbCr"})
 
 
@@ -165,8 +166,4 @@ def _luma(result: np.ndarray) -> np.ndarray:
 
 
 def _encode(levels: np.ndarray) -> bytes:
-    if levels.dtype == np.uint16:
-        return bytes(imagecodecs.png_encode(np.ascontiguousarray(levels)))
-    buffer = io.BytesIO()
-    Image.fromarray(levels).save(buffer, format="PNG")
-    return buffer.getvalue()
+    return bytes(imagecodecs.png_encode(np.ascontiguousarray(levels), level=_LEVEL))
