@@ -51,7 +51,7 @@ def test_both_are_rows_of_table_3(
     for name in ("table3.tex", "tables.html"):
         text = (tables / name).read_text(encoding="utf-8")
         quoted, measured = re.split("Measured", text, maxsplit=1)
-        assert "PReNet" in quoted
+        assert "DerainNet" in quoted
         assert "small/1" in measured
         assert "prenet-rain100h" in measured
         assert "trained on rain100h/train (1,254 pairs)" in text
