@@ -1,52 +1,37 @@
-"""Derains on the workers of a Ray cluster, with Ray Data: one process per GPU, or per CPU core.
+"""Derains on the workers of a Ray cluster.
 
-Workers get paths, read and write the files themselves, and give back what became of each; no pixels
-pass through Ray. On a CPU each computes on one thread: the bits of a network's output depend on the
-number of torch's threads, and so they do not depend on the number of workers.
+Workers get paths, read and write the files themselves, and give back what became of each. On a CPU
+each computes on one thread: the bits of a network's output depend on the number of torch's threads,
+and so they do not depend on the number of workers.
 """
 
-import json
 import logging
 import threading
-import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
-import ray.data
 import torch
 from torch import nn
 
 from derain import cluster
-from derain.errors import DerainError, UsageError
+from derain.errors import UsageError
 from derain.inference.exported import load_exported
 from derain.inference.predictor import MEMORY_SHARE, Predictor, Tile
 from derain.pipelines import nodes
-from derain.pipelines.evaluate.work.workers import (
-    CHUNKS_PER_WORKER,
-    LARGEST_CHUNK,
-    Workers,
-    peak_bytes,
-    plan_workers,
-    tolerating_deaths,
-    without_deprecation,
-)
 from derain.pipelines.plugins_on_nodes import check_plugins_on_nodes
 from derain.pipelines.predict import video
 from derain.pipelines.predict.encode import Form
 from derain.pipelines.predict.record import Writer, file_sha256
 from derain.pipelines.predict.work import AHEAD, Outcome, Work
 from derain.pipelines.shared_places import check_places
-from derain.storage.refusals import expected
+from derain.pipelines.workers.passes import DIED, in_passes
+from derain.pipelines.workers.plan import Workers, peak_bytes, plan_workers
 from derain.training.process.device import device_named
 
 log = logging.getLogger(__name__)
-
-TRIES = 3
-"""How often files whose worker died are derained in chunks, and then each alone."""
 
 Targets = Mapping[str, Path]
 """The files by the names of their results."""
@@ -92,10 +77,8 @@ def derain_on_workers(
     """Derain files on the cluster at RAY_ADDRESS, default: a new local Ray; in the order in which
     workers finish them. With `asked` None on as many workers as fit.
 
-    The files of a worker that dies, alone or with its machine, are derained again when the others
-    have been. Those whose worker died every time have that as their reason. Raises UsageError if a
-    node does not see the files, or if there is no room for so many workers; DerainError for what a
-    machine refuses; RuntimeError with the traceback of a bug.
+    Files whose worker died every time have that as their reason. Raises UsageError if a node does
+    not see the files, or if there is no room for so many workers, and what `in_passes` does.
     """
     with cluster.connected():
         _check_nodes(task, targets)
@@ -119,83 +102,43 @@ def _check_nodes(task: Task, targets: Targets) -> None:
 
 
 def _derain(task: Task, targets: Targets, workers: Workers) -> Iterator[Outcome]:
-    task_ref, left = ray.put(task), dict(targets)
-    for tried in range(2 * TRIES):
-        if not left:
-            return
-        if tried:
-            _warn(tried, len(left))
-            room = nodes.room(workers.cpus, workers.gpus)  # a machine may have gone
-            workers = replace(workers, count=max(1, min(workers.count, room)))
-        for outcome in _pass(task_ref, left, workers, alone=tried >= TRIES):
-            left.pop(outcome.name)
-            yield outcome
-    for name in left:
-        yield Outcome(name, reason=_DIED)
+    left = Underained(targets)
+    given = {
+        "task_ref": ray.put(task),
+        "device": "cuda" if workers.gpus else "cpu",
+        "memory_share": _memory_share(workers),
+        "threads": workers.threads,
+    }
+    for found in in_passes(_Deraining, given, left, workers, "predict: files"):
+        for it in found:
+            left.take(it["name"])
+            yield Outcome(it["name"], tuple(it["changes"]), it["reason"])
+    for chunk in left.chunks(1):
+        for name in chunk:
+            yield Outcome(name, reason=f"the worker that derained it {DIED}, or a smaller --tile")
 
 
-def _warn(deaths: int, files: int) -> None:
-    if deaths == TRIES:
-        log.warning(
-            "predict: the worker of %d files died %d times; trying each alone", files, deaths
-        )
-    elif deaths == 1:
-        log.warning(
-            "predict: a worker died, or its machine was lost; its files (%d) are derained again. "
-            "Killed for want of memory? Then give fewer --workers", files,
-        )  # fmt: skip
+class Underained:
+    """The files that are left, see `passes.Left`."""
 
+    def __init__(self, targets: Targets) -> None:
+        self._targets = {name: str(path) for name, path in targets.items()}
 
-_DIED = (
-    f"the worker that derained it died {2 * TRIES} times. It was killed, most likely for want of "
-    "memory (see `dmesg`), or crashed. Give fewer --workers, a smaller --tile, or use a machine "
-    "with more memory"
-)
+    def __len__(self) -> int:
+        return len(self._targets)
 
+    def chunks(self, size: int) -> list[dict[str, str]]:
+        """Videos first, each alone, then images."""
+        videos = {name: path for name, path in self._targets.items() if video.is_video(Path(path))}
+        images = [(name, path) for name, path in self._targets.items() if name not in videos]
+        return [
+            *({name: path} for name, path in videos.items()),
+            *(dict(images[at : at + size]) for at in range(0, len(images), size)),
+        ]
 
-def chunked(targets: Targets, workers: int, *, alone: bool = False) -> list[dict[str, Path]]:
-    """Files in chunks whose size suits so many workers, or `alone`; videos first, each alone."""
-    videos = {name: path for name, path in targets.items() if video.is_video(path)}
-    images = [(name, path) for name, path in targets.items() if name not in videos]
-    size = min(LARGEST_CHUNK, max(1, len(images) // (workers * CHUNKS_PER_WORKER)))
-    size = 1 if alone else size
-    return [
-        *({name: path} for name, path in videos.items()),
-        *(dict(images[at : at + size]) for at in range(0, len(images), size)),
-    ]
-
-
-def _pass(
-    task_ref: ray.ObjectRef, targets: Targets, workers: Workers, *, alone: bool
-) -> Iterator[Outcome]:
-    """Derain files in chunks. All chunks that a worker holds suffer when it dies, so with `alone`
-    it holds one."""
-    chunks = chunked(targets, workers.count, alone=alone)
-    rows = [{"chunk": json.dumps({n: str(path) for n, path in it.items()})} for it in chunks]
-    with tolerating_deaths(), without_deprecation():
-        derained = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-            _Worker,
-            batch_size=None,
-            compute=ray.data.ActorPoolStrategy(
-                size=min(workers.count, len(rows)),
-                max_tasks_in_flight_per_actor=1 if alone else 2,
-                max_concurrent_calls_per_actor=2 if workers.gpus and not alone else 1,
-                enable_true_multi_threading=workers.gpus > 0,  # of two chunks one is on the GPU
-            ),
-            fn_constructor_kwargs={
-                "task_ref": task_ref,
-                "device": "cuda" if workers.gpus else "cpu",
-                "memory_share": _memory_share(workers),
-                "threads": workers.threads,
-            },
-            num_cpus=workers.cpus,
-            num_gpus=workers.gpus,
-            memory=workers.memory_bytes,
-            max_restarts=-1,
-            max_task_retries=0,  # Ray would wait for a new worker, for which there may be no room
-        )
-        for row in derained.iter_rows():
-            yield from _parsed(json.loads(row["derained"]))
+    def take(self, name: str) -> None:
+        """Take out what is done."""
+        del self._targets[name]
 
 
 def _memory_share(workers: Workers) -> float:
@@ -206,8 +149,8 @@ def _memory_share(workers: Workers) -> float:
     return MEMORY_SHARE / max(1, min(workers.count, most))
 
 
-class _Worker:
-    """Derains chunks in a process of Ray's."""
+class _Deraining:
+    """Derains chunks in a worker."""
 
     def __init__(
         self, task_ref: ray.ObjectRef, device: str, memory_share: float, threads: int
@@ -219,19 +162,9 @@ class _Worker:
         self._opening = threading.Lock()
         self._opened: Work | None = None
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Ray Data would pass on no more than the text of an exception, and end at none."""
-        found = [self._derained(json.loads(text)) for text in batch["chunk"]]
-        return {"derained": np.array(found, dtype=object)}
-
-    def _derained(self, chunk: dict[str, str]) -> str:
+    def __call__(self, chunk: dict[str, str]) -> list[dict[str, Any]]:
         targets = {name: Path(path) for name, path in chunk.items()}
-        try:
-            return json.dumps({"outcomes": [asdict(it) for it in self._outcomes(targets)]})
-        except Exception as error:
-            explained = expected(error)
-            reason = str(explained) if explained else traceback.format_exc()
-            return json.dumps({"failed": reason, "bug": explained is None})
+        return [asdict(outcome) for outcome in self._outcomes(targets)]
 
     def _outcomes(self, targets: Targets) -> Iterator[Outcome]:
         work = self._work()
@@ -247,11 +180,3 @@ class _Worker:
             if self._opened is None:
                 self._opened = self._task.open(self._device, self._share)
             return self._opened
-
-
-def _parsed(found: dict[str, Any]) -> Sequence[Outcome]:
-    if "failed" in found:
-        if found["bug"]:
-            raise RuntimeError(f"A worker failed:\n{found['failed']}")
-        raise DerainError(found["failed"])
-    return [Outcome(it["name"], tuple(it["changes"]), it["reason"]) for it in found["outcomes"]]

@@ -128,11 +128,11 @@ class Worker:
         none, or a later one.
         """
         batch = self._next_batch()
-        if batch and not self._computed(batch):
+        if batch and not self._pass(batch):
             for one in batch:  # the fault of one image is not that of the others
-                self._computed([one])
+                self._pass([one])
 
-    def _computed(self, batch: list[_Waiting]) -> bool:
+    def _pass(self, batch: list[_Waiting]) -> bool:
         """One pass. False, and nothing told to those who wait, if several images failed."""
         start = time.perf_counter()
         try:

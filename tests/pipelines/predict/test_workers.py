@@ -18,14 +18,14 @@ from derain.errors import OccupiedError, UsageError
 from derain.inference.exported import export
 from derain.inference.predictor import save_model_folder
 from derain.models import build
-from derain.pipelines.evaluate.work.workers import Workers
 from derain.pipelines.predict import workers as module
 from derain.pipelines.predict.record import RECORDS
 from derain.pipelines.predict.verb import Predicted, predict
-from derain.pipelines.predict.workers import chunked
+from derain.pipelines.predict.workers import Underained
+from derain.pipelines.workers.plan import Workers
 from tests.data.images.odd_images import VARIANTS
 from tests.folders import noise_image
-from tests.pipelines.evaluate.work.deadly import KILLING, Deadly
+from tests.pipelines.evaluate.work.deadly import KILLING, deadly
 
 OPTIONS = {"width": 8, "encoder_blocks": [1], "decoder_blocks": [1], "middle_blocks": 1}
 
@@ -150,13 +150,15 @@ def test_nothing_to_do_starts_no_ray(
 
 
 def test_chunks_have_every_file_once_and_videos_are_first_and_alone() -> None:
-    targets = {name: Path(name) for name in ("a.png", "b.mp4", *(f"{n}.png" for n in range(999)))}
-    for workers, largest in ((1, 16), (2, 15), (64, 1)):
-        chunks = chunked(targets, workers)
-        assert {name: path for chunk in chunks for name, path in chunk.items()} == targets
-        assert chunks[0] == {"b.mp4": Path("b.mp4")}
-        assert max(map(len, chunks)) == largest
-    assert max(map(len, chunked(targets, 1, alone=True))) == 1
+    names = ["a.png", "b.mp4", *(f"{number}.png" for number in range(99))]
+    left = Underained({name: Path(name) for name in names})
+    chunks = left.chunks(8)
+    assert sorted(name for chunk in chunks for name in chunk) == sorted(names)
+    assert chunks[0] == {"b.mp4": "b.mp4"}
+    assert max(map(len, chunks)) == 8
+    left.take("b.mp4")
+    assert len(left) == 100
+    assert "b.mp4" not in left.chunks(1)[0]
 
 
 def test_workers_on_one_machine_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,16 +167,6 @@ def test_workers_on_one_machine_share_its_memory(monkeypatch: pytest.MonkeyPatch
     whole = module._memory_share(Workers(count=2, cpus=4, gpus=1))
     assert module._memory_share(Workers(count=2, cpus=1, gpus=0)) == whole / 2
     assert module._memory_share(Workers(count=12, cpus=1, gpus=0)) == whole / 8
-
-
-def deadly(folder: Path, *, always: bool) -> str:
-    """A model folder of a network that kills its process at the image `KILLING`."""
-    marker = folder / "marker"
-    if always:
-        marker.mkdir()
-    options = {"marker": str(marker)}
-    name = f"{Deadly.__module__}:{Deadly.__name__}"
-    return str(save_model_folder(Deadly(**options), folder / "deadly", name, options))
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ from derain import cluster
 from derain.evaluation import own_metric
 from derain.pipelines.evaluate.work.records import Record
 from derain.pipelines.evaluate.work.scorer import Chunk, Scorer, Task
-from derain.pipelines.evaluate.work.workers import peak_bytes, plan_workers, score_on_workers
+from derain.pipelines.evaluate.work.workers import score_on_workers
 from derain.pipelines.plugins_on_nodes import check_plugins_on_nodes
+from derain.pipelines.workers.plan import peak_bytes, plan_workers
 from derain.storage.cores import available_cores
 
 log = logging.getLogger(__name__)

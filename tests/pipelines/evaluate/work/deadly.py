@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from derain.inference.predictor import save_model_folder
 from tests.folders import noise_image
 
 KILLING = "004"
@@ -36,6 +37,16 @@ class Deadly(nn.Module):
                 self._marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return x * self.scale
+
+
+def deadly(folder: Path, *, always: bool) -> str:
+    """A model folder of a network that kills its process at the image `KILLING`."""
+    marker = folder / "marker"
+    if always:
+        marker.mkdir()
+    options = {"marker": str(marker)}
+    name = f"{Deadly.__module__}:{Deadly.__name__}"
+    return str(save_model_folder(Deadly(**options), folder / "deadly", name, options))
 
 
 class Slow(nn.Module):

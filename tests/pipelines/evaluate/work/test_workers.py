@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from derain.errors import UsageError
-from derain.inference.predictor import save_model_folder
 from derain.pipelines.evaluate.verb import IMAGES, evaluate
-from derain.pipelines.evaluate.work.workers import Workers, chunked
-from tests.pipelines.evaluate.work.deadly import KILLING, Deadly
+from derain.pipelines.evaluate.work.scorer import Chunk
+from derain.pipelines.evaluate.work.workers import Unscored
+from tests.pipelines.evaluate.work.deadly import KILLING, deadly
 
 
 def images(out: Path) -> list[dict[str, Any]]:
@@ -33,16 +33,6 @@ def test_two_workers_give_what_this_process_gives(
     monkeypatch.delenv("RAY_ADDRESS", raising=False)  # no other machine may join
     with pytest.raises(UsageError, match="--workers 99"):
         evaluate(model, [dataset], workers=99)
-
-
-def deadly(folder: Path, *, always: bool) -> str:
-    """A model folder of a network that kills its process."""
-    marker = folder / "marker"
-    if always:
-        marker.mkdir()
-    options = {"marker": str(marker)}
-    name = f"{Deadly.__module__}:{Deadly.__name__}"
-    return str(save_model_folder(Deadly(**options), folder / "deadly", name, options))
 
 
 @pytest.mark.soak
@@ -72,13 +62,12 @@ def test_an_image_that_always_kills_its_worker_costs_only_itself(
     assert result["datasets"][0]["pictures"] == 8
 
 
-def test_chunks_have_every_number_once_and_end_at_about_the_same_time() -> None:
-    for count, workers in ((1, 1), (9, 2), (5000, 2), (5000, 64)):
-        chunks = chunked(0, "test", range(count), workers, count)
-        assert [at for chunk in chunks for at in chunk.numbers] == list(range(count))
-        assert max(len(chunk.numbers) for chunk in chunks) <= max(1, count // (8 * workers))
-
-
-def test_a_worker_on_a_gpu_keeps_one_core_for_the_network() -> None:
-    assert Workers(count=1, cpus=8.0, gpus=1.0).threads == 7
-    assert Workers(count=2, cpus=1.0, gpus=0.0).threads == 1
+def test_chunks_have_every_number_once_of_one_dataset_each() -> None:
+    left = Unscored({(0, "a"): range(9), (1, "a"): [5, 3], (0, "b"): []})
+    assert len(left) == 11
+    chunks = [Chunk(it["method"], it["dataset"], it["numbers"]) for it in left.chunks(4)]
+    assert [(it.method, it.dataset) for it in chunks] == [(0, "a")] * 3 + [(1, "a")]
+    assert [at for it in chunks for at in it.numbers] == [*range(9), 3, 5]
+    left.take(chunks[0])
+    assert len(left) == 7
+    assert left.chunks(9)[0]["numbers"] == (4, 5, 6, 7, 8)
