@@ -89,6 +89,14 @@ class Predictor:
         self._memory_share = memory_share
         self._bytes_per_pixel: float | None = None
 
+    def room(self, pixels: int) -> int:
+        """How many passes, each of an image of so many pixels, fit into the memory at once.
+
+        At least 1: what does not fit is cut, see `tile`.
+        """
+        budget = memory.available_bytes(self.device) * self._memory_share
+        return max(1, int(budget / (pixels * self._pixel_bytes())))
+
     def route(self, image: np.ndarray) -> int | None:
         """The number of the route that a routing network takes for an image; None for others.
 
@@ -190,20 +198,20 @@ class Predictor:
         pixels = count * image.shape[0] * image.shape[1]
         if pixels <= PROBE_PX**2:
             return None
-        if self._bytes_per_pixel is None:
-            self._bytes_per_pixel = self._measured_bytes_per_pixel()
         budget = memory.available_bytes(self.device) * self._memory_share
-        if pixels * self._bytes_per_pixel <= budget:
+        if pixels * self._pixel_bytes() <= budget:
             return None
-        side = int((budget / self._bytes_per_pixel) ** 0.5)
+        side = int((budget / self._pixel_bytes()) ** 0.5)
         return max(LEAST_TILE_PX, side)
 
-    def _measured_bytes_per_pixel(self) -> float:
-        """Of a pass of the network, from one on a small image."""
-        probe = np.zeros((PROBE_PX, PROBE_PX, 3), np.uint8)
-        route = self._route_argument(probe)
-        peak = memory.peak_bytes(lambda: self._unit(probe[None], route))
-        return max(peak / PROBE_PX**2, LEAST_BYTES_PER_PIXEL)
+    def _pixel_bytes(self) -> float:
+        """Bytes per pixel of a pass of the network, from one on a small image."""
+        if self._bytes_per_pixel is None:
+            probe = np.zeros((PROBE_PX, PROBE_PX, 3), np.uint8)
+            route = self._route_argument(probe)
+            peak = memory.peak_bytes(lambda: self._unit(probe[None], route))
+            self._bytes_per_pixel = max(peak / PROBE_PX**2, LEAST_BYTES_PER_PIXEL)
+        return self._bytes_per_pixel
 
     def _unit(self, images: np.ndarray, route: Mapping[str, Tensor]) -> Levels:
         """The derained images, NHWC RGB float32 in [0, 1]; see `levels`."""
@@ -273,7 +281,10 @@ class Predictor:
         modes = [(module, module.training) for module in self.network.modules()]
         self.network.eval()
         try:
-            with torch.inference_mode(), without_tf32():
+            # What torch may round is a setting of the process, and on a CPU there may be several
+            # passes at once.
+            exact = contextlib.nullcontext() if self.device.type == "cpu" else without_tf32()
+            with torch.inference_mode(), exact:
                 yield
         finally:
             for module, was_training in modes:

@@ -26,7 +26,7 @@ from derain.pipelines.predict.record import (
     is_recorded,
     request_digest,
 )
-from derain.pipelines.predict.work import COMPARED, Outcome, Work
+from derain.pipelines.predict.work import COMPARED, Outcome, Work, turns_here
 from derain.pipelines.progress import progress
 from derain.storage.output_paths import check_folder
 
@@ -108,7 +108,8 @@ def predict(
         log.info("predict: %d of %d images were done before", len(skipped), len(targets))
     left = {name: image.path for name, image in targets.items() if name not in skipped}
     if here:
-        work = Work(predictor, out, Writer(out, request), form, compare)
+        turns = turns_here(predictor, len(targets))
+        work = Work(predictor, out, Writer(out, request), form, compare, turns)
         outcomes = _derain_here(work, left)
     else:
         from derain.pipelines.predict.workers import Task  # imports Ray, which takes a second

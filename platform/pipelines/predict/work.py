@@ -1,20 +1,24 @@
 """What one process does with files: decodes, derains and writes them, one network for all."""
 
+import contextlib
 import hashlib
 import io
+import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
+import torch
 from PIL import Image
 
 from derain.data.images.convert import OddImage, read_odd
 from derain.data.images.decode import read_file
+from derain.data.images.headers import read_header
 from derain.data.images.left_out import because
 from derain.errors import DerainError
 from derain.inference.predictor import Predictor
@@ -26,10 +30,9 @@ from derain.storage.atomic import new_file
 COMPARED = "compare"
 """The folder of the images side by side, in the folder of the results."""
 AHEAD = 2
-"""Images that are decoded before the network needs them, and encoded after it."""
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+"""Threads that decode and encode beside a network that takes one image at a time."""
+SMALL_PX = 2**20
+"""Of images of which a CPU takes several at once, each on one core, or its share of the cores."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,34 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Turns:
+    """How many images a network takes at a time."""
+
+    at_once: int = 1
+    threads: int = field(default_factory=torch.get_num_threads)
+    """Of torch, for each of them."""
+    alone: int = field(default_factory=torch.get_num_threads)
+    """Of torch, for an image that has the machine to itself."""
+
+
+def turns_here(predictor: Predictor, images: int) -> Turns:
+    """For so many images in this process.
+
+    On a GPU one at a time. On a CPU small images (SMALL_PX) share the cores, as many at once as fit
+    into the memory: cores that wait for each other in every layer of one image cannot decode or
+    encode meanwhile. Other networks than the built-in ones may keep something between their layers,
+    so they never take two at once. The number of threads, on which the last bits of a result
+    depend, does not depend on the memory.
+    """
+    cores = torch.get_num_threads()
+    built_in = type(predictor.network).__module__.startswith("derain.models.")
+    if not built_in or predictor.device.type != "cpu":
+        return Turns()
+    threads = max(1, cores // max(1, images))
+    return Turns(min(cores // threads, predictor.room(SMALL_PX)), threads)
+
+
+@dataclass(frozen=True)
 class Work:
     """A network, and where and how its results are written. Threads may share it."""
 
@@ -53,27 +84,32 @@ class Work:
     writer: Writer
     form: Form
     compare: bool
-    _network: threading.Lock = field(default_factory=threading.Lock, init=False)
+    turns: Turns = field(default_factory=Turns)
+    _network: threading.Semaphore = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_network", threading.Semaphore(self.turns.at_once))
 
     def derain_images(self, targets: Mapping[str, Path], ahead: int = AHEAD) -> Iterator[Outcome]:
         """Derain images, given by the names of their results, in their order.
 
-        Beside the network as many threads as `ahead` says decode and encode.
+        Where the network takes one at a time, as many threads as `ahead` says decode and encode
+        beside it. A large image waits for those before it where it takes several.
         """
-        writing: deque[Outcome | Future[Outcome]] = deque()
-        with ThreadPoolExecutor(ahead, "files") as files:
-            decoded = _ahead(files, self._decode, targets.values(), ahead)
-            for (name, path), image in zip(targets.items(), decoded, strict=True):
-                try:
-                    odd, given = image.result()
-                    derained = self._derain(odd.srgb)
-                except DerainError as error:
-                    writing.append(_failed(name, path, error))
+        several = self.turns.at_once > 1
+        threads = self.turns.at_once if several else 1 + ahead
+        under_way: deque[Future[Outcome]] = deque()
+        with _own_threads(), ThreadPoolExecutor(threads, "images") as images:
+            for name, path in targets.items():
+                alone = several and _is_large(path)
+                while under_way and (alone or len(under_way) > threads):
+                    yield under_way.popleft().result()
+                if alone:
+                    yield images.submit(self._image, name, path, self.turns.alone).result()
                 else:
-                    writing.append(files.submit(self._write, name, path, odd, given, derained))
-                while len(writing) > ahead:
-                    yield _outcome(writing.popleft())
-            yield from map(_outcome, writing)
+                    under_way.append(images.submit(self._image, name, path, self.turns.threads))
+            while under_way:
+                yield under_way.popleft().result()
 
     def derain_video(
         self, name: str, path: Path, advance: Callable[[], None] = lambda: None
@@ -83,7 +119,8 @@ class Work:
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             with new_file(target, durable=False) as file:
-                changes = video.derain_video(self._derain, path, file, advance)
+                derain = partial(self._derain, threads=self.turns.alone)
+                changes = video.derain_video(derain, path, file, advance)
                 file.seek(0)
                 made = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
                 self.writer.add(name, file_sha256(path), made)
@@ -91,22 +128,12 @@ class Work:
             return _failed(name, path, error)
         return Outcome(name, changes)
 
-    def _decode(self, path: Path) -> tuple[OddImage, bytes]:
-        """Raises DerainError if the image is damaged."""
-        given = read_file(path)
-        decoded = read_odd(given, str(path))
-        _ = decoded.srgb  # converted here, not on the network's thread
-        return decoded, given
-
-    def _derain(self, image: np.ndarray) -> np.ndarray:
-        with self._network:
-            return self.predictor.derain(image)
-
-    def _write(
-        self, name: str, path: Path, image: OddImage, given: bytes, derained: np.ndarray
-    ) -> Outcome:
-        """The comparison first: a result that exists has its own."""
+    def _image(self, name: str, path: Path, threads: int) -> Outcome:
+        """Decode, derain and write one; the comparison first: a result that exists has its own."""
         try:
+            given = read_file(path)
+            image = read_odd(given, str(path))
+            derained = self._derain(image.srgb, threads)
             if self.compare:
                 self._write_comparison(name, image, derained)
             encoded = self.form.encode(image, derained, given)
@@ -119,6 +146,11 @@ class Work:
             return _failed(name, path, error)
         return Outcome(name, (*image.conversions(), *self.form.changes(image)))
 
+    def _derain(self, image: np.ndarray, threads: int) -> np.ndarray:
+        with self._network:
+            torch.set_num_threads(threads)  # of this thread, but MKL's of the process
+            return self.predictor.derain(image)
+
     def _write_comparison(self, name: str, image: OddImage, derained: np.ndarray) -> None:
         sides = [_in_8_bits(side) for side in (image.srgb, derained)]
         target = self.out / COMPARED / f"{name}.png"
@@ -129,24 +161,26 @@ class Work:
             file.write(buffer.getvalue())
 
 
-def _outcome(item: Outcome | Future[Outcome]) -> Outcome:
-    return item if isinstance(item, Outcome) else item.result()
-
-
 def _failed(name: str, path: Path, error: DerainError) -> Outcome:
     return Outcome(name, reason=because(str(path), error).reason)
 
 
-def _ahead(
-    pool: ThreadPoolExecutor, work: Callable[[Item], Result], items: Iterable[Item], ahead: int
-) -> Iterator[Future[Result]]:
-    """The futures of the work on each item, begun `ahead` items before they are asked for."""
-    begun: deque[Future[Result]] = deque()
-    for item in items:
-        begun.append(pool.submit(work, item))
-        if len(begun) > ahead:
-            yield begun.popleft()
-    yield from begun
+@contextlib.contextmanager
+def _own_threads() -> Iterator[None]:
+    """Give the process the number of threads back that its images have changed."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _is_large(path: Path) -> bool:
+    """Whether an image has more than SMALL_PX pixels; a damaged one has not."""
+    try:
+        return math.prod(read_header(read_file(path), str(path)).size) > SMALL_PX
+    except DerainError:
+        return False
 
 
 def _in_8_bits(levels: np.ndarray) -> np.ndarray:

@@ -22,10 +22,11 @@ from derain.data.images.headers import read_header
 from derain.data.images.kinds import Format
 from derain.errors import DataError, OccupiedError, UsageError
 from derain.inference.exported import export
-from derain.inference.predictor import Predictor
+from derain.inference.predictor import Predictor, save_model_folder
 from derain.models import build
 from derain.pipelines.load_model import load_predictor
 from derain.pipelines.predict import verb as module
+from derain.pipelines.predict import work
 from derain.pipelines.predict.encode import Form
 from derain.pipelines.predict.record import RECORD
 from derain.pipelines.predict.verb import predict, predict_bytes
@@ -70,6 +71,49 @@ def test_every_image_is_derained(trained: Any, images: Path, tmp_path: Path) -> 
         expected = predictor.derain(read_image(images / name))
         np.testing.assert_array_equal(read_image(out / name), expected)
     assert (out / "0.png").read_bytes() == (out / "single.png").read_bytes()
+
+
+def test_images_at_once_are_as_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small ones on a core each, and between them one that has all cores, and one of no use."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(9):
+        size = (90, 80) if number == 4 else (40 + number, 50)
+        pixels = np.random.default_rng(number).integers(0, 256, (*size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    (folder / "5.png").write_bytes(b"no image")
+    monkeypatch.setattr(work, "SMALL_PX", 80 * 80)
+    names = [f"{number}.png" for number in range(9) if number != 5]
+    options: dict[str, Any] = {"recursions": 1, "width": 4}
+    model = save_model_folder(build("prenet", **options), tmp_path / "net", "prenet", options)
+    found = {}
+    for threads in (1, 3):
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            found[threads] = predict(str(model), [folder], tmp_path / str(threads))
+            assert torch.get_num_threads() == threads
+        finally:
+            torch.set_num_threads(before)
+    assert [Path(path).name for path in found[3].written] == names
+    assert [Path(it.path).name for it in found[3].failed] == ["5.png"]
+    one, several = ([(tmp_path / str(it) / name).read_bytes() for name in names] for it in (1, 3))
+    assert one == several
+
+
+def test_a_cpu_takes_small_images_at_once_as_far_as_the_memory_goes() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(8)
+    try:
+        network = build("prenet", recursions=1, width=4)
+        plenty, little = (Predictor(network, memory_share=share) for share in (1e3, 1e-9))
+        assert work.turns_here(plenty, 100) == work.Turns(at_once=8, threads=1, alone=8)
+        assert work.turns_here(plenty, 3) == work.Turns(at_once=4, threads=2, alone=8)
+        assert work.turns_here(little, 100) == work.Turns(at_once=1, threads=1, alone=8)
+        somebodys = Predictor(torch.nn.Identity())
+        assert work.turns_here(somebodys, 100) == work.Turns(at_once=1, threads=8, alone=8)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_nothing_is_overwritten(identity: str, images: Path, tmp_path: Path) -> None:
