@@ -55,6 +55,7 @@ class Outbox:
         """In a row, since `flush` was called."""
         self.last_error: Exception | None = None
         self._pending: list[Record] = []
+        self._sent = 0
         self._changed = threading.Condition()
         self._flushing = self._closing = self._retry_now = False
         folder.mkdir(parents=True, exist_ok=True)
@@ -77,23 +78,37 @@ class Outbox:
             if len(self._pending) >= SEND_AT:
                 self._changed.notify_all()
 
-    def flush(self, timeout_s: float) -> bool:
-        """Send everything now; False if that did not succeed in time."""
+    def flush(self, timeout_s: float, limit_s: float | None = None) -> bool:
+        """Send everything now; False if that did not succeed in time.
+
+        With `limit_s`, `timeout_s` begins anew with everything that is sent, until `limit_s` are
+        over: a slow store is waited for longer than one that is away.
+        """
+        ends = time.monotonic() + (timeout_s if limit_s is None else limit_s)
         with self._changed:
             self._failures = 0
             self._flushing = self._retry_now = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._pending or self._gave_up(), timeout_s)
+            while self._pending and self._wait_for_one(min(timeout_s, ends - time.monotonic())):
+                pass
             self._flushing = False
             return not self._pending
+
+    def _wait_for_one(self, timeout_s: float) -> bool:
+        """Wait until something more is sent; False if it takes longer, or the store refuses it."""
+        before = self._sent
+        return (
+            self._changed.wait_for(lambda: self._sent > before or self._gave_up(), timeout_s)
+            and not self._gave_up()
+        )
 
     def _gave_up(self) -> bool:
         return self._give_up_after is not None and self._failures >= self._give_up_after
 
-    def close(self, timeout_s: float) -> int:
-        """Send everything and stop; returns how many records stay in the file for lack of time."""
+    def close(self, timeout_s: float, limit_s: float | None = None) -> int:
+        """`flush` and stop; returns how many records stay in the file for lack of time."""
         try:
-            self.flush(timeout_s)
+            self.flush(timeout_s, limit_s)
         finally:
             with self._changed:
                 self._closing = True
@@ -142,11 +157,13 @@ class Outbox:
             del records[:sent]
             with self._changed:
                 del self._pending[:sent]
+                self._sent += sent
+                self._failures = 0
                 if self._closing:
                     return
                 if not self._pending:
                     self._file.truncate(0)
-                    self._changed.notify_all()
+                self._changed.notify_all()
 
 
 def unsent_names(folder: Path) -> list[str]:

@@ -41,7 +41,9 @@ DIGEST_LIMIT = 36
 DATASET_NAME_LIMIT = 500
 
 END_WAITS_S = 90.0
-"""How long a finished run waits for an unreachable store; unsent records stay on disk."""
+"""How long a finished run waits for a store that takes nothing; unsent records stay on disk."""
+END_LIMIT_S = 900.0
+"""How long for one that takes them slowly."""
 INTERRUPTED_WAITS_S = 5.0
 ARTIFACTS = "-artifacts"
 """Ending of the name of the outbox for a run's artifacts."""
@@ -119,7 +121,7 @@ class RunLog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End the run, once everything is sent or `END_WAITS_S` have passed."""
+        """End the run, once everything is sent, or the store has kept it waiting: `END_WAITS_S`."""
         status = self._ends_as
         interrupted = kind is not None and (
             issubclass(kind, StoppedError) or not issubclass(kind, Exception)
@@ -128,9 +130,10 @@ class RunLog:
             status = "KILLED" if interrupted else "FAILED"
         self._record(status=status)
         wait_s = INTERRUPTED_WAITS_S if interrupted else END_WAITS_S
+        limit_s = None if interrupted else END_LIMIT_S
         for outbox in (_entered(self._outbox), _entered(self._artifacts)):
-            if unsent := outbox.close(wait_s):
-                wait_s = 0.0  # the files go to a store that did not answer either
+            if unsent := outbox.close(wait_s, limit_s):
+                wait_s, limit_s = 0.0, None  # the files go to a store that did not answer either
                 self._warn_of_unsent(unsent, outbox)
 
     def _warn_of_unsent(self, unsent: int, outbox: Outbox) -> None:
@@ -183,8 +186,8 @@ class RunLog:
 
     def flush(self, timeout_s: float = END_WAITS_S) -> bool:
         """Send everything now; False if that takes too long, and the rest is sent later."""
-        records = _entered(self._outbox).flush(timeout_s)
-        return _entered(self._artifacts).flush(timeout_s) and records
+        records = _entered(self._outbox).flush(timeout_s, END_LIMIT_S)
+        return _entered(self._artifacts).flush(timeout_s, END_LIMIT_S) and records
 
     def text(self, name: str, content: str) -> None:
         """Log a text as the artifact `name`, such as "config.yaml"."""
@@ -247,7 +250,7 @@ def sync(folder: Path, uri: str | None = None) -> dict[str, int]:
             outbox = Outbox(folder, run_id, Sender(uri, run_id))
         else:
             outbox = _artifact_outbox(folder, run_id, uri)
-        unsent[run_id] = unsent.get(run_id, 0) + outbox.close(END_WAITS_S)
+        unsent[run_id] = unsent.get(run_id, 0) + outbox.close(END_WAITS_S, END_LIMIT_S)
         reason = outbox.last_error or reason
     if any(unsent.values()):
         raise DerainError(

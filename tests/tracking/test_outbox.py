@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,24 @@ def test_records_are_sent_once_the_store_is_reachable_again(tmp_path: Path) -> N
     assert outbox.close(timeout_s=60) == 0
     assert store.received[-1] == -1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_slow_store_is_waited_for_as_long_as_it_takes_something(tmp_path: Path) -> None:
+    taken: list[Record] = []
+
+    def slow(records: Sequence[Record]) -> int:
+        time.sleep(0.2)
+        taken.append(records[0])
+        return 1
+
+    outbox = Outbox(tmp_path, "run", slow)
+    for number in range(8):
+        outbox.put({"number": number})
+    assert not outbox.flush(timeout_s=0.5)
+    assert not outbox.flush(timeout_s=10, limit_s=0.3)
+    assert len(taken) < 8
+    assert outbox.close(timeout_s=5, limit_s=60) == 0
+    assert taken == [{"number": number} for number in range(8)]
 
 
 def test_the_next_outbox_sends_what_a_closed_one_left(tmp_path: Path) -> None:
