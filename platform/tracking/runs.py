@@ -86,6 +86,7 @@ class RunLog:
         if parent_run_id is not None:
             self._tags["mlflow.parentRunId"] = parent_run_id
         self._ends_as = "FINISHED"
+        self._step = 0
         self._folder = outbox or Path(tempfile.gettempdir(), "derain-tracking")
         self._run_id = run_id
         self._outbox: Outbox | None = None
@@ -175,6 +176,14 @@ class RunLog:
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Log the metrics of one step."""
+        self._step = step
+        self._points(step, values)
+
+    def system_metrics(self, values: Mapping[str, float]) -> None:
+        """Log what the machine does, under the newest step; another thread may call this."""
+        self._points(self._step, values)
+
+    def _points(self, step: int, values: Mapping[str, float]) -> None:
         now_ms = int(time.time() * 1000)
         points = [[accepted(key), float(v), now_ms, step] for key, v in values.items()]
         for chunk in chunks(points, METRICS_PER_CALL):

@@ -28,6 +28,7 @@ from derain.pipelines.train.result import (
 from derain.pipelines.train.run_folder import PAUSED, RESULT, UPLOADED, write_json
 from derain.pipelines.train.validation import Validation
 from derain.pipelines.watching.gauges import Gauges
+from derain.pipelines.watching.system_metrics import system_metrics
 from derain.storage.cores import available_cores
 from derain.tracking.runs import RunLog
 from derain.training import checkpoint
@@ -107,6 +108,7 @@ def open_run(
     with (
         checkpoint.write_lock(folder, checkpoint.LOST_TIMEOUT_S),
         recorded(config, target) as record,
+        system_metrics(record.system_metrics),
         _uploading(config) as uploader,
     ):
         report = _Report(config, record, Gauges(config))
