@@ -45,10 +45,10 @@ def table_of(data: memoryview, tiles: int) -> np.ndarray:
     return np.frombuffer(data, "<u8", 2 * tiles, _HEADER.size).reshape(tiles, 2)
 
 
-def tiles_at(data: memoryview, entries: np.ndarray) -> Iterator[bytes]:
+def tiles_at(data: memoryview, entries: np.ndarray) -> Iterator[memoryview]:
     """The tiles of some entries of the table. Raises ValueError for one with another CRC-32."""
     for offset, mark in entries.tolist():
-        tile = data[offset : offset + (mark & _LENGTH)].tobytes()
+        tile = data[offset : offset + (mark & _LENGTH)]
         if not mark or crc32(tile) != mark >> 32:
             raise ValueError(f"the tile at {offset} has another CRC-32 than in the table")
         yield tile

@@ -15,11 +15,13 @@ from itertools import pairwise
 import cv2
 import imagecodecs
 import numpy as np
+import pyarrow as pa
 
 ROWS, COLUMNS = 32, 64
 TILE_BYTES = 3 * ROWS * COLUMNS
-_LEVEL = 4
-"""Of LZ4's slower search: 92 % of the bytes of its fast one, and decoded as fast."""
+_LZ4 = pa.Codec("lz4_raw", compression_level=4)
+"""Raw blocks, found by the slower search: 92 % of the bytes of the fast one, and decoded as fast.
+A call of pyarrow's takes an eighth of the time of imagecodecs' (0.5 and 4 us), and a crop 30."""
 
 
 def grid(height: int, width: int) -> tuple[int, int]:
@@ -48,11 +50,11 @@ def encode(image: np.ndarray, partner: np.ndarray | None = None) -> list[bytes]:
     zigzag = ((signed << 1) ^ (signed >> 7)).view(np.uint8).reshape(-1)
     bits = imagecodecs.bitshuffle_encode(zigzag, itemsize=1, blocksize=TILE_BYTES)
     parts = np.frombuffer(bits, np.uint8).reshape(-1, TILE_BYTES)
-    return [bytes(imagecodecs.lz4_encode(part.tobytes(), _LEVEL, hc=True)) for part in parts]
+    return [_LZ4.compress(part, asbytes=True) for part in parts]
 
 
 def decode(
-    tiles: Iterable[bytes],
+    tiles: Iterable[bytes | memoryview],
     shape: tuple[int, int],
     window: tuple[int, int, int, int],
 ) -> np.ndarray:
@@ -60,15 +62,14 @@ def decode(
 
     `tiles` are those that the window touches, row by row, of the rainy and then of the clean image;
     `shape` is their number in rows and columns; `window` is top, left, height and width in px from
-    the corner of the first tile. Raises ValueError for a tile that is no tile.
+    the corner of the first tile. What is no tile is a ValueError, or gives any pixels: whoever has
+    tiles checks them.
     """
     down, across = shape
     top, left, height, width = window
-    packed = np.empty((2 * down * across, TILE_BYTES), np.uint8)
-    for tile, out in zip(tiles, packed, strict=True):
-        _unpack(tile, out)
+    packed = np.frombuffer(b"".join(map(_unpacked, tiles)), np.uint8)
     bits = np.empty(packed.size, np.uint8)
-    imagecodecs.bitshuffle_decode(packed.reshape(-1), itemsize=1, blocksize=TILE_BYTES, out=bits)
+    imagecodecs.bitshuffle_decode(packed, itemsize=1, blocksize=TILE_BYTES, out=bits)
     found = bits.reshape(2, down, across, 3, ROWS, COLUMNS).transpose(4, 0, 3, 1, 2, 5)
     # By the row in the tile first, so that adding a row to the next one is a single operation.
     rows = np.empty((ROWS, 2, 3, down, width), np.uint8)
@@ -91,13 +92,12 @@ def decode(
     return pair
 
 
-def _unpack(tile: bytes, out: np.ndarray) -> None:
+def _unpacked(tile: bytes | memoryview) -> bytes:
     try:
-        size = len(imagecodecs.lz4_decode(tile, out=out.data))
-    except RuntimeError as error:  # imagecodecs' Lz4Error
+        found: bytes = _LZ4.decompress(tile, TILE_BYTES, asbytes=True)
+    except OSError as error:
         raise ValueError(str(error)) from None
-    if size != TILE_BYTES:
-        raise ValueError(f"{size} bytes, expected {TILE_BYTES}")
+    return found
 
 
 def _undo_zigzag(values: np.ndarray) -> None:

@@ -61,5 +61,5 @@ def test_what_is_alike_takes_next_to_nothing() -> None:
 @pytest.mark.parametrize("tile", [b"", b"\xff" * 30, encode(pair_of(ROWS, COLUMNS, 1)[0])[0][:-9]])
 def test_what_is_no_tile_is_refused(tile: bytes) -> None:
     whole = encode(pair_of(ROWS, COLUMNS, 1)[1])
-    with pytest.raises(ValueError, match=r"LZ4|expected 6144"):
+    with pytest.raises(ValueError, match="Lz4"):
         decode([tile, *whole], (1, 1), (0, 0, 1, 1))
