@@ -3,7 +3,8 @@
 Batches of 16 pairs of 128 x 128 cut from pairs of 512 x 512 (rain rendered on photographs), with
 the files in the page cache. All work in one process on one core; the first batch of an epoch is
 not counted, so start-up costs nobody anything. The limit is a numpy copy of the same crops into
-allocated memory, without order, symmetries or batches.
+allocated memory, without order, symmetries or batches. The same crops from the cache of compressed
+tiles, against those of PNG files and of decoded pixels, and its bytes as a share of the pixels.
 
 Then a first batch and a whole first epoch on all cores, ours with an empty cache: opening,
 checking, decoding, writing the cache and serving the batches, against a DataLoader with one process
@@ -27,9 +28,10 @@ from PIL import Image, ImageOps
 
 from benchmarks import _loaders
 from benchmarks._small import write_dataset
-from benchmarks.common import ROUNDS, Row, Work, compare, main
+from benchmarks.common import ROUNDS, Row, Work, compare, main, row
 from derain.config.training import Stage
-from derain.data.loading.cache import Pixels, open_pixels
+from derain.data.loading.cache import TILES, Pixels, open_pixels
+from derain.data.loading.cache_layout import cache_layout
 from derain.data.loading.loader import Loader, Position
 from derain.data.loading.order import Recipe
 from derain.data.prepared.manifest import Prepared, open_prepared
@@ -56,15 +58,48 @@ def rows(rounds: int = ROUNDS) -> list[Row]:
         cold = _cold(few, source, Path(scratch), len(cores), rounds)
         cold.append(_first_batch_of_many(Path(scratch), len(cores), rounds))
         pixels = open_pixels(prepared, folder=Path(scratch, "cache"), budget_gib=4)
+        tiles = open_tiles(prepared, Path(scratch, "tiles"))
         os.sched_setaffinity(0, {min(cores)})
         try:
             warm = [
                 _warm(name, augment, pixels, source, Path(scratch, augment), rounds)
                 for name, augment in (("crops", "none"), ("crops, 8 symmetries", "dihedral"))
             ]
+            warm.append(_compressed(tiles, pixels, source, rounds))
         finally:
             os.sched_setaffinity(0, cores)
-    return [*warm, *cold]
+        bytes_ = _compressed_bytes(prepared, Path(scratch, "tiles"))
+    return [*warm, bytes_, *cold]
+
+
+def open_tiles(prepared: Prepared, folder: Path) -> Pixels:
+    """The pixels of a compressed cache: the budget is too small for decoded ones, by a byte."""
+    return open_pixels(
+        prepared, folder=folder, budget_gib=(cache_layout(prepared).size - 1) / 2**30
+    )
+
+
+def _compressed(tiles: Pixels, pixels: Pixels, source: Path, rounds: int) -> Row:
+    files = _files(source)
+    peers = {
+        who: _timed(
+            _loaders.endless(_loaders.png(files, read, CROP_PX, "none", batch_size=BATCH)), SLOW
+        )
+        for who, read in _loaders.png_readers().items()
+    }
+    peers["decoded"] = _timed(_ours(_loader(pixels, "none")), FAST)
+    ours = _timed(_ours(_loader(tiles, "none")), FAST)
+    name = "crops, compressed cache"
+    return compare(name, "pairs/s", ours, peers, amount=COUNTED, rounds=rounds)
+
+
+def _compressed_bytes(prepared: Prepared, folder: Path) -> Row:
+    (file,) = folder.glob(f"*{TILES}")
+    size = cache_layout(prepared).size
+    shards = sum(entry.bytes for entry in prepared.manifest.shards)
+    name, unit = "compressed cache", "share of the pixels' bytes"
+    peers = {"shards": shards / size, "decoded": 1.0}
+    return row(name, unit, file.stat().st_size / size, peers, more_is_better=False)
 
 
 def _warm(name: str, augment: str, pixels: Pixels, source: Path, folder: Path, rounds: int) -> Row:

@@ -69,8 +69,9 @@ class DataConfig(Section):
     cache_dir: LocalFolder | None = None
     """Folder of decoded pixels; null: DERAIN_CACHE_DIR if set, else the user's cache folder."""
     cache_gib: float = Field(50.0, ge=0)
-    """Maximum size of the cache folder, in GiB; 0: no cache, images are decoded from the shards
-    each time."""
+    """Maximum size of the cache folder, in GiB. A dataset whose pixels take more is compressed, to
+    about a third; if that takes more as well, images are decoded from the shards each time. 0: no
+    cache."""
     loader_processes: int = Field(0, ge=0)
     """Processes per worker that prepare batches ahead of time; 0: prepare them between steps. The
     batches are the same. Worthwhile on a GPU, and if the images are not in the cache."""

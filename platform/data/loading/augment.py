@@ -97,9 +97,14 @@ def crop(pair: np.ndarray, top: float, left: float, crop_px: int) -> np.ndarray:
     if height < crop_px or width < crop_px:
         pair = _padded(pair, crop_px)
         _, height, width, _ = pair.shape
-    y = int(top * (height - crop_px + 1))
-    x = int(left * (width - crop_px + 1))
+    y, x = corner((height, width), top, left, crop_px)
     return pair[:, y : y + crop_px, x : x + crop_px]
+
+
+def corner(size: tuple[int, int], top: float, left: float, crop_px: int) -> tuple[int, int]:
+    """The first row and column of a square that `top` and `left` in [0, 1) choose."""
+    height, width = size
+    return int(top * (height - crop_px + 1)), int(left * (width - crop_px + 1))
 
 
 def transform(pair: np.ndarray, symmetry: int) -> np.ndarray:

@@ -3,7 +3,8 @@
 A cache file contains only pixels: for each sample, in index order, the rainy and then the clean
 image as uint8 HWC RGB. A clean image that several samples share is stored once. The file is named
 by the manifest's sha256, so it never becomes stale; the index determines the offsets in it. Pairs
-that cannot be decoded are listed in a file beside it.
+that cannot be decoded are listed in a file beside it. Of a dataset that does not fit into the
+budget so, there is a file of compressed tiles instead, if that fits.
 """
 
 import logging
@@ -12,8 +13,10 @@ from functools import partial
 from pathlib import Path
 
 from derain.data.loading import cache_notes, filling, undecodable
-from derain.data.loading.cache_builder import build_cache, refusals_explained
+from derain.data.loading.cache_builder import PixelWriter, build_cache, refusals_explained
 from derain.data.loading.cache_layout import CacheLayout, cache_layout
+from derain.data.loading.compressed.tile_file import TileWriter
+from derain.data.loading.compressed.tile_pixels import TilePixels, estimated_size, tile_layout
 from derain.data.loading.pixels import (
     MappedPixels,
     PartPixels,
@@ -31,6 +34,9 @@ log = logging.getLogger(__name__)
 
 ENVIRONMENT = "DERAIN_CACHE_DIR"
 SUFFIX = ".rgb"
+TILES = f".tiles{SUFFIX}"
+"""The end of the name of a compressed cache: one that a finished cache has, so all that holds for
+those in this folder holds for it."""
 
 
 def open_pixels(
@@ -43,10 +49,12 @@ def open_pixels(
     tars that are not on this machine are still decoded before.
 
     Other caches that are not in use are removed, the least recently used first, to keep the budget.
-    If that is not enough, images are decoded from the tars, and the log says so. A cache of another
-    user is used like one's own if it may be read. Raises DataError if a shard differs from the
-    manifest, with `at_once` when its images are asked for; StorageError if the disk is full or the
-    folder of caches cannot be written to, UsageError if remote tars would have to be decoded.
+    A dataset whose pixels exceed the budget has a cache of compressed tiles, which is built before
+    anything is read; if that does not fit either, or others in use leave no room, images are
+    decoded from the tars, and the log says so. A cache of another user is used like one's own if it
+    may be read. Raises DataError if a shard differs from the manifest, with `at_once` when its
+    images are asked for; StorageError if the disk is full or the folder of caches cannot be written
+    to, UsageError if remote tars would have to be decoded.
     """
     prepared.require_clean()
     if prepared.whole is not None:
@@ -56,7 +64,10 @@ def open_pixels(
     size = layout.size
     budget = int(budget_gib * 2**30)
     if size > budget:
-        return _from_tars(prepared, f"its cache needs {_gib(size)}, the budget is {_gib(budget)}")
+        too_large = f"its cache needs {_gib(size)}"
+        if budget:
+            return _open_tiles(prepared, cache_folder(folder), budget, too_large)
+        return _from_tars(prepared, f"{too_large}, the budget is {_gib(budget)}")
     caches = cache_folder(folder)
     path = caches / f"{prepared.manifest.sha256()}{SUFFIX}"
     open_now = _fill if at_once and not is_remote(prepared.folder) else _build
@@ -88,7 +99,7 @@ def _fill(prepared: Prepared, layout: CacheLayout, path: Path, budget: int) -> P
 def _build(prepared: Prepared, layout: CacheLayout, path: Path, budget: int) -> Pixels:
     """The pixels of a cache after all of it was decoded, by this process or another one."""
     waiting = partial(_log_waiting, prepared.folder)
-    with locked(path.with_suffix(".lock"), on_wait=waiting) as alone:
+    with locked(lock_of_builder(path), on_wait=waiting) as alone:
         found = finished_cache(prepared, layout, path)  # another process may have built it
         if found is not None:
             return found
@@ -103,9 +114,50 @@ def _build(prepared: Prepared, layout: CacheLayout, path: Path, budget: int) -> 
             return finished_cache(prepared, layout, path) or begun
         if taken > budget - layout.size:
             return _from_tars(prepared, f"caches in use take {_gib(taken)} in {path.parent}")
-        build_cache(prepared, layout, path)
+        build_cache(prepared, layout, path, layout.size, partial(PixelWriter, layout=layout))
         cache_notes.note_dataset(path, prepared.folder)
         return MappedPixels(path, layout, *sizes_of(prepared), undecodable.read_note(path))
+
+
+def _open_tiles(prepared: Prepared, caches: Path, budget: int, too_large: str) -> Pixels:
+    """The pixels of a compressed cache, if it fits into the budget, else of the tars.
+
+    `too_large` says how large the decoded pixels are.
+    """
+    layout = tile_layout(prepared)
+    path = caches / f"{prepared.manifest.sha256()}{TILES}"
+    with refusals_explained(caches, 0):
+        found = finished_cache(prepared, layout, path, TilePixels)
+        if found is not None:
+            return found
+    size = estimated_size(prepared)
+    too_large += f", about {_gib(size)} compressed"
+    if size > budget:
+        return _from_tars(prepared, f"{too_large}, the budget is {_gib(budget)}")
+    log.info("cache: %s: %s", prepared.folder, too_large)
+    with refusals_explained(caches, size):
+        return _build_tiles(prepared, layout, path, size, budget)
+
+
+def _build_tiles(
+    prepared: Prepared, layout: CacheLayout, path: Path, size: int, budget: int
+) -> Pixels:
+    """The pixels of a compressed cache after it was built, by this process or another one."""
+    waiting = partial(_log_waiting, prepared.folder)
+    with locked(lock_of_builder(path), on_wait=waiting) as alone:
+        found = finished_cache(prepared, layout, path, TilePixels)
+        if found is not None:
+            return found
+        with locked(path.parent / ".lock"):
+            for leftover in path.parent.glob(f"{path.name}.tmp*") if alone else ():
+                _unlink(leftover)  # of a builder that was killed
+            taken = _make_room(path.parent, budget - size)
+        if taken > budget - size:
+            return _from_tars(prepared, f"caches in use take {_gib(taken)} in {path.parent}")
+        writer = partial(TileWriter, tiles=layout.size, expected=size)
+        build_cache(prepared, layout, path, size, writer)
+        cache_notes.note_dataset(path, prepared.folder)
+        return TilePixels(path, layout, *sizes_of(prepared), undecodable.read_note(path))
 
 
 def cache_folder(folder: str | Path | None) -> Path:
@@ -164,7 +216,12 @@ def is_cache(path: Path) -> bool:
 
 def lock_of(path: Path) -> Path:
     """The file that is locked by those who use a cache, or build it."""
-    return path if is_cache(path) else path.with_name(f"{path.name.split('.')[0]}.lock")
+    return path if is_cache(path) else lock_of_builder(path)
+
+
+def lock_of_builder(path: Path) -> Path:
+    """The file that is locked by the process that builds a cache of that dataset."""
+    return path.with_name(f"{path.name.split('.')[0]}.lock")
 
 
 def remove_if_unused(path: Path) -> int:

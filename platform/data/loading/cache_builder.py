@@ -1,4 +1,4 @@
-"""Decode the shards of a prepared dataset into one file of pixels, on all cores of the node.
+"""Decode the shards of a prepared dataset into one cache file, on all cores of the node.
 
 Budgets and other builders are the business of `cache`, which calls this module under a lock.
 """
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -48,26 +48,75 @@ _PAIRS_A_TASK = 2
 """Small, so that many cores stay busy to the end of a shard of a few hundred pairs."""
 
 
-def build_cache(prepared: Prepared, layout: CacheLayout, path: Path) -> None:
+class Writer(Protocol):
+    """Writes the images of a dataset to a cache file, from several threads."""
+
+    needs_both: bool
+    """Whether a rainy image is written with the help of its clean one."""
+
+    def write(
+        self, begins: tuple[int, int], rainy: np.ndarray | None, clean: np.ndarray | None, /
+    ) -> None:
+        """Write the images of a pair, uint8 HWC, to their places in the layout.
+
+        One that cannot be decoded is None. The clean one is there already if its place is before
+        that of the rainy one; then it is None too, unless `needs_both`.
+        """
+        ...
+
+    def finish(self) -> None:
+        """Write what can be written only when all images are there."""
+        ...
+
+
+class PixelWriter:
+    """Writes images as they are. Raises OSError if the disk has no room for all of them."""
+
+    needs_both = False
+
+    def __init__(self, out: BinaryIO, layout: CacheLayout) -> None:
+        self._out = out
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(out.fileno(), 0, layout.size)  # fail on a full disk before decoding
+
+    def write(
+        self, begins: tuple[int, int], rainy: np.ndarray | None, clean: np.ndarray | None
+    ) -> None:
+        """Write the images that are not None."""
+        for begin, image in zip(begins, (rainy, clean), strict=True):
+            if image is not None:
+                write_at(self._out, begin, image)
+
+    def finish(self) -> None:
+        """Nothing is left to write."""
+
+
+def build_cache(
+    prepared: Prepared,
+    layout: CacheLayout,
+    path: Path,
+    size: int,
+    open_writer: Callable[[BinaryIO], Writer],
+) -> None:
     """Write the cache file; it gets its name when all bytes are on the disk.
 
+    `layout` has the places of images as the writer counts them; `size`, in bytes, is only logged.
     `storage.atomic` does not serve here: the name of an unfinished file must lead `cache` to the
     lock of its builder, and shards that are fetched beside it are removed with it. Raises DataError
     if a shard differs from the manifest, OSError if the disk is full.
     """
     # Of this process: what another user's killed builder left cannot be written again.
     temporary = path.with_name(f"{path.name}.tmp{os.getpid()}")
-    size = layout.size
     log.info(
         "cache: decoding %d pairs of %s (%.2f GiB)", len(prepared), prepared.folder, size / 2**30
     )
     began = time.monotonic()
     try:
         with temporary.open("wb") as out:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(out.fileno(), 0, size)  # fail on a full disk before decoding
+            writer = open_writer(out)
             with _flushing(out):
-                found = _decode_all(prepared, layout, out)
+                found = _decode_all(prepared, layout, writer, out.name)
+            writer.finish()
             os.fsync(out.fileno())
             left_out = undecodable.pairs_of(layout, found.failed)
             undecodable.warn(prepared, left_out)
@@ -105,7 +154,7 @@ def decode_member(data: bytes, row: Mapping[str, Any], side: str) -> np.ndarray:
 
 @dataclass
 class _Found:
-    """What decoding showed, by the offsets of images in the cache file."""
+    """What decoding showed, by the places of images in the layout."""
 
     failed: dict[int, str] = field(default_factory=dict)
     """Images that cannot be decoded, and why."""
@@ -113,27 +162,28 @@ class _Found:
     """Rainy images that are all but equal to their clean ones."""
 
 
-def _decode_all(prepared: Prepared, layout: CacheLayout, out: BinaryIO) -> _Found:
+def _decode_all(prepared: Prepared, layout: CacheLayout, writer: Writer, prefix: str) -> _Found:
     """Decode shard by shard, each on all cores, while the next shard is fetched and checked.
 
     With threads, because Pillow decodes outside the GIL; by writing instead of mapping the file,
     because a full disk kills a process that writes to a mapping.
+    Remote shards are fetched to files whose names begin with `prefix`.
     """
     entries = prepared.manifest.shards
     found = _Found()
     rows_of = _rows_of_shards(prepared)
     with _progress(len(prepared)) as advance, ThreadPoolExecutor(available_cores() + 1) as pool:
-        upcoming = pool.submit(_checked_shard, prepared, entries[0], rows_of[0], out.name)
+        upcoming = pool.submit(_checked_shard, prepared, entries[0], rows_of[0], prefix)
         try:
             for number, numbers in enumerate(rows_of):
                 path, rows = upcoming.result()
                 if number + 1 < len(entries):
                     following = entries[number + 1], rows_of[number + 1]
-                    upcoming = pool.submit(_checked_shard, prepared, *following, out.name)
+                    upcoming = pool.submit(_checked_shard, prepared, *following, prefix)
                 begins = np.stack([layout.rain[numbers], layout.clean[numbers]], axis=1)
                 parts = (slice(at, at + _PAIRS_A_TASK) for at in range(0, len(rows), _PAIRS_A_TASK))
                 tasks = [
-                    pool.submit(_decode, path, rows[part], begins[part], out, found)
+                    pool.submit(_decode, path, rows[part], begins[part], writer, found)
                     for part in parts
                 ]
                 for task in as_completed(tasks):
@@ -169,33 +219,34 @@ def _checked_shard(
     return path, rows
 
 
-def _decode(path: Path, rows: pa.Table, begins: np.ndarray, out: BinaryIO, found: _Found) -> int:
+def _decode(path: Path, rows: pa.Table, begins: np.ndarray, writer: Writer, found: _Found) -> int:
     """Decode pairs of a shard and write each image once; returns the number of pairs.
 
-    `begins` has the offsets of the rainy and of the clean image of each pair: (pairs, 2). An image
+    `begins` has the places of the rainy and of the clean image of each pair: (pairs, 2). An image
     that cannot be decoded is noted in `found`.
     """
     with path.open("rb") as tar:
         for row, (rain, clean) in zip(rows.to_pylist(), begins.tolist(), strict=True):
-            rainy = _decode_to(out, rain, tar, row, "rain", found)
-            if clean > rain:  # otherwise an earlier pair has written it
-                partner = _decode_to(out, clean, tar, row, "clean", found)
-                if look_equal(rainy, partner):
-                    found.alike.append(rain)
+            rainy = _decoded(rain, tar, row, "rain", found)
+            is_first = clean > rain  # otherwise an earlier pair has written it
+            partner = None
+            if is_first or writer.needs_both:
+                partner = _decoded(clean, tar, row, "clean", found)
+            writer.write((rain, clean), rainy, partner)
+            if is_first and look_equal(rainy, partner):
+                found.alike.append(rain)
     return len(rows)
 
 
-def _decode_to(
-    out: BinaryIO, offset: int, tar: BinaryIO, row: Mapping[str, Any], side: str, found: _Found
+def _decoded(
+    begin: int, tar: BinaryIO, row: Mapping[str, Any], side: str, found: _Found
 ) -> np.ndarray | None:
     data = member_bytes(tar, row, side)
     try:
-        image = decode_member(data, row, side)
+        return decode_member(data, row, side)
     except DataError as error:
-        found.failed[offset] = str(error)
+        found.failed[begin] = str(error)
         return None
-    write_at(out, offset, image)
-    return image
 
 
 def look_equal(rainy: np.ndarray | None, clean: np.ndarray | None) -> bool:

@@ -1,5 +1,6 @@
 """Where each image of a prepared dataset is in its cache file."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,15 +22,27 @@ class CacheLayout:
     """Of the whole file, in bytes."""
 
 
-def cache_layout(prepared: Prepared) -> CacheLayout:
-    """The layout of the cache file of a prepared dataset; in blocks, for the sake of memory."""
+def pixel_bytes(heights: np.ndarray, widths: np.ndarray) -> np.ndarray:
+    """The sizes of decoded images in bytes: int64."""
+    return 3 * heights.astype(np.int64) * widths
+
+
+def cache_layout(
+    prepared: Prepared,
+    size_of: Callable[[np.ndarray, np.ndarray], np.ndarray] = pixel_bytes,
+) -> CacheLayout:
+    """The layout of the cache file of a prepared dataset; in blocks, for the sake of memory.
+
+    `size_of` gives the sizes of images from their heights and widths: int64. With another one than
+    that of bytes, the layout is in its units.
+    """
     own = _own_clean_image(prepared)
     heights, widths = prepared.column("height"), prepared.column("width")
     rain, clean = np.empty(len(own), np.int64), np.empty(len(own), np.int64)
     size = shared = 0
     for begin in range(0, len(own), _BLOCK):
         part = slice(begin, begin + _BLOCK)
-        image = 3 * heights[part].astype(np.int64) * widths[part]
+        image = size_of(heights[part], widths[part])
         used = image * (1 + own[part])
         ends = size + np.cumsum(used)
         rain[part] = ends - used

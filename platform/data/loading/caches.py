@@ -6,9 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from derain.data.loading import filling
-from derain.data.loading.cache import SUFFIX, cache_folder, is_cache, lock_of, remove_if_unused
+from derain.data.loading.cache import (
+    SUFFIX,
+    TILES,
+    cache_folder,
+    is_cache,
+    lock_of,
+    remove_if_unused,
+)
 from derain.data.loading.cache_layout import cache_layout
 from derain.data.loading.cache_notes import datasets_of
+from derain.data.loading.compressed.tile_pixels import TilePixels, estimated_size, tile_layout
+from derain.data.loading.pixels import MappedPixels
 from derain.data.prepared.manifest import Prepared, open_prepared
 from derain.errors import DerainError
 from derain.storage.files import is_remote, locate
@@ -17,7 +26,7 @@ from derain.storage.locks import open_to_lock, try_lock
 
 @dataclass(frozen=True)
 class Cache:
-    """A file of decoded pixels, or what a killed builder has left of one."""
+    """A file of pixels, decoded or compressed, or what a killed builder has left of one."""
 
     path: Path
     bytes: int
@@ -42,16 +51,26 @@ def has_cache(prepared: Prepared, folder: str | Path | None) -> bool:
     """Whether a dataset, of a part the whole, has a finished cache on this machine."""
     whole = prepared.whole or prepared
     path = cache_folder(folder) / f"{whole.manifest.sha256()}{SUFFIX}"
-    return path.is_file() and path.stat().st_size == cache_layout(whole).size
+    return MappedPixels.is_complete(path, cache_layout(whole)) or _has_tiles(whole, folder)
 
 
 def bytes_to_build(prepared: Prepared, folder: str | Path | None, budget_gib: float) -> int:
-    """The size of the cache that a run would build; 0 if there is one, or if it is larger than the
-    budget, so that images are decoded from the tars."""
-    size = cache_layout(prepared).size
+    """The size of the cache that a run would build, decoded or compressed; 0 if there is one, or
+    if it is larger than the budget, so that images are decoded from the tars."""
+    layout, budget = cache_layout(prepared), int(budget_gib * 2**30)
+    if layout.size > budget:
+        if not budget or _has_tiles(prepared, folder):
+            return 0
+        size = estimated_size(prepared)
+        return size if size <= budget else 0
     path = cache_folder(folder) / f"{prepared.manifest.sha256()}{SUFFIX}"
-    has_room = filling.has_begun(path) or has_cache(prepared, folder)
-    return 0 if size > budget_gib * 2**30 or has_room else size
+    has_room = filling.has_begun(path) or MappedPixels.is_complete(path, layout)
+    return 0 if has_room else layout.size
+
+
+def _has_tiles(prepared: Prepared, folder: str | Path | None) -> bool:
+    path = cache_folder(folder) / f"{prepared.manifest.sha256()}{TILES}"
+    return TilePixels.is_complete(path, tile_layout(prepared))
 
 
 def remove(cache: Path) -> int:
@@ -69,8 +88,10 @@ def _all(folder: Path) -> Iterator[Cache]:
             stat = path.stat()
         except FileNotFoundError:  # another process has removed it
             continue
-        can_be_used = path in (cache, filling.filling_path(cache))
-        datasets = tuple(datasets_of(cache)) if can_be_used else ()
+        tiles = cache.with_suffix(TILES)
+        can_be_used = path in (cache, tiles, filling.filling_path(cache))
+        named = tiles if path == tiles else cache
+        datasets = tuple(datasets_of(named)) if can_be_used else ()
         if _is_in_use(lock_of(path)):
             state = "in use"
         elif not can_be_used:

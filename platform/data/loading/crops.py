@@ -1,16 +1,16 @@
 """The crops of an epoch by position, and cutting them: who cuts need not know the order."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import numpy as np
 
 from derain.data.loading.augment import augmented, crop, draw_crops, write_transformed
 from derain.data.loading.order import EpochOrder, Recipe, epoch_order
-from derain.data.loading.pixels import Decoding, Pixels
+from derain.data.loading.pixels import Cropping, Decoding, Pixels
 from derain.plugins.protocols import Augmentation
 
 BLOCK = 4096
@@ -102,7 +102,8 @@ class Cutter:
 
     def __init__(self, pixels: Sequence[Pixels], own: Augmentation | None) -> None:
         """`own`, an augmentation of the user's, is done to each crop."""
-        self._pixels, self._own = pixels, own
+        self._own = own
+        self._cuts = [_cut_of(each) for each in pixels]
         self._decoding = {
             number: each for number, each in enumerate(pixels) if isinstance(each, Decoding)
         }
@@ -131,7 +132,16 @@ class Cutter:
         rows = zip(*(column.tolist() for column in crops.columns), strict=True)
         for pair, row in zip(out.swapaxes(0, 1), rows, strict=True):
             dataset, sample, top, left, symmetry, number = row
-            square = crop(self._pixels[dataset][sample], top, left, out.shape[2])
+            square = self._cuts[dataset](sample, top, left, out.shape[2])
             write_transformed(pair, square, symmetry)
             if self._own is not None:
                 pair[...] = augmented(self._own, pair, number)
+
+
+def _cut_of(pixels: Pixels) -> Callable[[int, float, float, int], np.ndarray]:
+    """The crop of a sample at a place, of a size."""
+    return pixels.crop if isinstance(pixels, Cropping) else partial(_cut, pixels)
+
+
+def _cut(pixels: Pixels, sample: int, top: float, left: float, crop_px: int) -> np.ndarray:
+    return crop(pixels[sample], top, left, crop_px)

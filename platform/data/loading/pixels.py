@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from derain.data.loading import cache_notes, undecodable
+from derain.data.loading.augment import crop
 from derain.data.loading.cache_builder import NEEDED, SIDES, decode_member, member_bytes
 from derain.data.loading.cache_layout import CacheLayout
 from derain.data.loading.undecodable import Reasons
@@ -51,6 +52,15 @@ class Decoding(Protocol):
         ...
 
 
+@runtime_checkable
+class Cropping(Protocol):
+    """Pixels of which a crop is made without the whole image."""
+
+    def crop(self, sample: int, top: float, left: float, crop_px: int, /) -> np.ndarray:
+        """What `augment.crop` cuts from the images of a sample."""
+        ...
+
+
 class MappedPixels:
     """Pixels of a cache file; all processes of the node share its memory pages.
 
@@ -73,13 +83,18 @@ class MappedPixels:
         # A view of an np.memmap takes a microsecond more than one of its memory.
         self._pixels = np.memmap(self._file, dtype=np.uint8, mode="r").data
 
+    @classmethod
+    def is_complete(cls, path: Path, layout: CacheLayout) -> bool:
+        """Whether the file has all of its bytes."""
+        return path.is_file() and path.stat().st_size == layout.size
+
     def is_at(self, path: Path) -> bool:
         """Whether the mapped file still has this name; otherwise it was removed meanwhile."""
         return os.path.samestat(os.fstat(self._file.fileno()), path.stat())
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Unpickling maps the file again."""
-        return MappedPixels, self._arguments
+        return type(self), self._arguments
 
     def __len__(self) -> int:
         return len(self._places[0])
@@ -161,6 +176,17 @@ class PartPixels:
                 return pair
         raise DataError(f"{self._folder}: no pair of this part can be decoded")
 
+    def crop(self, sample: int, top: float, left: float, crop_px: int) -> np.ndarray:
+        """The crop of a sample of this part, of which the whole need not decode all."""
+        if not isinstance(self._whole, Cropping):
+            return crop(self[sample], top, left, crop_px)
+        left_out = self._whole.left_out
+        for step in range(len(self)):
+            row = self._rows[(sample + step) % len(self)]
+            if row not in left_out:
+                return self._whole.crop(row, top, left, crop_px)
+        raise DataError(f"{self._folder}: no pair of this part can be decoded")
+
     def decode(self, samples: Sequence[int]) -> list[Future[None]]:
         """Begin to decode samples of this part, if the whole can; see `Decoding`."""
         if not isinstance(self._whole, Decoding):
@@ -168,17 +194,22 @@ class PartPixels:
         return self._whole.decode([self._rows[sample] for sample in samples])
 
 
-def finished_cache(prepared: Prepared, layout: CacheLayout, path: Path) -> MappedPixels | None:
+def finished_cache(
+    prepared: Prepared,
+    layout: CacheLayout,
+    path: Path,
+    kind: type[MappedPixels] = MappedPixels,
+) -> MappedPixels | None:
     """The pixels of a finished cache, None if there is none.
 
     That takes no lock file, which another user could not write. Whoever removes a cache locks it
     first: so one that still has its name after it was locked stays.
     """
-    if not _is_complete(path, layout.size):
+    if not kind.is_complete(path, layout):
         return None
     try:
         left_out = undecodable.read_note(path)
-        pixels = MappedPixels(path, layout, *sizes_of(prepared), left_out)
+        pixels = kind(path, layout, *sizes_of(prepared), left_out)
         if not pixels.is_at(path):
             return None
     except FileNotFoundError:
@@ -194,7 +225,3 @@ def finished_cache(prepared: Prepared, layout: CacheLayout, path: Path) -> Mappe
 def sizes_of(prepared: Prepared) -> tuple[np.ndarray, np.ndarray]:
     """Height and width of each pair in pixels: int32."""
     return prepared.column("height"), prepared.column("width")
-
-
-def _is_complete(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size

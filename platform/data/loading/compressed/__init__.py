@@ -1,0 +1,1 @@
+"""A cache of compressed tiles, for datasets whose decoded pixels exceed the budget."""
