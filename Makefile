@@ -31,9 +31,13 @@ soak: setup
 bench: $(VENV)/peers
 	$(BIN)/python -m benchmarks
 
-$(VENV)/peers: $(VENV)/installed benchmarks/apart.txt
+PEERS := $(addprefix benchmarks/,apart.txt shared.txt built.txt)
+TO_PEERS = PATH="$(PATH):$(CURDIR)/$(BIN)" uv pip install --quiet --python $(BIN)/python --target build/peers --overrides benchmarks/shared.txt
+$(VENV)/peers: $(VENV)/installed $(PEERS)
 	@PATH="$(PATH):$(CURDIR)/$(BIN)" uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraints constraints.txt --editable '.[dev,bench]'
-	@PATH="$(PATH):$(CURDIR)/$(BIN)" uv pip install --quiet --python $(BIN)/python --target build/peers --overrides benchmarks/shared.txt --requirements benchmarks/apart.txt
+	@$(TO_PEERS) --requirements benchmarks/apart.txt
+	@if pkg-config --exists opencv4 libturbojpeg; then $(TO_PEERS) --requirements benchmarks/built.txt; \
+	else echo "bench: FFCV is left out, since it needs OpenCV and libjpeg-turbo (benchmarks/built.txt)"; fi
 	@touch $@
 
 check: setup

@@ -1,12 +1,10 @@
-"""The peers' loaders: torch's DataLoader over PNG files, LitData and MosaicML Streaming on pixels.
+"""The peers' loaders: PNG files with torch's DataLoader, and pixels in the peers' own formats.
 
 Each yields batches of crops of both images as uint8 tensors. Their datasets crop and augment as
 ours does: crop first, then flip or rotate only the crop.
 """
 
 import itertools
-import random
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,21 +14,12 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks import _dali, _ffcv
+from benchmarks._crops import Batches, Cut, Files
 from benchmarks.common import installed
-from derain.data.loading.augment import SYMMETRIES, transform, write_transformed
+from derain.data.loading.augment import write_transformed
 
-APART = Path(__file__).parents[1] / "build/peers"
-"""Where `make bench` puts peers that need other versions than this package (apart.txt)."""
-sys.path.insert(0, str(APART))
-
-Files = Sequence[tuple[Path, Path]]
-"""Rainy and clean image of each pair."""
 Read = Callable[[Path], np.ndarray]
-Cut = Callable[[torch.Tensor], torch.Tensor]
-Turn = Callable[[np.ndarray, np.ndarray, int], None]
-"""Writes a square under one of the 8 symmetries: out, square, symmetry."""
-Batches = Callable[[], Iterator[torch.Tensor]]
-"""Starts an epoch; its batches are uint8 (pairs, 2, crop_px, crop_px, 3)."""
 
 CHUNK_BYTES = 64 * 2**20
 """Size of a chunk, the default of both LitData and Streaming."""
@@ -52,35 +41,46 @@ def with_cv2(path: Path) -> np.ndarray:
 class Png(Dataset):
     """Crops of PNG files, each decoded whole for every crop."""
 
-    def __init__(self, files: Files, read: Read, crop_px: int, augment: str) -> None:
-        self._files, self._read = files, read
-        self._crop_px, self._augment = crop_px, augment
+    def __init__(self, files: Files, read: Read, cut: Cut) -> None:
+        self._files, self._read, self._cut = files, read, cut
 
     def __len__(self) -> int:
         return len(self._files)
 
     def __getitem__(self, number: int) -> torch.Tensor:
         rain, clean = map(self._read, self._files[number])
-        y, x = _corner(rain.shape[:2], self._crop_px)
-        window = slice(y, y + self._crop_px), slice(x, x + self._crop_px)
+        window = self._cut.window(rain.shape[:2])
         square = np.stack([rain[window], clean[window]])
         if self._read is with_cv2:
             square = square[..., ::-1]
-        return _augmented(square, self._augment, _with_numpy)
+        return self._cut.turned(square)
 
 
-def png(
-    files: Files, read: Read, crop_px: int, augment: str, *, batch_size: int, processes: int = 0
-) -> Batches:
-    """torch's DataLoader over PNG files."""
-    data = Png(files, read, crop_px, augment)
-    loader = DataLoader(data, batch_size, shuffle=True, num_workers=processes)
+def png(files: Files, read: Read, cut: Cut, *, batch_size: int, cores: int = 1) -> Batches:
+    """torch's DataLoader over PNG files, on several cores with a process for each."""
+    processes = cores if cores > 1 else 0
+    loader = DataLoader(Png(files, read, cut), batch_size, shuffle=True, num_workers=processes)
     return lambda: iter(loader)
 
 
-def png_readers() -> dict[str, Read]:
-    """The installed decoders by peer name."""
-    return {"png_pil": with_pil} | ({"png_cv2": with_cv2} if installed("cv2") else {})
+PNG: dict[str, tuple[str, Callable[..., Batches]]] = {
+    "png_pil": ("PIL", partial(png, read=with_pil)),
+    "png_cv2": ("cv2", partial(png, read=with_cv2)),
+    "png_dali": ("nvidia.dali", _dali.png),
+}
+"""By peer name: the module it needs, and the function that makes its batches."""
+
+
+def png_files(
+    files: Files, crop_px: int, augment: str, *, batch_size: int, cores: int = 1
+) -> dict[str, Callable[[], Batches]]:
+    """By installed peer what opens the files, whose batches on one core are made when asked for."""
+    cut = Cut(crop_px, augment)
+    return {
+        who: partial(make, files, cut=cut, batch_size=batch_size, cores=cores)
+        for who, (module, make) in PNG.items()
+        if installed(module)
+    }
 
 
 def litdata(folder: Path, pairs: Sequence[np.ndarray], cut: Cut, *, batch_size: int) -> Batches:
@@ -94,7 +94,7 @@ def litdata(folder: Path, pairs: Sequence[np.ndarray], cut: Cut, *, batch_size: 
         cache[number] = torch.from_numpy(pair.copy())  # tensors are writable, the map is not
     cache.done()
     cache.merge()
-    data = StreamingDataset(str(folder), shuffle=True, transform=cut)
+    data = StreamingDataset(str(folder), shuffle=True, transform=lambda pair: cut(pair.numpy()))
     loader = StreamingDataLoader(data, batch_size=batch_size, num_workers=0)
     return lambda: iter(loader)
 
@@ -106,7 +106,7 @@ def mds(folder: Path, pairs: Sequence[np.ndarray], cut: Cut, *, batch_size: int)
 
     class Cutting(StreamingDataset):
         def __getitem__(self, at: int) -> torch.Tensor:
-            return cut(torch.from_numpy(super().__getitem__(at)["pair"]))
+            return cut(super().__getitem__(at)["pair"])
 
     shape = ",".join(map(str, pairs[0].shape))
     with MDSWriter(out=str(folder), columns={"pair": f"ndarray:uint8:{shape}"}) as writer:
@@ -118,7 +118,38 @@ def mds(folder: Path, pairs: Sequence[np.ndarray], cut: Cut, *, batch_size: int)
     return lambda: iter(loader)
 
 
-RAW = {"litdata": ("litdata", litdata), "mds": ("streaming", mds)}
+def grain(folder: Path, pairs: Sequence[np.ndarray], cut: Cut, *, batch_size: int) -> Batches:
+    """Grain over raw pixels in one ArrayRecord file, a record a group, so that each is read alone.
+
+    In the calling thread: on one core Grain's threads, 16 by default, only take turns.
+    """
+    import grain
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    folder.mkdir()
+    path, shape = folder / "pairs.arrayrecord", pairs[0].shape
+    writer = ArrayRecordWriter(str(path), "group_size:1,uncompressed")
+    for pair in pairs:
+        writer.write(pair.tobytes())
+    writer.close()
+
+    def crop(record: bytes) -> np.ndarray:
+        return cut(np.frombuffer(record, np.uint8).reshape(shape)).numpy()
+
+    data = grain.MapDataset.source(grain.sources.ArrayRecordDataSource([str(path)]))
+    data = data.seed(0).shuffle().repeat().map(crop).batch(batch_size)
+    served = iter(data.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)))
+    return lambda: map(torch.from_numpy, itertools.islice(served, len(pairs) // batch_size))
+
+
+RAW: dict[str, tuple[str, Callable[..., Batches]]] = {
+    "litdata": ("litdata", litdata),
+    "mds": ("streaming", mds),
+    "grain": ("grain", grain),
+    "dali_npy": ("nvidia.dali", _dali.arrays),
+    "ffcv": ("ffcv", _ffcv.whole),
+    "ffcv_own_decoder": ("ffcv", _ffcv.cropping),
+}
 """By peer name: the module it needs, and the function that makes its batches."""
 
 
@@ -130,14 +161,14 @@ def raw_formats(
     With several symmetries LitData runs a second time, as `litdata_our_turns`, with our function
     for them.
     """
-    cut = partial(_cut, crop_px=crop_px, augment=augment, turn=_with_numpy)
+    cut = Cut(crop_px, augment)
     found = {
         who: make(folder / who, pairs, cut, batch_size=batch_size)
         for who, (module, make) in RAW.items()
         if installed(module)
     }
     if "litdata" in found and augment != "none":
-        ours = partial(_cut, crop_px=crop_px, augment=augment, turn=write_transformed)
+        ours = Cut(crop_px, augment, write_transformed)
         found["litdata_our_turns"] = litdata(folder / "turns", pairs, ours, batch_size=batch_size)
     return found
 
@@ -145,31 +176,3 @@ def raw_formats(
 def endless(batches: Batches) -> Iterator[torch.Tensor]:
     """Batches of epoch after epoch."""
     return itertools.chain.from_iterable(batches() for _ in itertools.count())
-
-
-def _cut(pair: torch.Tensor, crop_px: int, augment: str, turn: Turn) -> torch.Tensor:
-    """Crop and augment a pair: uint8 (2, height, width, 3)."""
-    y, x = _corner(pair.shape[1:3], crop_px)
-    return _augmented(pair.numpy()[:, y : y + crop_px, x : x + crop_px], augment, turn)
-
-
-def _corner(size: Sequence[int], crop_px: int) -> tuple[int, int]:
-    return random.randrange(size[0] - crop_px + 1), random.randrange(size[1] - crop_px + 1)
-
-
-def _augmented(square: np.ndarray, augment: str, turn: Turn) -> torch.Tensor:
-    out = np.empty(square.shape, np.uint8)
-    turn(out, square, random.choice(SYMMETRIES[augment]))
-    return torch.from_numpy(out)
-
-
-def _with_numpy(out: np.ndarray, square: np.ndarray, symmetry: int) -> None:
-    """Copy a square under a symmetry as numpy does it fastest: channel by channel from a copy in
-    the processor's cache, unless rows stay rows."""
-    view = transform(square, symmetry)
-    if view.strides[2:] == (3, 1):
-        out[...] = view
-        return
-    view = transform(square.copy(), symmetry)
-    for channel in range(3):
-        out[..., channel] = view[..., channel]

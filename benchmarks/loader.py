@@ -18,7 +18,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -27,8 +27,9 @@ import torch
 from PIL import Image, ImageOps
 
 from benchmarks import _loaders
+from benchmarks._crops import Batches, Files
 from benchmarks._small import write_dataset
-from benchmarks.common import ROUNDS, Row, Work, compare, main, row
+from benchmarks.common import ROUNDS, Row, Work, compare, find_peers_apart, main, row
 from derain.config.training import Stage
 from derain.data.loading.cache import TILES, Pixels, open_pixels
 from derain.data.loading.cache_layout import cache_layout
@@ -49,6 +50,7 @@ EPOCH_PAIRS, MANY_PAIRS = 128, 2048
 
 def rows(rounds: int = ROUNDS) -> list[Row]:
     """Crops as they are, crops with the 8 symmetries, and what a cold cache costs."""
+    find_peers_apart()
     torch.set_num_threads(1)
     cores = os.sched_getaffinity(0)
     with tempfile.TemporaryDirectory() as scratch:
@@ -80,13 +82,8 @@ def open_tiles(prepared: Prepared, folder: Path) -> Pixels:
 
 
 def _compressed(tiles: Pixels, pixels: Pixels, source: Path, rounds: int) -> Row:
-    files = _files(source)
-    peers = {
-        who: _timed(
-            _loaders.endless(_loaders.png(files, read, CROP_PX, "none", batch_size=BATCH)), SLOW
-        )
-        for who, read in _loaders.png_readers().items()
-    }
+    slow = _loaders.png_files(_files(source), CROP_PX, "none", batch_size=BATCH)
+    peers = {who: _timed(_loaders.endless(opened()), SLOW) for who, opened in slow.items()}
     peers["decoded"] = _timed(_ours(_loader(pixels, "none")), FAST)
     ours = _timed(_ours(_loader(tiles, "none")), FAST)
     name = "crops, compressed cache"
@@ -106,13 +103,10 @@ def _warm(name: str, augment: str, pixels: Pixels, source: Path, folder: Path, r
     folder.mkdir()
     pairs = [np.asarray(pixels[number]) for number in range(len(pixels))]
     files = _files(source)
-    slow = {
-        who: _loaders.png(files, read, CROP_PX, augment, batch_size=BATCH)
-        for who, read in _loaders.png_readers().items()
-    }
+    slow = _loaders.png_files(files, CROP_PX, augment, batch_size=BATCH)
     fast = _loaders.raw_formats(folder, pairs, CROP_PX, augment, batch_size=BATCH)
     loader = _loader(pixels, augment)
-    peers = {who: _timed(_loaders.endless(batches), SLOW) for who, batches in slow.items()}
+    peers = {who: _timed(_loaders.endless(opened()), SLOW) for who, opened in slow.items()}
     peers |= {who: partial(_epochs, batches, FAST) for who, batches in fast.items()}
     row = compare(
         name,
@@ -147,7 +141,7 @@ def _timed(batches: Iterator[object], count: int) -> Work:
     return run
 
 
-def _epochs(batches: _loaders.Batches, count: int) -> float:
+def _epochs(batches: Batches, count: int) -> float:
     """Seconds for COUNTED crops, from whole epochs without their first batches: an epoch has only
     hundreds of crops, so its start would weigh too much."""
     seconds, done = 0.0, 0
@@ -231,22 +225,19 @@ def _ours_cold(prepared: Prepared, scratch: Path, batches: int) -> Work:
     return run
 
 
-def _peers_cold(files: _loaders.Files, cores: int, batches: int) -> dict[str, Work]:
-    def peer(read: _loaders.Read) -> Work:
-        make = partial(
-            _loaders.png, files, read, CROP_PX, "flip", batch_size=BATCH, processes=cores
-        )
-
+def _peers_cold(files: Files, cores: int, batches: int) -> dict[str, Work]:
+    def peer(opened: Callable[[], Batches]) -> Work:
         def run() -> float:
             start = time.perf_counter()
-            served = make()()
+            served = opened()()
             for _ in itertools.islice(served, batches):
                 pass
             return time.perf_counter() - start
 
         return run
 
-    return {who: peer(read) for who, read in _loaders.png_readers().items()}
+    peers = _loaders.png_files(files, CROP_PX, "flip", batch_size=BATCH, cores=cores)
+    return {who: peer(opened) for who, opened in peers.items()}
 
 
 def _loader(pixels: Pixels, augment: str) -> Loader:
@@ -254,7 +245,7 @@ def _loader(pixels: Pixels, augment: str) -> Loader:
     return Loader([pixels], Recipe((len(pixels),), seed=0), stages, augment=augment)
 
 
-def _files(source: Path) -> _loaders.Files:
+def _files(source: Path) -> Files:
     rainy = sorted((source / "rain").iterdir())
     return [(path, source / "clean" / path.name) for path in rainy]
 

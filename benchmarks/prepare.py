@@ -1,9 +1,9 @@
-"""Pairs per second into shards, against webdataset's ShardWriter and the limit of the machine.
+"""Pairs per second into shards, against other writers and the limit of the machine.
 
 4,000 pairs of 0.52 MB (two PNGs of noise) in the page cache. Ours inspects every image, hashes
 every member, writes index and manifest and syncs everything to disk; starting Ray is not timed. The
-peer is a plain loop that reads and writes the same bytes, without inspecting or syncing them. The
-limit reads, hashes and writes the same bytes with one process per core, without syncing.
+peers read and write the same bytes, without inspecting or syncing them (`benchmarks/_writers.py`).
+The limit reads, hashes and writes the same bytes with one process per core, without syncing.
 """
 
 import hashlib
@@ -13,24 +13,24 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
+from functools import partial
 from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-import webdataset
 from PIL import Image
 
-from benchmarks.common import Row, Work, compare, main
+from benchmarks import _writers
+from benchmarks._writers import SIDES
+from benchmarks.common import Row, Work, compare, find_peers_apart, installed, main
 from derain import cluster
 from derain.pipelines.prepare.verb import prepare
 from derain.pipelines.verify import verify
 
 PAIRS = 4000
 WIDTH, HEIGHT = 290, 300
-SIDES = ("rain", "clean")
-SHARD_BYTES = 128 * 2**20
 
 
 def rows(rounds: int) -> list[Row]:
@@ -51,29 +51,32 @@ def _preparing(
     def ours(out: Path) -> None:
         prepare("paired", source, out)
 
-    def shard_writer(out: Path) -> None:
-        out.mkdir()
-        pattern = str(out / "shard-%06d.tar")
-        with webdataset.ShardWriter(pattern, maxsize=SHARD_BYTES, verbose=0) as sink:
-            for key in keys:
-                data = {f"{s}.png": (source / s / f"{key}.png").read_bytes() for s in SIDES}
-                sink.write({"__key__": key, **data, "json": {"key": key}})
-
     def limit(out: Path) -> None:
         out.mkdir()
         parts = [(source, keys[core::cores], out / f"{core}.bin") for core in range(cores)]
         list(pool.map(_read_hash_write, parts))
 
     with cluster.connected():
+        find_peers_apart()
         return compare(
             "prepare",
             "pairs/s",
             _timed(ours, folders),
-            {"ShardWriter": _timed(shard_writer, folders)},
+            {who: _timed(write, folders) for who, write in peers(source, keys, pool).items()},
             amount=PAIRS,
             limit=_timed(limit, folders),
             rounds=rounds,
         )
+
+
+def peers(source: Path, keys: list[str], pool: Executor) -> dict[str, Callable[[Path], None]]:
+    """What each installed peer does to write the pairs of `keys` into a new folder."""
+    found = {"ShardWriter": partial(_writers.shard_writer, source, keys)}
+    if installed("daft"):
+        found["daft"] = partial(_writers.daft_parquet, source, keys)
+    if installed("img2dataset"):
+        found["img2dataset_writer"] = partial(_writers.img2dataset, source, keys, pool=pool)
+    return found
 
 
 def _verifying(source: Path, out: Path, pool: ProcessPoolExecutor, cores: int, rounds: int) -> Row:

@@ -2,27 +2,33 @@
 
 overhead   worker-seconds per trial that are not the trial's own (from its MLflow run to its
            result), in a sweep of 30 trials whose workers are kept; `tune`: the same trials as
-           plain Ray Tune function trainables, each in a new process
+           plain Ray Tune function trainables, each in a new process; `optuna`: as objectives of a
+           study in memory, one after the other in this process; `optuna_process`: the same, two
+           at once, each in a new process
 ASHA       training steps of 16 trials, against those of the whole grid, and whether both find the
            same winner
 """
 
 import contextlib
+import itertools
 import logging
+import multiprocessing
 import os
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import ray.tune
 
 from benchmarks._small import NETWORK, rendered_datasets
-from benchmarks.common import Row, main, row
+from benchmarks.common import Row, main, row, take_turns
 from derain import cluster
 from derain.config import Config
 from derain.pipelines.train.recording import TrackingTarget
@@ -49,15 +55,24 @@ def rows(rounds: int) -> list[Row]:
 
 
 def _overhead(base: Config, rounds: int) -> Row:
-    kept, fresh = [], []
-    for number in range(rounds):
-        kept.append(_kept(_grid(base, f"kept-{number}", KEPT)))
-        fresh.append(_fresh(_grid(base, f"fresh-{number}", FRESH)))
+    works = {
+        "ours": (_kept, KEPT),
+        "tune": (_fresh, FRESH),
+        "optuna": (_optuna, KEPT),
+        "optuna_process": (_optuna_processes, FRESH),
+    }
+    names = itertools.count()
+
+    def work(run: Callable[[Config], float], trials: int) -> float:
+        return run(_grid(base, f"overhead-{next(names)}", trials))
+
+    turns = {who: partial(work, *of) for who, of in works.items()}
+    medians = {who: statistics.median(s) for who, s in take_turns(turns, rounds).items()}
     return row(
         f"overhead per trial, {KEPT} trials of 4 steps",
         "s",
-        statistics.median(kept),
-        {"tune": statistics.median(fresh)},
+        medians.pop("ours"),
+        medians,
         more_is_better=False,
     )
 
@@ -77,8 +92,7 @@ def _fresh(config: Config) -> float:
     target = asdict(TrackingTarget(tracking_uri()))
 
     def trial(chosen: dict[str, int]) -> None:
-        config = Config.model_validate(payloads[chosen["number"]])
-        run_in_this_process(config, TrackingTarget(**target), Rank())
+        _train(payloads[chosen["number"]], target)
         ray.tune.report({})
 
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
@@ -93,11 +107,52 @@ def _fresh(config: Config) -> float:
     return _overhead_s(config, time.perf_counter() - start)
 
 
-def _overhead_s(config: Config, seconds: float) -> float:
+def _optuna(config: Config) -> float:
+    return _study(config, _train, at_once=1)
+
+
+def _optuna_processes(config: Config) -> float:
+    """Threads of the study wait for the processes, as its documentation has it."""
+    spawn = multiprocessing.get_context("spawn")
+
+    def train(payload: dict[str, Any], target: dict[str, Any]) -> None:
+        process = spawn.Process(target=_train, args=(payload, target))
+        process.start()
+        process.join()
+        if process.exitcode:
+            raise RuntimeError(f"a trial's process ended with {process.exitcode}")
+
+    return _study(config, train, at_once=AT_ONCE)
+
+
+def _study(config: Config, train: Callable[..., None], *, at_once: int) -> float:
+    payloads = [trial.config.model_dump(mode="json") for trial in space.plan(config)]
+    target = asdict(TrackingTarget(tracking_uri()))
+
+    def objective(trial: optuna.Trial) -> float:
+        number = trial.suggest_categorical("number", numbers)
+        train(payloads[number], target)
+        result = read_json(Path(payloads[number]["output_dir"], payloads[number]["name"], RESULT))
+        return float(result["loss"]["last"])
+
+    numbers = list(range(len(payloads)))
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=optuna.samplers.GridSampler({"number": numbers}))
+    start = time.perf_counter()
+    study.optimize(objective, n_trials=len(payloads), n_jobs=at_once)
+    return _overhead_s(config, time.perf_counter() - start, at_once)
+
+
+def _train(payload: dict[str, Any], target: dict[str, Any]) -> None:
+    config = Config.model_validate(payload)
+    run_in_this_process(config, TrackingTarget(**target), Rank())
+
+
+def _overhead_s(config: Config, seconds: float, at_once: int = AT_ONCE) -> float:
     """Worker-seconds per trial that no trial counts as its own."""
     trials = space.plan(config)
     own = [read_json(trial.config.folder / RESULT)["seconds"] for trial in trials]
-    return seconds * AT_ONCE / len(trials) - statistics.fmean(own)
+    return seconds * at_once / len(trials) - statistics.fmean(own)
 
 
 def _halving(base: Config) -> Row:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import FOLDER, NAMES
-from benchmarks.common import compare, row, table, take_turns
+from benchmarks.common import compare, installed, row, table, take_turns
 from benchmarks.gpu import correctness, parcel, science, speed
 from benchmarks.gpu.items import Bench
 from derain.data.images.decode import read_image
@@ -68,6 +68,21 @@ def test_every_benchmark_has_help(
     with pytest.raises(SystemExit, match="0"):
         runpy.run_module(module, run_name="__main__")
     assert "--json" in capsys.readouterr().out
+
+
+def test_every_installed_peer_does_the_same_work(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.peers", str(tmp_path)],
+        cwd=FOLDER.parent, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert {"png_pil", "png_cv2", "ShardWriter"} <= set(done.stdout.split())
+
+
+def test_a_peer_that_is_not_installed_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    for module in ("no_such_peer", "no_such_peer.part"):
+        assert not installed(module)
+        assert f"{module} is not installed, so it is left out" in capsys.readouterr().err
 
 
 GPU_ITEMS = (
