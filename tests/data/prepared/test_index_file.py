@@ -1,7 +1,7 @@
 """Of an index only what is asked for is read: opening costs no memory, a shard its own rows."""
 
 import copy
-import hashlib
+import io
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -111,20 +111,27 @@ def test_a_shard_costs_the_row_groups_of_its_rows(
     assert sum(map(len, read)) <= 37 + 2
 
 
-def test_a_process_reads_an_index_once_while_it_is_unchanged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_nulls_are_counted_by_the_footer(
+    dataset: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, digests = write_index_only(tmp_path / "own", 3), []
-    real = hashlib.file_digest
-    monkeypatch.setattr(hashlib, "file_digest", lambda *of: digests.append(of) or real(*of))
-    for _ in range(3):
-        open_prepared(folder)
-    assert len(digests) == 1
-    data = bytearray((folder / INDEX).read_bytes())
-    data[100] ^= 1
-    (folder / INDEX).write_bytes(data)
-    with pytest.raises(DataError, match=r"index\.parquet: damaged: expected sha256"):
-        open_prepared(folder)
+    """Every opening of the pixels asks whether all pairs have a clean image."""
+    stored = dataset.stored
+    assert isinstance(stored, index.IndexFile)
+    monkeypatch.setattr(stored, "select", None)
+    assert stored.null_count("clean_offset") == 0
+    dataset.require_clean()
+
+
+@pytest.mark.parametrize("write_statistics", [True, False])
+def test_nulls_are_those_of_the_rows(write_statistics: bool, rows: pa.Table) -> None:
+    some = [None if number % 7 == 0 else number for number in range(PAIRS)]
+    place = INDEX_SCHEMA.get_field_index("clean_offset")
+    changed = rows.set_column(place, "clean_offset", pa.array(some, pa.int64()))
+    file = io.BytesIO()
+    pq.write_table(changed.drop_columns(["labels"]), file, write_statistics=write_statistics)
+    stored = index.IndexFile(file, "index")
+    assert stored.null_count("clean_offset") == some.count(None)
+    assert stored.null_count("labels") == PAIRS
 
 
 def test_a_shard_that_the_manifest_lacks_is_named(dataset: Prepared, rows: pa.Table) -> None:
