@@ -162,7 +162,7 @@ def _note_path(path: Path) -> Path | None:
     """The file beside the caches that remembers the checksums of an index; None without a home."""
     try:
         name = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
-        return cache_folder(None) / f"index-{name}.json"
+        return cache_folder(None) / f"index-{name}-{os.getuid()}.json"
     except UsageError:
         return None
 
