@@ -14,6 +14,8 @@ import pytest
 
 from benchmarks._small import write_index_only
 from derain.data.loading.cache_builder import _rows_of_shards
+from derain.data.loading.cache_layout import cache_layout
+from derain.data.loading.pixels import sizes_of
 from derain.data.prepared import index, manifest
 from derain.data.prepared.index import INDEX, INDEX_SCHEMA
 from derain.data.prepared.manifest import Prepared, open_prepared
@@ -90,6 +92,25 @@ def test_a_mapped_cache_needs_no_texts(dataset: Prepared) -> None:
     assert numbers.dtype == np.int32
     assert pa.total_allocated_bytes() - before < PAIRS
     assert _rows_of_shards(dataset)[36].tolist() == list(range(36 * A_SHARD, PAIRS))
+
+
+def places(dataset: Prepared) -> int:
+    """Bytes that a process keeps to find the images of a mapped cache."""
+    before = pa.total_allocated_bytes()
+    tracemalloc.start()
+    found = cache_layout(dataset), sizes_of(dataset)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    kept += pa.total_allocated_bytes() - before
+    del found
+    return kept
+
+
+def test_the_places_in_a_cache_keep_less_than_30_bytes_a_pair(
+    dataset: Prepared, tmp_path: Path
+) -> None:
+    few = places(open_prepared(write_index_only(tmp_path / "few", 2_000)))
+    assert 24 <= (places(dataset) - few) / (PAIRS - 2_000) < 30
 
 
 def test_a_shard_costs_the_row_groups_of_its_rows(
