@@ -27,12 +27,12 @@ from benchmarks._small import write_dataset
 from benchmarks.common import Row, compare, main
 from derain import cluster
 from derain.config import load_config
-from derain.data.loading.cache import ENVIRONMENT
 from derain.data.prepared.manifest import Prepared
 from derain.inference.predictor import save_model_folder
 from derain.pipelines.evaluate.methods import ModelMethod
 from derain.pipelines.evaluate.work.run import Cost, score
 from derain.pipelines.evaluate.work.scorer import Task
+from derain.storage.node import CACHES
 from derain.training.factory import build_network
 
 CONFIG = Path(__file__).parents[1] / "configs" / "fclip_unet.yaml"
@@ -48,7 +48,7 @@ def rows(rounds: int, options: argparse.Namespace) -> list[Row]:
     logging.getLogger("derain").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as name, cluster.connected():
         folder = Path(name)
-        os.environ[ENVIRONMENT] = str(folder / "cache")
+        os.environ[CACHES] = str(folder / "cache")
         dataset, method = _dataset(folder, options.images), _method(folder / "model")
         clocks = {
             f"{options.workers} workers": (options.workers, time.perf_counter),

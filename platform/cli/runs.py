@@ -102,7 +102,7 @@ def clean(
     removed.
     """
     dirs, results = _common(context, dirs, as_json)
-    from derain.data.loading.cache import cache_folder
+    from derain.storage.node import cache_folder
     from derain.tune.runs.clean import removable
     from derain.tune.runs.found import check_places
 
@@ -145,8 +145,8 @@ def list_caches(context: typer.Context, folder: CacheDir = None, as_json: Json =
     if context.invoked_subcommand is not None:
         return
     results = Results(as_json)
-    from derain.data.loading.cache import cache_folder
     from derain.data.loading.caches import list_caches
+    from derain.storage.node import cache_folder
 
     place = cache_folder(folder)
     found = list_caches(place)
@@ -171,7 +171,7 @@ def clean_cache(
     """
     above, above_json = context.obj
     results = Results(as_json or above_json)
-    from derain.data.loading.cache import cache_folder
+    from derain.storage.node import cache_folder
     from derain.tune.runs.clean import removable_caches
 
     items = removable_caches(cache_folder(folder or above), everything=everything)

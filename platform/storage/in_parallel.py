@@ -16,21 +16,24 @@ Result = TypeVar("Result")
 
 
 def in_parallel(
-    work: Callable[[Item], Result], items: Iterable[Item], place: Path
+    work: Callable[[Item], Result], items: Iterable[Item], place: Path, at_once: int = AT_ONCE
 ) -> Iterator[Result]:
-    """`map(work, items)`, with AT_ONCE calls at a time if `place` is in an object store.
+    """`map(work, items)`, with `at_once` calls at a time if `place` is in an object store.
 
-    At most twice as many results wait to be taken. For local files it is `map`: a disk gains
-    nothing.
+    At most twice as many results wait to be taken. After an error no further call is begun, and it
+    is raised when those under way have ended. For local files it is `map`: a disk gains nothing.
     """
     if not isinstance(place, RemotePath):
         yield from map(work, items)
         return
-    with ThreadPoolExecutor(AT_ONCE) as threads:
+    threads = ThreadPoolExecutor(at_once)
+    try:
         waiting: deque = deque()
         for item in items:
             waiting.append(threads.submit(work, item))
-            if len(waiting) == 2 * AT_ONCE:
+            if len(waiting) == 2 * at_once:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    finally:
+        threads.shutdown(cancel_futures=True)

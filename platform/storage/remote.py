@@ -28,6 +28,9 @@ TRIES = 4
 """Tries of a whole operation by this module."""
 TIMEOUT_S = 20.0
 _PAUSE_S = 0.1
+_BLOCK = 2**22
+_IN_MEMORY = 2**25
+"""Bytes of an upload that are in memory, beside those of one request."""
 
 Result = TypeVar("Result")
 
@@ -166,10 +169,14 @@ class RemotePath(PurePosixPath):
         return cast(bytes, data)
 
     def _upload(self, file: BinaryIO) -> None:
+        """Several requests of 10 MiB at a time; without `flush` the whole file would be in memory,
+        waiting for them."""
         file.seek(0)
         with self._store.open_output_stream(self._key()) as out:
-            while block := file.read(2**22):
+            while block := file.read(_BLOCK):
                 out.write(block)
+                if file.tell() % _IN_MEMORY < _BLOCK:
+                    out.flush()
 
     def _retry(self, work: Callable[[], Result]) -> Result:
         """Try up to TRIES times. Raises StorageError that names the file if all tries fail."""
@@ -203,5 +210,6 @@ def _store(scheme: str) -> pa.fs.FileSystem:
         endpoint_override=endpoint,
         request_timeout=TIMEOUT_S,
         connect_timeout=TIMEOUT_S,
+        allow_delayed_open=True,  # a file below 10 MiB is one request instead of three
         retry_strategy=pa.fs.AwsStandardS3RetryStrategy(max_attempts=REQUESTS),
     )

@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from derain.data.loading.cache import Pixels, cache_folder
+from derain.data.loading.cache import Pixels
 from derain.data.prepared.manifest import Prepared
 from derain.models.shapes import image_batch
 from derain.storage.atomic import new_file
 from derain.storage.locks import locked
+from derain.storage.node import cache_folder
 
 log = logging.getLogger(__name__)
 

@@ -46,6 +46,19 @@ def test_an_error_is_raised_in_its_place() -> None:
         list(results)
 
 
+def test_after_an_error_no_further_call_begins() -> None:
+    begun: list[int] = []
+
+    def work(number: int) -> None:
+        begun.append(number)
+        time.sleep(0.05)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        list(in_parallel(work, range(100), STORE, 2))
+    assert len(begun) <= 4
+
+
 def test_local_files_are_read_one_by_one(tmp_path: Path) -> None:
     threads = set(in_parallel(lambda _: threading.get_ident(), range(9), tmp_path))
     assert threads == {threading.get_ident()}

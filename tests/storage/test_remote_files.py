@@ -1,9 +1,12 @@
 """s3:// and gs:// behind a store that fails: limited retries, then the right bytes or an error."""
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from benchmarks._small import write_dataset
@@ -13,6 +16,7 @@ from derain.errors import DataError, StorageError, UsageError
 from derain.pipelines.leaks.verb import leaks
 from derain.storage import files, remote
 from derain.storage.atomic import new_file
+from derain.storage.remote import RemotePath
 from tests.folders import PairedFolder
 from tests.storage.faulty_store import BUCKET, FaultyStore
 from tests.storage.gcs_server import gcs_server
@@ -68,6 +72,35 @@ def test_faults_do_not_change_a_byte(object_store: FaultyStore, folder: Path) ->
         path.write_bytes(data[number:])
         assert path.read_bytes() == data[number:]
     assert min(object_store.done[name] for name in ("errors", "stalls", "cuts")) > 0
+
+
+class Zeros(io.RawIOBase):
+    """A file of zeros that notes how much memory Arrow has whenever more of it is read."""
+
+    def __init__(self, size: int) -> None:
+        self._size, self._at, self.most = size, 0, 0
+
+    def read(self, size: int = -1) -> bytes:
+        self.most = max(self.most, pa.total_allocated_bytes())
+        size = min(size, self._size - self._at)
+        self._at += size
+        return bytes(size)
+
+    def seek(self, offset: int, _whence: int = 0) -> int:
+        self._at = offset
+        return offset
+
+    def tell(self) -> int:
+        return self._at
+
+
+@pytest.mark.usefixtures("object_store")
+def test_an_upload_holds_a_part_of_the_file(folder: Path) -> None:
+    """It held all of it, waiting for the requests that it had begun."""
+    before, file = pa.total_allocated_bytes(), Zeros(160 * 2**20)
+    cast(RemotePath, folder / "large").upload(cast(BinaryIO, file))
+    assert (folder / "large").stat().st_size == 160 * 2**20
+    assert file.most - before < 60 * 2**20
 
 
 def test_a_store_that_never_answers_is_named(

@@ -8,7 +8,6 @@ budget so, there is a file of compressed tiles instead, if that fits.
 """
 
 import logging
-import os
 from functools import partial
 from pathlib import Path
 
@@ -29,10 +28,10 @@ from derain.data.prepared.manifest import Prepared
 from derain.errors import UsageError
 from derain.storage.files import is_remote
 from derain.storage.locks import locked, open_to_lock, try_lock
+from derain.storage.node import cache_folder
 
 log = logging.getLogger(__name__)
 
-ENVIRONMENT = "DERAIN_CACHE_DIR"
 SUFFIX = ".rgb"
 TILES = f".tiles{SUFFIX}"
 """The end of the name of a compressed cache: one that a finished cache has, so all that holds for
@@ -158,21 +157,6 @@ def _build_tiles(
         build_cache(prepared, layout, path, size, writer)
         cache_notes.note_dataset(path, prepared.folder)
         return TilePixels(path, layout, *sizes_of(prepared), undecodable.read_note(path))
-
-
-def cache_folder(folder: str | Path | None) -> Path:
-    """The folder of caches: `folder`, default: DERAIN_CACHE_DIR, then the user's cache folder."""
-    chosen = folder or os.environ.get(ENVIRONMENT)
-    base = os.environ.get("XDG_CACHE_HOME")
-    try:
-        if chosen:
-            return Path(chosen).expanduser()
-        return Path(base or Path.home() / ".cache") / "derain"
-    except RuntimeError as error:
-        raise UsageError(
-            f"There is no home folder for the cache ({error}). Set {ENVIRONMENT} or data.cache_dir "
-            "to a folder on a local disk, or HOME."
-        ) from None
 
 
 def _from_tars(prepared: Prepared, reason: str) -> TarPixels:

@@ -6,14 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from derain.data.loading import filling
-from derain.data.loading.cache import (
-    SUFFIX,
-    TILES,
-    cache_folder,
-    is_cache,
-    lock_of,
-    remove_if_unused,
-)
+from derain.data.loading.cache import SUFFIX, TILES, is_cache, lock_of, remove_if_unused
 from derain.data.loading.cache_layout import cache_layout
 from derain.data.loading.cache_notes import datasets_of
 from derain.data.loading.compressed.tile_pixels import TilePixels, estimated_size, tile_layout
@@ -22,6 +15,7 @@ from derain.data.prepared.manifest import Prepared, open_prepared
 from derain.errors import DerainError
 from derain.storage.files import is_remote, locate
 from derain.storage.locks import open_to_lock, try_lock
+from derain.storage.node import cache_folder
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ from derain.errors import DataError
 from derain.storage.atomic import new_file
 from derain.storage.cores import available_cores
 from derain.storage.locks import locked
+from derain.storage.node import boot
 
 log = logging.getLogger(__name__)
 
@@ -45,13 +46,10 @@ FILLING = ".filling-"
 MISSING, WRITTEN, FAILED = range(3)
 """The byte of an image; one that cannot be decoded is FAILED."""
 
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
-
 
 def filling_path(cache: Path) -> Path:
     """The file that becomes a cache, of this user and since this start of the machine."""
-    boot = _BOOT.read_text().strip()[:8] if _BOOT.exists() else "0"
-    return cache.with_name(f"{cache.name}{FILLING}{boot}-{os.getuid()}")
+    return cache.with_name(f"{cache.name}{FILLING}{boot()}-{os.getuid()}")
 
 
 def done_path(filling: Path) -> Path:

@@ -62,7 +62,7 @@ class IndexFile:
         """`file` is at any position; `name` is for messages. Raises DataError if it is no index."""
         self._name = name
         self._lock = threading.RLock()
-        self._last: tuple[list[int], pa.Table] = [], INDEX_SCHEMA.empty_table()
+        self._last: tuple[list[int], pa.Table] | None = None
         with self._reading():
             self._parquet = pq.ParquetFile(file)
         metadata = self._parquet.metadata
@@ -82,6 +82,18 @@ class IndexFile:
         with self._reading():
             return _fitting(self._parquet.read(self._existing(names)), names)
 
+    def null_count(self, name: str) -> int:
+        """Rows without a value in a column, by the statistics in the footer if they are there."""
+        metadata = self._parquet.metadata
+        if name not in metadata.schema.names:
+            return self.num_rows
+        at = metadata.schema.names.index(name)
+        groups = range(metadata.num_row_groups)
+        found = [metadata.row_group(group).column(at).statistics for group in groups]
+        if all(each is not None and each.has_null_count for each in found):
+            return sum(each.null_count for each in found)
+        return int(self.select([name]).column(0).null_count)
+
     def take(self, numbers: np.ndarray) -> pa.Table:
         """All columns of some rows; reads the row groups that they are in, and keeps a single one,
         as its other rows are often next."""
@@ -94,7 +106,7 @@ class IndexFile:
     def _row_groups(self, groups: list[int]) -> pa.Table:
         names = INDEX_SCHEMA.names
         with self._reading():
-            if groups == self._last[0]:
+            if self._last and groups == self._last[0]:
                 return self._last[1]
             table = _fitting(self._parquet.read_row_groups(groups, self._existing(names)), names)
             if len(groups) == 1:

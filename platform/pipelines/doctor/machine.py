@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from derain import errors
-from derain.data.loading.cache import ENVIRONMENT, cache_folder
 from derain.pipelines.doctor.check import Check
+from derain.storage.node import CACHES, cache_folder
 
 SUPPORTED = ((3, 11), (3, 13))
 """The oldest and the newest version of Python, as in pyproject.toml."""
@@ -132,13 +132,13 @@ def cache_disk(folder: str | Path | None = None) -> list[Check]:
     place.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(place).free
     if free < 2 * PROBE_BYTES:
-        remedy = f"Free some space, or set {ENVIRONMENT} to a folder on another local disk."
+        remedy = f"Free some space, or set {CACHES} to a folder on another local disk."
         return [Check("cache", "fail", f"{place}: {_gib(free)} free", remedy)]
     wrote, read = _speeds(place)
     found = f"{place}: {_gib(free)} free, writes {wrote:,.0f} MiB/s, reads {read:,.0f} MiB/s"
     if free >= CACHE_BYTES and min(wrote, read) >= SLOW_MIB_S:
         return [Check("cache", "ok", found)]
-    return [Check("cache", "warn", found, f"Set {ENVIRONMENT} to a larger or faster local disk.")]
+    return [Check("cache", "warn", found, f"Set {CACHES} to a larger or faster local disk.")]
 
 
 def _speeds(folder: Path) -> tuple[float, float]:

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from derain.config.data import DataConfig
-from derain.data.loading.cache import cache_folder
 from derain.data.prepared.manifest import Prepared, open_prepared
 from derain.data.prepared.roles import open_role
 from derain.errors import DataError, DerainError, StorageError
@@ -19,6 +18,7 @@ from derain.pipelines.leaks.clean_images import HashedDataset, hash_dataset
 from derain.pipelines.leaks.compare import DISTANCE, find_matches
 from derain.storage.atomic import write_text
 from derain.storage.files import is_remote, locate
+from derain.storage.node import cache_folder
 from derain.tracking.lineage import Lineage, RecordedDataset
 
 log = logging.getLogger(__name__)

@@ -85,7 +85,7 @@ def finished_manifest(plan: Plan, lines: ray.ObjectRef) -> Manifest | None:
     """
     if not (plan.out / MANIFEST).is_file():
         return None
-    manifest = open_prepared(plan.out).manifest
+    manifest = open_prepared(plan.out, anew=True).manifest
     if (manifest.source_fingerprint, manifest.settings) != (plan.fingerprint, plan.settings):
         raise OccupiedError(
             f"{plan.out}: holds a prepared dataset of {_difference(manifest.settings, plan)} "

@@ -14,7 +14,6 @@ from pathlib import Path
 from torch import nn
 
 from derain.config import Config
-from derain.data.loading.cache import cache_folder
 from derain.data.loading.caches import bytes_to_build, has_cache
 from derain.data.prepared.manifest import Prepared
 from derain.data.prepared.roles import open_test, open_training, open_validation
@@ -22,6 +21,7 @@ from derain.errors import DataError, DerainError, StorageError, UsageError
 from derain.evaluation.scoring import sizes, too_small
 from derain.pipelines.train.datasets import check_data, check_roles
 from derain.storage.files import is_remote
+from derain.storage.node import cache_folder
 from derain.storage.refusals import expected
 from derain.training import checkpoint
 from derain.training.factory import build_network, without_pretrained

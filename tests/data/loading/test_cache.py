@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from benchmarks._small import write_dataset
-from derain.data.loading import cache, pixels
+from derain.data.loading import pixels
 from derain.data.loading.cache import MappedPixels, Pixels, TarPixels, open_pixels
 from derain.data.prepared.manifest import Prepared
-from derain.errors import StorageError, UsageError
+from derain.errors import StorageError
 from tests.folders import PairedFolder
 from tests.users import give_away, unprivileged
 
@@ -154,17 +154,6 @@ def test_a_file_system_that_cannot_map_files_is_one_message(
 
     with pytest.raises(StorageError, match=r"cannot be mapped into memory.*DERAIN_CACHE_DIR"):
         open_pixels(dataset, folder=tmp_path / "c", budget_gib=1)
-
-
-def test_without_a_home_folder_the_message_says_what_to_set(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    for name in ("HOME", "XDG_CACHE_HOME", "DERAIN_CACHE_DIR"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(os, "getuid", lambda: 4_000_000)
-
-    with pytest.raises(UsageError, match=r"DERAIN_CACHE_DIR or data\.cache_dir"):
-        cache.cache_folder(None)
 
 
 def test_a_cache_that_is_removed_at_that_moment_is_built_again(

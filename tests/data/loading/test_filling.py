@@ -18,6 +18,7 @@ from derain.data.loading.order import Recipe
 from derain.data.loading.prefetch import prefetch
 from derain.data.prepared.manifest import Prepared
 from derain.errors import DataError
+from derain.storage import node
 from tests.data.loading.batches import epoch, take
 from tests.folders import PairedFolder
 
@@ -200,7 +201,7 @@ def test_after_a_restart_of_the_machine_it_begins_anew(
     fill(dataset, tmp_path / "c")[3]
     boot = tmp_path / "boot_id"
     boot.write_text("another-boot\n")
-    monkeypatch.setattr(filling, "_BOOT", boot)
+    monkeypatch.setattr(node, "_BOOT", boot)
     (stale,) = list_caches(tmp_path / "c")
     assert stale.state == "unfinished"
     remove(stale.path)

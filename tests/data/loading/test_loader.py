@@ -17,7 +17,6 @@ from PIL import Image
 from benchmarks._small import write_dataset
 from derain.config import Config
 from derain.config.training import Stage
-from derain.data.loading import cache
 from derain.data.loading.cache import MappedPixels, TarPixels, open_pixels
 from derain.data.loading.loader import Loader, Position, open_loader
 from derain.data.loading.order import Recipe
@@ -194,16 +193,6 @@ def test_unfinished_and_foreign_folders_are_refused(dataset: Prepared, tmp_path:
     (dataset.folder / "manifest.json").unlink()
     with pytest.raises(DataError, match="not a finished prepared dataset"):
         open_prepared(dataset.folder)
-
-
-def test_cache_folder_follows_option_then_environment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert cache.cache_folder(tmp_path) == tmp_path
-    assert cache.cache_folder(None) == Path(os.environ["DERAIN_CACHE_DIR"])
-    monkeypatch.delenv("DERAIN_CACHE_DIR")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache.cache_folder(None) == tmp_path / "xdg" / "derain"
 
 
 def test_an_epoch_has_every_sample_once(dataset: Prepared) -> None:

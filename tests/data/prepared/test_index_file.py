@@ -1,7 +1,7 @@
 """Of an index only what is asked for is read: opening costs no memory, a shard its own rows."""
 
 import copy
-import hashlib
+import io
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +14,8 @@ import pytest
 
 from benchmarks._small import write_index_only
 from derain.data.loading.cache_builder import _rows_of_shards
+from derain.data.loading.cache_layout import cache_layout
+from derain.data.loading.pixels import sizes_of
 from derain.data.prepared import index, manifest
 from derain.data.prepared.index import INDEX, INDEX_SCHEMA
 from derain.data.prepared.manifest import Prepared, open_prepared
@@ -92,6 +94,25 @@ def test_a_mapped_cache_needs_no_texts(dataset: Prepared) -> None:
     assert _rows_of_shards(dataset)[36].tolist() == list(range(36 * A_SHARD, PAIRS))
 
 
+def places(dataset: Prepared) -> int:
+    """Bytes that a process keeps to find the images of a mapped cache."""
+    before = pa.total_allocated_bytes()
+    tracemalloc.start()
+    found = cache_layout(dataset), sizes_of(dataset)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    kept += pa.total_allocated_bytes() - before
+    del found
+    return kept
+
+
+def test_the_places_in_a_cache_keep_less_than_30_bytes_a_pair(
+    dataset: Prepared, tmp_path: Path
+) -> None:
+    few = places(open_prepared(write_index_only(tmp_path / "few", 2_000)))
+    assert 24 <= (places(dataset) - few) / (PAIRS - 2_000) < 30
+
+
 def test_a_shard_costs_the_row_groups_of_its_rows(
     dataset: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,20 +132,27 @@ def test_a_shard_costs_the_row_groups_of_its_rows(
     assert sum(map(len, read)) <= 37 + 2
 
 
-def test_a_process_reads_an_index_once_while_it_is_unchanged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_nulls_are_counted_by_the_footer(
+    dataset: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, digests = write_index_only(tmp_path / "own", 3), []
-    real = hashlib.file_digest
-    monkeypatch.setattr(hashlib, "file_digest", lambda *of: digests.append(of) or real(*of))
-    for _ in range(3):
-        open_prepared(folder)
-    assert len(digests) == 1
-    data = bytearray((folder / INDEX).read_bytes())
-    data[100] ^= 1
-    (folder / INDEX).write_bytes(data)
-    with pytest.raises(DataError, match=r"index\.parquet: damaged: expected sha256"):
-        open_prepared(folder)
+    """Every opening of the pixels asks whether all pairs have a clean image."""
+    stored = dataset.stored
+    assert isinstance(stored, index.IndexFile)
+    monkeypatch.setattr(stored, "select", None)
+    assert stored.null_count("clean_offset") == 0
+    dataset.require_clean()
+
+
+@pytest.mark.parametrize("write_statistics", [True, False])
+def test_nulls_are_those_of_the_rows(write_statistics: bool, rows: pa.Table) -> None:
+    some = [None if number % 7 == 0 else number for number in range(PAIRS)]
+    place = INDEX_SCHEMA.get_field_index("clean_offset")
+    changed = rows.set_column(place, "clean_offset", pa.array(some, pa.int64()))
+    file = io.BytesIO()
+    pq.write_table(changed.drop_columns(["labels"]), file, write_statistics=write_statistics)
+    stored = index.IndexFile(file, "index")
+    assert stored.null_count("clean_offset") == some.count(None)
+    assert stored.null_count("labels") == PAIRS
 
 
 def test_a_shard_that_the_manifest_lacks_is_named(dataset: Prepared, rows: pa.Table) -> None:

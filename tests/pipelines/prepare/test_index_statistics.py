@@ -1,9 +1,12 @@
 """Statistics over all shards: copies, pairs without rain, samples of different sizes."""
 
 import hashlib
+import tracemalloc
+from collections import deque
 
 import pyarrow as pa
 
+from benchmarks._small import _index_rows
 from derain.data.prepared.index import index_table
 from derain.pipelines.prepare.index_statistics import IndexStatistics
 
@@ -55,3 +58,19 @@ def test_samples_of_different_sizes_are_noted() -> None:
     statistics = counted([row(f"a{n}", "A") for n in range(3)], [row("b", "B")])
     (note,) = statistics.notes()
     assert note.startswith("A clean image has 1 to 3 rainy ones")
+
+
+def kept_by_statistics(shards: int) -> int:
+    """Bytes that counting so many shards of 500 pairs leaves in memory."""
+    tables = (_index_rows(500 * number, 500, f"many-{number:06d}.tar") for number in range(shards))
+    tracemalloc.start()
+    statistics = IndexStatistics()
+    deque(statistics.counting(tables), maxlen=0)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return kept
+
+
+def test_joining_the_index_keeps_16_bytes_a_pair() -> None:
+    few, many = kept_by_statistics(4), kept_by_statistics(20)
+    assert 16 <= (many - few) / (16 * 500) < 18
