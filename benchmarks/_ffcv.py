@@ -2,10 +2,11 @@
 
 FFCV crops each image of a pair elsewhere, so a pair is one field, whose only decoder copies it
 whole. `whole` crops after that, as a user does without a decoder of his own; `cropping` reads only
-the crop. Both use FFCV's memcpy for the rows. Its batches are views of memory that it uses again
-for the second batch after the next: nothing is allocated for one.
+the crop. Both use FFCV's memcpy for the rows. Its batches are views of memory that it uses again:
+one is valid until the next is asked for.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +17,11 @@ import numpy as np
 from benchmarks._crops import Batches, Cut
 from derain.data.loading.augment import SYMMETRIES
 
+os.environ.setdefault("NUMBA_THREADING_LAYER", "workqueue")
+"""With TBB's, a process that was held to one core does not end (seen with TBB of Debian 12)."""
 EPOCHS = 4
-"""An epoch of FFCV's is so many of the dataset: it makes a batch ahead of the first one asked for,
-which must not count much."""
+"""An epoch of FFCV's is so many of the dataset: when the first batch is served, up to two more have
+been made, which must not count much."""
 
 
 def whole(folder: Path, pairs: Sequence[np.ndarray], cut: Cut, *, batch_size: int) -> Batches:
