@@ -64,15 +64,14 @@ def turns_here(predictor: Predictor, images: int) -> Turns:
     On a GPU one at a time. On a CPU small images (SMALL_PX) share the cores, as many at once as fit
     into the memory: cores that wait for each other in every layer of one image cannot decode or
     encode meanwhile. Other networks than the built-in ones may keep something between their layers,
-    so they never take two at once. The number of threads, on which the last bits of a result
-    depend, does not depend on the memory.
+    so they never take two at once.
     """
     cores = torch.get_num_threads()
     built_in = type(predictor.network).__module__.startswith("derain.models.")
     if not built_in or predictor.device.type != "cpu":
         return Turns()
-    threads = max(1, cores // max(1, images))
-    return Turns(min(cores // threads, predictor.room(SMALL_PX)), threads)
+    at_once = max(1, min(cores, images, predictor.room(SMALL_PX)))
+    return Turns(at_once, cores // at_once)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-import torch
 from torch import nn
 
 from derain import cluster
@@ -25,7 +24,7 @@ from derain.pipelines.plugins_on_nodes import check_plugins_on_nodes
 from derain.pipelines.predict import video
 from derain.pipelines.predict.encode import Form
 from derain.pipelines.predict.record import Writer, file_sha256
-from derain.pipelines.predict.work import AHEAD, Outcome, Work
+from derain.pipelines.predict.work import AHEAD, Outcome, Turns, Work
 from derain.pipelines.shared_places import check_places
 from derain.pipelines.workers.passes import DIED, in_passes
 from derain.pipelines.workers.plan import Workers, peak_bytes, plan_workers
@@ -59,7 +58,8 @@ class Task:
         network = self._exported() if self.network is None else self.network
         predictor = Predictor(network, device_named(device), self.tile, memory_share)
         writer = Writer(self.out, self.request, alone=False)
-        return Work(predictor, self.out, writer, self.form, self.compare)
+        one = Turns(at_once=1, threads=1, alone=1)
+        return Work(predictor, self.out, writer, self.form, self.compare, one)
 
     def _exported(self) -> nn.Module:
         found = file_sha256(Path(self.model))
@@ -155,7 +155,6 @@ class _Deraining:
     def __init__(
         self, task_ref: ray.ObjectRef, device: str, memory_share: float, threads: int
     ) -> None:
-        torch.set_num_threads(1)
         self._task: Task = ray.get(task_ref)
         self._device, self._share = device, memory_share
         self._ahead = max(AHEAD, threads)

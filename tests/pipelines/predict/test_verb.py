@@ -108,8 +108,8 @@ def test_a_cpu_takes_small_images_at_once_as_far_as_the_memory_goes() -> None:
         network = build("prenet", recursions=1, width=4)
         plenty, little = (Predictor(network, memory_share=share) for share in (1e3, 1e-9))
         assert work.turns_here(plenty, 100) == work.Turns(at_once=8, threads=1, alone=8)
-        assert work.turns_here(plenty, 3) == work.Turns(at_once=4, threads=2, alone=8)
-        assert work.turns_here(little, 100) == work.Turns(at_once=1, threads=1, alone=8)
+        assert work.turns_here(plenty, 3) == work.Turns(at_once=3, threads=2, alone=8)
+        assert work.turns_here(little, 100) == work.Turns(at_once=1, threads=8, alone=8)
         somebodys = Predictor(torch.nn.Identity())
         assert work.turns_here(somebodys, 100) == work.Turns(at_once=1, threads=8, alone=8)
     finally:
