@@ -45,7 +45,9 @@ def test_a_run_resumed_from_an_object_store_equals_an_unbroken_one(
     uploader = Uploader(remote)
     run(run_config, until=6, validate=lambda _: {"psnr_y": next(scores)}, uploader=uploader)
     assert uploader.close()
-    assert {3, 6} <= set(remote.steps()) <= {3, 5, 6}
+    uploaded = set(remote.steps())  # the sixth may have replaced the fifth in the queue
+    assert {3, 6} <= uploaded
+    assert len(uploaded) <= 3
     shutil.rmtree(run_config.folder)
     fetched = remote.fetch(run_config.folder)
     assert fetched is not None

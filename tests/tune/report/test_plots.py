@@ -54,7 +54,8 @@ def test_of_many_curves_the_best_have_names_and_the_others_are_grey(tmp_path: Pa
     names = [f"trial {number} with a long name {'of many words ' * 9}" for number in range(300)]
     series = {name: (steps, np.full(3, float(at))) for at, name in enumerate(names)}
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # matplotlib warns where no room is left for the curves
+        # matplotlib warns where no room is left for the curves
+        warnings.simplefilter("error", UserWarning)
         draw_curves(Curves("psnr_y", True, series, {}), tmp_path / "curves.png")
     image = np.asarray(Image.open(tmp_path / "curves.png").convert("RGB"), dtype=int)
     left, _ = np.array_split(image, 2, axis=1)
