@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from derain.errors import OccupiedError
 from derain.pipelines.predict import verb as module
@@ -80,6 +81,21 @@ def write_video(path: Path, codec: str = "libx264", sound: str = "aac", frames: 
     return path
 
 
+def write_moving_video(path: Path, codec: str) -> Path:
+    """40 frames of 322 x 242 px (no multiple of a block) that move across smooth noise."""
+    width, height = 322, 242
+    coarse = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
+    street = np.asarray(Image.fromarray(coarse).resize((384, 256), Image.Resampling.BICUBIC))
+    with av.open(str(path), "w") as out:
+        picture: Any = out.add_stream(codec, rate=25)
+        picture.width, picture.height, picture.pix_fmt = width, height, "yuv420p"
+        for at in range(40):
+            view = np.ascontiguousarray(street[at // 3 :, at:][:height, :width])
+            out.mux(picture.encode(av.VideoFrame.from_ndarray(view, format="rgb24")))
+        out.mux(picture.encode(None))
+    return path
+
+
 @pytest.mark.parametrize("frames", [30, pytest.param(200, marks=pytest.mark.soak)])
 @pytest.mark.parametrize(
     ("ending", "codec", "sound"),
@@ -104,6 +120,22 @@ def test_frames_times_and_sound_stay(
     assert (after.size, after.codec) == (before.size, before.codec)
     assert after.duration == before.duration
     np.testing.assert_allclose(after.means, np.divide(before.means, 2), atol=2)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    ("ending", "codec"), [(".mp4", "libx264"), (".webm", "libvpx-vp9"), (".mkv", "libvpx")]
+)
+def test_a_video_has_the_same_bytes_each_time(
+    halved: str, tmp_path: Path, ending: str, codec: str
+) -> None:
+    """Of 60 runs, because libx264 wrote other bytes in some of them."""
+    source = write_moving_video(tmp_path / f"street{ending}", codec)
+    made = set()
+    for number in range(60):
+        done = predict(halved, [source], tmp_path / f"out{number}")
+        made.add(Path(done.pictures[0]).read_bytes())
+    assert len(made) == 1
 
 
 def test_the_process_keeps_its_scheduling(halved: str, tmp_path: Path) -> None:
