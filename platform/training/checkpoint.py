@@ -78,6 +78,8 @@ class State:
     """Number of rollbacks so far; each halves the learning rate."""
     plugins: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """The identity of each plug-in by config key (`plugins.identity`)."""
+    seconds: float = 0.0
+    """Trained for, over all resumes, without what was lost between a checkpoint and a kill."""
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,7 @@ class Outcome:
     checkpoint: Path
     weights_sha256: str
     seconds: float
+    """Of training, over all resumes."""
 
 
 @dataclass(repr=False, eq=False)
@@ -95,6 +96,7 @@ class Run:
     _pending: list[tuple[int, list[str], PendingSum]] = field(init=False, default_factory=list)
     """Steps whose metrics have not been checked yet: step, names and values."""
     _began: float = field(init=False)
+    _seconds_before: float = field(init=False)
     _first_step: int = field(init=False)
     _steps_here: int = field(init=False, default=0)
     _stopping: bool = field(init=False, default=False)
@@ -121,6 +123,7 @@ class Run:
         self._began = time.monotonic()
         self._state = self._initial_state()
         self._first_step = self._state.step
+        self._seconds_before = self._state.seconds
         train = self.config.train
         with contextlib.ExitStack() as stack:
             watchdog = Watchdog(self.folder, self.rank.number, train.hang_timeout_s)
@@ -182,7 +185,7 @@ class Run:
             rollbacks=state.rollbacks,
             checkpoint=path,
             weights_sha256=checkpoint.load(path).weights_sha256() if self.rank.leads else "",
-            seconds=time.monotonic() - self._began,
+            seconds=self._seconds,
         )
 
     def _initial_state(self) -> State:
@@ -214,6 +217,11 @@ class Run:
                 f"{self.folder}: the workers do not find the same newest checkpoint; worker "
                 f"{self.rank.number} found {found}. All of them must see the same output_dir."
             )
+
+    @property
+    def _seconds(self) -> float:
+        """Trained for, over all resumes."""
+        return self._seconds_before + time.monotonic() - self._began
 
     @property
     def _last_step(self) -> int:
@@ -306,6 +314,7 @@ class Run:
             self._state,
             running_error=self.trainer.running_error,
             held_out=tuple(self.held_out),
+            seconds=self._seconds,
         )
         path = self.trainer.save(self.folder, state)
         if self.rank.leads:

@@ -70,6 +70,15 @@ def test_a_resumed_run_equals_the_unbroken_one_to_the_bit(
     assert ledger(tmp_path) == ledger(unbroken[0])
 
 
+def test_the_seconds_are_counted_over_all_resumes(tmp_path: Path) -> None:
+    run(config(tmp_path), until=4)
+    run(config(tmp_path))
+    saved = checkpoint.newest(tmp_path / "run")
+    assert saved is not None
+    again = run(config(tmp_path))  # has nothing left to do
+    assert again.seconds >= saved.state.seconds > 0
+
+
 def test_a_resumed_run_keeps_the_error_that_its_schedule_uses(tmp_path: Path) -> None:
     """25 steps, because the exponent changes after the first 20."""
 

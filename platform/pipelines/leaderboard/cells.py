@@ -71,15 +71,14 @@ def _parameters(row: Mapping[str, Any]) -> str:
 
 
 def _training_time(row: Mapping[str, Any]) -> str:
-    """Such as `1:05 h` or `3:20 min`; of a resumed run from which step on."""
+    """Such as `1:05 h` or `3:20 min`."""
     if row["train_seconds"] is None:
         return ""
     seconds = round(row["train_seconds"])
     large, small, unit = (seconds // 3600, seconds % 3600 // 60, "h")
     if not large:
         large, small, unit = (seconds // 60, seconds % 60, "min")
-    step = row["trained_from_step"]
-    return f"{large}:{small:02d} {unit}" + (f" from step {step}" if step else "")
+    return f"{large}:{small:02d} {unit}"
 
 
 def _trained_on(row: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ NOTE = (
 NUMERIC = ("rank", "PSNR", "SSIM", "input PSNR", "params", "MACs", "training")
 SINGLE = (
     *("rank", "name", "version", "role", "trained_parameters", "frozen_parameters", "macs"),
-    *("train_seconds", "trained_from_step", "profile"),
+    *("train_seconds", "profile"),
 )
 """Columns of the CSV that are keys of a row with one value each."""
 

@@ -10,7 +10,7 @@ from derain.tracking.store import tracking_uri, without_password
 
 Row = dict[str, Any]
 SKIPPED = LeakCheck(None, reason="--no-leaks")
-COUNTED = ("trained_parameters", "frozen_parameters", "macs", "trained_from_step")
+COUNTED = ("trained_parameters", "frozen_parameters", "macs")
 
 
 def leaderboard(*, check_leaks: bool = True, uri: str | None = None) -> dict[str, Any]:

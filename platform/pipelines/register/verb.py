@@ -124,15 +124,11 @@ def _lineage(config: Config, manifests: Sequence[str], result: dict[str, Any]) -
 
 
 def _effort(network: nn.Module, result: Mapping[str, Any]) -> dict[str, str]:
-    """What the version costs: parameters, multiply-adds of an image of 256x256 px, training time.
-
-    The time is that since the run was last resumed, if it was.
-    """
+    """What the version costs: parameters, multiply-adds of an image of 256x256 px, training time."""
     counted = {key: str(value) for key, value in asdict(cost(network)).items()}
     if "train_seconds" not in result:  # the run was finished by an earlier version
         return counted
-    began = str(result.get("resumed_from_step") or 0)
-    return {**counted, "train_seconds": repr(result["train_seconds"]), "trained_from_step": began}
+    return {**counted, "train_seconds": repr(result["train_seconds"])}
 
 
 def _test_lineage(test: Mapping[str, Any] | None) -> dict[str, str]:

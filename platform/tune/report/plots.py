@@ -53,7 +53,7 @@ def draw_curves(curves: Curves, path: Path) -> None:
         own.set(ylabel=f"{quantity}, validation")
         behind.set(ylabel=f"{quantity}: best minus this, on the same images")
     else:
-        own.set(ylabel="PSNR of the training crops, dB, mean over a tenth of the run")
+        own.set(ylabel="PSNR of the training crops, dB", title="Mean over a tenth of the run")
         behind.set(ylabel="dB: best minus this, on the same batches")
     behind.axhline(0, color="#888", lw=0.8)
     if others:

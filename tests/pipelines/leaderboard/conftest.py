@@ -64,7 +64,6 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Board:
             "protocol": "rain13k v1",
             "test_sha256": made.test.sha256(),
             "train_seconds": "3900.5",
-            "trained_from_step": "0",
             **COST,
         }
         if name not in {it.name for it in client.search_registered_models()}:
@@ -77,7 +76,7 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Board:
 
     register("clean", 25.0, 28.0)
     register("clean", 24.0, 29.5)
-    register("leaky", 26.0, 30.0, trained_from_step="200")
+    register("leaky", 26.0, 30.0)
     register("other_protocol", 26.0, 33.0, protocol="five_set v1")
     register("forgotten", 20.0, 21.0, chosen_on_test="true")
     return made
