@@ -124,7 +124,7 @@ def _lineage(config: Config, manifests: Sequence[str], result: dict[str, Any]) -
 
 
 def _effort(network: nn.Module, result: Mapping[str, Any]) -> dict[str, str]:
-    """What the version costs: parameters, multiply-adds of an image of 256x256 px, training time."""
+    """What the version costs: parameters, multiply-adds of an image of 256x256 px, seconds."""
     counted = {key: str(value) for key, value in asdict(cost(network)).items()}
     if "train_seconds" not in result:  # the run was finished by an earlier version
         return counted

@@ -113,8 +113,7 @@ def test_csv_page_and_terminal_show_every_entry(board: Board, tmp_path: Path) ->
     assert (
         printed[2].split()
         == (
-            "1 leaky/1 champion test 30.000 0.9000 2.000 M 2.50 G "
-            f"1:05 h {trained} 2 of 4 images"
+            f"1 leaky/1 champion test 30.000 0.9000 2.000 M 2.50 G 1:05 h {trained} 2 of 4 images"
         ).split()
     )
     assert any(line.startswith("leaks not checked of forgotten/1: ") for line in printed)
