@@ -71,13 +71,11 @@ class MappedPixels:
         self,
         path: Path,
         layout: CacheLayout,
-        heights: np.ndarray,
-        widths: np.ndarray,
         left_out: Reasons,
     ) -> None:
-        self._arguments = path, layout, heights, widths, left_out
-        read = undecodable.substitutes(len(layout.rain), left_out) if left_out else slice(None)
-        self._places = layout.rain[read], layout.clean[read], heights[read], widths[read]
+        self._arguments = path, layout, left_out
+        self._places = layout.places
+        self._instead = undecodable.substitutes(len(layout.places), left_out)
         self._file = path.open("rb")
         lock_shared(self._file)
         # A view of an np.memmap takes a microsecond more than one of its memory.
@@ -97,7 +95,7 @@ class MappedPixels:
         return type(self), self._arguments
 
     def __len__(self) -> int:
-        return len(self._places[0])
+        return len(self._places)
 
     @property
     def left_out(self) -> Reasons:
@@ -105,12 +103,19 @@ class MappedPixels:
         return self._arguments[-1]
 
     def __getitem__(self, sample: int) -> np.ndarray:
-        rains, cleans, heights, widths = self._places
-        rain, height, width = rains.item(sample), heights.item(sample), widths.item(sample)
+        rain, clean, height, width = self._place(sample)
         # One view of both images, wherever the clean one is, because stacking two views would copy
         # whole images for every crop: 1 us an access (a crop takes 25 us).
-        strides = (cleans.item(sample) - rain, 3 * width, 3, 1)
+        strides = (clean - rain, 3 * width, 3, 1)
         return np.ndarray((2, height, width, 3), np.uint8, self._pixels, rain, strides)
+
+    def _place(self, sample: int) -> tuple[int, int, int, int]:
+        """Where the images of a sample are, in the units of the layout, and their height and width;
+        those of another one in place of a sample that is left out."""
+        if self._instead:
+            sample = self._instead.get(sample, sample)
+        place: tuple[int, int, int, int] = self._places.item(sample)
+        return place
 
 
 class TarPixels:
@@ -209,7 +214,7 @@ def finished_cache(
         return None
     try:
         left_out = undecodable.read_note(path)
-        pixels = kind(path, layout, *sizes_of(prepared), left_out)
+        pixels = kind(path, layout, left_out)
         if not pixels.is_at(path):
             return None
     except FileNotFoundError:
@@ -220,8 +225,3 @@ def finished_cache(
         path.touch()
     cache_notes.note_dataset(path, prepared.folder)
     return pixels
-
-
-def sizes_of(prepared: Prepared) -> tuple[np.ndarray, np.ndarray]:
-    """Height and width of each pair in pixels: int32."""
-    return prepared.column("height"), prepared.column("width")

@@ -15,7 +15,7 @@ from derain.data.loading.cache_layout import cache_layout
 from derain.data.loading.cache_notes import datasets_of
 from derain.data.loading.caches import bytes_to_build, has_cache, list_caches, remove
 from derain.data.loading.compressed.tile_file import begin_of_tiles
-from derain.data.loading.compressed.tile_pixels import TilePixels, estimated_size
+from derain.data.loading.compressed.tile_pixels import TilePixels, estimated_size, tile_layout
 from derain.data.loading.compressed.tiles import encode
 from derain.data.loading.loader import Loader, Position
 from derain.data.loading.order import Recipe
@@ -38,6 +38,10 @@ GIB = 2**30
 def too_small(dataset: Prepared) -> float:
     """The budget in GiB that the decoded pixels exceed by one byte."""
     return (cache_layout(dataset).size - 1) / GIB
+
+
+def estimate_of(dataset: Prepared, folder: Path) -> int:
+    return estimated_size(dataset, cache_layout(dataset), tile_layout(dataset, folder / "x.rgb"))
 
 
 def compressed(dataset: Prepared, folder: Path) -> TilePixels:
@@ -119,7 +123,7 @@ def test_the_budget_decides(
     odd_set: Prepared, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     size, folder = cache_layout(odd_set).size, tmp_path / "c"
-    estimate = estimated_size(odd_set)
+    estimate = estimate_of(odd_set, tmp_path)
     assert estimate < size
     for budget, kind in (
         (0, TarPixels),
@@ -147,14 +151,14 @@ def test_the_estimate_is_that_of_the_file(odd_set: Prepared, tmp_path: Path) -> 
     """Of fewer than 32 pairs all are measured; a tenth is added."""
     compressed(odd_set, tmp_path / "c")
     (file,) = (tmp_path / "c").glob("*.tiles.rgb")
-    assert 1.05 < estimated_size(odd_set) / file.stat().st_size < 1.15
+    assert 1.05 < estimate_of(odd_set, tmp_path) / file.stat().st_size < 1.15
 
 
 def test_it_is_listed_kept_while_in_use_and_removed_for_another(
     odd_set: Prepared, paired_folder: PairedFolder, tmp_path: Path
 ) -> None:
     folder, budget = tmp_path / "c", too_small(odd_set)
-    assert bytes_to_build(odd_set, folder, budget) == estimated_size(odd_set)
+    assert bytes_to_build(odd_set, folder, budget) == estimate_of(odd_set, tmp_path)
     assert bytes_to_build(odd_set, folder, 0) == 0
     assert not has_cache(odd_set, folder)
     pixels = compressed(odd_set, folder)
