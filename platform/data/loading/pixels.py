@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from derain.data.loading import cache_notes, undecodable
-from derain.data.loading.augment import crop
+from derain.data.loading.augment import corner, crop
 from derain.data.loading.cache_builder import NEEDED, SIDES, decode_member, member_bytes
 from derain.data.loading.cache_layout import CacheLayout
 from derain.data.loading.undecodable import Reasons
@@ -103,11 +103,24 @@ class MappedPixels:
         return self._arguments[-1]
 
     def __getitem__(self, sample: int) -> np.ndarray:
-        rain, clean, height, width = self._place(sample)
+        _, _, height, width = self._place(sample)
+        return self._window(sample, 0, 0, height, width)
+
+    def crop(self, sample: int, top: float, left: float, crop_px: int) -> np.ndarray:
+        """The crop of a sample, as `augment.crop` cuts it from the whole images: a view."""
+        _, _, height, width = self._place(sample)
+        if height < crop_px or width < crop_px:
+            return crop(self[sample], top, left, crop_px)
+        y, x = corner((height, width), top, left, crop_px)
+        return self._window(sample, y, x, crop_px, crop_px)
+
+    def _window(self, sample: int, top: int, left: int, height: int, width: int) -> np.ndarray:
+        rain, clean, _, columns = self._place(sample)
         # One view of both images, wherever the clean one is, because stacking two views would copy
         # whole images for every crop: 1 us an access (a crop takes 25 us).
-        strides = (clean - rain, 3 * width, 3, 1)
-        return np.ndarray((2, height, width, 3), np.uint8, self._pixels, rain, strides)
+        strides = (clean - rain, 3 * columns, 3, 1)
+        first = rain + 3 * (top * columns + left)
+        return np.ndarray((2, height, width, 3), np.uint8, self._pixels, first, strides)
 
     def _place(self, sample: int) -> tuple[int, int, int, int]:
         """Where the images of a sample are, in the units of the layout, and their height and width;

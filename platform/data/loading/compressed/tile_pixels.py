@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 
-from derain.data.loading.augment import corner, crop
 from derain.data.loading.cache_builder import NEEDED, SIDES, decode_member
 from derain.data.loading.cache_layout import CacheLayout, kept_layout, pixel_bytes
 from derain.data.loading.compressed import tile_file, tiles
@@ -42,18 +41,6 @@ class TilePixels(MappedPixels):
     def is_complete(cls, path: Path, layout: CacheLayout) -> bool:
         """Whether the file has all of its bytes."""
         return tile_file.is_whole(path, layout.size)
-
-    def __getitem__(self, sample: int) -> np.ndarray:
-        _, _, height, width = self._place(sample)
-        return self._window(sample, 0, 0, height, width)
-
-    def crop(self, sample: int, top: float, left: float, crop_px: int) -> np.ndarray:
-        """The crop of a sample, as `augment.crop` cuts it from the whole images."""
-        _, _, height, width = self._place(sample)
-        if height < crop_px or width < crop_px:
-            return crop(self[sample], top, left, crop_px)
-        y, x = corner((height, width), top, left, crop_px)
-        return self._window(sample, y, x, crop_px, crop_px)
 
     def _window(self, sample: int, top: int, left: int, height: int, width: int) -> np.ndarray:
         rain, clean, *size = self._place(sample)
