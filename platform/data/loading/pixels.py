@@ -167,8 +167,7 @@ class PartPixels:
 
     def __init__(self, whole: Pixels, part: Prepared) -> None:
         assert part.rows is not None
-        self._whole, self._rows, self._folder = whole, part.rows.tolist(), part.folder
-        self._number = {row: number for number, row in enumerate(self._rows)}
+        self._whole, self._rows, self._folder = whole, part.rows, part.folder
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -176,19 +175,17 @@ class PartPixels:
     @property
     def left_out(self) -> Reasons:
         """The samples of this part that cannot be decoded, and why."""
-        return {
-            self._number[row]: reason
-            for row, reason in self._whole.left_out.items()
-            if row in self._number
-        }
+        left_out = self._whole.left_out
+        numbers = np.flatnonzero(np.isin(self._rows, list(left_out))).tolist()
+        return {number: left_out[self._rows.item(number)] for number in numbers}
 
     def __getitem__(self, sample: int) -> np.ndarray:
         """The next sample of this part, never another part's, replaces one without pixels."""
-        pair = self._whole[self._rows[sample]]
+        pair = self._whole[self._rows.item(sample)]
         if not self._whole.left_out:
             return pair
         for step in range(len(self)):
-            row = self._rows[(sample + step) % len(self)]
+            row = self._rows.item((sample + step) % len(self))
             pair = self._whole[row]  # of tars, this decides whether it is left out
             if row not in self._whole.left_out:
                 return pair
@@ -200,7 +197,7 @@ class PartPixels:
             return crop(self[sample], top, left, crop_px)
         left_out = self._whole.left_out
         for step in range(len(self)):
-            row = self._rows[(sample + step) % len(self)]
+            row = self._rows.item((sample + step) % len(self))
             if row not in left_out:
                 return self._whole.crop(row, top, left, crop_px)
         raise DataError(f"{self._folder}: no pair of this part can be decoded")
@@ -209,7 +206,7 @@ class PartPixels:
         """Begin to decode samples of this part, if the whole can; see `Decoding`."""
         if not isinstance(self._whole, Decoding):
             return []
-        return self._whole.decode([self._rows[sample] for sample in samples])
+        return self._whole.decode(self._rows[list(samples)].tolist())
 
 
 def finished_cache(
