@@ -1,11 +1,12 @@
 """Memory and time by the number of pairs: 200,000, a million, and on that slope ten million.
 
 Opening a prepared dataset, as the first process of a node, which compares the digest of the whole
-index, and as a later one; the places of its images in a cache (what a process with a warm cache
-keeps, opening included); the rows of one shard, of those that filling a cache asks for; the order
-of an epoch. Each is measured in a new process: its peak resident memory above that after importing,
-and the seconds. The dataset is an index with names and digests as long and as hard to compress as
-real ones; its shards do not exist. Memory is measured once, seconds are medians.
+index, and as a later one; opening it and its pixels in a cache as the first process, which writes
+down where each image is, and as a later one; the rows of one shard, of those that filling a cache
+asks for; the order of an epoch. Each is measured in a new process: its peak resident memory above
+that after importing, and the seconds. The dataset is an index with names and digests as long and as
+hard to compress as real ones; its shards do not exist. Memory is measured once, seconds are
+medians.
 """
 
 import json
@@ -20,12 +21,12 @@ from pathlib import Path
 
 from benchmarks._small import write_index_only
 from benchmarks.common import ROUNDS, Row, main, row
+from derain.data.loading.cache import open_pixels
 from derain.data.loading.cache_builder import _rows_of_shards
-from derain.data.loading.cache_layout import cache_layout
+from derain.data.loading.cache_layout import kept_layout
 from derain.data.loading.order import Recipe, epoch_order
-from derain.data.loading.pixels import sizes_of
 from derain.data.prepared.manifest import open_prepared
-from derain.storage.node import CACHES
+from derain.storage.node import CACHES, cache_folder
 
 FEW, MANY, MILLIONS = 200_000, 1_000_000, 10
 STATUS = Path("/proc/self/status")
@@ -41,7 +42,7 @@ def rows(rounds: int = ROUNDS) -> list[Row]:
         os.environ[CACHES] = f"{scratch}/cache"
         time.sleep(1.5)  # an index of this moment gets no note
         for folder in folders.values():
-            open_prepared(folder)
+            _write_cache(folder)
         for what in WORKS:
             found = {pairs: _measured(what, folders[pairs], rounds) for pairs in folders}
             for number, unit in enumerate(("MB", "ms")):
@@ -77,9 +78,20 @@ def _open(folder: Path) -> object:
     return open_prepared(folder)
 
 
-def _places(folder: Path) -> object:
+def _write_places(folder: Path) -> object:
+    return kept_layout(open_prepared(folder), Path(os.environ[CACHES], f"{time.time_ns()}.rgb"))
+
+
+def _open_pixels(folder: Path) -> object:
+    return open_pixels(open_prepared(folder), folder=None, budget_gib=2**30)
+
+
+def _write_cache(folder: Path) -> None:
+    """A cache without content, which takes nothing of the disk."""
     dataset = open_prepared(folder)
-    return cache_layout(dataset), sizes_of(dataset)
+    cache = cache_folder(None) / f"{dataset.manifest.sha256()}.rgb"
+    with cache.open("wb") as file:
+        file.truncate(kept_layout(dataset, cache).size)
 
 
 def _order(folder: Path) -> object:
@@ -99,7 +111,8 @@ def _shard(folder: Path) -> object:
 WORKS: dict[str, Callable[[Path], object]] = {
     "opening, first on a node": _open_first,
     "opening": _open,
-    "places in the cache": _places,
+    "places in a cache, first on a node": _write_places,
+    "opening the pixels": _open_pixels,
     "rows of a shard": _shard,
     "order of an epoch": _order,
 }

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from derain.data.loading import cache_notes, filling, undecodable
 from derain.data.loading.cache_builder import PixelWriter, build_cache, refusals_explained
-from derain.data.loading.cache_layout import CacheLayout, cache_layout
+from derain.data.loading.cache_layout import CacheLayout, cache_layout, kept_layout, places_path
 from derain.data.loading.compressed.tile_file import TileWriter
 from derain.data.loading.compressed.tile_pixels import TilePixels, estimated_size, tile_layout
 from derain.data.loading.pixels import (
@@ -22,7 +22,6 @@ from derain.data.loading.pixels import (
     Pixels,
     TarPixels,
     finished_cache,
-    sizes_of,
 )
 from derain.data.prepared.manifest import Prepared
 from derain.errors import UsageError
@@ -59,18 +58,16 @@ def open_pixels(
     if prepared.whole is not None:
         whole = open_pixels(prepared.whole, folder=folder, budget_gib=budget_gib, at_once=at_once)
         return PartPixels(whole, prepared)
-    layout = cache_layout(prepared)
-    size = layout.size
     budget = int(budget_gib * 2**30)
-    if size > budget:
-        too_large = f"its cache needs {_gib(size)}"
-        if budget:
-            return _open_tiles(prepared, cache_folder(folder), budget, too_large)
-        return _from_tars(prepared, f"{too_large}, the budget is {_gib(budget)}")
-    caches = cache_folder(folder)
-    path = caches / f"{prepared.manifest.sha256()}{SUFFIX}"
+    if not budget:
+        size = cache_layout(prepared).size
+        return _from_tars(prepared, f"its cache needs {_gib(size)}, the budget is {_gib(budget)}")
+    path = cache_folder(folder) / f"{prepared.manifest.sha256()}{SUFFIX}"
+    layout = kept_layout(prepared, path)
+    if layout.size > budget:
+        return _open_tiles(prepared, layout, path.with_suffix(TILES), budget)
     open_now = _fill if at_once and not is_remote(prepared.folder) else _build
-    with refusals_explained(caches, size):
+    with refusals_explained(path.parent, layout.size):
         found = finished_cache(prepared, layout, path)
         return open_now(prepared, layout, path, budget) if found is None else found
 
@@ -87,7 +84,7 @@ def _fill(prepared: Prepared, layout: CacheLayout, path: Path, budget: int) -> P
                 return _from_tars(prepared, f"caches in use take {_gib(taken)} in {path.parent}")
             filling.begin(path, layout)
             cache_notes.note_dataset(path, prepared.folder)
-        pixels = filling.FillingPixels(prepared, path)
+        pixels = filling.FillingPixels(prepared, layout, path)
     log.info("cache: filling %s with what is asked for of %s", path, prepared.folder)
     if pixels.is_complete:  # its last process was killed before it could say so
         pixels.finish()
@@ -105,7 +102,8 @@ def _build(prepared: Prepared, layout: CacheLayout, path: Path, budget: int) -> 
         with locked(path.parent / ".lock"):
             for leftover in path.parent.glob(f"{path.name}.tmp*") if alone else ():
                 _unlink(leftover)  # of a builder that was killed
-            begun = filling.FillingPixels(prepared, path) if filling.has_begun(path) else None
+            has_begun = filling.has_begun(path)
+            begun = filling.FillingPixels(prepared, layout, path) if has_begun else None
             taken = 0 if begun else _make_room(path.parent, budget - layout.size)
         if begun:
             log.info("cache: decoding what is missing in %s of %s", path, prepared.folder)
@@ -115,26 +113,25 @@ def _build(prepared: Prepared, layout: CacheLayout, path: Path, budget: int) -> 
             return _from_tars(prepared, f"caches in use take {_gib(taken)} in {path.parent}")
         build_cache(prepared, layout, path, layout.size, partial(PixelWriter, layout=layout))
         cache_notes.note_dataset(path, prepared.folder)
-        return MappedPixels(path, layout, *sizes_of(prepared), undecodable.read_note(path))
+        return MappedPixels(path, layout, undecodable.read_note(path))
 
 
-def _open_tiles(prepared: Prepared, caches: Path, budget: int, too_large: str) -> Pixels:
+def _open_tiles(prepared: Prepared, decoded: CacheLayout, path: Path, budget: int) -> Pixels:
     """The pixels of a compressed cache, if it fits into the budget, else of the tars.
 
-    `too_large` says how large the decoded pixels are.
+    `decoded` is the layout of the decoded pixels, which do not fit.
     """
-    layout = tile_layout(prepared)
-    path = caches / f"{prepared.manifest.sha256()}{TILES}"
-    with refusals_explained(caches, 0):
+    layout = tile_layout(prepared, path)
+    with refusals_explained(path.parent, 0):
         found = finished_cache(prepared, layout, path, TilePixels)
         if found is not None:
             return found
-    size = estimated_size(prepared)
-    too_large += f", about {_gib(size)} compressed"
+    size = estimated_size(prepared, decoded, layout)
+    too_large = f"its cache needs {_gib(decoded.size)}, about {_gib(size)} compressed"
     if size > budget:
         return _from_tars(prepared, f"{too_large}, the budget is {_gib(budget)}")
     log.info("cache: %s: %s", prepared.folder, too_large)
-    with refusals_explained(caches, size):
+    with refusals_explained(path.parent, size):
         return _build_tiles(prepared, layout, path, size, budget)
 
 
@@ -156,7 +153,7 @@ def _build_tiles(
         writer = partial(TileWriter, tiles=layout.size, expected=size)
         build_cache(prepared, layout, path, size, writer)
         cache_notes.note_dataset(path, prepared.folder)
-        return TilePixels(path, layout, *sizes_of(prepared), undecodable.read_note(path))
+        return TilePixels(path, layout, undecodable.read_note(path))
 
 
 def _from_tars(prepared: Prepared, reason: str) -> TarPixels:
@@ -227,6 +224,10 @@ def remove_if_unused(path: Path) -> int:
         _unlink(cache_notes.note_path(path))
     else:
         _unlink(filling.done_path(path))
+    cache = path.with_name(f"{path.name.split('.')[0]}{SUFFIX}")
+    if not any(map(is_cache, path.parent.glob(f"{cache.stem}.*"))):  # processes map them
+        for layout_of in (cache, cache.with_suffix(TILES)):
+            _unlink(places_path(layout_of))
     return size
 
 

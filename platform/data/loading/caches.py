@@ -7,7 +7,7 @@ from pathlib import Path
 
 from derain.data.loading import filling
 from derain.data.loading.cache import SUFFIX, TILES, is_cache, lock_of, remove_if_unused
-from derain.data.loading.cache_layout import cache_layout
+from derain.data.loading.cache_layout import kept_layout
 from derain.data.loading.cache_notes import datasets_of
 from derain.data.loading.compressed.tile_pixels import TilePixels, estimated_size, tile_layout
 from derain.data.loading.pixels import MappedPixels
@@ -44,27 +44,35 @@ def list_caches(folder: Path) -> list[Cache]:
 def has_cache(prepared: Prepared, folder: str | Path | None) -> bool:
     """Whether a dataset, of a part the whole, has a finished cache on this machine."""
     whole = prepared.whole or prepared
-    path = cache_folder(folder) / f"{whole.manifest.sha256()}{SUFFIX}"
-    return MappedPixels.is_complete(path, cache_layout(whole)) or _has_tiles(whole, folder)
+    path = _cache_of(whole, folder)
+    has_pixels = path.exists() and MappedPixels.is_complete(path, kept_layout(whole, path))
+    return has_pixels or _has_tiles(whole, path)
 
 
 def bytes_to_build(prepared: Prepared, folder: str | Path | None, budget_gib: float) -> int:
     """The size of the cache that a run would build, decoded or compressed; 0 if there is one, or
     if it is larger than the budget, so that images are decoded from the tars."""
-    layout, budget = cache_layout(prepared), int(budget_gib * 2**30)
+    budget = int(budget_gib * 2**30)
+    if not budget:
+        return 0
+    path = _cache_of(prepared, folder)
+    layout = kept_layout(prepared, path)
     if layout.size > budget:
-        if not budget or _has_tiles(prepared, folder):
+        if _has_tiles(prepared, path):
             return 0
-        size = estimated_size(prepared)
+        size = estimated_size(prepared, layout, tile_layout(prepared, path.with_suffix(TILES)))
         return size if size <= budget else 0
-    path = cache_folder(folder) / f"{prepared.manifest.sha256()}{SUFFIX}"
     has_room = filling.has_begun(path) or MappedPixels.is_complete(path, layout)
     return 0 if has_room else layout.size
 
 
-def _has_tiles(prepared: Prepared, folder: str | Path | None) -> bool:
-    path = cache_folder(folder) / f"{prepared.manifest.sha256()}{TILES}"
-    return TilePixels.is_complete(path, tile_layout(prepared))
+def _cache_of(prepared: Prepared, folder: str | Path | None) -> Path:
+    return cache_folder(folder) / f"{prepared.manifest.sha256()}{SUFFIX}"
+
+
+def _has_tiles(prepared: Prepared, cache: Path) -> bool:
+    path = cache.with_suffix(TILES)
+    return path.exists() and TilePixels.is_complete(path, tile_layout(prepared, path))
 
 
 def remove(cache: Path) -> int:

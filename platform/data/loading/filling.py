@@ -31,7 +31,7 @@ from derain.data.loading.cache_builder import (
     warn_of_equal_images,
     write_at,
 )
-from derain.data.loading.cache_layout import CacheLayout, cache_layout
+from derain.data.loading.cache_layout import CacheLayout, kept_layout
 from derain.data.loading.pixels import MappedPixels, finished_cache
 from derain.data.prepared.manifest import Prepared, open_prepared
 from derain.errors import DataError
@@ -93,13 +93,11 @@ class FillingPixels:
     can be decoded.
     """
 
-    def __init__(self, prepared: Prepared, cache: Path) -> None:
-        self._prepared, self._cache = prepared, cache
+    def __init__(self, prepared: Prepared, layout: CacheLayout, cache: Path) -> None:
+        self._prepared, self._layout, self._cache = prepared, layout, cache
         self._rows = prepared.columns(NEEDED)
-        self._layout = cache_layout(prepared)
         self._path = filling_path(cache)
-        sizes = prepared.column("height"), prepared.column("width")
-        self._mapped = MappedPixels(self._path, self._layout, *sizes, {})
+        self._mapped = MappedPixels(self._path, layout, {})
         self._out = self._path.open("r+b")
         with done_path(self._path).open("r+b") as file:
             self._bytes = mmap.mmap(file.fileno(), 0)
@@ -259,10 +257,11 @@ def _opened(folder: Path, shard: str) -> BinaryIO:
 
 def _reopened(folder: Path, cache: Path) -> FillingPixels | MappedPixels:
     prepared = open_prepared(folder)
+    layout = kept_layout(prepared, cache)
     try:
-        return FillingPixels(prepared, cache)
+        return FillingPixels(prepared, layout, cache)
     except FileNotFoundError:  # it is complete by now
-        found = finished_cache(prepared, cache_layout(prepared), cache)
+        found = finished_cache(prepared, layout, cache)
         if found is None:
             raise
         return found

@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from derain.data.loading import cache_notes, undecodable
-from derain.data.loading.augment import crop
+from derain.data.loading.augment import corner, crop
 from derain.data.loading.cache_builder import NEEDED, SIDES, decode_member, member_bytes
 from derain.data.loading.cache_layout import CacheLayout
 from derain.data.loading.undecodable import Reasons
@@ -71,13 +71,11 @@ class MappedPixels:
         self,
         path: Path,
         layout: CacheLayout,
-        heights: np.ndarray,
-        widths: np.ndarray,
         left_out: Reasons,
     ) -> None:
-        self._arguments = path, layout, heights, widths, left_out
-        read = undecodable.substitutes(len(layout.rain), left_out) if left_out else slice(None)
-        self._places = layout.rain[read], layout.clean[read], heights[read], widths[read]
+        self._arguments = path, layout, left_out
+        self._places = layout.places
+        self._instead = undecodable.substitutes(len(layout.places), left_out)
         self._file = path.open("rb")
         lock_shared(self._file)
         # A view of an np.memmap takes a microsecond more than one of its memory.
@@ -97,7 +95,7 @@ class MappedPixels:
         return type(self), self._arguments
 
     def __len__(self) -> int:
-        return len(self._places[0])
+        return len(self._places)
 
     @property
     def left_out(self) -> Reasons:
@@ -105,12 +103,32 @@ class MappedPixels:
         return self._arguments[-1]
 
     def __getitem__(self, sample: int) -> np.ndarray:
-        rains, cleans, heights, widths = self._places
-        rain, height, width = rains.item(sample), heights.item(sample), widths.item(sample)
+        _, _, height, width = self._place(sample)
+        return self._window(sample, 0, 0, height, width)
+
+    def crop(self, sample: int, top: float, left: float, crop_px: int) -> np.ndarray:
+        """The crop of a sample, as `augment.crop` cuts it from the whole images: a view."""
+        _, _, height, width = self._place(sample)
+        if height < crop_px or width < crop_px:
+            return crop(self[sample], top, left, crop_px)
+        y, x = corner((height, width), top, left, crop_px)
+        return self._window(sample, y, x, crop_px, crop_px)
+
+    def _window(self, sample: int, top: int, left: int, height: int, width: int) -> np.ndarray:
+        rain, clean, _, columns = self._place(sample)
         # One view of both images, wherever the clean one is, because stacking two views would copy
         # whole images for every crop: 1 us an access (a crop takes 25 us).
-        strides = (cleans.item(sample) - rain, 3 * width, 3, 1)
-        return np.ndarray((2, height, width, 3), np.uint8, self._pixels, rain, strides)
+        strides = (clean - rain, 3 * columns, 3, 1)
+        first = rain + 3 * (top * columns + left)
+        return np.ndarray((2, height, width, 3), np.uint8, self._pixels, first, strides)
+
+    def _place(self, sample: int) -> tuple[int, int, int, int]:
+        """Where the images of a sample are, in the units of the layout, and their height and width;
+        those of another one in place of a sample that is left out."""
+        if self._instead:
+            sample = self._instead.get(sample, sample)
+        place: tuple[int, int, int, int] = self._places.item(sample)
+        return place
 
 
 class TarPixels:
@@ -149,8 +167,7 @@ class PartPixels:
 
     def __init__(self, whole: Pixels, part: Prepared) -> None:
         assert part.rows is not None
-        self._whole, self._rows, self._folder = whole, part.rows.tolist(), part.folder
-        self._number = {row: number for number, row in enumerate(self._rows)}
+        self._whole, self._rows, self._folder = whole, part.rows, part.folder
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -158,19 +175,17 @@ class PartPixels:
     @property
     def left_out(self) -> Reasons:
         """The samples of this part that cannot be decoded, and why."""
-        return {
-            self._number[row]: reason
-            for row, reason in self._whole.left_out.items()
-            if row in self._number
-        }
+        left_out = self._whole.left_out
+        numbers = np.flatnonzero(np.isin(self._rows, list(left_out))).tolist()
+        return {number: left_out[self._rows.item(number)] for number in numbers}
 
     def __getitem__(self, sample: int) -> np.ndarray:
         """The next sample of this part, never another part's, replaces one without pixels."""
-        pair = self._whole[self._rows[sample]]
+        pair = self._whole[self._rows.item(sample)]
         if not self._whole.left_out:
             return pair
         for step in range(len(self)):
-            row = self._rows[(sample + step) % len(self)]
+            row = self._rows.item((sample + step) % len(self))
             pair = self._whole[row]  # of tars, this decides whether it is left out
             if row not in self._whole.left_out:
                 return pair
@@ -182,7 +197,7 @@ class PartPixels:
             return crop(self[sample], top, left, crop_px)
         left_out = self._whole.left_out
         for step in range(len(self)):
-            row = self._rows[(sample + step) % len(self)]
+            row = self._rows.item((sample + step) % len(self))
             if row not in left_out:
                 return self._whole.crop(row, top, left, crop_px)
         raise DataError(f"{self._folder}: no pair of this part can be decoded")
@@ -191,7 +206,7 @@ class PartPixels:
         """Begin to decode samples of this part, if the whole can; see `Decoding`."""
         if not isinstance(self._whole, Decoding):
             return []
-        return self._whole.decode([self._rows[sample] for sample in samples])
+        return self._whole.decode(self._rows[list(samples)].tolist())
 
 
 def finished_cache(
@@ -209,7 +224,7 @@ def finished_cache(
         return None
     try:
         left_out = undecodable.read_note(path)
-        pixels = kind(path, layout, *sizes_of(prepared), left_out)
+        pixels = kind(path, layout, left_out)
         if not pixels.is_at(path):
             return None
     except FileNotFoundError:
@@ -220,8 +235,3 @@ def finished_cache(
         path.touch()
     cache_notes.note_dataset(path, prepared.folder)
     return pixels
-
-
-def sizes_of(prepared: Prepared) -> tuple[np.ndarray, np.ndarray]:
-    """Height and width of each pair in pixels: int32."""
-    return prepared.column("height"), prepared.column("width")

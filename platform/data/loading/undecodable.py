@@ -36,10 +36,15 @@ def pairs_of(layout: CacheLayout, failed: Mapping[int, str]) -> dict[int, str]:
     return dict(sorted(found.items()))
 
 
-def substitutes(count: int, left_out: Reasons) -> np.ndarray:
-    """For each of `count` pairs the one whose pixels are read: itself, or the next usable one."""
-    usable = np.setdiff1d(np.arange(count), list(left_out))
-    return usable[np.searchsorted(usable, np.arange(count)) % len(usable)]
+def substitutes(count: int, left_out: Reasons) -> dict[int, int]:
+    """For each pair that is left out, of `count`, the next usable one, whose pixels are read."""
+    if not left_out:
+        return {}
+    found = {count: next(pair for pair in range(count) if pair not in left_out)}
+    for pair in sorted(left_out, reverse=True):
+        found[pair] = found.get(pair + 1, pair + 1)
+    del found[count]
+    return found
 
 
 def warn(prepared: Prepared, left_out: Reasons) -> None:

@@ -64,7 +64,9 @@ class IndexFile:
         self._lock = threading.RLock()
         self._last: tuple[list[int], pa.Table] | None = None
         with self._reading():
-            self._parquet = pq.ParquetFile(file)
+            # A text for each row would take 35 times as long, for a shard has hundreds of rows;
+            # what is read in advance would be kept: 5 bytes a row for the places in a cache.
+            self._parquet = pq.ParquetFile(file, read_dictionary=["shard"], pre_buffer=False)
         metadata = self._parquet.metadata
         sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
         self._begins = np.cumsum([0, *sizes])
@@ -113,11 +115,16 @@ class IndexFile:
                 self._last = groups, table
             return table
 
-    def batches(self, name: str) -> Iterator[pa.Array]:
-        """One column, in pieces of at most 65,536 rows."""
+    def batches(self, names: Sequence[str]) -> Iterator[list[pa.Array]]:
+        """Some columns, in pieces of at most 65,536 rows; names of shards as a dictionary."""
         with self._reading():
-            for batch in self._parquet.iter_batches(columns=[name]):
-                yield batch.column(0)
+            for batch in self._parquet.iter_batches(columns=self._existing(names)):
+                yield [
+                    batch.column(name)
+                    if name in batch.schema.names
+                    else pa.nulls(len(batch), INDEX_SCHEMA.field(name).type)
+                    for name in names
+                ]
 
     def _existing(self, names: Sequence[str]) -> list[str]:
         return [name for name in names if name in self._parquet.schema_arrow.names]

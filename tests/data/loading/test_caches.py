@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks._small import write_dataset
 from derain.data.loading.cache import open_pixels
-from derain.data.loading.cache_layout import cache_layout
+from derain.data.loading.cache_layout import cache_layout, places_path
 from derain.data.loading.cache_notes import datasets_of
 from derain.data.loading.caches import list_caches, remove
 from derain.data.prepared.manifest import Prepared, open_prepared
@@ -37,6 +37,25 @@ def test_a_cache_knows_all_folders_of_its_dataset(dataset: Prepared, tmp_path: P
     assert [cache.state for cache in list_caches(folder)] == ["gone"]
     assert remove(cache.path) == cache.bytes
     assert list_caches(folder) == []
+    assert all(path.name.endswith(".lock") for path in folder.iterdir())
+
+
+def test_a_layout_stays_as_long_as_a_cache_of_its_dataset(
+    dataset: Prepared, tmp_path: Path
+) -> None:
+    """Whose processes map it again: those of a cache that fills, of a boot before this one."""
+    folder = tmp_path / "caches"
+    open_pixels(dataset, folder=folder, budget_gib=1)
+    (cache,) = folder.glob("*.rgb")
+    earlier = cache.with_name(f"{cache.name}.filling-earlier-0")
+    earlier.write_bytes(b"x")
+    assert remove(earlier) == 1
+    assert places_path(cache).exists()
+    earlier.write_bytes(b"x")
+    remove(cache)
+    assert places_path(cache).exists()
+    remove(earlier)
+    assert not places_path(cache).exists()
 
 
 def test_what_a_killed_builder_left_is_unfinished(tmp_path: Path) -> None:

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from derain.data.loading.augment import corner, crop
 from derain.data.loading.cache_builder import NEEDED, SIDES, decode_member
-from derain.data.loading.cache_layout import CacheLayout, cache_layout
+from derain.data.loading.cache_layout import CacheLayout, kept_layout, pixel_bytes
 from derain.data.loading.compressed import tile_file, tiles
-from derain.data.loading.pixels import MappedPixels, sizes_of
+from derain.data.loading.pixels import MappedPixels
 from derain.data.loading.undecodable import Reasons
 from derain.data.prepared.manifest import Prepared
 from derain.errors import DataError
@@ -31,12 +30,10 @@ class TilePixels(MappedPixels):
         self,
         path: Path,
         layout: CacheLayout,
-        heights: np.ndarray,
-        widths: np.ndarray,
         left_out: Reasons,
     ) -> None:
         """`layout` counts tiles; see `tile_layout`."""
-        super().__init__(path, layout, heights, widths, left_out)
+        super().__init__(path, layout, left_out)
         self._path = path
         self._table = tile_file.table_of(self._pixels, layout.size)
 
@@ -45,27 +42,14 @@ class TilePixels(MappedPixels):
         """Whether the file has all of its bytes."""
         return tile_file.is_whole(path, layout.size)
 
-    def __getitem__(self, sample: int) -> np.ndarray:
-        _, _, heights, widths = self._places
-        return self._window(sample, 0, 0, heights.item(sample), widths.item(sample))
-
-    def crop(self, sample: int, top: float, left: float, crop_px: int) -> np.ndarray:
-        """The crop of a sample, as `augment.crop` cuts it from the whole images."""
-        _, _, heights, widths = self._places
-        height, width = heights.item(sample), widths.item(sample)
-        if height < crop_px or width < crop_px:
-            return crop(self[sample], top, left, crop_px)
-        y, x = corner((height, width), top, left, crop_px)
-        return self._window(sample, y, x, crop_px, crop_px)
-
     def _window(self, sample: int, top: int, left: int, height: int, width: int) -> np.ndarray:
-        rains, cleans, heights, widths = self._places
-        _, columns = tiles.grid(heights.item(sample), widths.item(sample))
+        rain, clean, *size = self._place(sample)
+        _, columns = tiles.grid(*size)
         first_row, first_column = top // tiles.ROWS, left // tiles.COLUMNS
         down = (top + height - 1) // tiles.ROWS + 1 - first_row
         across = (left + width - 1) // tiles.COLUMNS + 1 - first_column
         rows = columns * np.arange(first_row, first_row + down)
-        begins = np.array([rains.item(sample), cleans.item(sample)])
+        begins = np.array([rain, clean])
         numbers = (begins[:, None] + first_column + rows)[..., None] + np.arange(across)
         try:
             return tiles.decode(
@@ -80,17 +64,17 @@ class TilePixels(MappedPixels):
             ) from None
 
 
-def tile_layout(prepared: Prepared) -> CacheLayout:
+def tile_layout(prepared: Prepared, cache: Path) -> CacheLayout:
     """Which tiles of a compressed cache are those of each image, in index order."""
-    return cache_layout(prepared, tiles.tile_counts)
+    return kept_layout(prepared, cache, tiles.tile_counts)
 
 
-def estimated_size(prepared: Prepared) -> int:
+def estimated_size(prepared: Prepared, decoded: CacheLayout, tiled: CacheLayout) -> int:
     """The size of the compressed cache of a dataset in bytes, from 32 pairs all over it.
 
-    Images that cannot be decoded are left out; the size of the decoded pixels if none is left.
+    The layouts are those of its decoded pixels and of its tiles. Images that cannot be decoded are
+    left out; the size of the decoded pixels if none is left.
     """
-    layout = cache_layout(prepared)
     count = min(_SAMPLE, len(prepared))
     numbers = np.linspace(0, len(prepared) - 1, count).astype(np.int64)
     raw, packed = np.zeros(2), np.zeros(2)
@@ -111,8 +95,7 @@ def estimated_size(prepared: Prepared) -> int:
         raw += rainy.nbytes
         packed += [sum(map(len, tiles.encode(*images))) for images in ((rainy, clean), (clean,))]
     if not raw.all():
-        return layout.size
-    heights, widths = sizes_of(prepared)
-    rains = 3 * int((heights.astype(np.int64) * widths).sum())
-    bytes_ = float(packed / raw @ [rains, layout.size - rains])
-    return int(_MARGIN * bytes_) + tile_file.begin_of_tiles(tile_layout(prepared).size)
+        return decoded.size
+    rains = int(pixel_bytes(decoded.places["height"], decoded.places["width"]).sum())
+    bytes_ = float(packed / raw @ [rains, decoded.size - rains])
+    return int(_MARGIN * bytes_) + tile_file.begin_of_tiles(tiled.size)

@@ -15,7 +15,7 @@ from derain.data.loading.cache_layout import cache_layout
 from derain.data.loading.cache_notes import datasets_of
 from derain.data.loading.caches import bytes_to_build, has_cache, list_caches, remove
 from derain.data.loading.compressed.tile_file import begin_of_tiles
-from derain.data.loading.compressed.tile_pixels import TilePixels, estimated_size
+from derain.data.loading.compressed.tile_pixels import TilePixels, estimated_size, tile_layout
 from derain.data.loading.compressed.tiles import encode
 from derain.data.loading.loader import Loader, Position
 from derain.data.loading.order import Recipe
@@ -40,6 +40,10 @@ def too_small(dataset: Prepared) -> float:
     return (cache_layout(dataset).size - 1) / GIB
 
 
+def estimate_of(dataset: Prepared, folder: Path) -> int:
+    return estimated_size(dataset, cache_layout(dataset), tile_layout(dataset, folder / "x.rgb"))
+
+
 def compressed(dataset: Prepared, folder: Path) -> TilePixels:
     pixels = open_pixels(dataset, folder=folder, budget_gib=too_small(dataset))
     assert isinstance(pixels, TilePixels)
@@ -54,16 +58,18 @@ def loader(pixels: Pixels, crop_px: int) -> Loader:
 def test_crops_are_those_of_decoded_pixels(odd_set: Prepared, tmp_path: Path) -> None:
     raw = open_pixels(odd_set, folder=tmp_path / "raw", budget_gib=1)
     pixels = compressed(odd_set, tmp_path / "c")
-    assert not isinstance(raw, TilePixels)
+    assert type(raw) is MappedPixels
     rng = np.random.default_rng(0)
     almost = np.nextafter(1, 0)
     for sample in range(len(odd_set)):
         np.testing.assert_array_equal(pixels[sample], raw[sample])
         for crop_px in (1, 9, 20, 32, 64, 128):
             for top, left in ((0, 0), (almost, almost), (0, almost), *rng.random((4, 2))):
-                np.testing.assert_array_equal(
-                    pixels.crop(sample, top, left, crop_px), crop(raw[sample], top, left, crop_px)
-                )
+                expected = crop(raw[sample], top, left, crop_px)
+                for cropped in (pixels, raw):
+                    np.testing.assert_array_equal(
+                        cropped.crop(sample, top, left, crop_px), expected
+                    )
 
 
 @pytest.mark.parametrize("crop_px", [16, 48])
@@ -119,7 +125,7 @@ def test_the_budget_decides(
     odd_set: Prepared, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     size, folder = cache_layout(odd_set).size, tmp_path / "c"
-    estimate = estimated_size(odd_set)
+    estimate = estimate_of(odd_set, tmp_path)
     assert estimate < size
     for budget, kind in (
         (0, TarPixels),
@@ -147,14 +153,14 @@ def test_the_estimate_is_that_of_the_file(odd_set: Prepared, tmp_path: Path) -> 
     """Of fewer than 32 pairs all are measured; a tenth is added."""
     compressed(odd_set, tmp_path / "c")
     (file,) = (tmp_path / "c").glob("*.tiles.rgb")
-    assert 1.05 < estimated_size(odd_set) / file.stat().st_size < 1.15
+    assert 1.05 < estimate_of(odd_set, tmp_path) / file.stat().st_size < 1.15
 
 
 def test_it_is_listed_kept_while_in_use_and_removed_for_another(
     odd_set: Prepared, paired_folder: PairedFolder, tmp_path: Path
 ) -> None:
     folder, budget = tmp_path / "c", too_small(odd_set)
-    assert bytes_to_build(odd_set, folder, budget) == estimated_size(odd_set)
+    assert bytes_to_build(odd_set, folder, budget) == estimate_of(odd_set, tmp_path)
     assert bytes_to_build(odd_set, folder, 0) == 0
     assert not has_cache(odd_set, folder)
     pixels = compressed(odd_set, folder)
