@@ -17,6 +17,7 @@ from ray.serve.config import HTTPOptions
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
+from ray.util.client import ray as ray_client
 
 from derain import cluster
 from derain.errors import DerainError
@@ -132,10 +133,12 @@ def deploy(
 def backend_of(handle: DeploymentHandle) -> Backend:
     """What answers by calling the replicas of a handle.
 
-    Images travel in the messages between this process and a replica. By default Ray would put what
-    has more than 100 KB into its object store, and ask there for each.
+    Images travel in gRPC messages between this process and a replica. By default Ray would put what
+    has more than 100 KB into its object store, and ask there for each. Behind ray:// it still does:
+    this process need not reach the replicas.
     """
-    derain = handle.options(method_name="derain", _by_reference=False)
+    away = ray_client.is_connected()
+    derain = handle.options(method_name="derain", _by_reference=away)
 
     async def backend(data: bytes) -> Derained | Refused:
         try:
