@@ -12,6 +12,7 @@ import http.client
 import io
 import json
 import os
+import re
 import signal
 import statistics
 import subprocess
@@ -42,6 +43,22 @@ PORTS = {"ours": 18431, "ours, --batch 4": 18432, "LitServe": 18433, "mlflow": 1
 
 
 @dataclass(frozen=True)
+class Answer:
+    """An answer's body, and where its seconds went."""
+
+    data: bytes
+    seconds: float
+    """By the client's clock."""
+    steps: Mapping[str, float]
+    """By ours: of the replica's `decode`, `queue`, `forward`, `encode`."""
+
+    @property
+    def way(self) -> float:
+        """What is not the replica's: connection, HTTP, Ray Serve's handle."""
+        return self.seconds - sum(self.steps.values())
+
+
+@dataclass(frozen=True)
 class Server:
     """Where a server answers, what it is sent, and what of the answer is the image."""
 
@@ -51,8 +68,9 @@ class Server:
     kind: str
     pixels: Callable[[bytes], np.ndarray]
 
-    def ask(self) -> bytes:
+    def ask(self) -> Answer:
         """One request on a connection of its own, as load balancers and `curl` send them."""
+        began = time.perf_counter()
         client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
         try:
             client.request("POST", self.path, self.body, {"Content-Type": self.kind})
@@ -62,7 +80,9 @@ class Server:
             client.close()
         if answer.status != 200:
             raise RuntimeError(f"{self.path} answered {answer.status}: {data[:500]!r}")
-        return data
+        steps = re.findall(r"(\w+);dur=([0-9.]+)", answer.getheader("Server-Timing", ""))
+        named = {name: float(milliseconds) / 1000 for name, milliseconds in steps}
+        return Answer(data, time.perf_counter() - began, named)
 
 
 def photograph() -> np.ndarray:
@@ -82,7 +102,7 @@ def rows(rounds: int = ROUNDS) -> Sequence[Row]:
         with _servers(folder, model, image) as servers:
             for who, server in servers.items():
                 difference = np.abs(
-                    server.pixels(server.ask()) - predictor.derain(image).astype(int)
+                    server.pixels(server.ask().data) - predictor.derain(image).astype(int)
                 )
                 if difference.max() > 1:
                     raise RuntimeError(f"{who} answered with other pixels")
@@ -94,11 +114,14 @@ def _measured(
 ) -> list[Row]:
     alone: dict[str, list[float]] = {who: [] for who in (*servers, "forward")}
     together: dict[str, list[float]] = {who: [] for who in servers}
+    steps: list[Answer] = []
     for _ in range(rounds):
         for _ in range(REQUESTS):
             alone["forward"].append(_seconds(forward))
         for who, server in servers.items():
-            alone[who] += _for_a_while(server.ask)
+            answers = _for_a_while(server.ask)
+            alone[who] += [answer.seconds for answer in answers]
+            steps += answers if who == "ours" else []
             with ThreadPoolExecutor(CLIENTS) as pool:
                 began = time.perf_counter()
                 list(pool.map(lambda _, it=server: it.ask(), range(CLIENTS)))
@@ -120,16 +143,24 @@ def _measured(
         one("one client, p50", "ms", p50, limit=p50["forward"], more_is_better=False),
         one("one client, p99", "ms", p99, limit=p99["forward"], more_is_better=False),
         one("over the forward pass, p50", "ms", over, more_is_better=False),
+        _step("HTTP and Ray Serve's handle, p50", steps, lambda it: it.way),
+        _step("decoding, p50", steps, lambda it: it.steps["decode"]),
+        _step("encoding, p50", steps, lambda it: it.steps["encode"]),
         one(f"{CLIENTS} clients", "req/s", rate),
         batched,
     ]
 
 
-def _for_a_while(work: Callable[[], object]) -> list[float]:
-    times: list[float] = []
-    while len(times) < REQUESTS and sum(times) < SLOW_S:
-        times.append(_seconds(work))
-    return times
+def _step(name: str, answers: Sequence[Answer], seconds: Callable[[Answer], float]) -> Row:
+    spent = 1000 * statistics.median(map(seconds, answers))
+    return row(name, "ms", spent, {}, more_is_better=False)
+
+
+def _for_a_while(ask: Callable[[], Answer]) -> list[Answer]:
+    answers: list[Answer] = []
+    while len(answers) < REQUESTS and sum(answer.seconds for answer in answers) < SLOW_S:
+        answers.append(ask())
+    return answers
 
 
 def _seconds(work: Callable[[], object]) -> float:

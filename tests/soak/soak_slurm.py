@@ -7,6 +7,7 @@ results must be, to the last digit, those of the sweep that nobody has interrupt
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -111,6 +112,13 @@ def nodes_that_train(job: str) -> set[str]:
     return {own["SLURMD_NODENAME"] for own in environments if own.get("SLURM_JOB_ID") == job}
 
 
+def kill_all(job: str) -> None:
+    """`scancel --signal=KILL` would not do: Slurm takes it for a cancellation and warns first."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        if environment_of(int(entry.name)).get("SLURM_JOB_ID") == job:
+            os.kill(int(entry.name), signal.SIGKILL)
+
+
 def environment_of(pid: int | None) -> dict[str, str]:
     with contextlib.suppress(OSError):
         text = Path(f"/proc/{pid}/environ").read_text(errors="replace")
@@ -160,7 +168,7 @@ def test_a_job_that_is_killed_without_warning_goes_on(
 ) -> None:
     job = submit(cluster, tmp_path, "sweep.sbatch", ())
     wait_until_two_trials_train(cluster, job, tmp_path)
-    cluster.call("scancel", "--full", "--signal=KILL", job)
+    kill_all(job)
     wait_for(lambda: cluster.state(job) == "FAILED", 60)
     cluster.call("scontrol", "requeue", job)
     cluster.start_at_once(job)

@@ -7,10 +7,12 @@ The texts of the errors become the reasons of quarantined images in the manifest
 a prepared dataset another identity.
 """
 
+import contextlib
 import io
 import stat
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 from PIL import Image
 
@@ -77,6 +79,10 @@ def stored_pixels(data: Bytes, header: Header, name: str, mode: str = "RGB") -> 
     """
     if header.format == "PNG":
         needed, formats = png.for_pixels(data), ("PNG",)
+        if (header.colour, header.bits, mode) == ("RGB", 8, "RGB"):
+            # A quarter faster than Pillow, which says why if it refuses, or decodes.
+            with contextlib.suppress(imagecodecs.SpngError):
+                return np.asarray(imagecodecs.spng_decode(needed))
     elif header.format == "JPEG":
         needed, formats = jpeg.for_pixels(data), ("JPEG",)
     else:

@@ -123,7 +123,8 @@ async def _answer(service: Service, request: Request) -> Derained | Refused:
     data = await _image(request, await read_body(request, service.limits))
     served.in_hand += 1
     try:
-        return await asyncio.wait_for(served.backend(data), service.limits.answer_s)
+        async with asyncio.timeout(service.limits.answer_s):
+            return await served.backend(data)
     except TimeoutError:
         message = f"No answer within {service.limits.answer_s:g} s. Send a smaller image."
         return Refused(504, "too_long", message, RETRY_S)

@@ -16,7 +16,7 @@ from ray.serve import Application
 
 from derain.pipelines.serve import KEY_VARIABLE
 from derain.pipelines.serve.app import Served, Service, make_app
-from derain.pipelines.serve.deployment import REPLICA, backend_of
+from derain.pipelines.serve.deployment import ACTOR, REPLICA, backend_of
 from derain.pipelines.serve.limits import Limits
 from derain.tracking import registry
 from derain.tracking.address import tracking_uri
@@ -55,7 +55,7 @@ def build(args: Arguments) -> Application:
         serve.ingress(lambda: make_app(service_of(args, version)))(),
         name="http",
         max_ongoing_requests=REQUESTS,
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options=ACTOR,
         graceful_shutdown_timeout_s=60,
     )
     return http.bind(replica)

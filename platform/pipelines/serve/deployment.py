@@ -10,15 +10,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from grpc.aio import AioRpcError
 from ray import serve
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.config import HTTPOptions
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import LoggingConfig
+from ray.util.client import ray as ray_client
 
 from derain import cluster
 from derain.errors import DerainError
 from derain.pipelines.load_model import load_predictor
+from derain.pipelines.serve import MESSAGES
 from derain.pipelines.serve.answers import Derained, Refused, RefusedError
 from derain.pipelines.serve.app import Backend
 from derain.pipelines.serve.limits import RETRY_S
@@ -27,6 +31,8 @@ from derain.storage.cores import available_cores
 
 WARM_PX = 257
 """More than `Predictor` takes without measuring the memory of a pixel."""
+ACTOR = {"num_cpus": 0, "runtime_env": {"env_vars": MESSAGES}}
+"""Ray's options of a process that sends or answers requests."""
 HELD = 16
 """Requests that a replica decodes, computes and encodes at one time."""
 
@@ -81,9 +87,10 @@ REPLICA = serve.deployment(
     Replica,
     name="replica",
     max_ongoing_requests=HELD,
-    ray_actor_options={"num_cpus": 0},
+    ray_actor_options=ACTOR,
     graceful_shutdown_timeout_s=60,
     health_check_period_s=2,
+    logging_config=LoggingConfig(enable_access_log=False),  # a line and a flush for each request
 )
 """Bind it to the arguments of `Replica`."""
 
@@ -111,7 +118,7 @@ def deploy(
     DerainError if they do not start.
     """
     gpus = cluster.gpus() if device != "cpu" else 0
-    options: dict[str, Any] = {"num_cpus": 0}
+    options: dict[str, Any] = dict(ACTOR)
     if gpus:
         options["num_gpus"] = 1 / (2 * -(-replicas.most // gpus))
     threads = max(1, available_cores() // replicas.most)
@@ -124,14 +131,21 @@ def deploy(
 
 
 def backend_of(handle: DeploymentHandle) -> Backend:
-    """What answers by calling the replicas of a handle."""
+    """What answers by calling the replicas of a handle.
+
+    Images travel in gRPC messages between this process and a replica. By default Ray would put what
+    has more than 100 KB into its object store, and ask there for each. Behind ray:// it still does:
+    this process need not reach the replicas.
+    """
+    away = ray_client.is_connected()
+    derain = handle.options(method_name="derain", _by_reference=away)
 
     async def backend(data: bytes) -> Derained | Refused:
         try:
-            return await handle.derain.remote(data)
+            return await derain.remote(data)
         except RayTaskError as error:
             raise DerainError(f"The replica failed: {error.cause!r}.") from error
-        except (RayActorError, RayServeException) as error:
+        except (RayActorError, RayServeException, AioRpcError) as error:
             raise RefusedError(
                 503, "replica_lost", "The replica that held the request ended; try again.", RETRY_S
             ) from error

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import hmac
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -71,27 +70,22 @@ async def read_body(request: Request, limits: Limits) -> bytes:
     too_large = stated.isdecimal() and int(stated) > limits.max_bytes
     if too_large and request.headers.get("expect", "").lower() == "100-continue":
         raise _too_large(limits)
-    patience = DISCARDED_S if too_large else limits.body_s
-    body, until = bytearray(), time.monotonic() + patience
-    stream, received = request.stream(), 0
-    while True:
-        try:
-            chunk = await asyncio.wait_for(anext(stream), until - time.monotonic())
-        except StopAsyncIteration:
-            break
-        except TimeoutError:
-            if too_large:
-                break
+    body, received = bytearray(), 0
+    try:
+        async with asyncio.timeout(DISCARDED_S if too_large else limits.body_s):
+            async for chunk in request.stream():
+                received += len(chunk)
+                too_large = too_large or received > limits.max_bytes
+                if too_large and received > DISCARDED_BYTES:
+                    break
+                if not too_large:
+                    body += chunk
+    except TimeoutError:
+        if not too_large:
             wanted = f"within {limits.body_s:g} s"
             raise RefusedError(408, "too_slow", f"The body did not arrive {wanted}.") from None
-        except ClientDisconnect:
-            raise RefusedError(400, "incomplete", "The body ended before its length.") from None
-        received += len(chunk)
-        too_large = too_large or received > limits.max_bytes
-        if too_large and received > DISCARDED_BYTES:
-            raise _too_large(limits)
-        if not too_large:
-            body += chunk
+    except ClientDisconnect:
+        raise RefusedError(400, "incomplete", "The body ended before its length.") from None
     if too_large:
         raise _too_large(limits)
     if not body:

@@ -1,6 +1,7 @@
 """Conversions by rule: 16 bits, profiles, orientation, alpha, CMYK; and the way back."""
 
 import io
+import sys
 
 import imagecodecs
 import numpy as np
@@ -17,6 +18,7 @@ from tests.data.images.odd_images import (
     NOISE,
     PIXELS,
     VARIANTS,
+    chunk,
     deep_tiff,
     encoded,
     exif,
@@ -46,6 +48,17 @@ def test_16_bits_are_rounded_for_8_and_kept_in_the_result(data: bytes) -> None:
     assert image.changes() == ("16 bits rounded to 8",)
     np.testing.assert_array_equal(image.srgb, DEEP)
     np.testing.assert_array_equal(imagecodecs.png_decode(image.encode_result(image.srgb)), DEEP)
+
+
+def test_refused_images_do_not_wear_the_process_out() -> None:
+    """imagecodecs gave a reference to None away with each, and Python 3.11 ended without any."""
+    data = imagecodecs.png_encode(DEEP)
+    broken = data[:33] + chunk(b"IDAT", data[41:-40]) + chunk(b"IEND", b"")
+    before = sys.getrefcount(None)
+    for _ in range(1000):
+        with pytest.raises(DataError, match="not a readable image"):
+            read_odd(broken, "x")
+    assert sys.getrefcount(None) > before - 500
 
 
 @pytest.mark.parametrize("turn", range(2, 9))

@@ -1,6 +1,8 @@
 """Inspecting and decoding agree on every kind of image."""
 
 import io
+import re
+import zlib
 
 import numpy as np
 import pytest
@@ -52,6 +54,47 @@ KINDS = [b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"eXIf", b"pHYs", b"gAMA", b"sRGB",
 def test_any_metadata_is_read_alike_in_a_png(metadata: list[tuple[bytes, bytes]]) -> None:
     data = png_with(*(chunk(kind, body) for kind, body in metadata))
     assert is_accepted(inspect, data) == is_accepted(decode_image, data)
+
+
+ROWS = b"".join(bytes([n % 5]) + PIXELS[n].tobytes() for n in range(len(PIXELS)))
+"""The rows of a PNG with each of the five filters, which give other pixels than PIXELS."""
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.integers(0, 9),
+    st.integers(0, len(ROWS) + 9),
+    st.lists(st.tuples(st.integers(0), st.integers(0, 255)), max_size=2),
+)
+def test_a_png_has_the_pixels_that_pillow_finds_or_its_message(
+    level: int, length: int, changes: list[tuple[int, int]]
+) -> None:
+    """Of a stream that was cut, is too long or damaged, though the CRCs of its chunks are right."""
+    stream = bytearray(zlib.compress(ROWS.ljust(length, b"\0")[:length], level))
+    for at, value in changes:
+        stream[at % len(stream)] = value
+    data = with_stream(bytes(stream))
+    expected = of_pillow(data)
+    if isinstance(expected, str):
+        with pytest.raises(DataError, match=f"{re.escape(expected)}|pixels: "):
+            decode_image(data, "x")
+    else:
+        np.testing.assert_array_equal(decode_image(data, "x"), expected)
+
+
+def of_pillow(data: bytes) -> np.ndarray | str:
+    """Its pixels, or why it refuses a PNG."""
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            return np.asarray(image)
+    except (OSError, SyntaxError, ValueError) as error:
+        return str(error)
+
+
+def with_stream(stream: bytes) -> bytes:
+    """A PNG of the size of PIXELS with any stream of pixels."""
+    header = encoded(NOISE)[: 8 + 25]
+    return header + chunk(b"IDAT", stream) + chunk(b"IEND", b"")
 
 
 PREFIXES = [

@@ -56,6 +56,7 @@ def test_rays_own_proxy_answers_with_our_routes_and_limits(tmp_path: Path, png: 
 
 def test_the_key_is_that_of_the_process_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(application.serve, "get_deployment_handle", lambda _: None)
+    monkeypatch.setattr(application, "backend_of", lambda _: None)
     monkeypatch.delenv(KEY_VARIABLE, raising=False)
     arguments = Arguments(model="models:/net/1", queue=3, time_limit=5)
     assert service_of(arguments, "models:/net/1").key is None

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ray
 import torch
+from PIL import Image
 
 from benchmarks._small import NETWORK
 from derain.data.images.convert import read_odd
@@ -15,10 +17,11 @@ from derain.errors import DerainError, UsageError
 from derain.inference.predictor import Predictor, save_model_folder
 from derain.models import build
 from derain.pipelines.serve import deployment, verb
-from derain.pipelines.serve.answers import Derained
-from derain.pipelines.serve.app import Service
+from derain.pipelines.serve.answers import Derained, Refused, RefusedError
+from derain.pipelines.serve.app import Backend, Service
 from derain.pipelines.serve.deployment import Replicas
 from derain.pipelines.serve.limits import Limits
+from tests.data.images.odd_images import encoded
 from tests.processes import wait_for
 
 OPTIONS = {key: value for key, value in NETWORK.items() if key != "name"}
@@ -121,6 +124,58 @@ def test_replicas_are_added_while_requests_wait(tmp_path: Path, png: bytes) -> N
     expected = predictor.derain(image).astype(int)
     for answer in answers:
         assert np.abs(read_odd(answer.data, "found").levels - expected).max() <= 1
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_large_image_is_answered_and_a_killed_replica_is_lost(tmp_path: Path) -> None:
+    from ray import serve
+
+    saved, predictor = version(tmp_path, 1)
+    large = np.random.default_rng(0).integers(0, 256, (1200, 1400, 3), dtype=np.uint8)
+    sent = encoded(Image.fromarray(large))
+    assert len(sent) > 2**22  # what gRPC takes by default
+    deployment.start()
+    try:
+        backend = deployment.deploy(
+            "derain",
+            saved,
+            replicas=Replicas(),
+            device="cpu",
+            trust=False,
+            store="",
+            max_pixels=large.size,
+        )
+
+        async def ask() -> list[Derained | Refused]:
+            answers = [await backend(sent)]
+            asked = asyncio.create_task(_answer(backend, sent))
+            await asyncio.sleep(0.1)
+            for name in _replicas():
+                ray.kill(ray.get_actor(name, namespace="serve"), no_restart=True)
+            return [*answers, await asked, await asyncio.wait_for(backend(sent), 120)]
+
+        first, lost, last = asyncio.run(ask())
+    finally:
+        serve.shutdown()
+    assert isinstance(lost, Refused)
+    assert (lost.status, lost.kind, lost.retry_after_s) == (503, "replica_lost", 1)
+    for answer in (first, last):
+        assert isinstance(answer, Derained)
+        found = read_odd(answer.data, "found").levels
+        np.testing.assert_array_equal(found, predictor.derain(large))
+
+
+async def _answer(backend: Backend, sent: bytes) -> Derained | Refused:
+    try:
+        return await backend(sent)
+    except RefusedError as error:
+        return error.refused
+
+
+def _replicas() -> list[str]:
+    """Names of the actors of Ray Serve's replicas."""
+    named = ray.util.list_named_actors(all_namespaces=True)
+    return [actor["name"] for actor in named if "replica" in actor["name"]]
 
 
 def _running(status: Any) -> int:
