@@ -2,11 +2,12 @@
 
 Opening a prepared dataset, as the first process of a node, which compares the digest of the whole
 index, and as a later one; opening it and its pixels in a cache as the first process, which writes
-down where each image is, and as a later one; the rows of one shard, of those that filling a cache
-asks for; the order of an epoch. Each is measured in a new process: its peak resident memory above
-that after importing, and the seconds. The dataset is an index with names and digests as long and as
-hard to compress as real ones; its shards do not exist. Memory is measured once, seconds are
-medians.
+down where each image is, and as a later one; opening it to decode pairs from its shards in any
+order, as while a cache fills, first a pair of every row group, then 1,000 pairs; the rows of one
+shard, of those that building a cache asks for; the order of an epoch. Each is measured in a new
+process: its peak resident memory above that after importing, and the seconds. The dataset is an
+index with names and digests as long and as hard to compress as real ones; its shards do not exist.
+Memory is measured once, seconds are medians.
 """
 
 import json
@@ -19,12 +20,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks._small import write_index_only
 from benchmarks.common import ROUNDS, Row, main, row
 from derain.data.loading.cache import open_pixels
 from derain.data.loading.cache_builder import _rows_of_shards
 from derain.data.loading.cache_layout import kept_layout
 from derain.data.loading.order import Recipe, epoch_order
+from derain.data.loading.tars.members import Members
+from derain.data.prepared.index import ROW_GROUP
 from derain.data.prepared.manifest import open_prepared
 from derain.storage.node import CACHES, cache_folder
 
@@ -43,6 +48,7 @@ def rows(rounds: int = ROUNDS) -> list[Row]:
         time.sleep(1.5)  # an index of this moment gets no note
         for folder in folders.values():
             _write_cache(folder)
+            _write_members(folder)
         for what in WORKS:
             found = {pairs: _measured(what, folders[pairs], rounds) for pairs in folders}
             for number, unit in enumerate(("MB", "ms")):
@@ -86,6 +92,28 @@ def _open_pixels(folder: Path) -> object:
     return open_pixels(open_prepared(folder), folder=None, budget_gib=2**30)
 
 
+def _members_first(folder: Path) -> object:
+    """A pair of every row group, in random order; each takes the time of the others."""
+    members = Members(open_prepared(folder), cache_folder(None) / f"{time.time_ns()}.members")
+    for first in np.random.default_rng(0).permutation(np.arange(0, int(folder.name), ROW_GROUP)):
+        assert members[int(first)]
+    return members
+
+
+def _members(folder: Path) -> object:
+    """1,000 pairs in random order, of which the records are there."""
+    members = Members(open_prepared(folder), cache_folder(None) / f"{folder.name}.members")
+    for pair in np.random.default_rng(1).integers(0, int(folder.name), 1000).tolist():
+        assert members[pair]
+    return members
+
+
+def _write_members(folder: Path) -> None:
+    members = Members(open_prepared(folder), cache_folder(None) / f"{folder.name}.members")
+    for first in range(0, int(folder.name), ROW_GROUP):
+        assert members[first]
+
+
 def _write_cache(folder: Path) -> None:
     """A cache without content, which takes nothing of the disk."""
     dataset = open_prepared(folder)
@@ -113,6 +141,8 @@ WORKS: dict[str, Callable[[Path], object]] = {
     "opening": _open,
     "places in a cache, first on a node": _write_places,
     "opening the pixels": _open_pixels,
+    "a pair of every row group, first on a node": _members_first,
+    "1,000 pairs to decode": _members,
     "rows of a shard": _shard,
     "order of an epoch": _order,
 }

@@ -13,16 +13,17 @@ from pathlib import Path
 
 from derain.data.loading import cache_notes, filling, undecodable
 from derain.data.loading.cache_builder import PixelWriter, build_cache, refusals_explained
-from derain.data.loading.cache_layout import CacheLayout, cache_layout, kept_layout, places_path
+from derain.data.loading.cache_layout import CacheLayout, kept_layout
 from derain.data.loading.compressed.tile_file import TileWriter
 from derain.data.loading.compressed.tile_pixels import TilePixels, estimated_size, tile_layout
 from derain.data.loading.pixels import (
     MappedPixels,
     PartPixels,
     Pixels,
-    TarPixels,
     finished_cache,
 )
+from derain.data.loading.tars.members import members_path
+from derain.data.loading.tars.tar_pixels import TarPixels
 from derain.data.prepared.manifest import Prepared
 from derain.errors import UsageError
 from derain.storage.files import is_remote
@@ -35,6 +36,9 @@ SUFFIX = ".rgb"
 TILES = f".tiles{SUFFIX}"
 """The end of the name of a compressed cache: one that a finished cache has, so all that holds for
 those in this folder holds for it."""
+BESIDE = (".places", ".members")
+"""The ends of the names of the files that processes keep beside a cache, or instead of one while
+they decode from tars, and lock while they use them."""
 
 
 def open_pixels(
@@ -60,8 +64,7 @@ def open_pixels(
         return PartPixels(whole, prepared)
     budget = int(budget_gib * 2**30)
     if not budget:
-        size = cache_layout(prepared).size
-        return _from_tars(prepared, f"its cache needs {_gib(size)}, the budget is {_gib(budget)}")
+        return _from_tars(prepared, None, "the budget for caches is 0")
     path = cache_folder(folder) / f"{prepared.manifest.sha256()}{SUFFIX}"
     layout = kept_layout(prepared, path)
     if layout.size > budget:
@@ -81,7 +84,9 @@ def _fill(prepared: Prepared, layout: CacheLayout, path: Path, budget: int) -> P
         if not filling.has_begun(path):
             taken = _make_room(path.parent, budget - layout.size)
             if taken > budget - layout.size:
-                return _from_tars(prepared, f"caches in use take {_gib(taken)} in {path.parent}")
+                return _from_tars(
+                    prepared, path, f"caches in use take {_gib(taken)} in {path.parent}"
+                )
             filling.begin(path, layout)
             cache_notes.note_dataset(path, prepared.folder)
         pixels = filling.FillingPixels(prepared, layout, path)
@@ -110,7 +115,7 @@ def _build(prepared: Prepared, layout: CacheLayout, path: Path, budget: int) -> 
             begun.decode_all()
             return finished_cache(prepared, layout, path) or begun
         if taken > budget - layout.size:
-            return _from_tars(prepared, f"caches in use take {_gib(taken)} in {path.parent}")
+            return _from_tars(prepared, path, f"caches in use take {_gib(taken)} in {path.parent}")
         build_cache(prepared, layout, path, layout.size, partial(PixelWriter, layout=layout))
         cache_notes.note_dataset(path, prepared.folder)
         return MappedPixels(path, layout, undecodable.read_note(path))
@@ -129,7 +134,7 @@ def _open_tiles(prepared: Prepared, decoded: CacheLayout, path: Path, budget: in
     size = estimated_size(prepared, decoded, layout)
     too_large = f"its cache needs {_gib(decoded.size)}, about {_gib(size)} compressed"
     if size > budget:
-        return _from_tars(prepared, f"{too_large}, the budget is {_gib(budget)}")
+        return _from_tars(prepared, path, f"{too_large}, the budget is {_gib(budget)}")
     log.info("cache: %s: %s", prepared.folder, too_large)
     with refusals_explained(path.parent, size):
         return _build_tiles(prepared, layout, path, size, budget)
@@ -149,21 +154,21 @@ def _build_tiles(
                 _unlink(leftover)  # of a builder that was killed
             taken = _make_room(path.parent, budget - size)
         if taken > budget - size:
-            return _from_tars(prepared, f"caches in use take {_gib(taken)} in {path.parent}")
+            return _from_tars(prepared, path, f"caches in use take {_gib(taken)} in {path.parent}")
         writer = partial(TileWriter, tiles=layout.size, expected=size)
         build_cache(prepared, layout, path, size, writer)
         cache_notes.note_dataset(path, prepared.folder)
         return TilePixels(path, layout, undecodable.read_note(path))
 
 
-def _from_tars(prepared: Prepared, reason: str) -> TarPixels:
+def _from_tars(prepared: Prepared, cache: Path | None, reason: str) -> TarPixels:
     if is_remote(prepared.folder):
         raise UsageError(
             f"cache: {prepared.folder}: {reason}, and its tars are not on this machine. Raise "
             "data.cache_gib, or copy the prepared dataset to this machine and use the copy."
         )
     log.warning("cache: %s: %s; decoding from the tars", prepared.folder, reason)
-    return TarPixels(prepared)
+    return TarPixels(prepared, members_path(cache) if cache else None)
 
 
 def _gib(size: int) -> str:
@@ -176,7 +181,7 @@ def _log_waiting(folder: Path) -> None:
 
 def _make_room(folder: Path, allowed: int) -> int:
     """Remove caches that are not in use until the rest takes at most `allowed` bytes, the least
-    recently used first; returns the bytes that the rest takes."""
+    recently used first, and all that caches have left; returns the bytes that the rest takes."""
     leftovers = [*folder.glob(f"*{SUFFIX}.tmp*")]
     caches = [path for path in folder.glob(f"*{SUFFIX}*") if is_cache(path)]
     caches.sort(key=lambda path: path.stat().st_mtime)
@@ -187,6 +192,8 @@ def _make_room(folder: Path, allowed: int) -> int:
         if taken <= allowed:
             break
         taken -= remove_if_unused(path)
+    for path in without_cache(folder):
+        remove_if_unused(path)
     return taken
 
 
@@ -195,9 +202,19 @@ def is_cache(path: Path) -> bool:
     return path.suffix == SUFFIX or (filling.FILLING in path.name and path.suffix != ".done")
 
 
+def without_cache(folder: Path, digest: str = "") -> list[Path]:
+    """The files of `BESIDE` of all datasets, or of one, that have no cache (any more)."""
+    return [
+        path
+        for suffix in BESIDE
+        for path in folder.glob(f"{digest}*{suffix}")
+        if not any(map(is_cache, folder.glob(f"{path.name.split('.')[0]}.*")))
+    ]
+
+
 def lock_of(path: Path) -> Path:
     """The file that is locked by those who use a cache, or build it."""
-    return path if is_cache(path) else lock_of_builder(path)
+    return path if is_cache(path) or path.suffix in BESIDE else lock_of_builder(path)
 
 
 def lock_of_builder(path: Path) -> Path:
@@ -207,7 +224,8 @@ def lock_of_builder(path: Path) -> Path:
 
 def remove_if_unused(path: Path) -> int:
     """Remove a cache, or what was left of one, unless a process that builds or reads it holds its
-    lock, or it is another user's; returns the bytes freed."""
+    lock, or it is another user's; with the last one goes what is beside it. Returns the bytes that
+    the file had."""
     lock = lock_of(path)
     try:
         with lock.open("rb") if lock == path else open_to_lock(lock) as file:
@@ -219,15 +237,15 @@ def remove_if_unused(path: Path) -> int:
     except (PermissionError, FileNotFoundError):
         return 0
     log.info("cache: removing %s", path)
+    if path.suffix in BESIDE:
+        return size
     if path.suffix == SUFFIX:
         _unlink(undecodable.note_path(path))
         _unlink(cache_notes.note_path(path))
     else:
         _unlink(filling.done_path(path))
-    cache = path.with_name(f"{path.name.split('.')[0]}{SUFFIX}")
-    if not any(map(is_cache, path.parent.glob(f"{cache.stem}.*"))):  # processes map them
-        for layout_of in (cache, cache.with_suffix(TILES)):
-            _unlink(places_path(layout_of))
+    for beside in without_cache(path.parent, path.name.split(".")[0]):
+        remove_if_unused(beside)
     return size
 
 

@@ -143,12 +143,15 @@ def decode_member(data: bytes, row: Mapping[str, Any], side: str) -> np.ndarray:
     Raises DataError if it cannot be decoded or has another size than in the index.
     """
     name = f"{row['shard']}: {row[f'{side}_member']}"
+    return decode_sized(data, name, row["height"], row["width"])
+
+
+def decode_sized(data: bytes, name: str, height: int, width: int) -> np.ndarray:
+    """An image that must have a size: uint8, HWC, RGB. Raises DataError that begins with `name`."""
     image = decode_image(data, name)
-    if image.shape[:2] != (row["height"], row["width"]):
-        height, width = image.shape[:2]
-        raise DataError(
-            f"{name}: {width} x {height} px, the index has {row['width']} x {row['height']}."
-        )
+    if image.shape[:2] != (height, width):
+        found = f"{image.shape[1]} x {image.shape[0]} px"
+        raise DataError(f"{name}: {found}, the index has {width} x {height}.")
     return image
 
 

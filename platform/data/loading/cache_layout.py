@@ -20,6 +20,7 @@ from zlib_ng.zlib_ng import crc32
 
 from derain.data.prepared.manifest import Prepared
 from derain.storage.atomic import new_file
+from derain.storage.locks import lock_shared
 
 PLACE = np.dtype([("rain", "<i8"), ("clean", "<i8"), ("height", "<i4"), ("width", "<i4")])
 """Of a pair: the offsets of its images, and their size in pixels."""
@@ -159,7 +160,12 @@ def _fitting(path: Path, prepared: Prepared) -> CacheLayout | None:
 
 
 def _mapped(path: Path) -> CacheLayout:
+    """Whoever removes the file locks it first: so it stays as long as the places are in use."""
     with path.open("rb") as file:
+        lock_shared(file)
+        if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            return _mapped(path)  # it was removed meanwhile, or written by another process
+        # The map has a duplicate of the file, which holds the lock.
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     places = np.frombuffer(data, PLACE, offset=_HEADER.size)
     return CacheLayout(places, _HEADER.unpack_from(data)[3], path)

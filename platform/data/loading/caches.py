@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from derain.data.loading import filling
-from derain.data.loading.cache import SUFFIX, TILES, is_cache, lock_of, remove_if_unused
+from derain.data.loading.cache import (
+    SUFFIX,
+    TILES,
+    is_cache,
+    lock_of,
+    remove_if_unused,
+    without_cache,
+)
 from derain.data.loading.cache_layout import kept_layout
 from derain.data.loading.cache_notes import datasets_of
 from derain.data.loading.compressed.tile_pixels import TilePixels, estimated_size, tile_layout
@@ -20,7 +27,8 @@ from derain.storage.node import cache_folder
 
 @dataclass(frozen=True)
 class Cache:
-    """A file of pixels, decoded or compressed, or what a killed builder has left of one."""
+    """A file of pixels, decoded or compressed, or what a killed builder has left of one; or a file
+    for a dataset that is decoded from its tars."""
 
     path: Path
     bytes: int
@@ -82,8 +90,9 @@ def remove(cache: Path) -> int:
 
 
 def _all(folder: Path) -> Iterator[Cache]:
-    for path in folder.glob(f"*{SUFFIX}*"):
-        if not is_cache(path) and f"{SUFFIX}.tmp" not in path.name:
+    beside = without_cache(folder)
+    for path in [*beside, *folder.glob(f"*{SUFFIX}*")]:
+        if path not in beside and not is_cache(path) and f"{SUFFIX}.tmp" not in path.name:
             continue
         cache = path.with_name(f"{path.name.split('.')[0]}{SUFFIX}")
         try:
@@ -91,7 +100,7 @@ def _all(folder: Path) -> Iterator[Cache]:
         except FileNotFoundError:  # another process has removed it
             continue
         tiles = cache.with_suffix(TILES)
-        can_be_used = path in (cache, tiles, filling.filling_path(cache))
+        can_be_used = path in (cache, tiles, filling.filling_path(cache), *beside)
         named = tiles if path == tiles else cache
         datasets = tuple(datasets_of(named)) if can_be_used else ()
         if _is_in_use(lock_of(path)):
@@ -108,7 +117,7 @@ def _is_in_use(lock: Path) -> bool:
     """Whether a process holds a lock, shared or alone; for the instant of the question this one
     does, for which both readers and builders wait."""
     try:
-        with lock.open("rb") if is_cache(lock) else open_to_lock(lock) as file:
+        with open_to_lock(lock) if lock.suffix == ".lock" else lock.open("rb") as file:
             return not try_lock(file)
     except OSError:
         return False

@@ -23,9 +23,7 @@ import numpy as np
 
 from derain.data.loading import undecodable
 from derain.data.loading.cache_builder import (
-    NEEDED,
     SIDES,
-    decode_member,
     look_equal,
     member_bytes,
     warn_of_equal_images,
@@ -33,6 +31,7 @@ from derain.data.loading.cache_builder import (
 )
 from derain.data.loading.cache_layout import CacheLayout, kept_layout
 from derain.data.loading.pixels import MappedPixels, finished_cache
+from derain.data.loading.tars.members import Members, members_path
 from derain.data.prepared.manifest import Prepared, open_prepared
 from derain.errors import DataError
 from derain.storage.atomic import new_file
@@ -95,13 +94,13 @@ class FillingPixels:
 
     def __init__(self, prepared: Prepared, layout: CacheLayout, cache: Path) -> None:
         self._prepared, self._layout, self._cache = prepared, layout, cache
-        self._rows = prepared.columns(NEEDED)
         self._path = filling_path(cache)
         self._mapped = MappedPixels(self._path, layout, {})
         self._out = self._path.open("r+b")
         with done_path(self._path).open("r+b") as file:
             self._bytes = mmap.mmap(file.fileno(), 0)
         self._done = np.frombuffer(self._bytes, np.uint8).reshape(2, -1)
+        self._members = Members(prepared, members_path(cache))
         self._first_missing = 0
         self._under_way: dict[int, Future[None]] = {}
         self._alike: list[int] = []
@@ -174,6 +173,7 @@ class FillingPixels:
                 undecodable.write_note(self._cache, left_out)
                 self._path.replace(self._cache)
                 done_path(self._path).unlink(missing_ok=True)
+                members_path(self._cache).unlink(missing_ok=True)
                 log.info("cache: complete: %s", self._cache)
 
     @cached_property
@@ -192,6 +192,8 @@ class FillingPixels:
         return done[0, sample] == WRITTEN and done[1, self._owner(sample)] == WRITTEN
 
     def _unreadable(self) -> np.ndarray:
+        if self._bytes.find(bytes([FAILED])) < 0:  # the places of all pairs take 32 bytes a pair
+            return np.zeros(0, bool)
         owners = np.searchsorted(self._layout.rain, self._layout.clean, side="right") - 1
         return (self._done[0] == FAILED) | (self._done[1, owners] == FAILED)
 
@@ -212,7 +214,7 @@ class FillingPixels:
 
     def _write(self, sample: int) -> None:
         """Write what is missing of a pair; one that cannot be decoded is left out."""
-        (row,) = self._rows.slice(sample, 1).to_pylist()
+        row = self._members[sample]
         owners = sample, self._owner(sample)
         offsets = int(self._layout.rain[sample]), int(self._layout.clean[sample])
         images = []
@@ -222,7 +224,7 @@ class FillingPixels:
                     continue
                 data = self._member(tar, row, side)
                 try:
-                    image = decode_member(data, row, side)
+                    image = self._members.decode(data, row, side)
                 except DataError as error:
                     self._done[kind, owners[kind]] = FAILED
                     self.left_out.setdefault(sample, str(error))
@@ -238,8 +240,9 @@ class FillingPixels:
         data = member_bytes(tar, row, side)
         found, expected = hashlib.sha256(data).hexdigest(), row[f"{side}_sha256"]
         if found != expected:
+            name = self._members.named(row)[f"{side}_member"]
             raise DataError(
-                f"{self._prepared.folder}: damaged: {row['shard']}: {row[f'{side}_member']}: "
+                f"{self._prepared.folder}: damaged: {row['shard']}: {name}: "
                 f"content: expected sha256 {expected}, found sha256 {found}. Prepare the dataset "
                 "again."
             )

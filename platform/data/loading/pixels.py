@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -12,7 +12,6 @@ import numpy as np
 
 from derain.data.loading import cache_notes, undecodable
 from derain.data.loading.augment import corner, crop
-from derain.data.loading.cache_builder import NEEDED, SIDES, decode_member, member_bytes
 from derain.data.loading.cache_layout import CacheLayout
 from derain.data.loading.undecodable import Reasons
 from derain.data.prepared.manifest import Prepared
@@ -129,37 +128,6 @@ class MappedPixels:
             sample = self._instead.get(sample, sample)
         place: tuple[int, int, int, int] = self._places.item(sample)
         return place
-
-
-class TarPixels:
-    """Pixels decoded from the tars at every access: slow, but without a cache on disk."""
-
-    def __init__(self, prepared: Prepared) -> None:
-        self._folder = prepared.folder
-        self._rows = prepared.columns(NEEDED)
-        self.left_out: dict[int, str] = {}
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, sample: int) -> np.ndarray:
-        """Raises DataError if no sample can be decoded, and for a shard that is damaged."""
-        if not 0 <= sample < len(self):
-            raise IndexError(sample)
-        for step in range(len(self)):
-            at = (sample + step) % len(self)
-            if at not in self.left_out:
-                members = self._read(*self._rows.slice(at, 1).to_pylist())
-                try:
-                    return np.stack([decode_member(*member) for member in members])
-                except DataError as error:
-                    log.warning("cache: left out a pair of %s: %s", self._folder, error)
-                    self.left_out[at] = str(error)
-        raise DataError(f"{self._folder}: no pair can be decoded: {self.left_out[sample]}")
-
-    def _read(self, row: Mapping[str, Any]) -> list[tuple[bytes, Mapping[str, Any], str]]:
-        with (self._folder / row["shard"]).open("rb") as tar:
-            return [(member_bytes(tar, row, side), row, side) for side in SIDES]
 
 
 class PartPixels:

@@ -119,12 +119,15 @@ class IndexFile:
         """Some columns, in pieces of at most 65,536 rows; names of shards as a dictionary."""
         with self._reading():
             for batch in self._parquet.iter_batches(columns=self._existing(names)):
-                yield [
-                    batch.column(name)
-                    if name in batch.schema.names
-                    else pa.nulls(len(batch), INDEX_SCHEMA.field(name).type)
-                    for name in names
-                ]
+                yield _listed(batch, names)
+
+    def around(self, number: int, names: Sequence[str]) -> tuple[int, list[pa.Array]]:
+        """Some columns of the row group that a row is in, as in `batches`, and its first row."""
+        group = int(np.searchsorted(self._begins, number, side="right")) - 1
+        with self._reading():
+            read = self._parquet.read_row_group(group, self._existing(names), use_threads=False)
+            (batch,) = read.combine_chunks().to_batches()
+            return int(self._begins[group]), _listed(batch, names)
 
     def _existing(self, names: Sequence[str]) -> list[str]:
         return [name for name in names if name in self._parquet.schema_arrow.names]
@@ -137,6 +140,15 @@ class IndexFile:
                 yield
         except (OSError, pa.ArrowException) as error:
             raise DataError(f"{self._name}: cannot be read ({error}).") from None
+
+
+def _listed(batch: pa.RecordBatch, names: Sequence[str]) -> list[pa.Array]:
+    return [
+        batch.column(name)
+        if name in batch.schema.names
+        else pa.nulls(len(batch), INDEX_SCHEMA.field(name).type)
+        for name in names
+    ]
 
 
 def _fitting(table: pa.Table, names: Sequence[str]) -> pa.Table:

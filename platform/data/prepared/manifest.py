@@ -90,6 +90,11 @@ class Manifest:
         return self._sha256
 
     @cached_property
+    def shard_numbers(self) -> Mapping[str, int]:
+        """The number of each shard by its name."""
+        return {entry.name: number for number, entry in enumerate(self.shards)}
+
+    @cached_property
     def _sha256(self) -> str:
         return hashlib.sha256(self.to_bytes()).hexdigest()
 
@@ -176,18 +181,30 @@ class Prepared:
     def pieces(self, *names: str) -> Iterator[list[np.ndarray]]:
         """Some columns of numbers, of a part those of the whole, some thousand rows at a time.
 
-        -1 where there is none. A shard is its number in the manifest: int32. Raises DataError for
-        one that is not in it.
+        -1 where there is none. A shard is its number in the manifest: int32, a digest of a rainy or
+        clean image its 32 bytes. Raises DataError for a shard that is not in the manifest.
         """
-        number_of = {entry.name: number for number, entry in enumerate(self.manifest.shards)}
         for columns in _batches(self.stored, names):
-            yield [
-                self._numbered(column, number_of) if name == "shard" else _as_numpy(column)
-                for name, column in zip(names, columns, strict=True)
-            ]
+            yield self._converted(columns, names)
 
-    def _numbered(self, shards: pa.Array, number_of: Mapping[str, int]) -> np.ndarray:
+    def around(self, number: int, *names: str) -> tuple[int, list[np.ndarray]]:
+        """`pieces` of the rows that are read with a row anyway, and the number of the first."""
+        if isinstance(self.stored, IndexFile):
+            begin, columns = self.stored.around(number, names)
+        else:
+            begin, table = 0, self.stored.combine_chunks()
+            columns = [table[name].chunk(0) for name in names]
+        return begin, self._converted(columns, names)
+
+    def _converted(self, columns: Sequence[pa.Array], names: Sequence[str]) -> list[np.ndarray]:
+        kinds = {"shard": self._numbered, "rain_sha256": _digests, "clean_sha256": _digests}
+        return [
+            kinds.get(name, _as_numpy)(column) for name, column in zip(names, columns, strict=True)
+        ]
+
+    def _numbered(self, shards: pa.Array) -> np.ndarray:
         encoded = shards.dictionary_encode()
+        number_of = self.manifest.shard_numbers
         found = [number_of.get(name) for name in encoded.dictionary.to_pylist()]
         if None in found:
             name = encoded.dictionary[found.index(None)]
@@ -278,6 +295,12 @@ def _batches(stored: IndexFile | pa.Table, names: Sequence[str]) -> Iterator[lis
 def _as_numpy(numbers: pa.Array) -> np.ndarray:
     """Without `to_numpy`, which imports pandas: 0.3 s and 50 MB in every process."""
     return np.from_dlpack(numbers.fill_null(-1) if numbers.null_count else numbers)
+
+
+def _digests(texts: pa.Array) -> np.ndarray:
+    """The bytes of digests that are written as hexadecimal numbers; zeros where there is none."""
+    filled = texts.fill_null("0" * 64) if texts.null_count else texts  # as in `_as_numpy`
+    return np.frombuffer(bytes.fromhex("".join(filled.to_pylist())), "V32")
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks._small import write_dataset
-from derain.data.loading.cache import open_pixels
-from derain.data.loading.cache_layout import cache_layout, places_path
+from derain.data.loading.cache import TarPixels, open_pixels
+from derain.data.loading.cache_layout import cache_layout, kept_layout, places_path
 from derain.data.loading.cache_notes import datasets_of
 from derain.data.loading.caches import list_caches, remove
 from derain.data.prepared.manifest import Prepared, open_prepared
@@ -64,3 +64,51 @@ def test_what_a_killed_builder_left_is_unfinished(tmp_path: Path) -> None:
     (cache,) = list_caches(tmp_path)
     assert (cache.bytes, cache.state, cache.datasets) == (5, "unfinished", ())
     assert remove(left) == 5
+
+
+def test_what_is_kept_of_a_dataset_without_a_cache_can_go(
+    dataset: Prepared, paired_folder: PairedFolder, tmp_path: Path
+) -> None:
+    """The places of its images, which were looked up for their size, and those in its shards."""
+    folder = tmp_path / "caches"
+    tars = open_pixels(dataset, folder=folder, budget_gib=1 / 2**30)
+    assert isinstance(tars, TarPixels)
+    assert tars[0].shape == (2, 32, 40, 3)
+    found = {cache.path.name.partition(".")[2]: cache for cache in list_caches(folder)}
+    assert {suffix: cache.state for suffix, cache in found.items()} == {
+        "places": "idle",
+        "tiles.places": "idle",
+        "members": "in use",
+    }
+    assert remove(found["members"].path) == 0
+    assert remove(found["places"].path) == found["places"].bytes == 64 + 24 * 3
+    other = write_dataset(paired_folder(4, name="other"), tmp_path / "other-prepared")
+    open_pixels(other, folder=folder, budget_gib=1)
+    stem = dataset.manifest.sha256()
+    assert [path.name for path in folder.glob(f"{stem}*")] == [f"{stem}.members"]
+    del tars
+    (cache,) = folder.glob("*.rgb")
+    remove(cache)
+    (members,) = list_caches(folder)
+    assert members.state == "idle"
+    remove(members.path)
+    assert all(path.name.endswith(".lock") for path in folder.iterdir())
+
+
+def test_without_a_budget_nothing_is_kept(dataset: Prepared, tmp_path: Path) -> None:
+    tars = open_pixels(dataset, folder=tmp_path / "caches", budget_gib=0)
+    assert tars[0].shape == (2, 32, 40, 3)
+    assert not (tmp_path / "caches").exists()
+
+
+def test_places_that_are_in_use_stay(dataset: Prepared, tmp_path: Path) -> None:
+    """Between looking them up and the first byte of a cache; its loader processes map them too."""
+    cache = tmp_path / f"{dataset.manifest.sha256()}.rgb"
+    layout = kept_layout(dataset, cache)
+    assert [found.state for found in list_caches(tmp_path)] == ["in use"]
+    assert remove(places_path(cache)) == 0
+    places = layout.places
+    del layout
+    assert remove(places_path(cache)) == 0
+    del places
+    assert remove(places_path(cache)) > 0

@@ -173,7 +173,7 @@ def test_it_is_listed_kept_while_in_use_and_removed_for_another(
     small = cache_layout(other).size / GIB
     assert isinstance(open_pixels(other, folder=folder, budget_gib=small), TarPixels)
     del pixels
-    assert [cache.state for cache in list_caches(folder)] == ["idle"]
+    assert {each.path: each.state for each in list_caches(folder)}[cache.path] == "idle"
     assert type(open_pixels(other, folder=folder, budget_gib=small)) is MappedPixels
     assert not cache.path.exists()
     assert not datasets_of(cache.path)
