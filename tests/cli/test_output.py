@@ -199,5 +199,6 @@ def test_a_reports_table_has_the_columns_that_fit_a_terminal_and_names_the_other
         "",
         "- A note.",
     ]
-    (_, _, heads, *_) = output.plain(output.aligned(report, 80)).splitlines()
-    assert heads.split() == ["trial", "gain", "over", "input", "rank"]
+    wide = output.plain(output.aligned(report, 80)).splitlines()
+    assert wide[3].split() == ["trial", "(dB)", "rank"]
+    assert wide[4].split() == ["high", "+1.5", "[-0.1,", "+0.2]", "1"]
