@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import accumulate, groupby
+from textwrap import wrap
 from typing import Any, ClassVar, NoReturn
 
 import typer
@@ -21,6 +22,10 @@ from derain.storage.amounts import counted, size
 
 PLAIN_WIDTH = 10_000
 """Width in characters of tables for files and pipes, so large that no row wraps."""
+
+
+GAP = 2
+"""Spaces between two columns."""
 
 
 class Results:
@@ -202,7 +207,9 @@ def _left_out(place: Sequence[str], item: Mapping[str, Any]) -> str:
 
 
 def _cost(cost: Mapping[str, Any]) -> str:
-    """What an evaluation took, in one line; nothing was scored if all images were before."""
+    """What an evaluation took, in one line."""
+    if not cost["images"]:
+        return "all images were scored before"
     processes = f"{cost['workers']} process{'es' if cost['workers'] > 1 else ''}"
     return (
         f"{counted(cost['images'], 'image')} in {cost['seconds']:.1f} s, "
@@ -291,7 +298,7 @@ def leaderboard(board: Mapping[str, Any]) -> RenderableType:
 def _table(*titles: str) -> Table:
     """A table without lines, its columns two spaces apart; long words continue on a new line."""
     columns = (Column(title, overflow="fold") for title in titles)
-    return Table(*columns, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    return Table(*columns, box=None, pad_edge=False, padding=(0, GAP, 0, 0))
 
 
 def aligned(markdown: str, width: int) -> RenderableType:
@@ -303,19 +310,24 @@ def aligned(markdown: str, width: int) -> RenderableType:
             parts.append("\n".join(lines))
             continue
         heads, _, *rows = ([cell.strip() for cell in line[1:-1].split(" | ")] for line in lines)
-        # A head is broken between words, a value is not.
         widths = [
-            max(map(len, (*head.split(), *cells))) + 2
+            max(_head_width(head), *map(len, cells)) + GAP
             for head, *cells in zip(heads, *rows, strict=True)
         ]
-        fit = max(sum(end <= width + 2 for end in accumulate(widths)), 1)
+        fit = max(sum(end <= width + GAP for end in accumulate(widths)), 1)
         table = _table(*heads[:fit])
         for column, wide in zip(table.columns, widths, strict=False):
-            column.width = wide - 2
+            column.width = wide - GAP
         for row in rows:
             table.add_row(*row[:fit])
         parts += [table, *([f"(in the report: {', '.join(heads[fit:])})"] if heads[fit:] else [])]
     return Group(*parts)
+
+
+def _head_width(head: str) -> int:
+    """The least width at which a head takes two lines, broken between words."""
+    longest = max(map(len, head.split()), default=0)
+    return next(wide for wide in range(longest, len(head) + 1) if len(wrap(head, wide or 1)) <= 2)
 
 
 def run_summary(result: Mapping[str, Any]) -> str:

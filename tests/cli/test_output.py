@@ -171,6 +171,8 @@ def test_what_an_evaluation_left_out_is_below_its_table() -> None:
         "3 images in 2.0 s, 1.5 images/s; 1 process, 1.00 GiB in the largest",
     ]
     assert "left out" not in output.plain(output.scores({**result, "left_out": []}))
+    done_before = {**result, "left_out": [], "cost": {**result["cost"], "images": 0}}
+    assert output.plain(output.scores(done_before)).endswith("all images were scored before")
 
 
 def test_a_run_is_summarised_in_lines_that_fit_a_terminal() -> None:

@@ -190,8 +190,8 @@ def _unnamed(methods: Sequence[Method]) -> list[str]:
     if not names:
         return []
     return [
-        f"In no published table: {', '.join(names)}, prepared as `paired`. A published set is "
-        "prepared under its own name: `derainctl prepare rain100l SOURCE OUT --split test`."
+        f"In no published table: {', '.join(names)}, prepared as plain pairs. A published set is "
+        "prepared under its own name: derainctl prepare rain100l SOURCE OUT --split test"
     ]
 
 
