@@ -73,11 +73,11 @@ def shown(run: Mapping[str, Any]) -> RenderableType:
     if run["kind"] == "sweep" and run["runs"]:
         below = ["", _trials(run["runs"])]
     heads = ["Next: ", *["      "] * len(run["next"])]
-    steps = [
+    steps: list[RenderableType] = [
         Text(f"{head}{line}", no_wrap=True, overflow="ignore")  # a command stays one line to copy
         for head, line in zip(heads, run["next"], strict=False)
     ]
-    return Group(_head(run), table, *below, *(["", *steps] if steps else []))
+    return Group(_head(run), table, *below, *(("", *steps) if steps else ()))
 
 
 def compared(found: Mapping[str, Any]) -> RenderableType:
