@@ -99,6 +99,21 @@ def test_pages_written_from_the_code_are_up_to_date(page: str) -> None:
     assert written == PAGES[page](), "python -m tests.reference_pages"
 
 
+NAMED_TEST = re.compile(r"`((?:[\w]+/)*test_\w+\.py)(?:::(\w+))?`")
+
+
+@pytest.mark.parametrize("page", PAGES_OF_DOCS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_tests_that_a_page_names_exist(page: Path) -> None:
+    """The log keeps the names of its day."""
+    if page == DOCS / "log.md":
+        return
+    sources = {f"/{path.relative_to(ROOT)}": path for path in (ROOT / "tests").rglob("test_*.py")}
+    for name, test in NAMED_TEST.findall(page.read_text(encoding="utf-8")):
+        found = [path for place, path in sources.items() if place.endswith(f"/{name}")]
+        assert found, name
+        assert any(f"def {test}" in path.read_text(encoding="utf-8") for path in found), test
+
+
 def test_the_public_names_are_explained() -> None:
     page = (FOLDER / "python.md").read_text(encoding="utf-8")
     assert [name for name in derain.__all__ if f"| `derain.{name}" not in page] == []

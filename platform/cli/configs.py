@@ -31,10 +31,11 @@ def init(
 
     path, *others = write_starter(name, folder)
     verb = "sweep" if load_config(path).sweep else "train"
+    train, show = f"derainctl {verb} {path} --profile smoke", f"derainctl config {path}"
     lines = [
         f"wrote {path} ({', '.join(item.name for item in others)} beside it)",
-        f"Next: derainctl {verb} {path} --profile smoke   # ten steps on rendered rain",
-        f"      derainctl config {path}   # every value and where it comes from",
+        f"Next: {train}   # ten steps on rendered rain",
+        f"      {show:{len(train)}}   # every value and where it comes from",
     ]
     results.show({"config": str(path), "written": [str(path), *map(str, others)]}, "\n".join(lines))
 

@@ -8,6 +8,8 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import accumulate, groupby
+from textwrap import wrap
 from typing import Any, ClassVar, NoReturn
 
 import typer
@@ -16,10 +18,14 @@ from rich.table import Column, Table
 
 from derain.cli.runs_output import duration
 from derain.evaluation.metric_names import psnr_name, ssim_name, title
-from derain.storage.amounts import size
+from derain.storage.amounts import counted, size
 
 PLAIN_WIDTH = 10_000
 """Width in characters of tables for files and pipes, so large that no row wraps."""
+
+
+GAP = 2
+"""Spaces between two columns."""
 
 
 class Results:
@@ -57,7 +63,8 @@ class Results:
             if isinstance(text, str):
                 print(text.rstrip("\n"), file=self._stream)
             else:
-                Console(file=self._stream, markup=False, highlight=False).print(text)
+                console = Console(file=self._stream, markup=False, highlight=False)
+                console.print(text, crop=False)
             self._stream.flush()
         except OSError as error:
             self._give_up(error)
@@ -160,7 +167,8 @@ def scores(result: Mapping[str, Any]) -> RenderableType:
                 lines.append(f"{place}: {_agreement(item['downstream'])}")
         lines += [_left_out([*named, item["dataset"]], item) for item in scored["left_out"]]
         for dataset, extra in scored.get("extra", {}).items():
-            lines.append(f"{method}, {dataset}: {len(extra)} images of no pair, such as {extra[0]}")
+            found = counted(len(extra), "image")
+            lines.append(f"{method}, {dataset}: {found} of no pair, such as {extra[0]}")
     files = [result.get("report"), *result.get("tables", ()), result.get("gallery")]
     files.append(result.get("out"))
     wrote = [f"wrote {path}" for path in filter(None, files)]
@@ -171,13 +179,14 @@ def scores(result: Mapping[str, Any]) -> RenderableType:
 
 def _without_reference(place: str, name: str, found: Mapping[str, Any], images: int) -> str:
     value, given = found["metrics"][name], found["input"][name]
-    return f"{place}: {name} {value:.3f}, rainy input {given:.3f} ({images} images; less is better)"
+    shown = f"rainy input {given:.3f} ({counted(images, 'image')}; less is better)"
+    return f"{place}: {name} {value:.3f}, {shown}"
 
 
 def _own_metric(place: str, name: str, found: Mapping[str, Any], images: int) -> str:
     """A metric of the user's; which direction is better is not known."""
     (value,), (given,) = found["metrics"].values(), found["input"].values()
-    return f"{place}: {name} {value:.4f}, rainy input {given:.4f} ({images} images)"
+    return f"{place}: {name} {value:.4f}, rainy input {given:.4f} ({counted(images, 'image')})"
 
 
 def _agreement(found: Mapping[str, Any]) -> str:
@@ -188,8 +197,8 @@ def _agreement(found: Mapping[str, Any]) -> str:
     if found["derained"]["map"] is None:
         return "nothing is detected on the clean images"
     values = [f"{found[side]['map']:.4f}" for side in ("derained", "rainy")]
-    count = found["clean"]["detections"]
-    return f"mAP with {count} detections on the clean images: {values[0]}, rainy {values[1]}"
+    count = counted(found["clean"]["detections"], "detection")
+    return f"mAP with {count} on the clean images: {values[0]}, rainy {values[1]}"
 
 
 def _left_out(place: Sequence[str], item: Mapping[str, Any]) -> str:
@@ -198,11 +207,14 @@ def _left_out(place: Sequence[str], item: Mapping[str, Any]) -> str:
 
 
 def _cost(cost: Mapping[str, Any]) -> str:
-    """What an evaluation took, in one line; nothing was scored if all images were before."""
+    """What an evaluation took, in one line."""
+    if not cost["images"]:
+        return "all images were scored before"
     processes = f"{cost['workers']} process{'es' if cost['workers'] > 1 else ''}"
     return (
-        f"{cost['images']} images in {cost['seconds']:.1f} s, {cost['images_per_s']:.3g} images/s; "
-        f"{processes}, {cost['peak_memory_bytes'] / 2**30:.2f} GiB in the largest"
+        f"{counted(cost['images'], 'image')} in {cost['seconds']:.1f} s, "
+        f"{cost['images_per_s']:.3g} images/s; {processes}, "
+        f"{cost['peak_memory_bytes'] / 2**30:.2f} GiB in the largest"
     )
 
 
@@ -286,11 +298,40 @@ def leaderboard(board: Mapping[str, Any]) -> RenderableType:
 def _table(*titles: str) -> Table:
     """A table without lines, its columns two spaces apart; long words continue on a new line."""
     columns = (Column(title, overflow="fold") for title in titles)
-    return Table(*columns, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    return Table(*columns, box=None, pad_edge=False, padding=(0, GAP, 0, 0))
+
+
+def aligned(markdown: str, width: int) -> RenderableType:
+    """Markdown for a terminal of this width in characters: its tables with aligned columns, as many
+    from the left as fit, and the names of the others."""
+    parts: list[RenderableType] = []
+    for is_table, lines in groupby(markdown.splitlines(), lambda line: line.startswith("|")):
+        if not is_table:
+            parts.append("\n".join(lines))
+            continue
+        heads, _, *rows = ([cell.strip() for cell in line[1:-1].split(" | ")] for line in lines)
+        widths = [
+            max(_head_width(head), *map(len, cells)) + GAP
+            for head, *cells in zip(heads, *rows, strict=True)
+        ]
+        fit = max(sum(end <= width + GAP for end in accumulate(widths)), 1)
+        table = _table(*heads[:fit])
+        for column, wide in zip(table.columns, widths, strict=False):
+            column.width = wide - GAP
+        for row in rows:
+            table.add_row(*row[:fit])
+        parts += [table, *([f"(in the report: {', '.join(heads[fit:])})"] if heads[fit:] else [])]
+    return Group(*parts)
+
+
+def _head_width(head: str) -> int:
+    """The least width at which a head takes two lines, broken between words."""
+    longest = max(map(len, head.split()), default=0)
+    return next(wide for wide in range(longest, len(head) + 1) if len(wrap(head, wide or 1)) <= 2)
 
 
 def run_summary(result: Mapping[str, Any]) -> str:
-    """A run in one line: its metrics, those of the rainy input, its checkpoint."""
+    """A run in a few lines: its metrics, those of the rainy input, its checkpoint."""
     test = result["test"]
     parts = [f"validation {_measured(result)}"]
     if test is not None:
@@ -299,7 +340,9 @@ def run_summary(result: Mapping[str, Any]) -> str:
     if done := result.get("registered"):
         alias = f" ({done['alias']})" if done["alias"] else ""
         parts.append(f"registered as {done['name']} version {done['version']}{alias}")
-    return f"{result['run']}: {'; '.join(parts)}; checkpoint {result['checkpoint']}"
+    return "\n  ".join(
+        [f"{result['run']}: {parts[0]}", *parts[1:], f"checkpoint {result['checkpoint']}"]
+    )
 
 
 def _measured(scored: Mapping[str, Any]) -> str:
@@ -353,7 +396,7 @@ def plan_summary(planned: Mapping[str, Any], resolved: str) -> str:
         + ("" if trial["state"] == "planned" else f" ({trial['state']})")
         for trial in planned["trials"]
     ]
-    count = f"{len(trials)} trial{'' if len(trials) == 1 else 's'}"
+    count = counted(len(trials), "trial")
     head = f"{planned['name']}, profile {planned['profile'] or 'none'}: {count}"
     obstacles = [f"Would stop: {warning}" for warning in planned["warnings"]]
     room = _room(planned["estimate"])

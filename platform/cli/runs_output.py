@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Column, Table
+from rich.text import Text
 
 from derain.evaluation.metric_names import title
 from derain.storage.amounts import counted, size
@@ -72,8 +73,11 @@ def shown(run: Mapping[str, Any]) -> RenderableType:
     if run["kind"] == "sweep" and run["runs"]:
         below = ["", _trials(run["runs"])]
     heads = ["Next: ", *["      "] * len(run["next"])]
-    steps = [f"{head}{line}" for head, line in zip(heads, run["next"], strict=False)]
-    return Group(_head(run), table, *below, *(["", *steps] if steps else []))
+    steps: list[RenderableType] = [
+        Text(f"{head}{line}", no_wrap=True, overflow="ignore")  # a command stays one line to copy
+        for head, line in zip(heads, run["next"], strict=False)
+    ]
+    return Group(_head(run), table, *below, *(("", *steps) if steps else ()))
 
 
 def compared(found: Mapping[str, Any]) -> RenderableType:

@@ -2,6 +2,7 @@
 
 import logging
 import shlex
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -102,9 +103,9 @@ def sweep(
         resolved = Config.model_validate(result["config"]).to_yaml()
         _show_plan(results, result, output.plan_summary(result, resolved))
         return
-    results.show(
-        result, report.summary(result["report"]) + _page(result) + output.next_steps(result)
-    )
+    text = report.summary(result["report"]) + _page(result) + output.next_steps(result)
+    width = shutil.get_terminal_size().columns
+    results.show(result, output.aligned(text, width) if results.on_terminal else text)
 
 
 def _page(result: Mapping[str, Any]) -> str:

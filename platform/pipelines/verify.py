@@ -63,7 +63,8 @@ def verify(folder: str | Path) -> Verified:
     manifest, problems = _read_manifest(place)
     notes = []
     if manifest is not None:
-        log.info("verify: %s: %d shards, %d bytes", place, len(manifest.shards), manifest.bytes)
+        shards = counted(len(manifest.shards), "shard")
+        log.info("verify: %s: %s, %s bytes", place, shards, f"{manifest.bytes:,}")
         extra, others = _unlisted(place, manifest)
         problems += [*extra, *_check_contents(place, manifest)]
         notes = _notes(others)

@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 MODEL_NAME_LIMIT = 256
 """The length of the column in MLflow's databases."""
+DIFFERENT = {"evaluation_sha256": "on other images", "protocol": "under another protocol"}
+"""Tags in which two versions must be equal if their metrics are to be compared."""
 REQUIRED_TAGS = ("train_manifest_sha256", "config_sha256", "protocol")
 
 
@@ -285,12 +287,11 @@ def _choose_alias(lineage: Mapping[str, str], champion: Any | None) -> tuple[str
     if champion is None:
         return CHAMPION, "there was no champion."
     rival = f"champion version {champion.version}"
-    for key in ("evaluation_sha256", "protocol"):
+    for key in DIFFERENT:
         if champion.tags.get(key) != lineage[key]:
             return CHALLENGER, (
-                f"{rival} was measured with a different {key} ({champion.tags.get(key)}, this one "
-                f"with {lineage[key]}), so the scores cannot be compared. Evaluate both on the "
-                "same images under the same protocol, then `derainctl promote`."
+                f"{rival} was measured {DIFFERENT[key]}, so the metrics cannot be compared. "
+                "Evaluate both on the same images under one protocol, then `derainctl promote`."
             )
     psnr = psnr_name(lineage)
     new, present = float(lineage[psnr]), float(champion.tags[psnr])

@@ -171,3 +171,36 @@ def test_what_an_evaluation_left_out_is_below_its_table() -> None:
         "3 images in 2.0 s, 1.5 images/s; 1 process, 1.00 GiB in the largest",
     ]
     assert "left out" not in output.plain(output.scores({**result, "left_out": []}))
+    done_before = {**result, "left_out": [], "cost": {**result["cost"], "images": 0}}
+    assert output.plain(output.scores(done_before)).endswith("all images were scored before")
+
+
+def test_a_run_is_summarised_in_lines_that_fit_a_terminal() -> None:
+    sides = {"metrics": {"psnr_y": 30.0, "ssim_y": 0.9}, "input": {"psnr_y": 20.0, "ssim_y": 0.8}}
+    registered = {"name": "net", "version": 1, "alias": "champion"}
+    test = {**sides, "chosen_on_test": False}
+    run = {"run": "net", "test": test, "registered": registered, "checkpoint": "runs/net/step-4"}
+    assert output.run_summary({**sides, **run}).splitlines() == [
+        "net: validation PSNR-Y 30.000 dB (rainy input 20.000 dB), SSIM-Y 0.9000",
+        "  test PSNR-Y 30.000 dB (rainy input 20.000 dB), SSIM-Y 0.9000",
+        "  registered as net version 1 (champion)",
+        "  checkpoint runs/net/step-4",
+    ]
+
+
+def test_a_reports_table_has_the_columns_that_fit_a_terminal_and_names_the_others() -> None:
+    report = "# Sweep\n\n| trial | gain over input (dB) | rank |\n| --- | ---: | ---: |\n"
+    report += "| high | +1.5 [-0.1, +0.2] | 1 |\n\n- A note."
+    assert output.plain(output.aligned(report, 24)).splitlines() == [
+        "# Sweep",
+        "",
+        "       gain over input",
+        "trial  (dB)",
+        "high   +1.5 [-0.1, +0.2]",
+        "(in the report: rank)",
+        "",
+        "- A note.",
+    ]
+    wide = output.plain(output.aligned(report, 80)).splitlines()
+    assert wide[3].split() == ["trial", "(dB)", "rank"]
+    assert wide[4].split() == ["high", "+1.5", "[-0.1,", "+0.2]", "1"]

@@ -1,6 +1,10 @@
 """`derainctl runs` and `derainctl cache` on the command line."""
 
 import json
+import os
+import pty
+import subprocess
+import sys
 from pathlib import Path
 
 from derain.cli.runs_output import duration
@@ -66,3 +70,16 @@ def test_durations_have_their_units() -> None:
         "6.0 h",
         "3 days",
     ]
+
+
+def test_a_command_to_copy_is_one_line_on_a_narrow_terminal(tmp_path: Path) -> None:
+    made.finish(made.run(tmp_path / "runs", "one"))
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "COLUMNS": "40", "NO_COLOR": "1", "TERM": "xterm"}
+    show = [sys.executable, "-m", "derain.cli", "runs", "show", "one"]
+    subprocess.run(show, stdout=theirs, check=True, cwd=tmp_path, env=environment)
+    os.close(theirs)
+    printed = os.read(ours, 10_000).decode()
+    os.close(ours)
+    (step,) = [line for line in printed.splitlines() if "train.steps=" in line]
+    assert "derainctl train runs/one/config.yaml --resume one" in step

@@ -77,3 +77,8 @@ def test_a_text_is_written_so_that_both_versions_read_a_text(word: str, tmp_path
     (tmp_path / "written.yaml").write_text(text)
     assert load_config(tmp_path / "written.yaml") == config
     assert yaml.safe_load(text)["model"]["text"] == word
+
+
+def test_lists_are_written_in_one_line_as_in_the_shipped_configs() -> None:
+    config = Config.model_validate(tree(train={"steps": 3, "betas": [0.9, 0.99]}))
+    assert "\n  betas: [0.9, 0.99]\n" in config.to_yaml()

@@ -55,7 +55,7 @@ def test_the_best_version_on_the_same_images_is_champion(
     assert (better.alias, better.version) == ("champion", 3)
     other = register("ranking", 45.0, evaluation_sha256=TRAIN)
     assert other.alias == "challenger"
-    assert "cannot be compared" in other.reason
+    assert "was measured on other images, so the metrics cannot be compared" in other.reason
     assert other.reason in caplog.text
     assert register("ranking", 45.0, tags=TAGS | {"protocol": "five_set"}).alias == "challenger"
     listed = {v.version: v for v in registry.models(uri) if v.name == "ranking"}

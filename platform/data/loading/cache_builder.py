@@ -29,6 +29,8 @@ from derain.data.prepared import integrity
 from derain.data.prepared.manifest import Prepared, ShardEntry
 from derain.data.prepared.shards import read_member
 from derain.errors import DataError, StorageError
+from derain.storage import amounts
+from derain.storage.amounts import counted
 from derain.storage.cores import available_cores
 from derain.storage.files import is_remote
 
@@ -107,9 +109,8 @@ def build_cache(
     """
     # Of this process: what another user's killed builder left cannot be written again.
     temporary = path.with_name(f"{path.name}.tmp{os.getpid()}")
-    log.info(
-        "cache: decoding %d pairs of %s (%.2f GiB)", len(prepared), prepared.folder, size / 2**30
-    )
+    pairs = counted(len(prepared), "pair")
+    log.info("cache: decoding %s of %s (%s)", pairs, prepared.folder, amounts.size(size))
     began = time.monotonic()
     try:
         with temporary.open("wb") as out:
@@ -267,9 +268,8 @@ def warn_of_equal_images(prepared: Prepared, layout: CacheLayout, alike: Sequenc
     if alike:
         keys = prepared.column("key")[np.isin(layout.rain, alike)]
         log.warning(
-            "cache: %s: %d pairs have a rainy image that is all but equal to the clean one, such "
-            "as %s",
-            prepared.folder, len(keys), keys[0],
+            "cache: %s: the rainy image is all but equal to the clean one in %s, such as %s",
+            prepared.folder, counted(len(keys), "pair"), keys[0],
         )  # fmt: skip
 
 

@@ -174,8 +174,25 @@ def measured(methods: Sequence[Method]) -> Table:
             _measured_row(method.name, names, found, protocol, shown)
             for method, found in zip(own, by_name, strict=True)
         ]
-    notes = (RANKED, "Methods are ranked whatever they were trained on.", _counts(names, methods))
+    notes = (
+        RANKED,
+        "Methods are ranked whatever they were trained on.",
+        _counts(names, methods),
+        *_unnamed(methods),
+    )
     return Table("measured", "Measured here", columns, tuple(rows), notes)
+
+
+def _unnamed(methods: Sequence[Method]) -> list[str]:
+    """Why datasets that were prepared as folders of pairs are in no published table."""
+    items = (item for method in methods for item in method.datasets)
+    names = dict.fromkeys(item["name"] for item in items if item["dataset"] == "paired")
+    if not names:
+        return []
+    return [
+        f"In no published table: {', '.join(names)}, prepared as plain pairs. A published set is "
+        "prepared under its own name: derainctl prepare rain100l SOURCE OUT --split test"
+    ]
 
 
 def further_metrics(methods: Sequence[Method]) -> Table:

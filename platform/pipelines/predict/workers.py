@@ -28,6 +28,7 @@ from derain.pipelines.predict.work import AHEAD, Outcome, Turns, Work
 from derain.pipelines.shared_places import check_places
 from derain.pipelines.workers.passes import DIED, in_passes
 from derain.pipelines.workers.plan import Workers, peak_bytes, plan_workers
+from derain.storage.amounts import counted
 from derain.training.process.device import device_named
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,9 @@ def derain_on_workers(
         computes_on = device if task.network else "cpu"
         # A worker holds the network and the libraries, as this process does by now.
         workers = plan_workers(asked, computes_on, peak_bytes())
-        log.info("predict: %d files on %d workers", len(targets), workers.count)
+        log.info(
+            "predict: %s on %s", counted(len(targets), "file"), counted(workers.count, "worker")
+        )
         yield from _derain(task, targets, workers)
 
 

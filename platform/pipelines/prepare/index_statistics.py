@@ -6,6 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from derain.storage.amounts import counted
+
 
 class IndexStatistics:
     """Finds what a user should know about a dataset; holds 16 bytes per pair.
@@ -52,8 +54,9 @@ class IndexStatistics:
         counts = np.unique(np.concatenate(self._clean), return_counts=True)[1]
         several = counts[counts > 1]
         if len(several):
+            images = counted(len(several), "image")
             yield (
-                f"{several.sum():,} clean images are {len(several):,}, each under several names: "
+                f"{several.sum():,} clean files hold {images}, equal byte for byte: "
                 "--share goes by names and may part them. `derainctl leaks` compares the pixels."
             )
 

@@ -17,6 +17,7 @@ from derain.pipelines.prepare.finished_shards import RENAMED, FinishedPart
 from derain.pipelines.prepare.plan import Plan
 from derain.pipelines.prepare.shard_names import shard_name, take_back
 from derain.pipelines.prepare.task_errors import explaining_errors
+from derain.storage.amounts import counted
 from derain.storage.files import is_remote
 from derain.storage.in_parallel import in_parallel
 
@@ -41,7 +42,8 @@ def write_missing_shards(plan: Plan, lines: ray.ObjectRef) -> None:
     parts = finished(plan)
     missing = [number for number, part in enumerate(parts) if part is None]
     kept = sum(len(part.entries) for part in parts if part)
-    log.info("prepare: writing %d shards (%d kept) to %s", len(missing), kept, plan.out)
+    shards = counted(len(missing), "shard")
+    log.info("prepare: writing %s (%d kept) to %s", shards, kept, plan.out)
     if not missing:
         return
     blocks = _blocks(len(missing), cluster.cpus(), AT_ONCE if is_remote(plan.out) else 1)

@@ -30,6 +30,7 @@ from derain.pipelines.prepare.plan import Plan, make_plan
 from derain.pipelines.prepare.task_errors import RUN_AGAIN, explaining_errors
 from derain.pipelines.sigterm import stopping_at_sigterm
 from derain.storage import files
+from derain.storage.amounts import counted
 from derain.storage.output_paths import check_folder
 
 log = logging.getLogger(__name__)
@@ -118,8 +119,9 @@ def _make_plan(
         ray.wait([lines])  # it holds the same error, which Ray would print as one nobody handled
         raise
     log.info(
-        "prepare: %s, %s: %d pairs in %d shards, %s",
-        plan.dataset, plan.split, plan.pairs, len(plan), plan.settings["layout"],
+        "prepare: %s, %s: %s in %s, %s",
+        plan.dataset, plan.split, counted(plan.pairs, "pair"), counted(len(plan), "shard"),
+        plan.settings["layout"],
     )  # fmt: skip
     if plan.repeated_bytes:
         log.info(

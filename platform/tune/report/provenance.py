@@ -12,6 +12,8 @@ from derain.tracking.packing import git_commit
 from derain.training import checkpoint
 from derain.tune.report.compare import Row
 
+COMMAND, CONFIG = "Command:", "Config, resolved:"
+"""How the first sentence begins, with and without a known command."""
 LISTED_RUNS = 12
 """Up to so many MLflow runs are listed; those of larger sweeps are in the table of trials."""
 
@@ -19,8 +21,8 @@ LISTED_RUNS = 12
 def provenance(config: Config, result: Row) -> Iterator[str]:
     """Sentences on the command, the code, the digests of the datasets and the MLflow runs."""
     if (command := command_line()) is not None:
-        yield f"Command: {command}."
-    yield f"Config, resolved: {config.folder / checkpoint.CONFIG}."
+        yield f"{COMMAND} {command}."
+    yield f"{CONFIG} {config.folder / checkpoint.CONFIG}."
     yield f"Code: derain-platform {importlib.metadata.version('derain-platform')}{_commit()}."
     for role in ROLES:
         datasets = open_role(config.data, role)

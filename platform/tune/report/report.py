@@ -22,7 +22,7 @@ from derain.tune.report.compare import Difference, Row
 from derain.tune.report.curves import Curves, read_curves
 from derain.tune.report.gallery import GRID, PAGE
 from derain.tune.report.importance import LEAST_POINTS, importance
-from derain.tune.report.provenance import provenance
+from derain.tune.report.provenance import COMMAND, CONFIG, provenance
 from derain.tune.report.published import published_of, why_incomparable
 from derain.tune.report.render import Page, Plot, Table
 
@@ -70,9 +70,11 @@ def write(config: Config, ranking: Sequence[Row], result: Row) -> None:
 
 
 def summary(report: str | Path) -> str:
-    """The text of a written report up to its first image, for a terminal."""
+    """The tables and notes of a written report, without where they come from."""
     text = Path(report).read_text(encoding="utf-8")
-    return f"{text.partition('![')[0].rstrip()}\n\nReport: {report}"
+    for end in (f"\n- {COMMAND}", f"\n- {CONFIG}", "!["):
+        text = text.partition(end)[0]
+    return f"{text.rstrip()}\n\nReport: {report}"
 
 
 def _tables(

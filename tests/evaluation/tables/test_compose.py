@@ -212,3 +212,11 @@ def test_mpid_is_never_comparable_and_rgb_metrics_are_found() -> None:
 )
 def test_a_row_is_called_after_its_model(model: str, name: str) -> None:
     assert row_name(model) == name
+
+
+def test_a_published_set_that_was_prepared_as_plain_pairs_is_told_its_way_into_the_tables() -> None:
+    way = "derainctl prepare rain100l SOURCE OUT --split test"
+    plain = tables(item("paired", "test", 30.0))
+    assert list(plain) == ["measured"]
+    assert way in plain["measured"].notes[-1]
+    assert way not in "".join(tables(*five_sets())["measured"].notes)

@@ -46,7 +46,7 @@ def test_equal_rainy_images_are_found() -> None:
 def test_one_clean_image_under_several_names_is_noted() -> None:
     statistics = counted([row("a", "A", "x/1"), row("b", "A", "x/1", 9)], [row("c", "A", "x/2")])
     (note,) = statistics.notes()
-    assert note.startswith("2 clean images are 1, each under several names: --share")
+    assert note.startswith("2 clean files hold 1 image, equal byte for byte: --share")
 
 
 def test_a_pair_without_rain_is_noted() -> None:

@@ -15,6 +15,7 @@ from derain.pipelines.evaluate.work.scorer import Chunk, Scorer, Task
 from derain.pipelines.evaluate.work.workers import score_on_workers
 from derain.pipelines.plugins_on_nodes import check_plugins_on_nodes
 from derain.pipelines.workers.plan import peak_bytes, plan_workers
+from derain.storage.amounts import counted
 from derain.storage.cores import available_cores
 
 log = logging.getLogger(__name__)
@@ -112,7 +113,7 @@ def _on_workers(
         workers = plan_workers(asked, device, peak_bytes() if known else None)
         total = sum(map(len, left.values()))
         cost.workers = workers.count
-        log.info("evaluate: %d images on %d workers", total, workers.count)
+        log.info("evaluate: %s on %s", counted(total, "image"), counted(workers.count, "worker"))
         for scored in score_on_workers(task, left, workers):
             cost.peak_memory_bytes = max(cost.peak_memory_bytes, scored.peak_bytes)
             for record in scored.records:
