@@ -6,14 +6,14 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from itertools import accumulate, groupby
 from textwrap import wrap
 from typing import Any, ClassVar, NoReturn
 
 import typer
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Column, Table
 
 from derain.cli.runs_output import duration
@@ -22,8 +22,6 @@ from derain.storage.amounts import counted, size
 
 PLAIN_WIDTH = 10_000
 """Width in characters of tables for files and pipes, so large that no row wraps."""
-
-
 GAP = 2
 """Spaces between two columns."""
 
@@ -96,9 +94,9 @@ class Results:
         raise OSError(error.errno, error.strerror, "standard output") from error
 
 
-def plain(table: RenderableType) -> str:
+def plain(table: RenderableType, width: int = PLAIN_WIDTH) -> str:
     """A table as text without colours: one line per row, nothing truncated."""
-    console = Console(file=io.StringIO(), width=PLAIN_WIDTH, color_system=None, markup=False)
+    console = Console(file=io.StringIO(), width=width, color_system=None, markup=False)
     with console.capture() as printed:
         console.print(table, highlight=False)
     return "\n".join(line.rstrip() for line in printed.get().splitlines())
@@ -286,9 +284,7 @@ def leaderboard(board: Mapping[str, Any]) -> RenderableType:
 
     shown: list[RenderableType] = []
     for group in board["groups"]:
-        table = _table(*HEADS)
-        for row in group["rows"]:
-            table.add_row(*cells(row))
+        table = Fitted(HEADS, [*map(cells, group["rows"])], "with --csv, --html and --json")
         shown += [heading(group), table, *unchecked(group), ""]
     for item in board["unmeasured"]:
         shown.append(f"{item['name']}/{item['version']} has no metrics")
@@ -301,26 +297,45 @@ def _table(*titles: str) -> Table:
     return Table(*columns, box=None, pad_edge=False, padding=(0, GAP, 0, 0))
 
 
-def aligned(markdown: str, width: int) -> RenderableType:
-    """Markdown for a terminal of this width in characters: its tables with aligned columns, as many
-    from the left as fit, and the names of the others."""
-    parts: list[RenderableType] = []
-    for is_table, lines in groupby(markdown.splitlines(), lambda line: line.startswith("|")):
-        if not is_table:
-            parts.append("\n".join(lines))
-            continue
-        heads, _, *rows = ([cell.strip() for cell in line[1:-1].split(" | ")] for line in lines)
-        widths = [
-            max(_head_width(head), *map(len, cells)) + GAP
-            for head, *cells in zip(heads, *rows, strict=True)
-        ]
-        fit = max(sum(end <= width + GAP for end in accumulate(widths)), 1)
-        table = _table(*heads[:fit])
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """A table of which a terminal has the first columns, as many as fit, and names the others."""
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    elsewhere: str
+    """Where the other columns are."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        room = options.max_width + GAP
+        widths = self._widths(len)
+        if sum(widths) > room:
+            widths = self._widths(_head_width)
+        fit = max(sum(end <= room for end in accumulate(widths)), 1)
+        table = _table(*self.heads[:fit])
         for column, wide in zip(table.columns, widths, strict=False):
             column.width = wide - GAP
-        for row in rows:
+        for row in self.rows:
             table.add_row(*row[:fit])
-        parts += [table, *([f"(in the report: {', '.join(heads[fit:])})"] if heads[fit:] else [])]
+        yield table
+        if others := self.heads[fit:]:
+            yield f"({self.elsewhere}: {', '.join(others)})"
+
+    def _widths(self, of_head: Callable[[str], int]) -> list[int]:
+        """Of each column, with the gap behind it."""
+        columns = zip(self.heads, *self.rows, strict=True)
+        return [max(of_head(head), *map(len, cells)) + GAP for head, *cells in columns]
+
+
+def aligned(markdown: str) -> RenderableType:
+    """Markdown of a report for a terminal: its tables with aligned columns that fit."""
+    parts: list[RenderableType] = []
+    for is_table, lines in groupby(markdown.splitlines(), lambda line: line.startswith("|")):
+        if is_table:
+            heads, _, *rows = ([cell.strip() for cell in line[1:-1].split(" | ")] for line in lines)
+            parts.append(Fitted(heads, rows, "in the report"))
+        else:
+            parts.append("\n".join(lines))
     return Group(*parts)
 
 

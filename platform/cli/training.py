@@ -2,7 +2,6 @@
 
 import logging
 import shlex
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -104,8 +103,7 @@ def sweep(
         _show_plan(results, result, output.plan_summary(result, resolved))
         return
     text = report.summary(result["report"]) + _page(result) + output.next_steps(result)
-    width = shutil.get_terminal_size().columns
-    results.show(result, output.aligned(text, width) if results.on_terminal else text)
+    results.show(result, output.aligned(text) if results.on_terminal else text)
 
 
 def _page(result: Mapping[str, Any]) -> str:

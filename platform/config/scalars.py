@@ -37,11 +37,12 @@ class Dumper(yaml.SafeDumper):
     would take for something else gets quotation marks."""
 
 
-def _in_one_line(dumper: Dumper, items: list[Any]) -> yaml.Node:
-    """A list as the shipped configs write it."""
-    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True)
+def _list(dumper: Dumper, items: list[Any]) -> yaml.Node:
+    """A list as the shipped configs write it; of sections, a line for each."""
+    short = not any(isinstance(item, dict) for item in items)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=short)
 
 
-Dumper.add_representer(list, _in_one_line)
+Dumper.add_representer(list, _list)
 Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"^(?:{_FLOAT.pattern})$"), None)
 Dumper.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(f"^(?:{_INT.pattern})$"), None)

@@ -191,7 +191,7 @@ def test_a_run_is_summarised_in_lines_that_fit_a_terminal() -> None:
 def test_a_reports_table_has_the_columns_that_fit_a_terminal_and_names_the_others() -> None:
     report = "# Sweep\n\n| trial | gain over input (dB) | rank |\n| --- | ---: | ---: |\n"
     report += "| high | +1.5 [-0.1, +0.2] | 1 |\n\n- A note."
-    assert output.plain(output.aligned(report, 24)).splitlines() == [
+    assert output.plain(output.aligned(report), 24).splitlines() == [
         "# Sweep",
         "",
         "       gain over input",
@@ -201,6 +201,5 @@ def test_a_reports_table_has_the_columns_that_fit_a_terminal_and_names_the_other
         "",
         "- A note.",
     ]
-    wide = output.plain(output.aligned(report, 80)).splitlines()
-    assert wide[3].split() == ["trial", "(dB)", "rank"]
-    assert wide[4].split() == ["high", "+1.5", "[-0.1,", "+0.2]", "1"]
+    wide = output.plain(output.aligned(report), 80).splitlines()
+    assert wide[2:4] == ["trial  gain over input (dB)  rank", "high   +1.5 [-0.1, +0.2]    1"]
