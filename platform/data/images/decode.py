@@ -82,7 +82,7 @@ def stored_pixels(data: Bytes, header: Header, name: str, mode: str = "RGB") -> 
         if (header.colour, header.bits, mode) == ("RGB", 8, "RGB"):
             # A quarter faster than Pillow, which says why if it refuses, or decodes.
             with contextlib.suppress(imagecodecs.SpngError):
-                return np.asarray(imagecodecs.spng_decode(needed))
+                return np.asarray(imagecodecs.spng_decode(bytes(needed)))
     elif header.format == "JPEG":
         needed, formats = jpeg.for_pixels(data), ("JPEG",)
     else:
