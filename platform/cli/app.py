@@ -74,7 +74,7 @@ class _Commands(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Refuse an empty argument: as a path it would be the working directory."""
-        for number, word in enumerate(args, 1):
+        for number, word in enumerate(() if ctx.resilient_parsing else args, 1):
             if not word or _EMPTY_OPTION.fullmatch(word):
                 found = f"Argument {number}" + (f" ({word})" if word else "")
                 raise typer.BadParameter(
