@@ -8,6 +8,8 @@ that --help stays fast.
 import io
 import logging
 import os
+import re
+import signal
 import sys
 from importlib.metadata import version
 from typing import Annotated, Any, NoReturn, TextIO
@@ -22,6 +24,7 @@ from derain.cli.output import Results
 from derain.storage.refusals import expected
 
 INTERRUPTED = 130
+_EMPTY_OPTION = re.compile(r"--[a-z][a-z-]*=")
 
 COMMANDS = (
     data.synthesize,
@@ -68,6 +71,18 @@ class _Commands(TyperGroup):
 
     explained = False
     """Whether the user has been told why the command ended."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse an empty argument: as a path it would be the working directory."""
+        for number, word in enumerate(() if ctx.resilient_parsing else args, 1):
+            if not word or _EMPTY_OPTION.fullmatch(word):
+                found = f"Argument {number}" + (f" ({word})" if word else "")
+                raise typer.BadParameter(
+                    f"{found} is empty. Is a variable of the shell not set? Leave it out, or give "
+                    "a value.",
+                    ctx,
+                )
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         Results.of_command, _Commands.explained = None, False
@@ -130,18 +145,38 @@ def common(
 
 def main() -> NoReturn:
     """Run a command; exit codes: 0 done, 1 failed, 2 wrong usage or input, 130 interrupted."""
+    _occupy_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # both are None if the caller closed them
             stream.reconfigure(errors="backslashreplace")  # names of files may be any bytes
     # Ray reads it when it is imported; its 30 s are too short on a machine that is fully in use.
     os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")
     try:
-        app()
+        try:
+            app()
+        finally:  # --help and --version print through Python's own stdout
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except SystemExit as ended:
         if ended.code == INTERRUPTED and not _Commands.explained:  # typer's after Ctrl-C
             print("derainctl: interrupted", file=sys.stderr)
         raise
+    except OSError as error:
+        # Python would try to write the rest once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            sys.exit(128 + signal.SIGPIPE)
+        print(f"derainctl: standard output: {error.strerror}.", file=sys.stderr)
+        sys.exit(1)
     sys.exit(0)
+
+
+def _occupy_closed_streams() -> None:
+    """Put the null device where the caller closed stdin, stdout or stderr: the next file that is
+    opened would take the place, and what a library prints would land in it."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
 
 
 class _ToStderr(logging.StreamHandler):

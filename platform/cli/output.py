@@ -1,6 +1,7 @@
 """What commands print: results to the real stdout, as text or as one JSON document."""
 
 import dataclasses
+import errno
 import io
 import json
 import os
@@ -36,9 +37,7 @@ class Results:
         Results.of_command = self
         self._as_json = as_json
         self._shown = False
-        if sys.stdout is None:  # the caller closed it
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        else:
+        if sys.stdout is not None:  # the caller did not close it
             sys.stdout.flush()
         # Names of files may be any bytes, which a reader gets back unchanged.
         self._stream = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="surrogateescape")
@@ -68,8 +67,10 @@ class Results:
             self._give_up(error)
 
     def show_bytes(self, data: bytes) -> None:
-        """Write a file to stdout."""
+        """Write a file to stdout. Raises OSError if it is closed: the file would be lost."""
         self._shown = True
+        if sys.stdout is None:
+            raise OSError(errno.EBADF, "closed", "standard output")
         try:
             self._stream.buffer.write(data)
             self._stream.flush()

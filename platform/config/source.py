@@ -18,6 +18,11 @@ Tree = dict[str, Any]
 KeyPath = tuple[str, ...]
 Whole = TypeVar("Whole", bound=Section)
 
+MAX_BYTES = 2**20
+"""Of a config file. PyYAML reads some 100 kB in a second."""
+MAX_VALUES = 100_000
+"""Of a config file, with those that its aliases repeat."""
+
 REPLACED = {
     "data.eval": (
         "data.validation chooses checkpoints and trials, and data.test reports, once. Name the "
@@ -117,6 +122,11 @@ class Source:
             return f"{where}: `{key}` is missing; give it in the file or with --set {key}=..."
         if item.get("ctx", {}).get("pattern") == PLUGIN_NAME:
             return f"{where}: `{key}`: expected module:Name, found {item['input']!r}."
+        if item["type"] == "string_pattern_mismatch":
+            return (
+                f"{where}: `{key}`: expected letters and digits, and what "
+                f"{item['ctx']['pattern']} allows, found {item['input']!r}."
+            )
         reason = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
         if item["type"] == "value_error":
             return f"{where}: `{key}`: {reason}."
@@ -164,13 +174,22 @@ def resolved(path: Path, profile: str | None, overrides: Sequence[str]) -> Sourc
 
 def _parse(path: Path) -> Source:
     try:
-        return parsed(path.read_text(encoding="utf-8"), str(path))
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:  # or without an end, such as /dev/zero
+            raise ConfigError(f"{path}: more than {MAX_BYTES:,} bytes; expected a config file.")
+        return parsed(data.decode(), str(path))
     except FileNotFoundError:
         raise ConfigError(
             f"{path}: no such config file. Shipped configs need no path: "
             f"{', '.join(shipped.names())}."
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path}: expected UTF-8, found the byte 0x{data[error.start]:02x} at {error.start}. "
+            "Save the file as UTF-8."
+        ) from None
+    except OSError as error:
         raise ConfigError(f"{path}: the config file cannot be read ({error}).") from None
 
 
@@ -194,13 +213,27 @@ def _section(value: Any, where: str) -> Tree:
 def _values(text: str, where: str, origins: dict[KeyPath, str]) -> Any:
     """The plain Python values of a YAML text; adds the line of every key to `origins`."""
     try:
-        return _construct(yaml.compose(text, Loader=yaml.SafeLoader), (), where, origins)
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if node is not None and _count(node, {}) > MAX_VALUES:
+            raise ConfigError(
+                f"{where}: more than {MAX_VALUES:,} values, with those of its aliases."
+            )
+        return _construct(node, (), where, origins)
     except yaml.YAMLError as error:
         raise ConfigError(f"{where}: not valid YAML. {error}") from None
     except RecursionError:
         raise ConfigError(
             f"{where}: nested too deeply; does an alias (*) refer to itself?"
         ) from None
+
+
+def _count(node: yaml.Node, known: dict[int, int]) -> int:
+    """The values of a YAML node: aliases of aliases make billions of some lines."""
+    if id(node) not in known:
+        inner = node.value if isinstance(node, yaml.CollectionNode) else ()
+        parts = (part for item in inner for part in (item if isinstance(item, tuple) else (item,)))
+        known[id(node)] = 1 + sum(_count(part, known) for part in parts)
+    return known[id(node)]
 
 
 def _construct(node: yaml.Node | None, at: KeyPath, file: str, origins: dict[KeyPath, str]) -> Any:
@@ -210,8 +243,8 @@ def _construct(node: yaml.Node | None, at: KeyPath, file: str, origins: dict[Key
     if isinstance(node, yaml.MappingNode):
         tree: Tree = {}
         for key_node, value_node in node.value:
-            key = str(key_node.value)
             origin = f"{file}:{key_node.start_mark.line + 1}"
+            key = _key(key_node, origin)
             if key in tree:
                 raise ConfigError(f"{origin}: `{'.'.join((*at, key))}` is given twice.")
             origins[(*at, key)] = origin
@@ -222,12 +255,23 @@ def _construct(node: yaml.Node | None, at: KeyPath, file: str, origins: dict[Key
     loader = yaml.SafeLoader("")
     as_plain = loader.resolve(yaml.ScalarNode, node.value, (True, False))
     unquoted = isinstance(node, yaml.ScalarNode) and node.style is None
-    if unquoted and node.tag == as_plain:  # nor a tag of its own
-        return value_of(node.value)
     try:
+        if unquoted and node.tag == as_plain:  # nor a tag of its own
+            return value_of(node.value)
         return loader.construct_object(node)
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{file}:{node.start_mark.line + 1}: {error}") from None
+
+
+def _key(node: yaml.Node, origin: str) -> str:
+    if not isinstance(node, yaml.ScalarNode):
+        raise ConfigError(f"{origin}: expected a word as the key, found a list or keys and values.")
+    if node.tag == "tag:yaml.org,2002:merge":
+        raise ConfigError(
+            f"{origin}: YAML 1.2 has no merge key `<<`. Write the values out, or give them in a "
+            "file that this one `extends`."
+        )
+    return str(node.value)
 
 
 def _as_section(value: Any) -> Tree:

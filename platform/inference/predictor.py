@@ -83,8 +83,11 @@ class Predictor:
         self.device = torch.device(device)
         self.network = network.to(self.device)
         self._takes_routes = getattr(network, "route_key", None) is not None
-        if isinstance(tile, int) and tile < LEAST_TILE_PX:
-            raise UsageError(f"Tiles must have {LEAST_TILE_PX} px a side or more, found {tile}.")
+        if tile not in (None, "auto") and not (isinstance(tile, int) and tile >= LEAST_TILE_PX):
+            raise UsageError(
+                f"Tiles must have {LEAST_TILE_PX} px a side or more (an integer, `auto` or None), "
+                f"found {tile!r}."
+            )
         self._tile: Tile = tile
         self._memory_share = memory_share
         self._bytes_per_pixel: float | None = None
@@ -164,10 +167,18 @@ class Predictor:
         shape = getattr(image, "shape", None)
         if shape is None or len(shape) != 3 or shape[2] != 3 or image.dtype != np.float32:
             raise DataError(f"Expected float32 of the shape (height, width, 3), found {shape}.")
-        if image.size == 0 or not (image.min() >= 0 and image.max() <= 1):  # NaN is neither
-            found = f"from {image.min()} to {image.max()}" if image.size else "no pixels"
+        if image.size == 0:
+            raise DataError("Expected floats in [0, 1], found no pixels.")
+        if not np.isfinite(image).all():
+            count = image.size - np.count_nonzero(np.isfinite(image))
             raise DataError(
-                f"Expected floats in [0, 1], found {found}. Divide levels in 0..255 by 255."
+                f"Expected floats in [0, 1], found NaN or infinity in {count:,} of {image.size:,} "
+                "values. Replace them, for example with numpy.nan_to_num."
+            )
+        if image.min() < 0 or image.max() > 1:
+            raise DataError(
+                f"Expected floats in [0, 1], found from {image.min()} to {image.max()}. Divide "
+                "levels in 0..255 by 255; undo a normalisation."
             )
         return self._whole(image)
 

@@ -17,6 +17,9 @@ EXPECTED = (
     "or an image of PIL."
 )
 
+_UNREAD = frozenset({"I", "F", "LAB"})
+"""Modes of PIL: 32 bits, floats, and colours that Pillow does not convert without a profile."""
+
 
 class Derainer:
     """Removes the rain from images of any size; see `derain.load`.
@@ -44,7 +47,7 @@ class Derainer:
 
         Arrays are (height, width, 3) or (batch, height, width, 3): uint8, uint16, or floats in
         [0, 1]. Tensors are (3, height, width) or (batch, 3, height, width): uint8, or floats in
-        [0, 1]. PIL's images are converted to RGB, the result keeps an alpha channel.
+        [0, 1]. PIL's images are converted to RGB, of 8 bits; the result keeps transparency.
 
         Raises DataError for anything else, DerainError if the network fails on an image or needs
         more memory than there is.
@@ -58,18 +61,22 @@ class Derainer:
         raise DataError(f"{EXPECTED} Found {type(images).__name__}.")
 
     def _arrays(self, images: np.ndarray) -> np.ndarray:
+        known = images.dtype.kind == "f" or images.dtype in (np.uint8, np.uint16)
+        if not known or images.ndim not in (3, 4) or images.shape[-1] != 3:
+            raise DataError(f"{EXPECTED} Found {images.dtype} of the shape {images.shape}.")
         if images.ndim == 4:
             return np.stack([self._array(image) for image in images]) if len(images) else images
         return self._array(images)
 
     def _array(self, image: np.ndarray) -> np.ndarray:
-        if image.ndim != 3 or image.shape[2] != 3:
-            raise DataError(f"{EXPECTED} Found {image.dtype} of the shape {image.shape}.")
         if image.dtype.kind != "f":
             return self._predictor.derain(image)
         return self._predictor.derain_unit(image.astype(np.float32)).astype(image.dtype)
 
     def _tensors(self, images: Tensor) -> Tensor:
+        if images.layout != torch.strided or images.is_meta or images.is_nested:
+            found = "nested" if images.is_nested else f"on {images.device} as {images.layout}"
+            raise DataError(f"{EXPECTED} Found a tensor {found}, whose values cannot be read.")
         if images.ndim not in (3, 4) or images.shape[-3] != 3:
             found = f"{images.dtype} of the shape {tuple(images.shape)}"
             raise DataError(f"{EXPECTED} Found a tensor, {found}.")
@@ -82,7 +89,25 @@ class Derainer:
         return derained.movedim(-1, -3).contiguous().to(images.device, images.dtype)
 
     def _pil(self, image: Image.Image) -> Image.Image:
-        derained = Image.fromarray(self._array(np.asarray(image.convert("RGB"))))
-        if "A" in image.getbands():
-            derained.putalpha(image.getchannel("A"))
+        plain = _of_8_bits(image)
+        derained = Image.fromarray(self._arrays(np.asarray(plain.convert("RGB"))))
+        if plain.mode == "RGBA":
+            derained.putalpha(plain.getchannel("A"))
         return derained
+
+
+def _of_8_bits(image: Image.Image) -> Image.Image:
+    """RGB, or RGBA where an image has transparency of any kind. Raises DataError."""
+    if image.mode in _UNREAD:
+        raise DataError(
+            f"{EXPECTED} Found an image of PIL of the mode {image.mode}: 32 bits, floats and Lab "
+            "are not converted. Scale its values to 0..255, and give an array."
+        )
+    try:
+        if image.mode.startswith("I;16"):
+            levels = np.asarray(image).astype(np.uint32)
+            return Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8))
+        whole = image.convert("LA") if image.mode == "La" else image
+        return whole.convert("RGBA" if whole.has_transparency_data else "RGB")
+    except (OSError, ValueError, SyntaxError) as error:  # it is read from its file only now
+        raise DataError(f"The image of PIL cannot be read ({error}).") from None

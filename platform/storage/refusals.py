@@ -36,6 +36,7 @@ _ADVICE = {
     errno.ENFILE: "Close other programs: the machine has too many open files",
     errno.EAGAIN: "Allow more processes (`ulimit -u`)",
     errno.ENOMEM: "Close other programs, or use a machine with more memory",
+    errno.EBADF: "Leave it open (no `>&-`)",
     errno.ESTALE: "The network disk lost the file: wait until it is back",
     errno.EIO: _DISK,
     errno.ENODEV: "Choose a folder on a local disk: this file system cannot map files into memory",

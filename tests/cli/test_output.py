@@ -5,10 +5,13 @@ import pty
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from derain.cli import output
+from derain.cli.app import app
 
 NOISY = """
 import os
@@ -152,6 +155,49 @@ def test_a_closed_stdout_is_no_error() -> None:
     done = printed("x", shell="$SHOW >&-")
 
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+@pytest.mark.parametrize("asked", ["--version", "--help"])
+def test_help_and_version_on_a_full_disk_are_one_message(asked: str) -> None:
+    code = f"from derain.cli import app; app.sys.argv[1:] = ['{asked}']; app.main()"
+    command = [sys.executable, "-c", code]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE)
+
+    assert (done.returncode, done.stderr.count(b"\n")) == (1, 1)
+    assert done.stderr.startswith(b"derainctl: standard output: No space left on device.")
+
+
+def test_a_file_for_a_closed_stdout_is_an_error() -> None:
+    showing = (
+        "from derain.cli import app, output; app._occupy_closed_streams(); "
+        "output.Results(False).show_bytes(b'png')"
+    )
+    done = subprocess.run(
+        ["bash", "-c", '"$0" -c "$1" >&-', sys.executable, showing], capture_output=True
+    )
+
+    assert done.returncode == 1
+    assert b"standard output" in done.stderr
+
+
+def test_no_file_takes_the_place_of_a_closed_stream() -> None:
+    opening = (
+        "from derain.cli.app import _occupy_closed_streams as occupy; occupy(); "
+        "raise SystemExit(open('/dev/zero').fileno())"
+    )
+    shell = ["bash", "-c", '"$0" -c "$1" <&- 2>&-', sys.executable, opening]
+    done = subprocess.run(shell, capture_output=True)
+
+    assert done.returncode > 2
+
+
+@pytest.mark.parametrize("words", [["verify", ""], ["predict", "m", "i", "--out="]])
+def test_an_empty_argument_is_refused(words: list[str]) -> None:
+    result = CliRunner().invoke(app, words)
+
+    assert result.exit_code == 2
+    assert "empty" in result.output
 
 
 def test_what_an_evaluation_left_out_is_below_its_table() -> None:

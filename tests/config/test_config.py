@@ -176,3 +176,35 @@ def test_a_user_defined_network_takes_any_option() -> None:
         config.replaced({"model": {"name": "prenet", "depth": 3}}, "test")
     with pytest.raises(ConfigError, match=r"expected one of.*prenet.*module:Class"):
         config.replaced({"model.name": "prennet"}, "test")
+
+
+def test_a_file_without_end_is_refused() -> None:
+    with pytest.raises(ConfigError, match="more than 1,048,576 bytes"):
+        load_config(Path("/dev/zero"))
+
+
+def test_aliases_of_aliases_are_refused(tmp_path: Path) -> None:
+    lines = [
+        "a0: &a0 [x]",
+        *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10)),
+    ]
+    assert "more than 100,000 values" in message(tmp_path, "\n".join(lines))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (MINIMAL.replace("5", "9" * 5000), "4300 digits"),
+        ("? [a, b]\n: 2\n", "expected a word as the key"),
+        ("model:\n  <<: {name: prenet}\n", "no merge key `<<`"),
+        (MINIMAL.replace("tiny", "-x"), "expected letters and digits"),
+    ],
+)
+def test_odd_yaml_is_explained(tmp_path: Path, text: str, expected: str) -> None:
+    assert expected in message(tmp_path, text)
+
+
+def test_a_file_that_is_not_utf_8_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_bytes("name: ä".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"found the byte 0xe4 at 6. Save the file as UTF-8"):
+        load_config(tmp_path / "x.yaml")

@@ -1,6 +1,8 @@
 """What goes in comes out: array, tensor or image of PIL, single or batch, of the same type."""
 
+import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from PIL import Image
 
 import derain
 from derain import models
-from derain.errors import DataError, WeightsError
+from derain.errors import DataError, UsageError, WeightsError
 from derain.inference.predictor import Predictor, save_model_folder
 from derain.pipelines.derainer import Derainer
 
@@ -74,12 +76,49 @@ def test_pil_keeps_alpha_and_takes_grey(remove_rain: Derainer, image: np.ndarray
     assert remove_rain(pil.convert("L")).mode == "RGB"
 
 
+def test_pil_keeps_transparency_of_any_kind(remove_rain: Derainer, image: np.ndarray) -> None:
+    rgba = Image.fromarray(np.dstack((image, image[..., 0])))
+    assert remove_rain(rgba.convert("RGBa")).mode == "RGBA"
+    assert remove_rain(rgba.convert("LA").convert("La")).mode == "RGBA"
+    keyed = Image.fromarray(image)
+    keyed.info["transparency"] = tuple(int(level) for level in image[3, 4])
+    assert remove_rain(keyed).getpixel((4, 3))[3] == 0  # type: ignore[index]
+
+
+def test_pil_of_16_bits_is_scaled(remove_rain: Derainer, image: np.ndarray) -> None:
+    deep = Image.fromarray(image[..., 0].astype(np.uint16) * 257)
+    expected = remove_rain(Image.fromarray(image[..., 0]))
+    np.testing.assert_array_equal(remove_rain(deep), expected)
+
+
+def test_pil_of_a_damaged_file_is_refused(remove_rain: Derainer, image: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG")
+    cut = Image.open(io.BytesIO(buffer.getvalue()[:500]))
+    with pytest.raises(DataError, match="cannot be read"):
+        remove_rain(cut)
+
+
+@pytest.mark.parametrize("option", [{"device": "gpu"}, {"device": "cuda:0"}, {"tile": "64"}])
+def test_options_of_another_kind_are_refused(folder: Path, option: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"expected auto, cpu, cuda|Tiles must have"):
+        derain.load(folder, **option)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         (np.zeros((8, 8), np.uint8), r"uint8 of the shape \(8, 8\)"),
         (np.full((8, 8, 3), 200.0), "Divide levels in 0..255 by 255"),
-        (np.full((8, 8, 3), np.nan), "Expected floats"),
+        (np.full((8, 8, 3), np.nan), "NaN or infinity in 192 of 192 values"),
+        (np.zeros((8, 8, 3), np.int16), r"uint8 in 0..255 or floats in \[0, 1\].* Found int16"),
+        (np.zeros((0, 8, 8, 4), np.uint8), r"shape \(0, 8, 8, 4\)"),
+        (np.zeros((0, 8, 8, 3), np.int64), "Found int64"),
+        (torch.zeros(3, 8, 8).to_sparse(), "sparse_coo"),
+        (torch.zeros(3, 8, 8, device="meta"), "on meta"),
+        (Image.new("I", (8, 8)), "the mode I: 32 bits"),
+        (Image.new("F", (8, 8)), "the mode F"),
+        (Image.new("LAB", (8, 8)), "the mode LAB"),
         (torch.zeros(8, 8, 3), r"shape \(8, 8, 3\)"),
         (torch.zeros(3, 8, 8, dtype=torch.int64), "torch.int64"),
         ([[0, 0, 0]], "Found list"),

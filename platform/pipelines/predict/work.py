@@ -26,6 +26,7 @@ from derain.pipelines.predict import video
 from derain.pipelines.predict.encode import Form
 from derain.pipelines.predict.record import Writer, file_sha256, sha256
 from derain.storage.atomic import new_file
+from derain.storage.names import fitting
 
 COMPARED = "compare"
 """The folder of the images side by side, in the folder of the results."""
@@ -152,7 +153,8 @@ class Work:
 
     def _write_comparison(self, name: str, image: OddImage, derained: np.ndarray) -> None:
         sides = [_in_8_bits(side) for side in (image.srgb, derained)]
-        target = self.out / COMPARED / f"{name}.png"
+        beside = self.out / COMPARED / name
+        target = beside.with_name(fitting(f"{beside.name}.png", digest=True))
         target.parent.mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()
         Image.fromarray(np.concatenate(sides, axis=1)).save(buffer, format="PNG")

@@ -17,6 +17,8 @@ from derain.models.shapes import image_batch
 CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 
+DEVICES = ("auto", "cpu", "cuda")
+
 _OF_A_GPU = re.compile("CUDA|cuDNN|CUDNN|CUBLAS|cuBLAS|CUSOLVER|CUFFT|NCCL|HIP error")
 _OUT_OF_MEMORY = (
     "DefaultCPUAllocator",
@@ -45,8 +47,11 @@ def device_named(
     This is the only place that chooses a device. A CUDA device has its number, that of the current
     one: Ray Train makes another one current in each worker of a node.
 
-    Raises UsageError for `cuda` without a CUDA device: work never moves to the CPU silently.
+    Raises UsageError for another name, and for `cuda` without a CUDA device: work never moves to
+    the CPU silently.
     """
+    if name not in DEVICES:
+        raise UsageError(f"{option}: expected {', '.join(DEVICES)}, found {name!r}.")
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise UsageError(

@@ -260,12 +260,13 @@ def test_a_deep_image_is_derained_in_16_bits(trained: Any, tmp_path: Path) -> No
     assert len(np.unique(derained)) > 256
 
 
-@pytest.mark.parametrize("name", ["\u96e8" * 83 + ".webp", "x" * 250 + ".png"])
+@pytest.mark.parametrize("name", ["\u96e8" * 83 + ".webp", "x" * 251 + ".png"])
 def test_a_long_name_is_written(identity: str, tmp_path: Path, name: str) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "short.png")
     (tmp_path / "short.png").rename(tmp_path / name)
-    (written,) = predict(identity, [tmp_path / name], tmp_path / "out").pictures
+    (written,) = predict(identity, [tmp_path / name], tmp_path / "out", compare=True).pictures
     assert Path(written).is_file()
+    assert len(list((tmp_path / "out/compare").iterdir())) == 1
 
 
 def test_a_name_that_is_not_utf_8_is_derained(identity: str, tmp_path: Path) -> None:
