@@ -29,7 +29,7 @@ soak: setup
 
 # Benchmarks against peers, which only this target installs.
 bench: $(VENV)/peers
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(if $(ROUNDS),--rounds $(ROUNDS))
 
 PEERS := $(addprefix benchmarks/,apart.txt shared.txt built.txt)
 TO_PEERS = PATH="$(PATH):$(CURDIR)/$(BIN)" uv pip install --quiet --python $(BIN)/python --target build/peers --overrides benchmarks/shared.txt
