@@ -1,4 +1,4 @@
-"""Run the benchmarks, each in a process: `python -m benchmarks [--json] [--rounds N] [NAME ...]`."""
+"""Run the benchmarks, each in its own process: `python -m benchmarks [--rounds N] [NAME ...]`."""
 
 import argparse
 import json

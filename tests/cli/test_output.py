@@ -248,4 +248,4 @@ def test_a_reports_table_has_the_columns_that_fit_a_terminal_and_names_the_other
         "- A note.",
     ]
     wide = output.plain(output.aligned(report), 80).splitlines()
-    assert wide[2:4] == ["trial  gain over input (dB)  rank", "high   +1.5 [-0.1, +0.2]    1"]
+    assert wide[2:4] == ["trial  gain over input (dB)  rank", "high   +1.5 [-0.1, +0.2]     1"]
