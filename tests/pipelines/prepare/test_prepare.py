@@ -321,7 +321,7 @@ def test_equal_images_are_reported(
     for number in range(7):
         shutil.copy(source / "rain/000.png", source / f"rain/alone{number}.png")
     done = prepared(source, tmp_path / "out")
-    assert ["2 clean images are 1" in note for note in done.notes] == [True]
+    assert ["2 clean files hold 1 image" in note for note in done.notes] == [True]
     assert len(done.quarantined) == 7
     assert caplog.text.count("left out rain/alone") == 5
     assert "and 2 more: see manifest.json" in caplog.text

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -147,9 +148,11 @@ def test_a_large_image_is_answered_and_a_killed_replica_is_lost(tmp_path: Path) 
         )
 
         async def ask() -> list[Derained | Refused]:
+            began = time.monotonic()
             answers = [await backend(sent)]
+            takes = time.monotonic() - began
             asked = asyncio.create_task(_answer(backend, sent))
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(takes / 2)  # by then it is in the replica's hands
             for name in _replicas():
                 ray.kill(ray.get_actor(name, namespace="serve"), no_restart=True)
             return [*answers, await asked, await asyncio.wait_for(backend(sent), 120)]
