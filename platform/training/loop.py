@@ -231,8 +231,9 @@ class Run:
         train, best = self.config.train, self._state.best
         if not (train.patience_evals and train.eval_every_steps and best):
             return False
-        evals_since_best = (self._state.step - best["step"]) // train.eval_every_steps
-        return evals_since_best >= train.patience_evals
+        # Steps with an evaluation, as the best one may be the end of an earlier part of the run.
+        every, last_best = train.eval_every_steps, int(best["step"])
+        return self._state.step // every - last_best // every >= train.patience_evals
 
     def _start_sum(self, done: int, metrics: Mapping[str, Tensor], share: float) -> None:
         """Start summing a step's metrics and this rank's interrupts over the ranks.

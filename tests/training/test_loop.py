@@ -187,6 +187,16 @@ def test_the_best_checkpoint_stays_and_the_run_ends_when_patience_runs_out(tmp_p
     assert (again.steps, again.best) == (outcome.steps, outcome.best)
 
 
+def test_patience_runs_out_at_an_evaluation_wherever_the_best_was(tmp_path: Path) -> None:
+    """The best one was measured at the end of a run of odd length, which was continued."""
+    options = {"eval_every_steps": 2, "patience_evals": 1, "checkpoint_every_steps": 20}
+    scores = iter([20.0, 25.0, 24.0])
+    scored: dict[str, Any] = {"validate": lambda _: {"psnr_y": next(scores)}}
+    assert run(config(tmp_path, steps=3, **options), **scored).best["step"] == 3
+    outcome = run(config(tmp_path, steps=20, log_every_steps=20, **options), **scored)
+    assert (outcome.steps, outcome.finished, outcome.checkpoint.is_dir()) == (4, True, True)
+
+
 def test_the_best_is_measured_on_one_validation_set(tmp_path: Path) -> None:
     """Before the first validation, the set may still change."""
     run_config = config(tmp_path, eval_every_steps=2)
