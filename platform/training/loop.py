@@ -360,7 +360,13 @@ class Run:
         log.warning("%s Rolling back to step %d at half the rate.", reason, saved.state.step)
         self._pending.clear()
         self.trainer.restore(saved)
-        self._state = replace(saved.state, rollbacks=rollbacks)
+        now = self._state  # the checkpoint may be of before a resume with another config
+        self._state = replace(
+            saved.state,
+            rollbacks=rollbacks,
+            config_sha256=now.config_sha256,
+            plugins=now.plugins,
+        )
         if self._ledger is not None:
             self._ledger.rewind(saved.state.step)
 

@@ -257,6 +257,18 @@ def test_a_step_that_is_not_finite_is_rolled_back(tmp_path: Path) -> None:
     assert all(math.isfinite(f["loss"]) for f in metrics)
 
 
+def test_a_checkpoint_after_a_rollback_says_with_which_config_it_was_trained(
+    tmp_path: Path,
+) -> None:
+    run(config(tmp_path, steps=4))
+    resumed = config(tmp_path, on_nonfinite="rollback")
+    outcome = run(resumed, network=_faulty(build_network(resumed), at=1, factor=math.nan))
+    assert (outcome.resumed_from_step, outcome.rollbacks) == (4, 1)
+    newest = checkpoint.newest(resumed.folder)
+    assert newest is not None
+    assert newest.state.config_sha256 == resumed.digest()
+
+
 def test_a_loss_spike_is_rolled_back(tmp_path: Path) -> None:
     values = {"on_nonfinite": "rollback", "spike_factor": 20.0, "checkpoint_every_steps": 20}
     run_config = config(tmp_path, steps=60, **values)
