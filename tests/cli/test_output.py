@@ -168,6 +168,17 @@ def test_help_and_version_on_a_full_disk_are_one_message(asked: str) -> None:
     assert done.stderr.startswith(b"derainctl: standard output: No space left on device.")
 
 
+def test_debug_shows_where_a_file_was_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    words = ["--debug", "init", "nafnet", str(tmp_path / "file/folder")]
+    code = f"from derain.cli import app; app.sys.argv[1:] = {words}; app.main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert done.returncode == 1
+    assert "write_starter" in done.stderr
+    assert "standard output" not in done.stderr
+
+
 def test_a_file_for_a_closed_stdout_is_an_error() -> None:
     showing = (
         "from derain.cli import app, output; app._occupy_closed_streams(); "
