@@ -103,6 +103,28 @@ def test_an_upload_holds_a_part_of_the_file(folder: Path) -> None:
     assert file.most - before < 60 * 2**20
 
 
+class Broken(Zeros):
+    """A file whose second half cannot be read."""
+
+    def read(self, size: int = -1) -> bytes:
+        if 2 * self._at >= self._size:
+            raise InterruptedError("half of it")
+        return super().read(min(size, self._size // 2))
+
+
+@pytest.mark.parametrize("size", [2**10, 40 * 2**20])
+@pytest.mark.parametrize("store", ["folder", "google"])
+def test_an_upload_that_breaks_off_leaves_no_half(
+    store: str, size: int, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of the file got its name: closing the stream completes the upload."""
+    monkeypatch.setattr(remote, "_PAUSE_S", 0.0)
+    path = cast(RemotePath, request.getfixturevalue(store) / "half")
+    with pytest.raises(StorageError, match="half of it"):
+        path.upload(cast(BinaryIO, Broken(size)))
+    assert not path.exists()
+
+
 def test_a_store_that_never_answers_is_named(
     object_store: FaultyStore, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
