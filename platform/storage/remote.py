@@ -196,9 +196,10 @@ class RemotePath(PurePosixPath):
             except FileNotFoundError:
                 raise
             except (OSError, pa.ArrowException) as error:
-                last = error
-                time.sleep(_PAUSE_S * 4**number)
-        raise StorageError(f"{self}: {last} (tried {TRIES} times).") from None
+                if number == TRIES - 1:
+                    raise StorageError(f"{self}: {error} (tried {TRIES} times).") from None
+            time.sleep(_PAUSE_S * 4**number)
+        raise AssertionError("the last try returns or raises")
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import BinaryIO, cast
 
 import numpy as np
@@ -128,11 +129,14 @@ def test_an_upload_that_breaks_off_leaves_no_half(
 def test_a_store_that_never_answers_is_named(
     object_store: FaultyStore, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pauses: list[float] = []
     monkeypatch.setattr(remote, "REQUESTS", 1)
+    monkeypatch.setattr(remote, "time", SimpleNamespace(sleep=pauses.append))
     object_store.errors = 1.0
     with pytest.raises(StorageError, match=r"s3://rain/folder/a\.bin: .* \(tried 4 times\)"):
         (folder / "a.bin").read_bytes()
     assert object_store.done["errors"] <= 3 * remote.TRIES
+    assert len(pauses) == remote.TRIES - 1, "nothing is waited for after the last try"
 
 
 def test_a_cache_is_filled_from_a_store(
