@@ -8,6 +8,7 @@ budget so, there is a file of compressed tiles instead, if that fits.
 """
 
 import logging
+import os
 from functools import partial
 from pathlib import Path
 
@@ -182,10 +183,10 @@ def _log_waiting(folder: Path) -> None:
 def _make_room(folder: Path, allowed: int) -> int:
     """Remove caches that are not in use until the rest takes at most `allowed` bytes, the least
     recently used first, and all that caches have left; returns the bytes that the rest takes."""
-    leftovers = [*folder.glob(f"*{SUFFIX}.tmp*")]
-    caches = [path for path in folder.glob(f"*{SUFFIX}*") if is_cache(path)]
-    caches.sort(key=lambda path: path.stat().st_mtime)
-    taken = sum(path.stat().st_size for path in (*leftovers, *caches) if path.exists())
+    stats = {path: stat for path in folder.glob(f"*{SUFFIX}*") if (stat := _stat(path))}
+    leftovers = [path for path in stats if f"{SUFFIX}.tmp" in path.name]
+    caches = sorted(filter(is_cache, stats), key=lambda path: stats[path].st_mtime)
+    taken = sum(stats[path].st_size for path in (*leftovers, *caches))
     for path in leftovers:
         taken -= remove_if_unused(path)
     for path in caches:
@@ -195,6 +196,14 @@ def _make_room(folder: Path, allowed: int) -> int:
     for path in without_cache(folder):
         remove_if_unused(path)
     return taken
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    """None for a file that another process has removed or renamed meanwhile."""
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
 
 
 def is_cache(path: Path) -> bool:
