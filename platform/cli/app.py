@@ -20,7 +20,7 @@ from typer.core import TyperGroup
 from derain.cli import configs, data, evaluation, inference, runs, tracking, training
 from derain.cli.cluster import jobs
 from derain.cli.cluster.doctor import doctor
-from derain.cli.output import Results
+from derain.cli.printed.results import Results
 from derain.storage.refusals import expected
 
 INTERRUPTED = 130
