@@ -81,7 +81,7 @@ def test_the_first_step_waits_for_its_own_samples_only(
     tiny: dict[str, Any], tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A cache has its name once all images of its dataset are in it."""
-    cold, complete = tmp_path / "cold", []
+    cold, complete = tmp_path / "caches", []
     write_crops = Loader.write_crops
 
     def look(self: Loader, plan: Any, out: Any) -> None:
