@@ -20,7 +20,7 @@ from typer.core import TyperGroup
 from derain.cli import configs, data, evaluation, inference, runs, tracking, training
 from derain.cli.cluster import jobs
 from derain.cli.cluster.doctor import doctor
-from derain.cli.output import Results
+from derain.cli.printed.results import Results
 from derain.storage.refusals import expected
 
 INTERRUPTED = 130
@@ -71,6 +71,8 @@ class _Commands(TyperGroup):
 
     explained = False
     """Whether the user has been told why the command ended."""
+    failed = False
+    """Whether the command itself has raised what Python is to print with a traceback."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Refuse an empty argument: as a path it would be the working directory."""
@@ -85,12 +87,13 @@ class _Commands(TyperGroup):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        Results.of_command, _Commands.explained = None, False
+        Results.of_command, _Commands.explained, _Commands.failed = None, False, False
         try:
             return super().invoke(ctx)
         except Exception as error:
             explained = expected(error)
             if explained is None or ctx.params["debug"]:
+                _Commands.failed = True
                 raise
             print(f"derainctl: {explained}", file=sys.stderr)
             _Commands.explained = True
@@ -162,6 +165,8 @@ def main() -> NoReturn:
             print("derainctl: interrupted", file=sys.stderr)
         raise
     except OSError as error:
+        if _Commands.failed:
+            raise
         # Python would try to write the rest once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):

@@ -8,7 +8,7 @@ import typer
 
 from derain.cli import complete
 from derain.cli.options import Json, Profile, Set
-from derain.cli.output import Results
+from derain.cli.printed.results import Results
 from derain.errors import UsageError
 
 

@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 import typer
 from rich.console import RenderableType
 
-from derain.cli import complete, output
+from derain.cli import complete
 from derain.cli.options import Density, Json, Layouts
-from derain.cli.output import Results
+from derain.cli.printed import datasets as output
+from derain.cli.printed.results import Results
 from derain.storage.amounts import counted
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from derain.cli import complete, output
+from derain.cli import complete
 from derain.cli.options import (
     ConfigFile,
     Device,
@@ -17,7 +17,8 @@ from derain.cli.options import (
     Trust,
     worker_count,
 )
-from derain.cli.output import Results
+from derain.cli.printed import scores as output
+from derain.cli.printed.results import Results
 
 if TYPE_CHECKING:
     from derain.pipelines.evaluate.detectors import DownstreamSpec

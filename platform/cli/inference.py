@@ -10,7 +10,7 @@ import typer
 
 from derain.cli import complete
 from derain.cli.options import Device, Json, Model, Stride, Trust, worker_count
-from derain.cli.output import Results
+from derain.cli.printed.results import Results
 from derain.data.images.kinds import Format
 from derain.errors import UsageError
 from derain.pipelines.serve import KEY_VARIABLE

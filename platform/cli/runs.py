@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import RenderableType
 
-from derain.cli import runs_output as output
 from derain.cli.options import Json
-from derain.cli.output import Results
+from derain.cli.printed import runs as output
+from derain.cli.printed.results import Results
 from derain.errors import UsageError
 
 Dirs = Annotated[

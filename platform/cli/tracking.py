@@ -6,9 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
-from derain.cli import complete, output
+from derain.cli import complete
 from derain.cli.options import Json, Trust
-from derain.cli.output import Results
+from derain.cli.printed import versions as output
+from derain.cli.printed.results import Results
 from derain.errors import UsageError
 
 Reason = Annotated[str, typer.Option(help="Why; recorded with time and user.")]

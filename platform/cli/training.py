@@ -8,9 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from derain.cli import complete, output
+from derain.cli import complete
 from derain.cli.options import ConfigFile, DryRun, Json, Price, Profile, Resume, Set
-from derain.cli.output import Results
+from derain.cli.printed import plans as output
+from derain.cli.printed.results import Results
+from derain.cli.printed.tables import aligned
 from derain.errors import ConfigError, UsageError
 
 log = logging.getLogger(__name__)
@@ -103,7 +105,7 @@ def sweep(
         _show_plan(results, result, output.plan_summary(result, resolved))
         return
     text = report.summary(result["report"]) + _page(result) + output.next_steps(result)
-    results.show(result, output.aligned(text) if results.on_terminal else text)
+    results.show(result, aligned(text) if results.on_terminal else text)
 
 
 def _page(result: Mapping[str, Any]) -> str:

@@ -118,11 +118,6 @@ def quantised(levels: np.ndarray, protocol: str = "rain13k") -> np.ndarray:
     return to_integers(levels).astype(np.uint8)
 
 
-def check_protocol(name: str) -> None:
-    """Raise DataError for an unknown protocol."""
-    _protocol(name)
-
-
 def least_px(protocols: Sequence[str]) -> int:
     """The shortest side of an image that all these protocols can measure."""
     return max(_protocol(name).least_px for name in protocols)

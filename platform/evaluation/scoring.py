@@ -50,51 +50,23 @@ class DatasetScores:
 def score_dataset(
     derain: Derain, dataset: Prepared, pixels: Pixels, protocol: str, *, name: str | None = None
 ) -> DatasetScores:
-    """The metrics of every image of a dataset under one protocol, and their means."""
-    return score_under_protocols(derain, dataset, pixels, [protocol], name=name)[protocol]
+    """The metrics of every image of a dataset under one protocol, and their means.
 
-
-def score_under_protocols(
-    derain: Derain,
-    dataset: Prepared,
-    pixels: Pixels,
-    protocols: Sequence[str],
-    *,
-    name: str | None = None,
-    leave_out: bool = False,
-) -> dict[str, DatasetScores]:
-    """The scores of a dataset by protocol; the network runs once per image.
-
-    `name` replaces that of the folder. An image that is too small for a protocol, cannot be read,
-    or on which the network fails, raises a DerainError; with `leave_out` it is listed and the
-    others are scored. Raises DerainError if none is left.
+    `name` replaces that of the folder. Pairs that cannot be decoded are in `left_out`. Raises
+    DerainError for an image that is too small for the protocol, and if all pairs are left out.
     """
-    scores: dict[str, list[ImageScores]] = {protocol: [] for protocol in protocols}
+    scores: list[ImageScores] = []
     left_out: list[UnscoredImage] = []
-    small = too_small(dataset, protocols) if leave_out else {}
     for at, key in enumerate(dataset.column("key").tolist()):
-        try:
-            if at in small:
-                raise DerainError(small[at])
-            pair = pixels[at]
-            if at in pixels.left_out:  # `pair` is another one
-                left_out.append(UnscoredImage(key, pixels.left_out[at]))
-                continue
-            scored = _score_pair(derain, key, pair, protocols)
-        except DerainError as error:
-            if not leave_out:
-                raise
-            left_out.append(UnscoredImage(key, str(error)))
-            continue
-        for protocol, image in zip(protocols, scored, strict=True):
-            scores[protocol].append(image)
-    if len(left_out) == len(dataset):
+        pair = pixels[at]
+        if at in pixels.left_out:  # `pair` is another one
+            left_out.append(UnscoredImage(key, pixels.left_out[at]))
+        else:
+            scores.append(score_image(derain(pair[0]), key, pair, protocol))
+    if not scores:
         reason = left_out[0].reason if left_out else "it has no pairs"
         raise DerainError(f"{dataset.folder}: no image of it could be scored: {reason}")
-    name = name or dataset.folder.name
-    return {
-        protocol: with_means(name, dataset, images, left_out) for protocol, images in scores.items()
-    }
+    return with_means(name or dataset.folder.name, dataset, scores, left_out)
 
 
 def too_small(dataset: Prepared, protocols: Sequence[str]) -> dict[int, str]:
@@ -145,14 +117,6 @@ def _is_identical(image: ImageScores) -> bool:
     return any(
         name.startswith("psnr_") and value >= PSNR_CAP_DB for name, value in image.metrics.items()
     )
-
-
-def _score_pair(
-    derain: Derain, key: str, pair: np.ndarray, protocols: Sequence[str]
-) -> list[ImageScores]:
-    """The scores of one image, one for each protocol."""
-    derained = derain(pair[0])
-    return [score_image(derained, key, pair, protocol) for protocol in protocols]
 
 
 def score_image(

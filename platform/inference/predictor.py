@@ -500,10 +500,14 @@ def _padded(images: np.ndarray, stride: int) -> np.ndarray:
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:
-    """Write under a temporary name, then rename: a file with its final name is complete."""
+    """Write under a temporary name, then rename: a file with its final name is complete. An error
+    leaves nothing."""
     temporary = path.with_name(f".{path.name}.partial")
-    write(temporary)
-    temporary.replace(path)
+    try:
+        write(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _description(name: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import os
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -23,6 +22,7 @@ from derain.data.prepared.shards import BLOCK
 from derain.errors import DataError
 from derain.storage import files
 from derain.storage.amounts import counted
+from derain.storage.cores import available_cores
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ def _check_contents(place: Path, manifest: Manifest) -> list[Problem]:
     if index is None:
         return problems
     rows = _rows_by_shard(index)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing and reading release the GIL
+    with ThreadPoolExecutor(available_cores()) as pool:  # hashing and reading release the GIL
         found = pool.map(
             lambda entry: _check_shard(place, entry, rows.get(entry.name)), manifest.shards
         )

@@ -1,4 +1,4 @@
-"""Numbers in messages: with their noun, and bytes in a unit that fits."""
+"""Numbers in messages: with their noun, and bytes and times in a unit that fits."""
 
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
@@ -15,3 +15,14 @@ def size(count: float) -> str:
             break
         count /= 1024
     return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """A time in its largest fitting unit: 45 s, 12 min, 5.2 h, 3 days."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 36 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.0f} days"

@@ -86,13 +86,16 @@ class Writable(Protocol):
 def _renamed(path: Path) -> Iterator[Path]:
     """A hidden temporary path, which is renamed to `path` unless the block raises.
 
-    An OSError gets the name of the file: by itself that of a full disk has only a number.
+    An OSError gets the name of the file: by itself that of a full disk has only a number. One that
+    names another file, from which the block has read, keeps it.
     """
     temporary = _hidden(path)
     try:
         yield temporary
         temporary.replace(path)
     except OSError as error:
+        if error.filename not in (None, str(temporary)):
+            raise
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -87,7 +87,7 @@ class WalkNotes:
     unreadable: dict[str, str] = field(default_factory=dict)
     """Folders that cannot be read, and why."""
     empty: list[str] = field(default_factory=list)
-    """Folders without any entry."""
+    """Folders without any entry, and links back to a folder above."""
 
 
 def walk(folder: Path, notes: WalkNotes | None = None) -> Iterator[str]:

@@ -119,7 +119,10 @@ class RemotePath(PurePosixPath):
         return self.write_bytes(text.encode(encoding))
 
     def upload(self, file: BinaryIO) -> None:
-        """Write the bytes of an open local file; the remote file appears when all are there."""
+        """Write the bytes of an open local file; the remote file appears when all are there.
+
+        If they cannot be read, or the upload is interrupted, there is no file of that name.
+        """
         self._retry(lambda: self._upload(file))
 
     def open(self, mode: str = "rb") -> BinaryIO:
@@ -172,11 +175,18 @@ class RemotePath(PurePosixPath):
         """Several requests of 10 MiB at a time; without `flush` the whole file would be in memory,
         waiting for them."""
         file.seek(0)
-        with self._store.open_output_stream(self._key()) as out:
+        out = self._store.open_output_stream(self._key())
+        try:
             while block := file.read(_BLOCK):
                 out.write(block)
                 if file.tell() % _IN_MEMORY < _BLOCK:
                     out.flush()
+        except BaseException:
+            with contextlib.suppress(OSError, pa.ArrowException):
+                out.close()  # the only end of a stream, which makes a file of what has arrived
+                self._store.delete_file(self._key())
+            raise
+        out.close()
 
     def _retry(self, work: Callable[[], Result]) -> Result:
         """Try up to TRIES times. Raises StorageError that names the file if all tries fail."""
@@ -186,9 +196,10 @@ class RemotePath(PurePosixPath):
             except FileNotFoundError:
                 raise
             except (OSError, pa.ArrowException) as error:
-                last = error
-                time.sleep(_PAUSE_S * 4**number)
-        raise StorageError(f"{self}: {last} (tried {TRIES} times).") from None
+                if number == TRIES - 1:
+                    raise StorageError(f"{self}: {error} (tried {TRIES} times).") from None
+            time.sleep(_PAUSE_S * 4**number)
+        raise AssertionError("the last try returns or raises")
 
 
 @functools.cache

@@ -143,7 +143,7 @@ def _apply(client: Any, change: Change) -> None:
         "before": change.before,
         "by": change.by,
         "at": change.at,
-        "reason": change.reason[: TAG_LENGTH // 4],
+        "reason": _shortened(change.reason),
         "back": change.back,
     }
     changes = [*history(client, change.name), recorded]
@@ -153,3 +153,12 @@ def _apply(client: Any, change: Change) -> None:
     if _aliases(client, change.name).get(CHALLENGER) == change.version:
         client.delete_registered_model_alias(change.name, CHALLENGER)
     client.set_registered_model_tag(change.name, HISTORY, text)
+
+
+def _shortened(reason: str) -> str:
+    """The beginning of a reason that takes a quarter of the tag at most, as JSON: there a letter
+    that is not ASCII has six characters."""
+    reason = reason[: TAG_LENGTH // 4]
+    while len(json.dumps(reason)) > TAG_LENGTH // 4:
+        reason = reason[:-1]
+    return reason

@@ -231,8 +231,9 @@ class Run:
         train, best = self.config.train, self._state.best
         if not (train.patience_evals and train.eval_every_steps and best):
             return False
-        evals_since_best = (self._state.step - best["step"]) // train.eval_every_steps
-        return evals_since_best >= train.patience_evals
+        # Steps with an evaluation, as the best one may be the end of an earlier part of the run.
+        every, last_best = train.eval_every_steps, int(best["step"])
+        return self._state.step // every - last_best // every >= train.patience_evals
 
     def _start_sum(self, done: int, metrics: Mapping[str, Tensor], share: float) -> None:
         """Start summing a step's metrics and this rank's interrupts over the ranks.
@@ -359,7 +360,13 @@ class Run:
         log.warning("%s Rolling back to step %d at half the rate.", reason, saved.state.step)
         self._pending.clear()
         self.trainer.restore(saved)
-        self._state = replace(saved.state, rollbacks=rollbacks)
+        now = self._state  # the checkpoint may be of before a resume with another config
+        self._state = replace(
+            saved.state,
+            rollbacks=rollbacks,
+            config_sha256=now.config_sha256,
+            plugins=now.plugins,
+        )
         if self._ledger is not None:
             self._ledger.rewind(saved.state.step)
 

@@ -26,6 +26,7 @@ from derain.training.optimisation.optimizer import build_optimizer
 from derain.training.plugin_checks import check_plugins
 from derain.training.process.device import to_device
 from derain.training.process.distributed import Rank
+from derain.training.routes import takes_routes
 from derain.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -123,7 +124,7 @@ def _take_step(config: Config, network: nn.Module, loss: TotalLoss, stride: int)
     """Forward and backward pass of one crop; logs which parameters get no gradient."""
     values = {"train.compile": False, "train.device": "cpu", "train.ema_decay": None}
     config = config.replaced(values, "rehearsal")
-    routes = None if getattr(network, "route_key", None) is None else np.zeros(1, np.int64)
+    routes = np.zeros(1, np.int64) if takes_routes(network) else None
     device = torch.device("cpu")
     trainer = Trainer(config, network, loss, device=device, rank=Rank(), routes=routes)
     trainer.begin_step(0)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from derain.data.loading.cache import Pixels
 from derain.data.prepared.manifest import Prepared
@@ -31,28 +31,30 @@ RARE = 0.01
 """An expert with a smaller share of the images learns next to nothing."""
 
 
+def takes_routes(network: nn.Module) -> bool:
+    """Whether routes are decided before a network is trained: it has a `route_key`, not None."""
+    return getattr(network, "route_key", None) is not None
+
+
 def routes_of(
     network: Any,
     datasets: Sequence[Prepared],
     pixels: Sequence[Pixels],
     folder: str | None,
     device: torch.device,
-) -> np.ndarray | None:
-    """The expert of every sample, int64, by sample id over all datasets.
+) -> np.ndarray:
+    """The expert of every sample, int64, by sample id over all datasets; of a network that
+    `takes_routes`.
 
-    None for a network without `route_key`, or whose `route_key` is None: it takes no routes.
     `folder` is that of the pixel caches. The network is moved to `device`.
     """
-    key = getattr(network, "route_key", None)
-    if key is None:
-        return None
     routes_folder = cache_folder(folder) / "routes"
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # the folder is another user's
             # Other processes of this node wait, then read.
             stack.enter_context(locked(routes_folder / ".lock"))
         parts = [
-            _dataset_routes(network, key, dataset, pairs, routes_folder, device)
+            _dataset_routes(network, dataset, pairs, routes_folder, device)
             for dataset, pairs in zip(datasets, pixels, strict=True)
         ]
     routes = np.concatenate(parts)
@@ -79,13 +81,12 @@ def rainy_batches(pixels: Pixels, device: torch.device) -> Iterator[tuple[list[i
 
 def _dataset_routes(
     network: Any,
-    key: str,
     dataset: Prepared,
     pixels: Pixels,
     folder: Path,
     device: torch.device,
 ) -> np.ndarray:
-    name = hashlib.sha256(f"{dataset.sha256()} {key}".encode()).hexdigest()
+    name = hashlib.sha256(f"{dataset.sha256()} {network.route_key}".encode()).hexdigest()
     path = folder / f"{name}.npy"
     if path.is_file():
         return np.load(path, allow_pickle=False)

@@ -244,9 +244,10 @@ def _memory_bytes(device: torch.device) -> int:
 
 
 def _noise(config: Config) -> Batch[np.ndarray]:
-    """A batch of one worker's share: uint8 noise, NHWC."""
+    """A batch of the largest share that a worker has: uint8 noise, NHWC."""
     side = config.train.crop_px
-    shape = (config.train.batch_size // config.train.max_workers, side, side, 3)
+    share = -(-config.train.batch_size // config.train.max_workers)
+    shape = (share, side, side, 3)
     images = np.random.default_rng(0).integers(0, 256, (2, *shape), dtype=np.uint8)
     ids = np.arange(shape[0])
     return Batch(images[0], images[1], ids, share=1.0, following=Position())

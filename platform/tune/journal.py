@@ -57,9 +57,13 @@ class Journal:
         if not lock_within(handle, OPEN_WAITS_S, unsure=True):
             os.close(handle)
             raise OccupiedError(f"{folder}: another process is running this sweep.")
-        text = (folder / JOURNAL).read_bytes()
-        os.ftruncate(handle, text.rfind(b"\n") + 1)
-        return cls(folder, handle, list(_events(folder, text)))
+        try:
+            text = (folder / JOURNAL).read_bytes()
+            os.ftruncate(handle, text.rfind(b"\n") + 1)
+            return cls(folder, handle, list(_events(folder, text)))
+        except BaseException:
+            os.close(handle)  # with the lock
+            raise
 
     def __enter__(self) -> Self:
         return self

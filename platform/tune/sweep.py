@@ -36,6 +36,7 @@ from derain.pipelines.train.workers import check_resources
 from derain.storage.amounts import counted
 from derain.storage.output_paths import check_folder
 from derain.tracking import runs, store
+from derain.tracking.address import hidden
 from derain.tracking.outbox import OUTBOX_FOLDER, unsent_names
 from derain.tracking.runs import RunLog
 from derain.training import checkpoint
@@ -205,7 +206,8 @@ def _end_children(run_id: str, uri: str, **statuses: str) -> None:
     try:
         runs.end_children(run_id, uri, **statuses)
     except Exception as error:  # MLflow and database drivers raise types of their own
-        log.warning("sweep: the MLflow runs of its trials keep their status: %s", error)
+        reason = hidden(error, uri)
+        log.warning("sweep: the MLflow runs of its trials keep their status: %s", reason)
 
 
 def _begin(config: Config, journal: Journal, shared: float) -> str | None:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from derain.cli.runs_output import duration
 from tests.cli.conftest import Derainctl
 from tests.tune.runs import made
 
@@ -61,15 +60,6 @@ def test_caches_are_listed_and_cleaned(derainctl: Derainctl, tmp_path: Path) -> 
     done = derainctl("cache", "clean", "--dir", caches, "--all", "--yes")
     assert done.stdout == "removed 1 item, 2.0 KiB\n"
     assert not (caches / "abc.rgb").exists()
-
-
-def test_durations_have_their_units() -> None:
-    assert [duration(t) for t in (4, 600, 7200 * 3, 86400 * 3)] == [
-        "4 s",
-        "10 min",
-        "6.0 h",
-        "3 days",
-    ]
 
 
 def test_a_command_to_copy_is_one_line_on_a_narrow_terminal(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from derain import models
 from derain.errors import DataError, DerainError, OccupiedError, WeightsError
 from derain.inference.predictor import Predictor, _load_pyfunc, load_model_folder, save_model_folder
+from tests.processes import room_for
 
 SMALL = {
     "encoder_weights": "random",
@@ -224,6 +225,13 @@ def test_a_folder_that_is_not_empty_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(OccupiedError):
         save_model_folder(Brighter(), tmp_path, "brighter", {})
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_folder_on_a_full_disk_can_be_written_again(tmp_path: Path) -> None:
+    with room_for(10), pytest.raises(OSError, match="large"):
+        save_model_folder(Brighter(), tmp_path, "brighter", {})
+    assert not list(tmp_path.iterdir())
+    save_model_folder(Brighter(), tmp_path, "brighter", {})
 
 
 def _drop_amount(folder: Path) -> None:

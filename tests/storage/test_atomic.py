@@ -59,6 +59,14 @@ def test_an_error_of_the_disk_names_the_file(tmp_path: Path) -> None:
     assert raised.value.filename == str(tmp_path / "none" / "a")
 
 
+def test_an_error_of_another_file_names_that_one(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    with pytest.raises(FileNotFoundError) as raised, new_file(tmp_path / "a") as file:
+        file.write(gone.read_bytes())
+    assert raised.value.filename == str(gone)
+    assert not names(tmp_path)
+
+
 @pytest.mark.parametrize("length", [0, 1, 4096, PIECE - 1, PIECE, 3 * PIECE + 12345])
 def test_a_large_file_has_every_byte_however_it_was_written(tmp_path: Path, length: int) -> None:
     data = np.random.default_rng(length).bytes(length)

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import BinaryIO, cast
 
 import numpy as np
@@ -103,14 +104,39 @@ def test_an_upload_holds_a_part_of_the_file(folder: Path) -> None:
     assert file.most - before < 60 * 2**20
 
 
+class Broken(Zeros):
+    """A file whose second half cannot be read."""
+
+    def read(self, size: int = -1) -> bytes:
+        if 2 * self._at >= self._size:
+            raise InterruptedError("half of it")
+        return super().read(min(size, self._size // 2))
+
+
+@pytest.mark.parametrize("size", [2**10, 40 * 2**20])
+@pytest.mark.parametrize("store", ["folder", "google"])
+def test_an_upload_that_breaks_off_leaves_no_half(
+    store: str, size: int, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of the file got its name: closing the stream completes the upload."""
+    monkeypatch.setattr(remote, "_PAUSE_S", 0.0)
+    path = cast(RemotePath, request.getfixturevalue(store) / "half")
+    with pytest.raises(StorageError, match="half of it"):
+        path.upload(cast(BinaryIO, Broken(size)))
+    assert not path.exists()
+
+
 def test_a_store_that_never_answers_is_named(
     object_store: FaultyStore, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pauses: list[float] = []
     monkeypatch.setattr(remote, "REQUESTS", 1)
+    monkeypatch.setattr(remote, "time", SimpleNamespace(sleep=pauses.append))
     object_store.errors = 1.0
     with pytest.raises(StorageError, match=r"s3://rain/folder/a\.bin: .* \(tried 4 times\)"):
         (folder / "a.bin").read_bytes()
     assert object_store.done["errors"] <= 3 * remote.TRIES
+    assert len(pauses) == remote.TRIES - 1, "nothing is waited for after the last try"
 
 
 def test_a_cache_is_filled_from_a_store(

@@ -81,3 +81,15 @@ def test_the_oldest_changes_go_when_the_record_is_full(
         champions.promote("often", 1, reason=f"{number}" * 2000, uri=uri)
     kept = champions.history(client, "often")
     assert [change["reason"][0] for change in kept] == ["3", "4", "5"]
+
+
+def test_a_long_reason_in_any_script_keeps_the_champions_before(
+    register: Register, uri: str, client: MlflowClient
+) -> None:
+    for psnr_y in (30.0, 31.0):
+        register("reasoned", psnr_y)
+    champions.promote("reasoned", 1, reason="雨" * 2000, uri=uri)
+    first, second, third = champions.history(client, "reasoned")
+    assert (first["version"], second["version"], third["version"]) == (1, 2, 1)
+    assert set(third["reason"]) == {"雨"}
+    assert champions.demote("reasoned", uri=uri).version == 2

@@ -8,7 +8,7 @@ import pytest
 from derain.errors import StorageError
 from derain.tracking.address import hidden, without_password
 from derain.tracking.outbox import Outbox
-from derain.tracking.runs import end_killed
+from derain.tracking.runs import RunLog, end_killed
 from derain.tracking.sender import Sender
 from derain.tracking.ui import _without_account
 from tests.processes import free_port
@@ -39,6 +39,13 @@ def test_a_server_that_does_not_answer(nobody_there: str, tmp_path: Path) -> Non
     outbox.put({"tag": ["name", "value"]})
     assert outbox.close(3.0) == 1
     assert PASSWORD not in str(outbox.last_error)
+
+
+def test_a_run_that_cannot_be_created(nobody_there: str, tmp_path: Path) -> None:
+    with pytest.raises(StorageError) as told, RunLog("run", uri=nobody_there, outbox=tmp_path):
+        pass
+    assert "http://ann:***@127.0.0.1" in str(told.value)
+    assert PASSWORD not in str(told.value)
 
 
 def test_a_killed_run_whose_server_does_not_answer(

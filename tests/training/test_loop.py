@@ -187,6 +187,16 @@ def test_the_best_checkpoint_stays_and_the_run_ends_when_patience_runs_out(tmp_p
     assert (again.steps, again.best) == (outcome.steps, outcome.best)
 
 
+def test_patience_runs_out_at_an_evaluation_wherever_the_best_was(tmp_path: Path) -> None:
+    """The best one was measured at the end of a run of odd length, which was continued."""
+    options = {"eval_every_steps": 2, "patience_evals": 1, "checkpoint_every_steps": 20}
+    scores = iter([20.0, 25.0, 24.0])
+    scored: dict[str, Any] = {"validate": lambda _: {"psnr_y": next(scores)}}
+    assert run(config(tmp_path, steps=3, **options), **scored).best["step"] == 3
+    outcome = run(config(tmp_path, steps=20, log_every_steps=20, **options), **scored)
+    assert (outcome.steps, outcome.finished, outcome.checkpoint.is_dir()) == (4, True, True)
+
+
 def test_the_best_is_measured_on_one_validation_set(tmp_path: Path) -> None:
     """Before the first validation, the set may still change."""
     run_config = config(tmp_path, eval_every_steps=2)
@@ -245,6 +255,18 @@ def test_a_step_that_is_not_finite_is_rolled_back(tmp_path: Path) -> None:
     rates = [learning_rate(run_config.train, step) for step in range(9)]
     assert metrics[-1]["lr"] == pytest.approx(rates[8] / 2)
     assert all(math.isfinite(f["loss"]) for f in metrics)
+
+
+def test_a_checkpoint_after_a_rollback_says_with_which_config_it_was_trained(
+    tmp_path: Path,
+) -> None:
+    run(config(tmp_path, steps=4))
+    resumed = config(tmp_path, on_nonfinite="rollback")
+    outcome = run(resumed, network=_faulty(build_network(resumed), at=1, factor=math.nan))
+    assert (outcome.resumed_from_step, outcome.rollbacks) == (4, 1)
+    newest = checkpoint.newest(resumed.folder)
+    assert newest is not None
+    assert newest.state.config_sha256 == resumed.digest()
 
 
 def test_a_loss_spike_is_rolled_back(tmp_path: Path) -> None:

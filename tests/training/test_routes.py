@@ -13,7 +13,7 @@ from derain.data.loading.loader import Batch, Position
 from derain.models import build
 from derain.training.factory import build_network, loss_of
 from derain.training.process.distributed import Rank
-from derain.training.routes import rainy_batches, routes_of
+from derain.training.routes import rainy_batches, routes_of, takes_routes
 from derain.training.trainer import Trainer
 
 SMALL = {
@@ -68,8 +68,8 @@ def test_batches_have_consecutive_images_of_one_size_and_every_image_once() -> N
 def test_every_sample_has_the_route_of_its_whole_image(tmp_path: Path, routing: str) -> None:
     network = build("clip_rpn", routing=routing, **SMALL)
     sets, pixels = [dataset("one"), dataset("two")], [Pixels(), Pixels()]
+    assert takes_routes(network)
     routes = routes_of(network, sets, pixels, str(tmp_path), CPU)
-    assert routes is not None
     alone = [
         network.perceive(torch.from_numpy(Pixels()[n][0]).permute(2, 0, 1)[None] / 255).item()
         for n in range(23)
@@ -90,10 +90,9 @@ def test_routes_are_decided_once_per_dataset_and_perception(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("routing", ["single", "soft"])
-def test_a_network_that_decides_nothing_has_no_routes(tmp_path: Path, routing: str) -> None:
-    network = build("clip_rpn", routing=routing, **SMALL)
-    assert routes_of(network, [dataset("one")], [Pixels()], str(tmp_path), CPU) is None
-    assert routes_of(build("prenet"), [dataset("one")], [Pixels()], str(tmp_path), CPU) is None
+def test_a_network_that_decides_nothing_has_no_routes(routing: str) -> None:
+    assert not takes_routes(build("clip_rpn", routing=routing, **SMALL))
+    assert not takes_routes(build("prenet"))
 
 
 def test_an_expert_without_images_is_logged(

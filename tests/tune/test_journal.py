@@ -67,6 +67,9 @@ def test_a_full_disk_takes_back_what_it_wrote_of_a_line(tmp_path: Path) -> None:
 
 def test_a_damaged_line_in_the_middle_is_reported(tmp_path: Path) -> None:
     (tmp_path / JOURNAL).write_text('{"event": "plan"}\nrubbish\n{"event": "ended"}\n')
+    for _ in range(2):  # it is not left locked
+        with pytest.raises(UsageError, match="line 2 is damaged"):
+            Journal.open(tmp_path)
     with pytest.raises(UsageError, match="line 2 is damaged"):
         read(tmp_path)
 

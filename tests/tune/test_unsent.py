@@ -12,7 +12,8 @@ from derain.tracking.outbox import OUTBOX_FOLDER
 from derain.tracking.runs import RunLog
 from derain.tracking.store import prepare_store
 from derain.tune import space
-from derain.tune.sweep import _warn_of_unsent
+from derain.tune.sweep import _end_children, _warn_of_unsent
+from tests.processes import free_port
 from tests.tune.simulated import LR, config
 
 
@@ -43,3 +44,11 @@ def test_the_sweep_names_its_trials_and_sync_takes_its_folder(
     caplog.clear()
     _warn_of_unsent(planned, trials)
     assert not caplog.text
+
+
+def test_a_store_that_is_away_in_the_end_is_named_without_its_password(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    _end_children("a" * 32, f"http://ann:27182818284590@127.0.0.1:{free_port()}")
+    assert "keep their status" in caplog.text
+    assert "27182818284590" not in caplog.text

@@ -9,7 +9,7 @@ import typer
 
 from derain.cli.cluster import jobs_output as output
 from derain.cli.options import Json
-from derain.cli.output import Results
+from derain.cli.printed.results import Results
 from derain.errors import UsageError
 
 Address = Annotated[

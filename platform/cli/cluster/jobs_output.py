@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.table import Column, Table
 
-from derain.cli.runs_output import duration
+from derain.storage.amounts import duration
 
 WHY_LENGTH = 300
 

@@ -45,8 +45,10 @@ def read_header(data: Bytes, name: str) -> Header:
                 exif = exif or exif_orientation(body[len(_EXIF) :])
             elif body.startswith(_XMP):
                 xmp = xmp or xmp_orientation(body[len(_XMP) :])
-        elif marker == 0xE2 and bytes(view[begin : begin + len(_ICC)]) == _ICC:
-            profile[view[begin + len(_ICC)]] = bytes(view[begin + len(_ICC) : end])
+        elif marker == 0xE2:
+            body = bytes(view[begin:end])
+            if body.startswith(_ICC) and len(body) >= len(_ICC) + 2:
+                profile[body[len(_ICC)]] = body[len(_ICC) :]
     if frame is None:
         raise DataError(f"{name}: its pixels have no frame header of a kind that we read.")
     if _END not in bytes(view[max(at, len(view) - 64) :]) and _END not in bytes(view[at:]):

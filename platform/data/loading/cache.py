@@ -8,11 +8,19 @@ budget so, there is a file of compressed tiles instead, if that fits.
 """
 
 import logging
+import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from derain.data.loading import cache_notes, filling, undecodable
-from derain.data.loading.cache_builder import PixelWriter, build_cache, refusals_explained
+from derain.data.loading.cache_builder import (
+    PixelWriter,
+    Writer,
+    build_cache,
+    refusals_explained,
+)
 from derain.data.loading.cache_layout import CacheLayout, kept_layout
 from derain.data.loading.compressed.tile_file import TileWriter
 from derain.data.loading.compressed.tile_pixels import TilePixels, estimated_size, tile_layout
@@ -69,10 +77,14 @@ def open_pixels(
     layout = kept_layout(prepared, path)
     if layout.size > budget:
         return _open_tiles(prepared, layout, path.with_suffix(TILES), budget)
-    open_now = _fill if at_once and not is_remote(prepared.folder) else _build
     with refusals_explained(path.parent, layout.size):
         found = finished_cache(prepared, layout, path)
-        return open_now(prepared, layout, path, budget) if found is None else found
+        if found is not None:
+            return found
+        if at_once and not is_remote(prepared.folder):
+            return _fill(prepared, layout, path, budget)
+        writer = partial(PixelWriter, layout=layout)
+        return _build(prepared, layout, path, budget, MappedPixels, layout.size, writer)
 
 
 def _fill(prepared: Prepared, layout: CacheLayout, path: Path, budget: int) -> Pixels:
@@ -97,28 +109,39 @@ def _fill(prepared: Prepared, layout: CacheLayout, path: Path, budget: int) -> P
     return pixels
 
 
-def _build(prepared: Prepared, layout: CacheLayout, path: Path, budget: int) -> Pixels:
-    """The pixels of a cache after all of it was decoded, by this process or another one."""
+def _build(
+    prepared: Prepared,
+    layout: CacheLayout,
+    path: Path,
+    budget: int,
+    kind: type[MappedPixels],
+    size: int,
+    open_writer: Callable[[BinaryIO], Writer],
+) -> Pixels:
+    """The pixels of a cache after all of it was written, by this process or another one.
+
+    `kind` reads what `open_writer` writes: a file of about `size` bytes.
+    """
     waiting = partial(_log_waiting, prepared.folder)
     with locked(lock_of_builder(path), on_wait=waiting) as alone:
-        found = finished_cache(prepared, layout, path)  # another process may have built it
+        found = finished_cache(prepared, layout, path, kind)  # another process may have built it
         if found is not None:
             return found
         with locked(path.parent / ".lock"):
             for leftover in path.parent.glob(f"{path.name}.tmp*") if alone else ():
                 _unlink(leftover)  # of a builder that was killed
-            has_begun = filling.has_begun(path)
+            has_begun = filling.has_begun(path)  # never of tiles
             begun = filling.FillingPixels(prepared, layout, path) if has_begun else None
-            taken = 0 if begun else _make_room(path.parent, budget - layout.size)
+            taken = 0 if begun else _make_room(path.parent, budget - size)
         if begun:
             log.info("cache: decoding what is missing in %s of %s", path, prepared.folder)
             begun.decode_all()
-            return finished_cache(prepared, layout, path) or begun
-        if taken > budget - layout.size:
+            return finished_cache(prepared, layout, path, kind) or begun
+        if taken > budget - size:
             return _from_tars(prepared, path, f"caches in use take {_gib(taken)} in {path.parent}")
-        build_cache(prepared, layout, path, layout.size, partial(PixelWriter, layout=layout))
+        build_cache(prepared, layout, path, size, open_writer)
         cache_notes.note_dataset(path, prepared.folder)
-        return MappedPixels(path, layout, undecodable.read_note(path))
+        return kind(path, layout, undecodable.read_note(path))
 
 
 def _open_tiles(prepared: Prepared, decoded: CacheLayout, path: Path, budget: int) -> Pixels:
@@ -136,29 +159,9 @@ def _open_tiles(prepared: Prepared, decoded: CacheLayout, path: Path, budget: in
     if size > budget:
         return _from_tars(prepared, path, f"{too_large}, the budget is {_gib(budget)}")
     log.info("cache: %s: %s", prepared.folder, too_large)
+    writer = partial(TileWriter, tiles=layout.size, expected=size)
     with refusals_explained(path.parent, size):
-        return _build_tiles(prepared, layout, path, size, budget)
-
-
-def _build_tiles(
-    prepared: Prepared, layout: CacheLayout, path: Path, size: int, budget: int
-) -> Pixels:
-    """The pixels of a compressed cache after it was built, by this process or another one."""
-    waiting = partial(_log_waiting, prepared.folder)
-    with locked(lock_of_builder(path), on_wait=waiting) as alone:
-        found = finished_cache(prepared, layout, path, TilePixels)
-        if found is not None:
-            return found
-        with locked(path.parent / ".lock"):
-            for leftover in path.parent.glob(f"{path.name}.tmp*") if alone else ():
-                _unlink(leftover)  # of a builder that was killed
-            taken = _make_room(path.parent, budget - size)
-        if taken > budget - size:
-            return _from_tars(prepared, path, f"caches in use take {_gib(taken)} in {path.parent}")
-        writer = partial(TileWriter, tiles=layout.size, expected=size)
-        build_cache(prepared, layout, path, size, writer)
-        cache_notes.note_dataset(path, prepared.folder)
-        return TilePixels(path, layout, undecodable.read_note(path))
+        return _build(prepared, layout, path, budget, TilePixels, size, writer)
 
 
 def _from_tars(prepared: Prepared, cache: Path | None, reason: str) -> TarPixels:
@@ -182,10 +185,10 @@ def _log_waiting(folder: Path) -> None:
 def _make_room(folder: Path, allowed: int) -> int:
     """Remove caches that are not in use until the rest takes at most `allowed` bytes, the least
     recently used first, and all that caches have left; returns the bytes that the rest takes."""
-    leftovers = [*folder.glob(f"*{SUFFIX}.tmp*")]
-    caches = [path for path in folder.glob(f"*{SUFFIX}*") if is_cache(path)]
-    caches.sort(key=lambda path: path.stat().st_mtime)
-    taken = sum(path.stat().st_size for path in (*leftovers, *caches) if path.exists())
+    stats = {path: stat for path in folder.glob(f"*{SUFFIX}*") if (stat := _stat(path))}
+    leftovers = [path for path in stats if f"{SUFFIX}.tmp" in path.name]
+    caches = sorted(filter(is_cache, stats), key=lambda path: stats[path].st_mtime)
+    taken = sum(stats[path].st_size for path in (*leftovers, *caches))
     for path in leftovers:
         taken -= remove_if_unused(path)
     for path in caches:
@@ -195,6 +198,14 @@ def _make_room(folder: Path, allowed: int) -> int:
     for path in without_cache(folder):
         remove_if_unused(path)
     return taken
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    """None for a file that another process has removed or renamed meanwhile."""
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
 
 
 def is_cache(path: Path) -> bool:

@@ -188,9 +188,9 @@ def finished_cache(
     That takes no lock file, which another user could not write. Whoever removes a cache locks it
     first: so one that still has its name after it was locked stays.
     """
-    if not kind.is_complete(path, layout):
-        return None
     try:
+        if not kind.is_complete(path, layout):
+            return None
         left_out = undecodable.read_note(path)
         pixels = kind(path, layout, left_out)
         if not pixels.is_at(path):

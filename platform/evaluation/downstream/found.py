@@ -71,9 +71,12 @@ def found_in(
 
     Of detections all are kept. Of class maps only how many pixels each class has in the version,
     in the clean image, and in both: so the agreement of a dataset is a sum over its images.
+    Raises UsageError for anything else, and for detections in one version and classes in another.
     """
     sides = {"rainy": rainy, "derained": derained, "clean": clean}
     found = {side: checked(downstream(image), name, image) for side, image in sides.items()}
+    if len(set(map(type, found.values()))) > 1:
+        raise UsageError(f"{name} returned boxes for one version of an image, classes for another.")
     truth = found["clean"]
     if isinstance(truth, Boxes):
         return json.dumps({"boxes": {side: _lists(each) for side, each in found.items()}})

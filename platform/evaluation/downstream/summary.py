@@ -16,6 +16,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from derain.errors import UsageError
 from derain.evaluation.downstream.found import SIDES
 
 TRUTH_SCORE = 0.5
@@ -29,11 +30,14 @@ def agreement(found: Sequence[str]) -> dict[str, Any]:
 
     Of detections `map` and `map_50` by version, None without any truth, and how many there are on
     each; of class maps `miou`: the mean over the classes of shared pixels by pixels of either, both
-    summed over the dataset.
+    summed over the dataset. Raises UsageError for detections in some images and classes in others.
     """
     images = [json.loads(text) for text in found]
-    if all("boxes" in image for image in images):
+    with_boxes = ["boxes" in image for image in images]
+    if all(with_boxes):
         return _detections([image["boxes"] for image in images])
+    if any(with_boxes):
+        raise UsageError("The detector returned boxes for some images, classes for others.")
     by_side = {side: [image["pixels"][side] for image in images] for side in SIDES}
     return {"kind": "segmentation", **{side: _miou(each) for side, each in by_side.items()}}
 

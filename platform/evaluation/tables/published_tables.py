@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 
-PAPER = "FCLIP-UNet, doi 10.11999/JEIT251066"
 PROTOCOL = "rain13k"
 """What the quoted values fit: rows that the paper copied from others have values under it."""
 TRAINING = ("rain13k", "train")

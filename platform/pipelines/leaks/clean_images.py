@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import os
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from derain.data.images.left_out import LeftOut, because, warn
 from derain.data.prepared.manifest import Prepared
 from derain.errors import DataError
 from derain.storage import files
+from derain.storage.cores import available_cores
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def hash_dataset(prepared: Prepared) -> HashedDataset:
     prepared.require_clean()
     images = clean_images(prepared)
     log.info("leaks: hashing %d clean images of %s", len(images), prepared.folder)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside the GIL
+    with ThreadPoolExecutor(available_cores()) as pool:  # Pillow decodes outside the GIL
         hashes = list(pool.map(lambda image: _hash(prepared, image), images))
     left_out = [item for item in hashes if isinstance(item, LeftOut)]
     if len(left_out) == len(images):

@@ -16,7 +16,7 @@ from derain.pipelines.prepare import finished_shards
 from derain.pipelines.prepare.finished_shards import RENAMED, FinishedPart
 from derain.pipelines.prepare.plan import Plan
 from derain.pipelines.prepare.shard_names import shard_name, take_back
-from derain.pipelines.prepare.task_errors import explaining_errors
+from derain.pipelines.prepare.task_errors import RUN_AGAIN, explaining_errors
 from derain.storage.amounts import counted
 from derain.storage.files import is_remote
 from derain.storage.in_parallel import in_parallel
@@ -34,6 +34,21 @@ def finished(plan: Plan) -> list[FinishedPart | None]:
     marks = enumerate(plan.marks)
     found = in_parallel(lambda it: finished_shards.find(plan.out, *it), marks, plan.out)
     return list(found)
+
+
+def all_parts(plan: Plan) -> list[FinishedPart]:
+    """Every part of the plan, once all were written.
+
+    Raises StorageError if one is missing: its pairs would be, and its rows those of another part.
+    """
+    found = finished(plan)
+    parts = [part for part in found if part is not None]
+    if missing := len(found) - len(parts):
+        raise StorageError(
+            f"{plan.out}: {counted(missing, 'part')} of the dataset, written before, cannot be "
+            f"found any more. Look for what removes files there, then {RUN_AGAIN}"
+        )
+    return parts
 
 
 def write_missing_shards(plan: Plan, lines: ray.ObjectRef) -> None:

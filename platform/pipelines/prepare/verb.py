@@ -146,7 +146,7 @@ def _reuse(out: Path, manifest: Manifest) -> None:
 
 def _finish(plan: Plan, is_strict: bool) -> Manifest:
     """Write index and manifest; the index in a Ray task, so that the driver holds no rows."""
-    parts = [part for part in shard_tasks.finished(plan) if part]
+    parts = shard_tasks.all_parts(plan)
     quarantined = (*plan.quarantined, *(item for part in parts for item in part.quarantined))
     if is_strict:
         strict.refuse(plan, quarantined)

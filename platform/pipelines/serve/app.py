@@ -120,9 +120,9 @@ def make_app(service: Service) -> FastAPI:
 
 async def _answer(service: Service, request: Request) -> Derained | Refused:
     served = _chosen(service, request.query_params.get("model"))
-    data = await _image(request, await read_body(request, service.limits))
-    served.in_hand += 1
+    served.in_hand += 1  # while its body arrives, too: then its version stays
     try:
+        data = await _image(request, await read_body(request, service.limits))
         async with asyncio.timeout(service.limits.answer_s):
             return await served.backend(data)
     except TimeoutError:

@@ -127,6 +127,7 @@ def deploy(
     try:
         return backend_of(serve.run(application, name=name, route_prefix=None))
     except (RuntimeError, RayServeException) as error:
+        remove(name)  # Ray Serve keeps one that has failed, and tries to start its replicas
         raise DerainError(f"{model}: its replicas did not start ({error}).") from error
 
 

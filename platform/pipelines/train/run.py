@@ -38,7 +38,7 @@ from derain.training.loop import Outcome, Report, Run, drive
 from derain.training.process.device import pick_device
 from derain.training.process.distributed import Rank
 from derain.training.process.interrupt import Interrupt
-from derain.training.routes import routes_of
+from derain.training.routes import routes_of, takes_routes
 from derain.training.trainer import Trainer
 from derain.training.upload import Remote, Uploader
 
@@ -207,6 +207,10 @@ def _build_trainer(config: Config, rank: Rank, shared: SharedModules | None) -> 
 
 
 def _routes(config: Config, network: nn.Module, device: torch.device) -> np.ndarray | None:
+    """The expert of each training image, for which all of them are decoded before the first step;
+    None for a network that takes no routes."""
+    if not takes_routes(network):
+        return None
     datasets = open_training(config.data)
     pixels = open_all_pixels(datasets, config.data)
     return routes_of(network, datasets, pixels, config.data.cache_dir, device)

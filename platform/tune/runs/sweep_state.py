@@ -46,10 +46,8 @@ def read_sweep(folder: Path, name: str) -> tuple[Entry, list[Entry]]:
     states: Counter[str] = Counter(trial.state for trial in trials)
     failure = read_or_none(folder / FAILURE)
     state = _state(folder, failure)
-    updated = max(
-        last_written(folder, (JOURNAL, SWEEP, COMMANDS, FAILURE, checkpoint.CONFIG)),
-        *(trial.updated for trial in trials),
-    )
+    own = last_written(folder, (JOURNAL, SWEEP, COMMANDS, FAILURE, checkpoint.CONFIG))
+    updated = max([own, *(trial.updated for trial in trials)])
     entry = Entry(
         name=name,
         kind="sweep",

@@ -2,7 +2,7 @@
 
 from derain.cli.cluster import jobs
 from derain.cli.cluster.jobs_output import listed
-from derain.cli.output import plain
+from derain.cli.printed.results import plain
 from derain.pipelines.jobs.verb import Job
 from tests.cli.conftest import Derainctl
 

@@ -151,6 +151,8 @@ VARIANTS = {
     "JPEG with a short JFIF segment": jpeg_with((0xE0, b"JFIF\0")),
     "JPEG with a short Adobe segment": jpeg_with((0xEE, b"Adobe")),
     "JPEG with half a profile": jpeg_with((0xE2, b"ICC_PROFILE\0\1\2" + bytes(100))),
+    "JPEG with an empty profile segment": jpeg_with((0xE2, b"ICC_PROFILE\0")),
+    "JPEG with a profile segment of a number": jpeg_with((0xE2, b"ICC_PROFILE\0\1")),
     "JPEG with an MPF segment of junk": jpeg_with((0xE2, b"MPF\0junk")),
     "JPEG with a comment like a marker": jpeg_with((0xFE, b"\xff\xfe\0hello")),
     "JPEG of arithmetic coding": encoded(NOISE, "JPEG").replace(b"\xff\xc0", b"\xff\xc9", 1),

@@ -152,10 +152,6 @@ WELCOME = {
 }
 
 
-def test_there_are_at_least_fifty() -> None:
-    assert len(HOSTILE) + len(WELCOME) >= 50
-
-
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_a_hostile_image_is_refused_by_name(kind: str) -> None:
     with pytest.raises(DataError, match=r"^rain/odd\.png: "):

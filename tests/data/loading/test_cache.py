@@ -172,3 +172,13 @@ def test_a_cache_that_is_removed_at_that_moment_is_built_again(
 
     assert same(open_pixels(dataset, folder=tmp_path / "c", budget_gib=1), dataset)
     assert len(list((tmp_path / "c").glob("*.rgb"))) == 1
+
+
+def test_a_file_that_is_listed_and_then_gone_does_not_keep_a_cache_from_being_built(
+    dataset: Prepared, tmp_path: Path
+) -> None:
+    """Another process may remove or rename it while room is made: a link to nothing is like it."""
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c/gone.rgb").symlink_to(tmp_path / "nowhere")
+
+    assert same(open_pixels(dataset, folder=tmp_path / "c", budget_gib=1), dataset)

@@ -124,6 +124,20 @@ def test_anything_else_is_refused_with_what_was_expected(found: object) -> None:
         found_in(lambda _: found, "my:Detector", image, image, image)
 
 
+def test_boxes_and_classes_are_not_mixed() -> None:
+    image = np.zeros((4, 5, 3), np.uint8)
+    boxes = {"boxes": [[0, 0, 2, 2]], "labels": [1], "scores": [1.0]}
+    classes = np.zeros((4, 5), int)
+    answers = iter([boxes, classes, boxes])
+    with pytest.raises(UsageError, match=r"my:Detector .* one version of an image"):
+        found_in(lambda _: next(answers), "my:Detector", image, image, image)
+    of_each = [
+        found_in(lambda _, it=it: it, "my:Detector", *[image] * 3) for it in (boxes, classes)
+    ]
+    with pytest.raises(UsageError, match="some images"):
+        agreement(of_each)
+
+
 def test_what_was_found_is_json_that_keeps_every_digit() -> None:
     image = np.zeros((4, 5, 3), np.uint8)
     boxes = {"boxes": [[0.1, 0.2, 1 / 3, 3]], "labels": [7], "scores": [2 / 3]}

@@ -10,7 +10,8 @@ import torchvision
 from safetensors.torch import save_file
 
 from derain import models
-from derain.cli import output
+from derain.cli.printed.results import plain
+from derain.cli.printed.scores import scores as printed_scores
 from derain.data.prepared.manifest import open_prepared
 from derain.errors import UsageError
 from derain.evaluation.lpips import Lpips, LpipsFiles
@@ -78,7 +79,7 @@ def test_several_models_are_scored_as_each_alone(model: str, other: str, dataset
     assert (second["model"], second["name"]) == (other, "other")
     assert together["datasets"] == evaluate(model, [dataset], workers=1)["datasets"]
     assert second["datasets"] == evaluate(other, [dataset], workers=1)["datasets"]
-    text = output.plain(output.scores(together))
+    text = plain(printed_scores(together))
     assert Path(model).name in text
     assert "other" in text
 

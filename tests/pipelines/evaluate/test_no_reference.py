@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from benchmarks._small import write_dataset
-from derain.cli import output
+from derain.cli.printed.results import plain
+from derain.cli.printed.scores import scores as printed_scores
 from derain.errors import DataError
 from derain.evaluation.no_reference import NoReference
 from derain.evaluation.scoring import Derain
@@ -41,7 +42,7 @@ def test_they_are_measured_by_niqe_and_brisque(model: str, tmp_path: Path) -> No
             assert found[side] == pytest.approx({name: mean}, abs=1e-12)
             assert found["identity"].startswith(name)
     assert "niqe_live" in report.read_text()
-    text = output.plain(output.scores(result))
+    text = plain(printed_scores(result))
     assert "niqe_live" in text
     assert "PSNR" not in text
     json.dumps(result)

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
-from derain.cli import output
+from derain.cli.printed.results import plain
+from derain.cli.printed.scores import scores as printed_scores
 from derain.data.images.decode import encode_png
 from derain.data.loading.cache import TarPixels
 from derain.data.prepared.manifest import open_prepared
@@ -100,10 +101,10 @@ def test_bad_results_are_listed_and_the_others_scored(dataset: str, written: Pat
     clean = TarPixels(open_prepared(dataset))[5][1]
     direct = score(np.asarray(Image.open(files[5])), clean)
     assert {it["key"]: it["metrics"] for it in item["per_picture"]}[keys[5]] == direct
-    printed = output.plain(output.scores(found)).splitlines()
+    printed = plain(printed_scores(found)).splitlines()
     assert printed[0].split()[0] == "method"
     assert "left out, and in no mean: theirs, nine" in printed[2]
-    assert "theirs, nine: 1 images of no pair, such as stranger_net.png" in printed[6]
+    assert "theirs, nine: 1 image of no pair, such as stranger_net.png" in printed[6]
 
 
 def test_workers_in_another_folder_find_the_files(

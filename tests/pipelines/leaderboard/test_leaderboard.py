@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from derain.cli import output
+from derain.cli.printed import scores as output
+from derain.cli.printed.results import plain
 from derain.errors import UsageError
 from derain.pipelines.leaderboard import files, leak_check
 from derain.pipelines.leaderboard.verb import leaderboard
@@ -106,7 +107,7 @@ def test_csv_page_and_terminal_show_every_entry(board: Board, tmp_path: Path) ->
     assert page.count("<table>") == 4
     assert "<td>30.000</td><td>0.9000</td>" in page
     assert 'src="' not in page
-    printed = output.plain(output.leaderboard(found)).splitlines()
+    printed = plain(output.leaderboard(found)).splitlines()
     digest = board.test.sha256()[:8]
     assert printed[0] == f"test ({digest}), protocol rain13k v1"
     trained = f"leaky ({board.leaky.sha256()[:8]})"

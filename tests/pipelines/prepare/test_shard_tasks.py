@@ -90,6 +90,17 @@ def test_a_failing_part_leaves_the_others_and_is_written_later(
     assert object_store.done["errors"] == 0
 
 
+def test_a_part_that_is_gone_in_the_end_is_an_error(source: Path, tmp_path: Path) -> None:
+    """A dataset without its pairs would look complete."""
+    plan, lines = plan_for(source, tmp_path)
+    (tmp_path / finished_shards.PARTS).mkdir()
+    write_parts(plan, lines, range(PARTS), at_once=1)
+    assert len(shard_tasks.all_parts(plan)) == PARTS
+    (tmp_path / shard_tasks.shard_name(plan.prefix, 2)).unlink()
+    with pytest.raises(StorageError, match="1 part of the dataset"):
+        shard_tasks.all_parts(plan)
+
+
 def requests(plan: Plan, lines: np.ndarray, numbers: range, store: FaultyStore) -> int:
     before = store.done["served"]
     write_parts(plan, lines, numbers, at_once=4)

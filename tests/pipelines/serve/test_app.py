@@ -9,12 +9,13 @@ import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.requests import Request
 from starlette.testclient import TestClient
 
 from derain.data.images.convert import read_odd
 from derain.inference.predictor import Predictor
-from derain.pipelines.serve.answers import RefusedError
-from derain.pipelines.serve.app import Served, Service, make_app
+from derain.pipelines.serve.answers import Derained, RefusedError
+from derain.pipelines.serve.app import Served, Service, _answer, make_app
 from tests.data.images.odd_images import (
     DEEP,
     NOISE,
@@ -190,3 +191,17 @@ def test_the_page_fetches_nothing_from_elsewhere(client: TestClient) -> None:
     assert "http:" not in answer.text
     assert "https:" not in answer.text
     assert '"maxBytes": 1048576' in answer.text
+
+
+def test_a_version_is_in_hand_while_a_body_arrives(service: Service, png: bytes) -> None:
+    """Its replicas stay until then, when a new version takes over."""
+    in_hand = []
+
+    async def receive() -> dict[str, object]:
+        in_hand.append(service.models["net"].in_hand)
+        return {"type": "http.request", "body": png, "more_body": False}
+
+    scope = {"type": "http", "query_string": b"", "headers": []}
+    answer = asyncio.run(_answer(service, Request(scope, receive)))
+    assert isinstance(answer, Derained)
+    assert (in_hand, service.models["net"].in_hand) == ([1], 0)

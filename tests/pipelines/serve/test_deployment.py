@@ -168,6 +168,27 @@ def test_a_large_image_is_answered_and_a_killed_replica_is_lost(tmp_path: Path) 
         np.testing.assert_array_equal(found, predictor.derain(large))
 
 
+@pytest.mark.usefixtures("ray_cluster")
+def test_replicas_that_do_not_start_are_not_tried_for_ever(tmp_path: Path) -> None:
+    from ray import serve
+
+    deployment.start()
+    try:
+        with pytest.raises(DerainError, match="its replicas did not start"):
+            deployment.deploy(
+                "derain",
+                str(tmp_path / "gone"),
+                replicas=Replicas(),
+                device="cpu",
+                trust=False,
+                store="",
+                max_pixels=1000,
+            )
+        assert not serve.status().applications
+    finally:
+        serve.shutdown()
+
+
 async def _answer(backend: Backend, sent: bytes) -> Derained | Refused:
     try:
         return await backend(sent)

@@ -75,3 +75,22 @@ def test_what_ends_the_loader_is_how_the_run_ended(
         )
     run_id = read_json(config.folder / IDENTITY)["run_id"]
     assert MlflowClient(tracking_uri=store).get_run(run_id).info.status == status
+
+
+def test_the_first_step_waits_for_its_own_samples_only(
+    tiny: dict[str, Any], tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache has its name once all images of its dataset are in it."""
+    cold, complete = tmp_path / "caches", []
+    write_crops = Loader.write_crops
+
+    def look(self: Loader, plan: Any, out: Any) -> None:
+        complete.append([path.name for path in cold.glob("*.rgb")])
+        write_crops(self, plan, out)
+
+    monkeypatch.setattr(Loader, "write_crops", look)
+    tree = {**tiny, "name": "cold", "output_dir": str(tmp_path)}
+    values = {"data.cache_dir": str(cold), "data.loader_processes": 0, "train.steps": 1}
+    config = Config.model_validate(tree).replaced(values, "test")
+    run_in_this_process(config, TrackingTarget(store), Rank())
+    assert complete == [[]]

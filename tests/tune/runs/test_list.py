@@ -68,6 +68,12 @@ def test_a_sweep_counts_its_trials(tmp_path: Path) -> None:
     assert read_sweep(folder, "search")[0].state == "finished"
 
 
+def test_a_sweep_is_listed_before_its_first_trial(tmp_path: Path) -> None:
+    made.sweep(tmp_path, planned={"low": 1e-4, "high": 1e-3})
+    (entry,) = list_all([tmp_path])
+    assert (entry.state, entry.trials, entry.best) == ("stopped", {"planned": 2}, None)
+
+
 def test_runs_are_found_below_a_folder_and_trials_are_their_sweeps(tmp_path: Path) -> None:
     made.run(tmp_path, "first/run")
     made.sweep(tmp_path, "low", planned={"low": 1e-4, "high": 1e-3})

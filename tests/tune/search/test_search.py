@@ -212,7 +212,9 @@ def test_the_worst_of_a_population_continue_from_the_best_with_other_values() ->
 
 def test_the_checkpoint_to_copy_is_kept() -> None:
     """The parent may be an interval ahead by the time it is copied, and keeps two checkpoints."""
-    for segment in algorithm_of(population(), ahead=2, known={}).ready.values():
+    segments = algorithm_of(population(), ahead=2, known={}).ready.values()
+    assert segments
+    for segment in segments:
         train = segment.trials[0].config.train
         assert train.checkpoint_every_steps == 16
         assert train.keep_checkpoints == 2

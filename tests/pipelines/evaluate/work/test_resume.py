@@ -12,7 +12,7 @@ from derain import models
 from derain.config.data import DataConfig
 from derain.data.loading.loader import open_all_pixels
 from derain.data.prepared.manifest import open_prepared
-from derain.evaluation.scoring import score_under_protocols
+from derain.evaluation.scoring import score_dataset
 from derain.inference.predictor import save_model_folder
 from derain.pipelines.evaluate.verb import IMAGES, RESULT, evaluate
 from derain.pipelines.evaluate.work.scorer import one_thread
@@ -75,9 +75,9 @@ def test_the_metrics_are_those_of_scoring_one_image_after_the_other(
     result = evaluate(model, [dataset], protocols=PROTOCOLS)
     prepared, predictor = open_prepared(dataset), load_predictor(model)
     (pixels,) = open_all_pixels([prepared], DataConfig.model_validate({}))
-    with one_thread():
-        direct = score_under_protocols(predictor.levels, prepared, pixels, PROTOCOLS)
-    for protocol, scores in direct.items():
+    for protocol in PROTOCOLS:
+        with one_thread():
+            scores = score_dataset(predictor.levels, prepared, pixels, protocol)
         measured = result["datasets"][0]["by_protocol"][protocol]
         assert measured["metrics"] == scores.metrics
         assert measured["input"] == scores.input

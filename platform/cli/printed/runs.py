@@ -11,14 +11,15 @@ from rich.live import Live
 from rich.table import Column, Table
 from rich.text import Text
 
+from derain.cli.printed.tables import GAP, new_table
 from derain.evaluation.metric_names import title
-from derain.storage.amounts import counted, size
+from derain.storage.amounts import counted, duration, size
 
 
 def listed(entries: Sequence[Any]) -> RenderableType:
     """A row for each run and sweep, and why those that failed did."""
     heads = ("run", "state", Column("step", justify="right"), Column("best", justify="right"))
-    table = _table(*heads, Column("age", justify="right"), Column("left", justify="right"))
+    table = new_table(*heads, Column("age", justify="right"), Column("left", justify="right"))
     for entry in entries:
         left = "" if entry.eta_s is None else duration(entry.eta_s)
         best = "" if entry.best is None else metric(entry.best)
@@ -32,7 +33,7 @@ def watched(now: Sequence[Any]) -> RenderableType:
     if not now:
         return "no run here"
     right = [Column(head, justify="right") for head in ("step", "steps/s", "images/s", "best")]
-    table = _table("run", "state", *right, Column("left", justify="right"), "now")
+    table = new_table("run", "state", *right, Column("left", justify="right"), "now")
     for each in now:
         entry = each.entry
         left = "" if entry.eta_s is None else duration(entry.eta_s)
@@ -66,7 +67,7 @@ def live() -> Iterator[Callable[[RenderableType], None]]:
 def shown(run: Mapping[str, Any]) -> RenderableType:
     """All that is known of a run or a sweep, in lines with a head."""
     table = Table(Column(no_wrap=True), Column(overflow="fold"), box=None, show_header=False)
-    table.padding, table.pad_edge = (0, 2, 0, 0), False
+    table.padding, table.pad_edge = (0, GAP, 0, 0), False
     for head, text in _facts(run):
         table.add_row(head, text)
     below: list[RenderableType] = []
@@ -89,7 +90,7 @@ def compared(found: Mapping[str, Any]) -> RenderableType:
         for letter, run in zip(letters, found["runs"], strict=True)
     ]
     if found["config"]:
-        table = _table("config", *letters)
+        table = new_table("config", *letters)
         for key, values in found["config"].items():
             table.add_row(key, *(json.dumps(value) for value in values))
         parts += ["", table]
@@ -105,7 +106,7 @@ def caches(folder: object, found: Sequence[Any]) -> RenderableType:
     """A row for each cache of pixels."""
     if not found:
         return f"no cache in {folder}"
-    table = _table("dataset", Column("size", justify="right"), "last use", "state")
+    table = new_table("dataset", Column("size", justify="right"), "last use", "state")
     for item in found:
         named = "\n".join(item.datasets) or f"unknown ({item.path.name[:12]}...)"
         table.add_row(named, size(item.bytes), f"{duration(item.age_s)} ago", item.state)
@@ -115,7 +116,7 @@ def caches(folder: object, found: Sequence[Any]) -> RenderableType:
 
 def removable(items: Sequence[Any]) -> RenderableType:
     """What can go, with its size and the reason."""
-    table = _table("what", Column("frees", justify="right"), "why")
+    table = new_table("what", Column("frees", justify="right"), "why")
     for item in items:
         table.add_row(str(item.path), size(item.bytes), item.why)
     total = sum(item.bytes for item in items)
@@ -134,25 +135,9 @@ def to_stderr(text: RenderableType) -> None:
     Console(stderr=True, markup=False, highlight=False).print(text)
 
 
-def duration(seconds: float) -> str:
-    """A time in its largest fitting unit: 45 s, 12 min, 5.2 h, 3 days."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    if seconds < 36 * 3600:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 86400:.0f} days"
-
-
 def metric(best: Mapping[str, Any]) -> str:
     """The best metric of a run in a few characters."""
     return f"{best['value']:.3f} dB"
-
-
-def _table(*columns: str | Column) -> Table:
-    made = (Column(c, overflow="fold") if isinstance(c, str) else c for c in columns)
-    return Table(*made, box=None, pad_edge=False, padding=(0, 2, 0, 0))
 
 
 def _step(entry: Any) -> str:
@@ -261,7 +246,7 @@ def _value(key: str, value: float | None) -> str:
 
 def _trials(runs: Sequence[Mapping[str, Any]]) -> RenderableType:
     heads = ("trial", "state", Column("step", justify="right"), Column("best", justify="right"))
-    table = _table(*heads)
+    table = new_table(*heads)
     for run in runs:
         of = "?" if run["steps"] is None else f"{run['steps']:,}"
         best = "" if run["best"] is None else metric(run["best"])
@@ -274,7 +259,7 @@ def _metrics_table(
     letters: Sequence[str], metrics: Mapping[str, Sequence[Any]], same: Mapping[str, bool]
 ) -> Table:
     """Metrics, and the difference of each run to the first where the images are the same."""
-    table = _table("metric", *(Column(letter, justify="right") for letter in letters))
+    table = new_table("metric", *(Column(letter, justify="right") for letter in letters))
     for key, values in metrics.items():
         role, _, name = key.rpartition(" ")
         cells = [_value(key, value) for value in values]
