@@ -262,7 +262,7 @@ def test_a_checkpoint_after_a_rollback_says_with_which_config_it_was_trained(
 ) -> None:
     run(config(tmp_path, steps=4))
     resumed = config(tmp_path, on_nonfinite="rollback")
-    outcome = run(resumed, network=_faulty(build_network(resumed), at=1, factor=math.nan))
+    outcome = run(resumed, network=_faulty(build_network(resumed), at=0, factor=math.nan))
     assert (outcome.resumed_from_step, outcome.rollbacks) == (4, 1)
     newest = checkpoint.newest(resumed.folder)
     assert newest is not None
