@@ -9,6 +9,7 @@ from mlflow import MlflowClient
 from derain.errors import UsageError
 from derain.tracking import champions, registry
 from tests.tracking.conftest import Register
+from tests.users import OTHER
 
 
 def aliases(client: MlflowClient, name: str) -> dict[str, int]:
@@ -81,3 +82,24 @@ def test_the_oldest_changes_go_when_the_record_is_full(
         champions.promote("often", 1, reason=f"{number}" * 2000, uri=uri)
     kept = champions.history(client, "often")
     assert [change["reason"][0] for change in kept] == ["3", "4", "5"]
+
+
+@pytest.mark.parametrize("text", ["x", "[5]", "{}x", '[{"version": "x"}]', "5"])
+def test_a_record_that_somebody_has_edited_is_begun_anew(
+    register: Register, uri: str, client: MlflowClient, text: str
+) -> None:
+    name = f"edited{abs(hash(text))}"
+    register(name, 30.0)
+    register(name, 31.0)
+    client.set_registered_model_tag(name, champions.HISTORY, text)
+    with pytest.raises(UsageError, match="is recorded, or it was deleted"):
+        champions.demote(name, uri=uri)
+    champions.promote(name, 1, uri=uri)
+    assert [change["version"] for change in champions.history(client, name)] == [1]
+
+
+def test_a_user_without_a_name_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: OTHER)
+    assert champions._user() == str(OTHER)

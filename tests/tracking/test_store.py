@@ -82,3 +82,10 @@ def test_importing_derain_tracking_does_not_import_mlflow() -> None:
     modules = "sys, derain.tracking.runs, derain.tracking.registry"
     code = f"import {modules}; sys.exit('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_is_no_address_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@[::1")
+    with pytest.raises(UsageError, match="MLFLOW_TRACKING_URI is not an address") as raised:
+        store.tracking_uri()
+    assert "secret" not in str(raised.value)

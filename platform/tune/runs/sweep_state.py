@@ -46,10 +46,8 @@ def read_sweep(folder: Path, name: str) -> tuple[Entry, list[Entry]]:
     states: Counter[str] = Counter(trial.state for trial in trials)
     failure = read_or_none(folder / FAILURE)
     state = _state(folder, failure)
-    updated = max(
-        last_written(folder, (JOURNAL, SWEEP, COMMANDS, FAILURE, checkpoint.CONFIG)),
-        *(trial.updated for trial in trials),
-    )
+    written = last_written(folder, (JOURNAL, SWEEP, COMMANDS, FAILURE, checkpoint.CONFIG))
+    updated = max([written, *(trial.updated for trial in trials)])
     entry = Entry(
         name=name,
         kind="sweep",
@@ -78,7 +76,7 @@ def _trials(folder: Path, name: str, events: Sequence[Event], config: Config | N
             folder / trial,
             f"{name}/{trial}",
             outcomes.get(trial),
-            event["params"].get("train.steps", steps),
+            event.get("params", {}).get("train.steps", steps),
         )
         for trial, event in started.items()
         if (folder / trial).is_dir() or trial in outcomes
@@ -97,7 +95,8 @@ def _trial(folder: Path, name: str, outcome: Mapping[str, Any] | None, steps: in
         run = read_run(folder, name, steps)
     if outcome is None or run.state == "running":
         return run
-    return replace(run, state=STATES[outcome["status"]], error=outcome.get("error") or None)
+    state = STATES.get(outcome["status"], "failed")
+    return replace(run, state=state, error=outcome.get("error") or None)
 
 
 def _planned(config: Config | None) -> int:
