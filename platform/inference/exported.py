@@ -281,9 +281,10 @@ def _exported(
     sides = input_shape[2:]
     fixed_size = tuple(sides) if all(isinstance(side, int) for side in sides) else None
     stated = str(metadata.get(STRIDE, 1))
-    if stride is None and not (stated.isdecimal() and int(stated)):
+    if stride is None and not (stated.isdecimal() and 1 <= int(stated[:9]) <= MAX_SIDE_PX):
         raise WeightsError(
-            f"{path}: its metadata {STRIDE} is {stated!r}, expected a number from 1. Give --stride."
+            f"{path}: its metadata {STRIDE} is {stated!r}, expected a number from 1 to "
+            f"{MAX_SIDE_PX}. Give --stride."
         )
     return Exported(run, stride or int(stated), fixed_size)
 

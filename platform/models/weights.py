@@ -55,6 +55,11 @@ def read_state_dict(path: str | Path, key: str | None = None) -> dict[str, Tenso
     path = _existing(path)
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     tensors = _without_prefixes(_unwrapped(content, path, key))
+    if odd := [name for name, tensor in tensors.items() if not _is_plain(tensor)]:
+        raise ValueError(
+            f"Expected plain tensors of numbers at {path}, found {len(odd)} that are sparse, "
+            f"quantised, complex or without values, such as {odd[0]}."
+        )
     return {name: _float32(tensor) for name, tensor in tensors.items()}
 
 
@@ -198,6 +203,12 @@ def _without_prefixes(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     while common := [it for it in PREFIXES if named and all(n.startswith(it) for n in named)]:
         named = {name.removeprefix(common[0]): tensor for name, tensor in named.items()}
     return named
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and not (
+        tensor.is_quantized or tensor.is_complex() or tensor.is_meta
+    )
 
 
 def _float32(tensor: Tensor) -> Tensor:

@@ -30,6 +30,11 @@ def tracking_uri() -> str:
             "http://HOST:5000 or sqlite:////PATH/mlflow.db."
         ) from None
     database = sqlite_file(uri)
+    if database is None and uri.lower().startswith("sqlite:"):
+        raise UsageError(
+            f"MLFLOW_TRACKING_URI is {uri}: expected sqlite:/// and the path of a file, such as "
+            "sqlite:////PATH/mlflow.db. A store in memory would end with the command."
+        )
     if database is None:
         return uri
     _, mark, query = uri.partition("?")

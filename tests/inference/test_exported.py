@@ -207,7 +207,7 @@ def test_a_network_of_something_else_is_refused(
         load_exported(path)
 
 
-@pytest.mark.parametrize("stride", ["0", "-4", "x", "2.5", ""])
+@pytest.mark.parametrize("stride", ["0", "-4", "x", "2.5", "", "1" * 30])
 def test_a_stride_that_is_none_is_refused_unless_another_is_given(
     tmp_path: Path, stride: str
 ) -> None:

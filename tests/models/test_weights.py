@@ -130,3 +130,16 @@ def test_a_pipe_is_no_file_of_weights(tmp_path):
         read_state_dict(tmp_path / "w.pth")
     with pytest.raises(FileNotFoundError, match="no-such-user"):
         read_state_dict("~no-such-user/w.pth")
+
+
+@pytest.mark.filterwarnings("ignore:.*quantize.*")
+def test_tensors_that_are_not_plain_are_refused(tmp_path):
+    for odd in (
+        torch.eye(3).to_sparse(),
+        torch.quantize_per_tensor(torch.zeros(3), 1.0, 0, torch.qint8),
+        torch.zeros(3, dtype=torch.complex64),
+        torch.zeros(3, device="meta"),
+    ):
+        torch.save({"a": torch.ones(2), "b": odd}, tmp_path / "w.pth")
+        with pytest.raises(ValueError, match=r"found 1 that are sparse, .* such as b\."):
+            read_state_dict(tmp_path / "w.pth")

@@ -89,3 +89,13 @@ def test_what_is_no_address_is_named_without_its_password(monkeypatch: pytest.Mo
     with pytest.raises(UsageError, match="MLFLOW_TRACKING_URI is not an address") as raised:
         store.tracking_uri()
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "uri", ["sqlite://", "sqlite:///:memory:", "sqlite://mlflow.db", "SQLITE:///a"]
+)
+def test_a_store_in_memory_is_refused(monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
+    """Its records would be lost, after the minutes that a run waits for a store."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(UsageError, match="expected sqlite:/// and the path of a file"):
+        store.tracking_uri()

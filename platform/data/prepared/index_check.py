@@ -179,7 +179,7 @@ def _read_note(note: Path, version: Version) -> Checksums | None:
         if (tree["version"], tree["boot"]) != (list(version), boot()):
             return None
         return Checksums(tree["sha256"], np.frombuffer(bytes.fromhex(tree["crc32"]), "<u4"))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -103,7 +103,7 @@ def test_bad_results_are_listed_and_the_others_scored(dataset: str, written: Pat
     printed = output.plain(output.scores(found)).splitlines()
     assert printed[0].split()[0] == "method"
     assert "left out, and in no mean: theirs, nine" in printed[2]
-    assert "theirs, nine: 1 images of no pair, such as stranger_net.png" in printed[6]
+    assert "theirs, nine: 1 image of no pair, such as stranger_net.png" in printed[6]
 
 
 def test_workers_in_another_folder_find_the_files(
