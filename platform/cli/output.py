@@ -271,7 +271,7 @@ def versions_compared(compared: Mapping[str, Any]) -> RenderableType:
                 f"{name}: not compared, as the images or the protocol differ or are unknown"
             )
         for key, values in (compared[role] or {}).items():
-            table.add_row(f"{title(key)}, {name}", *(f"{value:.4f}" for value in values))
+            table.add_row(f"{title(key)}, {name}", *(_four_digits(value) for value in values))
     for key, values in {**compared["data"], **(compared["config"] or {})}.items():
         table.add_row(key, *("-" if value is None else str(value) for value in values))
     if compared["config"] is None:
@@ -454,3 +454,7 @@ def next_steps(result: Mapping[str, Any]) -> str:
         return "\nNext: derainctl ui"
     model = f"models:/{registered['name']}@{registered['alias']}"
     return f"\nNext: derainctl ui, or derainctl predict {model} IMAGES --out FOLDER"
+
+
+def _four_digits(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

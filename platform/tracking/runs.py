@@ -28,6 +28,7 @@ from derain.tracking.store import (
     experiment_id_of,
     find_run,
     pages,
+    storage_errors,
     tracking_uri,
     without_password,
 )
@@ -106,8 +107,9 @@ class RunLog:
         """
         if self._run_id is None:
             client = client_of(self.uri)
-            experiment_id = experiment_id_of(client, self.uri, self._experiment)
-            run = client.create_run(experiment_id, tags=self._tags, run_name=self.name)
+            with storage_errors(self.uri):
+                experiment_id = experiment_id_of(client, self.uri, self._experiment)
+                run = client.create_run(experiment_id, tags=self._tags, run_name=self.name)
             self._run_id = run.info.run_id
             self._open_outbox()
         else:

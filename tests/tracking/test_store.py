@@ -1,6 +1,7 @@
 """The store's address, its creation by several processes at once, and its failures."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from mlflow import MlflowClient
 
 from derain.errors import StorageError, UsageError
 from derain.tracking import champions, registry, store
+from derain.tracking.runs import RunLog
 from tests.tracking.samples import POINTS, PROCESSES
 
 
@@ -73,6 +75,7 @@ def test_an_unreachable_server_is_not_reported_as_a_missing_model(
         lambda: champions.promote("net", 1, uri=away),
         lambda: registry.model_folder("models:/net@champion", away),
         lambda: store.find_run(store.client_of(away), away, "a-run"),
+        lambda: RunLog("away", uri=away).__enter__(),
     ):
         with pytest.raises(StorageError, match=r"127\.0\.0\.1:9 cannot be used.*TRACKING_URI"):
             ask()
@@ -99,3 +102,9 @@ def test_a_store_in_memory_is_refused(monkeypatch: pytest.MonkeyPatch, uri: str)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     with pytest.raises(UsageError, match="expected sqlite:/// and the path of a file"):
         store.tracking_uri()
+
+
+def test_a_pipe_is_no_store(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "mlflow.db")
+    with pytest.raises(StorageError, match="is not a file"):
+        store.prepare_store(f"sqlite:///{tmp_path}/mlflow.db")
