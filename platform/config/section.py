@@ -1,8 +1,9 @@
 """The base class of all config sections, and the types of their fields."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -11,6 +12,7 @@ from pydantic import (
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
+    ValidationInfo,
     field_validator,
     model_serializer,
     model_validator,
@@ -20,7 +22,10 @@ from pydantic_core import CoreSchema
 
 def _anchored(path: str) -> str:
     """The absolute form of a local path, as workers have a different working directory."""
-    return path if "://" in path else str(Path(path).expanduser().absolute())
+    try:
+        return path if "://" in path else str(Path(path).expanduser().absolute())
+    except RuntimeError:
+        raise ValueError(f"there is no home folder of that user, found {path}") from None
 
 
 def _anchored_local(path: str) -> str:
@@ -60,6 +65,38 @@ class Section(BaseModel):
         allow_inf_nan=False,
         validate_default=True,
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_flag_is_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """pydantic takes true for 1."""
+        field = cls.model_fields[str(info.field_name)]
+        if _has_flag(value) and _is_of_numbers(field.annotation):
+            raise ValueError(f"expected a number, found {value!r}")
+        return value
+
+
+def _has_flag(value: Any) -> bool:
+    return isinstance(value, bool) or (
+        isinstance(value, list | tuple) and any(map(_has_flag, value))
+    )
+
+
+def _is_of_numbers(annotation: Any) -> bool:
+    """Whether values of a type may have numbers in them, and no flags."""
+    kinds = set(_plain_types(annotation))
+    return bool(kinds & {int, float}) and not kinds & {bool, Any}
+
+
+def _plain_types(annotation: Any) -> Iterator[Any]:
+    inner = get_args(annotation)
+    if get_origin(annotation) is Literal:
+        yield from map(type, inner)
+    elif inner:
+        for each in inner:
+            yield from _plain_types(each)
+    elif isinstance(annotation, type) or annotation is Any:  # not what Annotated adds
+        yield annotation
 
 
 PLUGIN_NAME = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"

@@ -112,10 +112,20 @@ class Source:
                 f"{where}: `{key}` is an option of other networks, not of {item['loc'][1]}. "
                 f"`derainctl init {item['loc'][1]} DIR` writes a config of that network."
             )
+        if item["type"] == "extra_forbidden" and path[:2] == ("sweep", "space"):
+            return (
+                f"{where}: unknown key `{key}`. The space has config keys with dots, as in "
+                "`train.lr: {grid: [0.001, 0.0003]}`."
+            )
         if item["type"] == "extra_forbidden":
             return f"{where}: unknown key `{key}`.{nearest(key, known)}"
         if item["type"] == "union_tag_invalid":
             return f"{where}: `{key}.name`: expected one of {item['ctx']['expected_tags']}."
+        if item["type"] == "union_tag_not_found" and not isinstance(item["input"], dict):
+            return (
+                f"{where}: `{key}`: expected keys and values, such as {{name: "
+                f"{_name_in(item['input'])}}}, found {item['input']!r}."
+            )
         if item["type"] == "union_tag_not_found":
             key, item = f"{key}.name", {**item, "type": "missing"}
         if item["type"] == "missing":
@@ -127,10 +137,18 @@ class Source:
                 f"{where}: `{key}`: expected letters and digits, and what "
                 f"{item['ctx']['pattern']} allows, found {item['input']!r}."
             )
+        if item["type"] in ("model_type", "dict_type"):
+            return f"{where}: `{key}`: expected keys and values, found {item['input']!r}."
         reason = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+        reason = reason.replace("a valid tuple", "a list")
         if item["type"] == "value_error":
             return f"{where}: `{key}`: {reason}."
         return f"{where}: `{key}`: expected {reason}, found {item['input']!r}."
+
+
+def _name_in(value: Any) -> str:
+    """A text that may have been meant as the name of a section."""
+    return value if isinstance(value, str) and value.strip() else "NAME"
 
 
 def _index(tree: Any, part: str, where: str) -> str | int:

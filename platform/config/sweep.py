@@ -3,30 +3,57 @@
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from derain.config.section import Section
 
+
+def _some_values(value: Any) -> Any:
+    if value is None or (isinstance(value, dict | list) and value):
+        return value
+    raise ValueError(f"expected a list of values, or names with values, found {value!r}")
+
+
+def _two_ends(value: Any) -> Any:
+    if value is None or (isinstance(value, list | tuple) and len(value) == 2):
+        return value
+    raise ValueError(f"expected [low, high], found {value!r}")
+
+
 Values = Annotated[dict[str, Any] | list[Any], Field(min_length=1)]
 """A list of values, or a mapping from names to values."""
+Listed = Annotated[Values | None, BeforeValidator(_some_values)]
+Range = Annotated[tuple[float, float] | None, BeforeValidator(_two_ends)]
 
 
 class Dimension(Section):
     """The values of one config key in a sweep: one of the five kinds, and an optional condition."""
 
-    grid: Values | None = None
+    grid: Listed = None
     """Each of these values."""
-    choice: Values | None = None
+    choice: Listed = None
     """One of these values, drawn at random."""
-    uniform: tuple[float, float] | None = None
+    uniform: Range = None
     """[low, high]: a number drawn from this range."""
-    loguniform: tuple[float, float] | None = None
+    loguniform: Range = None
     """[low, high]: a number whose logarithm is drawn evenly; low must be above 0."""
-    integers: tuple[int, int] | None = None
+    integers: Annotated[tuple[int, int] | None, BeforeValidator(_two_ends)] = None
     """[low, high]: an integer drawn from this range, both ends included."""
     when: dict[str, Any] | None = None
     """A condition: other keys of the space, each with the value or values that it must have (by
     name, if they have names). Otherwise this key keeps the value in the config."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_kinds(cls, value: Any) -> Any:
+        """A value itself, or a list of values, is no dimension: it does not say how it is used."""
+        if isinstance(value, dict | cls):
+            return value
+        listed = value if isinstance(value, list) and value else [value]
+        raise ValueError(
+            f"expected one of {', '.join(KINDS)}, such as {{grid: {json.dumps(listed)}}}, found "
+            f"{value!r}"
+        )
 
     @model_validator(mode="after")
     def _one_kind(self) -> "Dimension":

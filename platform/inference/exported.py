@@ -11,7 +11,6 @@ So the last two are loaded only with `trust`.
 
 import json
 import logging
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -95,8 +94,11 @@ def load_exported(path: str | Path, *, trust: bool = False, stride: int | None =
         if path.suffix == ".pt2":
             return _load_program(path, stride)
         return _load_torchscript(path, stride)
-    except (RuntimeError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-        raise WeightsError(f"{path}: cannot be read as an exported network ({error}).") from error
+    except (DerainError, MemoryError):
+        raise
+    except Exception as error:  # a damaged file makes torch raise any type
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise WeightsError(f"{path}: cannot be read as an exported network ({reason}).") from error
 
 
 def export(
@@ -240,14 +242,23 @@ def _load_onnx(path: Path, stride: int | None) -> Exported:
         session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no common base class
         raise WeightsError(f"{path}: cannot be read as ONNX ({error}).") from error
-    rainy_input = session.get_inputs()[0]
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if len(inputs) != 1 or not outputs or len(inputs[0].shape) != 4:
+        found = ", ".join(f"{it.name} {it.shape}" for it in inputs) or "no input"
+        raise WeightsError(
+            f"{path}: expected one input (batch, 3, height, width) and an output, found {found} "
+            f"and {len(outputs)} outputs."
+        )
 
     def run(x: Tensor) -> Tensor:
         rainy = np.ascontiguousarray(x.numpy())
-        return torch.from_numpy(session.run(None, {rainy_input.name: rainy})[0])
+        try:
+            return torch.from_numpy(session.run(None, {inputs[0].name: rainy})[0])
+        except Exception as error:  # as above
+            raise DerainError(f"{path}: fails on an image of {tuple(x.shape)}: {error}") from error
 
     metadata = session.get_modelmeta().custom_metadata_map
-    return _exported(run, rainy_input.shape, stride, metadata)
+    return _exported(path, run, inputs[0].shape, stride, metadata)
 
 
 def _load_program(path: Path, stride: int | None) -> Exported:
@@ -256,16 +267,26 @@ def _load_program(path: Path, stride: int | None) -> Exported:
     metadata = json.loads(files[METADATA_FILE] or "{}")
     names = program.graph_signature.user_inputs
     (image,) = (node for node in program.graph.nodes if node.name == names[0])
-    return _exported(program.module(), image.meta["val"].shape, stride, metadata)
+    return _exported(path, program.module(), image.meta["val"].shape, stride, metadata)
 
 
 def _exported(
-    run: Any, input_shape: Sequence[Any], stride: int | None, metadata: Mapping[str, Any]
+    path: Path,
+    run: Any,
+    input_shape: Sequence[Any],
+    stride: int | None,
+    metadata: Mapping[str, Any],
 ) -> Exported:
     """The network with the stride of its metadata, and the fixed size of its input, if any."""
     sides = input_shape[2:]
     fixed_size = tuple(sides) if all(isinstance(side, int) for side in sides) else None
-    return Exported(run, stride or int(metadata.get(STRIDE, 1)), fixed_size)
+    stated = str(metadata.get(STRIDE, 1))
+    if stride is None and not (stated.isdecimal() and 1 <= int(stated[:9]) <= MAX_SIDE_PX):
+        raise WeightsError(
+            f"{path}: its metadata {STRIDE} is {stated!r}, expected a number from 1 to "
+            f"{MAX_SIDE_PX}. Give --stride."
+        )
+    return Exported(run, stride or int(stated), fixed_size)
 
 
 def _load_torchscript(path: Path, stride: int | None) -> Exported:

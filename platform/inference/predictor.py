@@ -531,7 +531,7 @@ def _read_description(path: Path) -> dict[str, Any]:
     _check_exists(path)
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise WeightsError(f"{path} is damaged: not JSON ({error}).") from error
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         found = description.get("format") if isinstance(description, dict) else description
@@ -590,6 +590,12 @@ def _check_state(network: nn.Module, state: Mapping[str, Tensor], path: Path) ->
         if key in state and state[key].shape != value.shape
     ]:
         problems.append(f"wrong shape: {_listed(reshaped)}")
+    if retyped := [
+        f"{key} is {state[key].dtype}, expected {value.dtype}"
+        for key, value in expected.items()
+        if key in state and state[key].is_floating_point() != value.is_floating_point()
+    ]:
+        problems.append(f"wrong type: {_listed(retyped)}")
     if problems:
         raise WeightsError(
             f"{path} does not match the network {type(network).__name__}: "

@@ -52,15 +52,29 @@ def read_state_dict(path: str | Path, key: str | None = None) -> dict[str, Tenso
     Raises FileNotFoundError if the file does not exist, ValueError if it is not a state dict, or
     has several without a choice.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"Expected a weights file (.safetensors, .pt or .pth) at {path}, found "
-            f"{'a folder' if path.is_dir() else 'nothing'}. Pass the path of an existing file."
-        )
+    path = _existing(path)
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     tensors = _without_prefixes(_unwrapped(content, path, key))
+    if odd := [name for name, tensor in tensors.items() if not _is_plain(tensor)]:
+        raise ValueError(
+            f"Expected plain tensors of numbers at {path}, found {len(odd)} that are sparse, "
+            f"quantised, complex or without values, such as {odd[0]}."
+        )
     return {name: _float32(tensor) for name, tensor in tensors.items()}
+
+
+def _existing(path: str | Path) -> Path:
+    try:
+        path = Path(path).expanduser()
+    except RuntimeError as error:  # ~NAME of a user who does not exist
+        raise FileNotFoundError(f"{path}: {error}") from None
+    if not path.is_file():
+        found = "no regular file" if path.exists() else "nothing"
+        raise FileNotFoundError(
+            f"Expected a weights file (.safetensors, .pt or .pth) at {path}, found "
+            f"{'a folder' if path.is_dir() else found}. Pass the path of an existing file."
+        )
+    return path
 
 
 def load_strictly(module: nn.Module, tensors: dict[str, Tensor], origin: str | Path) -> None:
@@ -120,10 +134,13 @@ def _read_torch(path: Path) -> object:
             f"Expected a state dict of tensors at {path} (torch.load with weights_only=True), "
             f"found something else{_foreign(str(error), path)}."
         ) from None
-    except (RuntimeError, EOFError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # a damaged file makes torch's reader raise any type
+        reason = (str(error).splitlines() or ["an empty file"])[0]
+        kind = "" if isinstance(error, RuntimeError | EOFError) else f"{type(error).__name__}: "
         raise ValueError(
-            f"Expected a state dict of tensors at {path}, found something else: "
-            f"{(str(error).splitlines() or ['an empty file'])[0]}"
+            f"Expected a state dict of tensors at {path}, found something else: {kind}{reason}"
         ) from None
 
 
@@ -140,10 +157,13 @@ def _foreign(message: str, path: Path) -> str:
 
 def is_torchscript(path: Path) -> bool:
     """Whether a file is a TorchScript archive: a zip with a `code` folder, unlike a state dict."""
-    if not zipfile.is_zipfile(path):
+    try:
+        if not zipfile.is_zipfile(path):
+            return False
+        with zipfile.ZipFile(path) as archive:
+            return any("/code/" in name for name in archive.namelist())
+    except (zipfile.BadZipFile, NotImplementedError, ValueError):  # cut off or damaged
         return False
-    with zipfile.ZipFile(path) as archive:
-        return any("/code/" in name for name in archive.namelist())
 
 
 def _unwrapped(content: object, path: Path, key: str | None) -> Mapping[str, Tensor]:
@@ -183,6 +203,12 @@ def _without_prefixes(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     while common := [it for it in PREFIXES if named and all(n.startswith(it) for n in named)]:
         named = {name.removeprefix(common[0]): tensor for name, tensor in named.items()}
     return named
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and not (
+        tensor.is_quantized or tensor.is_complex() or tensor.is_meta
+    )
 
 
 def _float32(tensor: Tensor) -> Tensor:

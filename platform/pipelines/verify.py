@@ -145,10 +145,13 @@ def _check_descriptions(place: Path, manifest: Manifest) -> Iterator[Problem]:
     """Card and Croissant metadata, which other tools need to find the samples. The text of the card
     may be edited."""
     for name in (CARD, CROISSANT):
-        if not (place / name).is_file():
-            yield Problem(name, name, "missing file", "as `prepare` wrote it", "no file")
-        elif name == CROISSANT and (place / name).read_bytes() != croissant(manifest).encode():
-            yield Problem(name, name, "content", "as `prepare` wrote it", REWORDED)
+        try:
+            if not (place / name).is_file():
+                yield Problem(name, name, "missing file", "as `prepare` wrote it", "no file")
+            elif name == CROISSANT and (place / name).read_bytes() != croissant(manifest).encode():
+                yield Problem(name, name, "content", "as `prepare` wrote it", REWORDED)
+        except OSError as error:
+            yield _unreadable(name, "as `prepare` wrote it", error)
 
 
 def _read_index(place: Path, manifest: Manifest) -> tuple[pa.Table | None, list[Problem]]:
@@ -156,7 +159,10 @@ def _read_index(place: Path, manifest: Manifest) -> tuple[pa.Table | None, list[
     path = place / INDEX
     if not path.is_file():
         return None, [Problem(INDEX, INDEX, "missing index", manifest.index_sha256, "no file")]
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        return None, [_unreadable(INDEX, f"sha256 {manifest.index_sha256}", error)]
     digest = hashlib.sha256(data).hexdigest()
     problems = []
     if digest != manifest.index_sha256:
@@ -190,6 +196,14 @@ def _check_shard(place: Path, entry: ShardEntry, rows: pa.Table | None) -> list[
     """The problems of a shard and of its rows in the index."""
     if rows is None:
         return [Problem(entry.name, "all of them", "index", f"{entry.pairs} rows", "none")]
-    if rows_sha256(rows) == entry.rows_sha256:
-        return integrity.find_problems(place / entry.name, entry, rows)
-    return [integrity.find_row_problem(place / entry.name, entry, rows)]
+    try:
+        if rows_sha256(rows) == entry.rows_sha256:
+            return integrity.find_problems(place / entry.name, entry, rows)
+        return [integrity.find_row_problem(place / entry.name, entry, rows)]
+    except OSError as error:
+        return [_unreadable(entry.name, f"{entry.bytes} bytes", error)]
+
+
+def _unreadable(name: str, expected: str, error: OSError) -> Problem:
+    """A file that the system refuses to read; the others are checked nevertheless."""
+    return Problem(name, name, "unreadable file", expected, error.strerror or str(error))

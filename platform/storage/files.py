@@ -6,29 +6,50 @@ os.stat takes a fifth of the time of Path.stat, open half of that of Path.read_b
 """
 
 import errno
+import functools
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
-from derain.errors import DataError
+from derain.errors import DataError, UsageError
 from derain.storage.in_parallel import in_parallel
 from derain.storage.remote import SCHEMES, RemotePath, Stat
 
 _BATCH = 16
+_MOUNTS = Path("/proc/self/mountinfo")
+_OF_THE_KERNEL = frozenset(
+    {
+        *("proc", "sysfs", "cgroup", "cgroup2", "debugfs", "tracefs", "securityfs", "configfs"),
+        *("bpf", "pstore", "efivarfs", "fusectl", "devpts", "mqueue", "binfmt_misc"),
+    }
+)
+"""File systems whose entries are made up by the kernel: some never end, some lead everywhere."""
+MOST_WAYS = 100
+"""So many ways through links within linked folders may lead to one folder."""
 
 
 def locate(path: str | os.PathLike[str]) -> Path:
     """The absolute path of a file or folder that a user names, local or remote.
 
-    Absolute, because Ray workers have another working directory.
+    Absolute, because Ray workers have another working directory. Raises UsageError for the home of
+    a user who does not exist, and for links that lead back to themselves.
     """
     text = os.fspath(path)
     if text.startswith(SCHEMES):
         return cast(Path, RemotePath(text))
-    return Path(text).expanduser().resolve()
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError:
+        raise UsageError(f"{text}: there is no home folder of that user. Give the path.") from None
+    try:
+        return path.resolve()
+    except RuntimeError:  # of Python below 3.13
+        raise UsageError(f"{text}: a link that leads back to itself. Choose another.") from None
 
 
 def is_remote(path: Path) -> bool:
@@ -76,8 +97,22 @@ def read_range(path: Path, offset: int, length: int) -> bytes:
     """`length` bytes of a file from `offset` on; fewer at the end of the file."""
     if isinstance(path, RemotePath):
         return path.read_range(offset, length)
-    with path.open("rb", buffering=0) as file:
+    with open_regular(path) as file:
         return os.pread(file.fileno(), length, offset)
+
+
+def open_regular(path: Path) -> FileIO:
+    """A local file to read, without a buffer. Raises OSError for anything but a regular file: a
+    pipe would wait for its writer, and a device may have no end."""
+    file = FileIO(path, opener=_without_waiting)
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return file
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 @dataclass
@@ -93,35 +128,87 @@ class WalkNotes:
 def walk(folder: Path, notes: WalkNotes | None = None) -> Iterator[str]:
     """Relative names of all files below a folder, with slashes, in no order; links are followed.
 
-    Raises DataError for a folder that cannot be read, because its files would silently be missing.
-    With `notes` such a folder is listed there instead, unless it is `folder` itself.
+    Raises DataError for a folder that cannot be read, because its files would silently be missing,
+    and for one that more than MOST_WAYS ways through links lead to. With `notes` a folder that
+    cannot be read is listed there instead, unless it is `folder` itself.
     """
     if isinstance(folder, RemotePath):
         yield from folder.walk()
         return
-    yield from _walk(str(folder), "", (), notes)
+    yield from _walk(_Place(str(folder), "", (), 0), notes)
 
 
-def _walk(
-    folder: str, prefix: str, above: tuple[tuple[int, int], ...], notes: WalkNotes | None
-) -> Iterator[str]:
-    """`above` has device and inode of the parent folders: a link back to one is not followed."""
+def of_the_kernel(device: int) -> bool:
+    """Whether a device (`st_dev`) holds no files, but views of the system, such as /proc: reading
+    one may wait forever."""
+    return device in _kernel_devices()
+
+
+class _Place(NamedTuple):
+    """A folder of a walk."""
+
+    path: str
+    prefix: str
+    """Its name below the walked folder, with a slash at its end."""
+    above: tuple[tuple[int, int], ...]
+    """Device and inode of the parent folders: a link back to one is not followed."""
+    links: int
+    """On the way to it."""
+
+
+def _walk(start: _Place, notes: WalkNotes | None) -> Iterator[str]:
+    """Not recursive: a folder may be two thousand folders deep."""
+    left, ways = [start], Counter[tuple[int, int]]()
+    while left:
+        place = left.pop()
+        try:
+            here, entries = _listed(place)
+        except OSError as error:
+            if notes is None or not place.prefix:
+                raise DataError(f"{place.path}: cannot be read ({error.strerror}).") from None
+            notes.unreadable[place.prefix.rstrip("/")] = error.strerror or str(error)
+            continue
+        if place.links > 1:
+            ways[here] += 1
+            if ways[here] > MOST_WAYS:
+                raise DataError(
+                    f"{place.path}: more than {MOST_WAYS} ways through links lead to this folder. "
+                    "Remove links from folder to folder, or name the folders that hold the images."
+                )
+        if notes is not None and place.prefix and not entries:
+            notes.empty.append(place.prefix.rstrip("/"))
+        for entry in entries:
+            name = place.prefix + entry.name
+            if _is_folder(entry):
+                links = place.links + entry.is_symlink()
+                left.append(_Place(entry.path, f"{name}/", (*place.above, here), links))
+            else:
+                yield name
+
+
+def _listed(place: _Place) -> tuple[tuple[int, int], list[os.DirEntry[str]]]:
+    """Device and inode of a folder, and its entries; none if it is one of those above."""
+    found = os.stat(place.path)  # noqa: PTH116
+    here = found.st_dev, found.st_ino
+    if of_the_kernel(found.st_dev):
+        raise OSError(errno.EINVAL, "a view of the system, which holds no files", place.path)
+    return here, [] if here in place.above else list(os.scandir(place.path))
+
+
+@functools.cache
+def _kernel_devices() -> frozenset[int]:
+    """By the mounts of this process; none where the system does not list them."""
     try:
-        found = os.stat(folder)  # noqa: PTH116
-        here = found.st_dev, found.st_ino
-        entries = [] if here in above else list(os.scandir(folder))
-    except OSError as error:
-        if notes is None or not prefix:
-            raise DataError(f"{folder}: cannot be read ({error.strerror}).") from None
-        notes.unreadable[prefix.rstrip("/")] = error.strerror or str(error)
-        return
-    if notes is not None and prefix and not entries:
-        notes.empty.append(prefix.rstrip("/"))
-    for entry in entries:
-        if _is_folder(entry):
-            yield from _walk(entry.path, f"{prefix}{entry.name}/", (*above, here), notes)
-        else:
-            yield prefix + entry.name
+        lines = _MOUNTS.read_text(errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    found = set()
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        if after.split(" ")[0] in _OF_THE_KERNEL:
+            major, _, minor = before.split(" ")[2].partition(":")
+            found.add(os.makedev(int(major), int(minor)))
+    return frozenset(found)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 from urllib.parse import quote, urlparse
 
+from derain.errors import UsageError
+
 DATABASE_FILE = "mlflow.db"
 ARTIFACTS_FOLDER = "mlruns"
 SQLITE_PREFIX = "sqlite:///"
@@ -13,11 +15,26 @@ would make a folder of the quoted name."""
 
 
 def tracking_uri() -> str:
-    """Return MLFLOW_TRACKING_URI if set, else ./mlflow.db; a sqlite path is made absolute."""
+    """Return MLFLOW_TRACKING_URI if set, else ./mlflow.db; a sqlite path is made absolute.
+
+    Raises UsageError if it is no address.
+    """
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     if not uri:
         return sqlite_uri(Path(DATABASE_FILE).absolute())
+    try:
+        urlparse(uri)
+    except ValueError as error:  # it may have a password, so it is not shown
+        raise UsageError(
+            f"MLFLOW_TRACKING_URI is not an address ({error}). Expected, for example, "
+            "http://HOST:5000 or sqlite:////PATH/mlflow.db."
+        ) from None
     database = sqlite_file(uri)
+    if database is None and uri.lower().startswith("sqlite:"):
+        raise UsageError(
+            f"MLFLOW_TRACKING_URI is {uri}: expected sqlite:/// and the path of a file, such as "
+            "sqlite:////PATH/mlflow.db. A store in memory would end with the command."
+        )
     if database is None:
         return uri
     _, mark, query = uri.partition("?")

@@ -3,6 +3,8 @@
 import contextlib
 import getpass
 import json
+import logging
+import os
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +21,8 @@ from derain.tracking.store import (
     without_password,
     write_lock,
 )
+
+log = logging.getLogger(__name__)
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
@@ -93,7 +97,15 @@ def note(client: Any, name: str, version: int, reason: str) -> None:
 
 def history(client: Any, name: str) -> list[dict[str, Any]]:
     """The recorded changes of a model's champion, the oldest first."""
-    return json.loads(client.get_registered_model(name).tags.get(HISTORY, "[]"))
+    text = client.get_registered_model(name).tags.get(HISTORY, "[]")
+    try:
+        changes = json.loads(text)
+        for change in changes:
+            int(change["version"]), bool(change["back"])
+    except (ValueError, KeyError, TypeError, RecursionError):  # anybody can edit a tag
+        log.warning("%s: its tag %s is damaged, so earlier champions are not known", name, HISTORY)
+        return []
+    return changes
 
 
 @contextlib.contextmanager
@@ -133,8 +145,16 @@ def _change(
     name: str, version: int, before: int | None, reason: str, *, back: bool = False
 ) -> Change:
     at = datetime.now(UTC).isoformat(timespec="seconds")
-    by = f"{getpass.getuser()}@{socket.gethostname()}"
+    by = f"{_user()}@{socket.gethostname()}"
     return Change(name, version, before, by, at, reason, back)
+
+
+def _user() -> str:
+    """The name of the user, or the number of one without a name, as in some containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def _apply(client: Any, change: Change) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from derain.tracking.registry import ModelVersion, models
+from derain.tracking.registry import ModelVersion, models, named
 from derain.tracking.store import mlflow, reader_of, storage_errors, tracking_uri
 
 CONTEXT = "mlflow.data.context"
@@ -59,12 +59,9 @@ def find_version(model: str, uri: str | None = None) -> ModelVersion | None:
 
     Raises StorageError if the store does not answer.
     """
-    address = model.partition(":/")[2]
-    name, at, alias = address.rpartition("@")
-    if not at:
-        name, _, alias = address.rpartition("/")
+    name, alias, version = named(model)
     for found in models(uri):
-        if found.name == name and alias in (*found.aliases, str(found.version)):
+        if found.name == name and (alias in found.aliases or version == found.version):
             return found
     return None
 
@@ -83,15 +80,27 @@ def _lineage(version: ModelVersion, run: Any | None) -> Lineage:
         return Lineage(version, (), None)
     inputs = run.inputs.dataset_inputs if run.inputs else []
     share = run.data.params.get(SHARE)
-    return Lineage(version, tuple(map(_dataset, inputs)), None if share is None else float(share))
+    return Lineage(version, tuple(map(_dataset, inputs)), number(share))
 
 
 def _dataset(recorded: Any) -> RecordedDataset:
     tags: Mapping[str, str] = {tag.key: tag.value for tag in recorded.tags}
-    source = json.loads(recorded.dataset.source)
+    try:
+        source = json.loads(recorded.dataset.source)
+    except (ValueError, TypeError, RecursionError):
+        source = None
+    source = source if isinstance(source, dict) else {}  # that of another program
     return RecordedDataset(
         role=tags.get(CONTEXT, ""),
         name=recorded.dataset.name,
         folder=source.get("uri", ""),
         sha256=source.get("manifest_sha256", ""),
     )
+
+
+def number(text: str | None) -> float | None:
+    """The number in a tag or a parameter, which anybody can edit; None if it is none."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None

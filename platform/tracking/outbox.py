@@ -9,7 +9,6 @@ A killed process leaves its file unlocked; the next outbox with the same name in
 takes it over.
 """
 
-import contextlib
 import json
 import logging
 import os
@@ -170,7 +169,7 @@ def unsent_names(folder: Path) -> list[str]:
     """Names of the outboxes in a folder that hold records and that no process has open."""
     names = set()
     for path in sorted(folder.glob(f"*{SUFFIX}")):
-        file = _open_locked(path)
+        file = _open_locked(path) if path.is_file() else None  # to open a pipe may take forever
         if file is not None:
             file.close()
             if path.stat().st_size:
@@ -190,11 +189,25 @@ def _open_locked(path: Path) -> BinaryIO | None:
 def _take_over(folder: Path, name: str, own: Path) -> Iterator[Record]:
     """Yield the records that dead outboxes of this name left, and delete each file afterwards."""
     for path in sorted(folder.glob(f"{name}.*{SUFFIX}")):
-        file = None if path == own else _open_locked(path)
+        file = None if path == own or not path.is_file() else _open_locked(path)
         if file is None:
             continue
         with file:
-            for line in path.read_text(encoding="utf-8").splitlines():
-                with contextlib.suppress(ValueError):  # the process was killed while writing it
-                    yield json.loads(line)
+            lines = path.read_bytes().splitlines()
+            records = [record for line in lines if (record := _parse(line)) is not None]
+            if len(records) < len(lines):  # the process was killed while writing it
+                lost = len(lines) - len(records)
+                log.warning(
+                    "%s: left out, as they are damaged: %d of %d records", path, lost, len(lines)
+                )
+            yield from records
             path.unlink()
+
+
+def _parse(line: bytes) -> Record | None:
+    """The record of a line; None for a damaged one."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None

@@ -3,6 +3,7 @@
 import functools
 import logging
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,7 +185,7 @@ def model_folder(model: str, uri: str | None = None) -> Path:
             "`derainctl models` lists the registered models."
         ) from error
     flavor = _flavors(Path(downloaded)).get("python_function", {})
-    if flavor.get("loader_module") not in LOADER_MODULES:
+    if flavor.get("loader_module") not in LOADER_MODULES or "data" not in flavor:
         raise UsageError(
             f"{model} is not a model of derain-platform. Its MLmodel file should name the loader "
             f"{LOADER_MODULES[0]}, found {flavor.get('loader_module')}. Register it with "
@@ -199,9 +200,12 @@ def _flavors(folder: Path) -> dict[str, Any]:
     `Model.load` of MLflow 3.17 takes a path for a URI, and fails in a folder called `x%20y`.
     """
     described = folder / "MLmodel"
-    if not described.is_file():
+    try:
+        tree = yaml.safe_load(described.read_bytes()) if described.is_file() else {}
+        flavors = tree["flavors"] if tree else {}
+        return {name: flavor for name, flavor in flavors.items() if isinstance(flavor, dict)}
+    except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
-    return yaml.safe_load(described.read_text(encoding="utf-8")).get("flavors", {})
 
 
 def pinned(model: str, uri: str | None = None) -> str:
@@ -209,8 +213,10 @@ def pinned(model: str, uri: str | None = None) -> str:
 
     Raises UsageError if there is none, StorageError if the store does not answer.
     """
-    name, at, alias = model.removeprefix("models:/").rpartition("@")
-    if not (model.startswith("models:/") and at):
+    if not model.startswith("models:/"):
+        return model
+    name, alias, _ = named(model)
+    if alias is None:
         return model
     uri = uri or tracking_uri()
     try:
@@ -221,6 +227,22 @@ def pinned(model: str, uri: str | None = None) -> str:
             f"{model} is not in the store {without_password(uri)}: {error}."
         ) from error
     return f"models:/{name}/{found.version}"
+
+
+def named(model: str) -> tuple[str, str | None, int | None]:
+    """Name, alias and version of models:/NAME@ALIAS or models:/NAME/VERSION; one of the two is
+    None. Raises UsageError for anything else."""
+    rest = model.removeprefix("models:/")
+    name, at, alias = rest.rpartition("@")
+    if at and name and alias and "/" not in rest:
+        return name, alias, None
+    name, _, version = rest.rpartition("/")
+    if name and "/" not in name and re.fullmatch("[0-9]{1,18}", version):
+        return name, None, int(version)
+    raise UsageError(
+        f"{model}: expected models:/NAME@ALIAS, such as models:/net@{CHAMPION}, or "
+        "models:/NAME/VERSION. `derainctl models` lists the registered models."
+    )
 
 
 def check_name(name: str) -> None:
@@ -253,11 +275,9 @@ def _artifact_location(client: Any, model: str) -> str:
     kind, _, rest = model.partition(":/")
     if kind == "runs":
         return _logged_model_location(client, *rest.split("/", 1))
-    name, at, alias = rest.rpartition("@")
-    if at:
+    name, alias, version = named(model)
+    if alias is not None:
         version = client.get_model_version_by_alias(name, alias).version
-    else:
-        name, _, version = rest.rpartition("/")
     return client.get_model_version_download_uri(name, str(version))
 
 

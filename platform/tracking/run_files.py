@@ -5,6 +5,7 @@ from typing import Any
 
 from derain.errors import UsageError
 from derain.tracking.address import hidden
+from derain.tracking.registry import named
 from derain.tracking.store import mlflow, reader_of, storage_errors, tracking_uri, without_password
 
 
@@ -32,8 +33,7 @@ def _run_id(client: Any, model: str) -> str:
     kind, _, rest = model.partition(":/")
     if kind == "runs":
         return rest.split("/")[0]
-    name, at, alias = rest.rpartition("@")
-    if at:
+    name, alias, version = named(model)
+    if alias is not None:
         return client.get_model_version_by_alias(name, alias).run_id
-    name, _, version = rest.rpartition("/")
-    return client.get_model_version(name, version).run_id
+    return client.get_model_version(name, str(version)).run_id

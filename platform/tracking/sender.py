@@ -70,8 +70,10 @@ class Sender:
             self._client.set_tag(self._run_id, *first["tag"])
         elif "artifact" in first:
             self._write_artifact(Path(first["artifact"]), first["folder"])
-        else:
+        elif "status" in first:
             self._write_status(first["status"])
+        else:
+            log.error("left out a record of run %s, of no known kind: %s", self._run_id, first)
 
     def _write_artifact(self, file: Path, folder: str | None) -> None:
         if not file.is_file():  # it was sent before

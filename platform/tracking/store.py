@@ -112,6 +112,8 @@ def mlflow() -> Any:
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # It logs the traceback of what it raises, which we explain.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     return mlflow
 
 
@@ -156,6 +158,8 @@ def _check_database(database: Path | None) -> None:
     """Raise OSError for a sqlite file that cannot be used: MLflow would try for 100 seconds."""
     if database is None or not database.exists():
         return
+    if not database.is_file() and not database.is_dir():
+        raise OSError(f"{database} is not a file")  # to open a pipe may take forever
     with database.open("rb") as file:
         found = file.read(len(_SQLITE_HEADER))
     if found not in (b"", _SQLITE_HEADER):

@@ -176,7 +176,7 @@ def load(folder: str | Path) -> Checkpoint:
         state = State(**tree)
     except PermissionError:
         raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{path}: not a checkpoint: {STATE} is unusable ({error}).") from None
     if actual != expected:
         raise WeightsError(f"{path}: {STATE} is damaged: its content does not match its sha256.")

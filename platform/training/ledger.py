@@ -77,8 +77,8 @@ def keep_before(path: Path, first: int) -> None:
     """Keep only the lines of a JSON-lines file whose step is below `first`; drop torn lines."""
     kept = []
     if first and path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-            with contextlib.suppress(ValueError):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+            with contextlib.suppress(ValueError, KeyError, TypeError):
                 if json.loads(line)["step"] < first and line.endswith("\n"):
                     kept.append(line)
     write_text(path, "".join(kept), durable=False)

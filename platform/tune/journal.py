@@ -38,6 +38,9 @@ Event = dict[str, Any]
 _BEGINNING = b'{"event": "'
 """How every line begins; within a line its quotation marks would have backslashes."""
 
+_ITEMS = {"started": ("trials", ("name",)), "ended": ("outcomes", ("trial", "status"))}
+"""By the name of an event: the key of its list, and the texts that each item of that has."""
+
 log = logging.getLogger(__name__)
 
 
@@ -91,13 +94,16 @@ def is_running(folder: Path) -> bool:
 def started_and_ended(events: Sequence[Event]) -> tuple[dict[str, Event], dict[str, Event]]:
     """By the name of a trial: how it was started last, and its latest outcome if it has one."""
     started = {
-        trial["name"]: trial for e in events if e["event"] == "started" for trial in e["trials"]
+        trial["name"]: trial
+        for event in events
+        if event["event"] == "started"
+        for trial in event.get("trials", ())
     }
     ended = {
         outcome["trial"]: outcome
         for event in events
         if event["event"] == "ended"
-        for outcome in event["outcomes"]
+        for outcome in event.get("outcomes", ())
     }
     return started, ended
 
@@ -118,7 +124,7 @@ def _events(folder: Path, text: bytes) -> Iterator[Event]:
             event = _parse(line[line.rindex(_BEGINNING) :])  # the next one, appended to it
             if event is None:
                 continue
-        if event is None:
+        if event is None or not _is_whole(event):
             raise UsageError(f"{folder / JOURNAL}: line {number} is damaged: {line[:80]!r}.")
         if event.get("version", VERSION) != VERSION:
             raise DerainError(
@@ -131,6 +137,16 @@ def _events(folder: Path, text: bytes) -> Iterator[Event]:
 def _parse(line: bytes) -> Event | None:
     try:
         event = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return event if isinstance(event, dict) and "event" in event else None
+    return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
+
+
+def _is_whole(event: Event) -> bool:
+    """Whether the items of an event have what is read of each."""
+    key, texts = _ITEMS.get(event["event"], ("", ()))
+    items = event.get(key, [])
+    return isinstance(items, list) and all(
+        isinstance(item, dict) and all(isinstance(item.get(text), str) for text in texts)
+        for item in items
+    )

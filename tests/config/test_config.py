@@ -94,6 +94,13 @@ def test_error_in_a_profile_names_the_line_there(tmp_path: Path) -> None:
         (MINIMAL, ["train.micro_batch_size=0"], "micro_batch_size=0: `train.micro_batch_size`"),
         (MINIMAL, ["output_dir=s3://b/x"], "a folder on this machine"),
         (MINIMAL, ["name=a/../../../b"], "below output_dir"),
+        (MINIMAL, ["train=5"], "`train`: expected keys and values, found 5"),
+        (MINIMAL, ["model=prenet"], "such as {name: prenet}, found 'prenet'"),
+        (MINIMAL, ["train.steps=true"], "`train.steps`: expected a number, found True"),
+        (MINIMAL, ["train.lr=false"], "`train.lr`: expected a number, found False"),
+        (MINIMAL, ["train.betas=[true, 0.9]"], "expected a number, found [True, 0.9]"),
+        (MINIMAL, ["train.betas=0.9"], "expected a list, found 0.9"),
+        (MINIMAL, ["data.train=~no-such-user/x"], "there is no home folder of that user"),
     ],
 )
 def test_bad_input_has_one_clear_message(
@@ -208,3 +215,23 @@ def test_a_file_that_is_not_utf_8_is_explained(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_bytes("name: ä".encode("latin-1"))
     with pytest.raises(ConfigError, match=r"found the byte 0xe4 at 6. Save the file as UTF-8"):
         load_config(tmp_path / "x.yaml")
+
+
+@pytest.mark.parametrize(
+    ("space", "expected"),
+    [
+        ("{train.lr: [1, 2]}", "choice, uniform, loguniform, integers, such as {grid: [1, 2]}"),
+        ("{train.lr: 1}", "`sweep.space.train.lr`: expected one of grid, choice"),
+        ("{train.lr: 1}", "such as {grid: [1]}, found 1"),
+        ("{train: {lr: {grid: [1]}}}", "config keys with dots, as in `train.lr: {grid:"),
+        ("[train.lr]", "`sweep.space`: expected keys and values, found ['train.lr']"),
+        ("{train.lr: {grid: 5}}", "expected a list of values, or names with values, found 5"),
+        ("{train.lr: {choice: []}}", "expected a list of values, or names with values, found []"),
+        ("{train.lr: {uniform: [1]}}", "expected [low, high], found [1]"),
+        ("{train.lr: {integers: 3}}", "expected [low, high], found 3"),
+    ],
+)
+def test_a_space_of_another_form_is_explained(tmp_path: Path, space: str, expected: str) -> None:
+    found = message(tmp_path, f"{MINIMAL}sweep:\n  space: {space}\n")
+    assert expected in found
+    assert len(found.splitlines()) == 1

@@ -180,3 +180,44 @@ def test_a_network_that_cannot_be_exported_is_named_and_leaves_no_file(tmp_path:
     (tmp_path / "net.pt2").touch()
     with pytest.raises(OccupiedError, match="would be overwritten"):
         export(Branching(), tmp_path / "net.pt2", "torch-export")
+
+
+def onnx_file(path: Path, shape: list[Any], *, inputs: int = 1, stride: str = "1") -> Path:
+    """A network that gives back its first input."""
+    names = [f"x{number}" for number in range(inputs)]
+    values = [onnx.helper.make_tensor_value_info(name, 1, shape) for name in (*names, "y")]
+    nodes = [onnx.helper.make_node("Identity", names[:1], ["y"])] if inputs else []
+    nodes = nodes or [onnx.helper.make_node("Constant", [], ["y"], value_float=1.0)]
+    graph = onnx.helper.make_graph(nodes, "net", values[:-1], values[-1:])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)])
+    model.ir_version = 8
+    onnx.helper.set_model_props(model, {exported.STRIDE: stride})
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("shape", "inputs"), [(["n", "m"], 1), ([3], 1), (["b", 3, "h", "w"], 2), ([], 0)]
+)
+def test_a_network_of_something_else_is_refused(
+    tmp_path: Path, shape: list[Any], inputs: int
+) -> None:
+    path = onnx_file(tmp_path / "net.onnx", shape, inputs=inputs)
+    with pytest.raises(WeightsError, match=r"net\.onnx: expected one input \(batch, 3"):
+        load_exported(path)
+
+
+@pytest.mark.parametrize("stride", ["0", "-4", "x", "2.5", "", "1" * 30])
+def test_a_stride_that_is_none_is_refused_unless_another_is_given(
+    tmp_path: Path, stride: str
+) -> None:
+    path = onnx_file(tmp_path / "net.onnx", ["b", 3, "h", "w"], stride=stride)
+    with pytest.raises(WeightsError, match=r"net\.onnx: its metadata .* Give --stride"):
+        load_exported(path)
+    assert load_exported(path, stride=4).stride == 4
+
+
+def test_an_image_that_a_file_does_not_take_is_one_message(tmp_path: Path) -> None:
+    path = onnx_file(tmp_path / "net.onnx", ["b", 1, "h", "w"])
+    with pytest.raises(DerainError, match=r"net\.onnx: fails on an image of \(1, 3, 37, 51\)"):
+        Predictor(load_exported(path)).levels(image())

@@ -238,6 +238,10 @@ def _drop_amount(folder: Path) -> None:
     save_file({"amonut": torch.zeros(())}, folder / "model.safetensors")
 
 
+def _retype_amount(folder: Path) -> None:
+    save_file({"amount": torch.tensor(1, dtype=torch.int32)}, folder / "model.safetensors")
+
+
 def _reshape_amount(folder: Path) -> None:
     save_file({"amount": torch.zeros(2)}, folder / "model.safetensors")
 
@@ -263,12 +267,14 @@ def _describe(**changes: object) -> object:
     ("damage", "named"),
     [
         (_drop_amount, r"missing: amount; unexpected: amonut"),
+        (_retype_amount, r"wrong type: amount is torch.int32, expected torch.float32"),
         (_reshape_amount, r"amount is \(2,\), expected \(\)"),
         (_truncate_weights, r"model.safetensors is damaged"),
         (_replace_weights_by_text, r"model.safetensors is damaged"),
         (lambda folder: (folder / "model.safetensors").unlink(), r"model.safetensors is missing"),
         (lambda folder: (folder / "network.json").unlink(), r"network.json is missing"),
         (lambda folder: (folder / "network.json").write_text("{"), r"not JSON"),
+        (lambda folder: (folder / "network.json").write_text("[" * 100_000), r"not JSON"),
         (_describe(format=2), r"format 1, found 2"),
         (_describe(name="brigther"), r"'brigther'; choose from: .*brighter"),
         (_describe(options={"amuont": 1.0}), r"cannot build brighter with .*amuont"),

@@ -1,12 +1,16 @@
 """Reading weights: which files and wrappers are accepted, and which are refused."""
 
+import contextlib
+import os
+import random
+
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from derain.models.weights import load_strictly, read_state_dict
+from derain.models.weights import is_torchscript, load_strictly, read_state_dict
 
 
 @pytest.mark.parametrize("wrapper", [None, "state_dict", "params", "params_ema", "model", "net"])
@@ -97,3 +101,45 @@ def test_a_torchscript_archive_is_refused_with_a_command_to_convert_it(tmp_path)
     torch.jit.script(nn.Linear(2, 2)).save(str(tmp_path / "RN50.pt"))
     with pytest.raises(ValueError, match=r"TorchScript.*torch\.jit\.load"):
         read_state_dict(tmp_path / "RN50.pt")
+
+
+def test_a_damaged_file_is_refused_whatever_torch_says_of_it(tmp_path):
+    torch.save({"a.weight": torch.ones(50), "b": torch.ones(3)}, tmp_path / "whole.pth")
+    whole, draw = (tmp_path / "whole.pth").read_bytes(), random.Random(0)
+    for number in range(120):
+        data = bytearray(whole)
+        if number % 2:
+            del data[draw.randrange(len(data)) :]
+        else:
+            for _ in range(number // 10 + 1):
+                data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
+        (tmp_path / "w.pth").write_bytes(data)
+        with contextlib.suppress(ValueError):  # a changed number is a number
+            read_state_dict(tmp_path / "w.pth")
+
+
+def test_a_zip_without_its_end_is_no_torchscript(tmp_path):
+    """Its last bytes say that there is a directory, which is not there."""
+    (tmp_path / "w.pth").write_bytes(b"PK\5\6" + b"\xff" * 18)
+    assert not is_torchscript(tmp_path / "w.pth")
+
+
+def test_a_pipe_is_no_file_of_weights(tmp_path):
+    os.mkfifo(tmp_path / "w.pth")
+    with pytest.raises(FileNotFoundError, match="found no regular file"):
+        read_state_dict(tmp_path / "w.pth")
+    with pytest.raises(FileNotFoundError, match="no-such-user"):
+        read_state_dict("~no-such-user/w.pth")
+
+
+@pytest.mark.filterwarnings("ignore:.*quantize.*")
+def test_tensors_that_are_not_plain_are_refused(tmp_path):
+    for odd in (
+        torch.eye(3).to_sparse(),
+        torch.quantize_per_tensor(torch.zeros(3), 1.0, 0, torch.qint8),
+        torch.zeros(3, dtype=torch.complex64),
+        torch.zeros(3, device="meta"),
+    ):
+        torch.save({"a": torch.ones(2), "b": odd}, tmp_path / "w.pth")
+        with pytest.raises(ValueError, match=r"found 1 that are sparse, .* such as b\."):
+            read_state_dict(tmp_path / "w.pth")

@@ -22,6 +22,7 @@ from derain.data.sources.pairs import Pair
 from derain.errors import DataError
 from derain.pipelines.verify import verify
 from tests.folders import PairedFolder, write_scenes
+from tests.users import unprivileged
 
 DAMAGES = 200
 
@@ -250,3 +251,23 @@ def test_a_damaged_index_names_the_row(prepared: Path) -> None:
 def test_a_folder_without_a_dataset_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such prepared dataset"):
         verify(tmp_path / "none")
+
+
+def test_a_file_that_may_not_be_read_is_a_problem_and_the_others_are_checked(
+    prepared: Path,
+) -> None:
+    shards = sorted(prepared.glob("*.tar"))
+    for path in (shards[0], prepared / CROISSANT):
+        path.chmod(0)
+    flip = bytearray(shards[1].read_bytes())
+    flip[-2000] ^= 1
+    shards[1].write_bytes(flip)
+    with unprivileged():
+        found = {(it.shard, it.kind): it.found for it in verify(prepared).problems}
+    assert found.pop((shards[0].name, "unreadable file")) == "Permission denied"
+    assert found.pop((CROISSANT, "unreadable file")) == "Permission denied"
+    assert {shard for shard, _ in found} == {shards[1].name}
+    (prepared / INDEX).chmod(0)
+    with unprivileged():
+        kinds = [(it.shard, it.kind) for it in verify(prepared).problems]
+    assert (INDEX, "unreadable file") in kinds

@@ -1,11 +1,12 @@
 """Local files: names, sizes, links, and paths as users write them."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
-from derain.errors import DataError
+from derain.errors import DataError, UsageError
 from derain.storage import files
 
 
@@ -53,3 +54,65 @@ def test_paths_are_absolute_or_remote(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (str(remote), remote.name) == ("s3://bucket/folder/a.tar", "a.tar")
     assert files.is_remote(remote)
     assert not files.is_remote(tmp_path)
+
+
+def test_folders_may_be_deeper_than_python_recurses(tmp_path: Path) -> None:
+    depth = 1200
+    at = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("d", dir_fd=at)
+        at, above = os.open("d", os.O_RDONLY, dir_fd=at), at
+        os.close(above)
+    os.close(os.open("1.png", os.O_CREAT, dir_fd=at))
+    os.close(at)
+    found = list(files.walk(tmp_path))
+    os.unlink(f"{tmp_path}/{'d/' * depth}1.png")  # noqa: PTH108
+    for deep in range(depth, 0, -1):  # pytest would recurse to remove it
+        os.rmdir(f"{tmp_path}/{'d/' * deep}")  # noqa: PTH106
+    assert found == ["d/" * depth + "1.png"]
+
+
+def test_what_the_kernel_makes_up_is_no_folder_of_files(tmp_path: Path) -> None:
+    (tmp_path / "1.png").touch()
+    (tmp_path / "here").symlink_to("/proc/self")
+    notes = files.WalkNotes()
+    assert list(files.walk(tmp_path, notes)) == ["1.png"]
+    assert notes.unreadable == {"here": "a view of the system, which holds no files"}
+    with pytest.raises(DataError, match=r"/proc/self: cannot be read \(a view of the system"):
+        list(files.walk(Path("/proc/self")))
+
+
+def test_links_from_every_folder_to_every_other_do_not_go_on_forever(tmp_path: Path) -> None:
+    """They have as many ways as there are orders of the folders."""
+    names = [f"{number}" for number in range(12)]
+    for name in names:
+        (tmp_path / name).mkdir()
+        for other in {*names} - {name}:
+            (tmp_path / name / f"to-{other}").symlink_to(f"../{other}")
+    with pytest.raises(DataError, match=f"more than {files.MOST_WAYS} ways through links"):
+        list(files.walk(tmp_path))
+
+
+def test_many_folders_may_link_to_a_common_one(tmp_path: Path) -> None:
+    (tmp_path / "clean").mkdir()
+    (tmp_path / "clean/1.png").touch()
+    for number in range(files.MOST_WAYS + 5):
+        (tmp_path / f"{number}").mkdir()
+        (tmp_path / f"{number}/gt").symlink_to("../clean")
+    assert len(list(files.walk(tmp_path))) == files.MOST_WAYS + 6
+
+
+def test_a_path_that_leads_nowhere_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(UsageError, match=r"~no-such-user/x: there is no home folder"):
+        files.locate("~no-such-user/x")
+    if sys.version_info < (3, 13):  # later ones keep the path as it is
+        with pytest.raises(UsageError, match="leads back to itself"):
+            files.locate(tmp_path / "loop/x")
+
+
+def test_a_pipe_or_a_device_in_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(OSError, match="not a regular file"):
+            files.read_range(path, 0, 1)

@@ -9,6 +9,7 @@ from mlflow import MlflowClient
 from derain.errors import UsageError
 from derain.tracking import champions, registry
 from tests.tracking.conftest import Register
+from tests.users import OTHER
 
 
 def aliases(client: MlflowClient, name: str) -> dict[str, int]:
@@ -93,3 +94,24 @@ def test_a_long_reason_in_any_script_keeps_the_champions_before(
     assert (first["version"], second["version"], third["version"]) == (1, 2, 1)
     assert set(third["reason"]) == {"雨"}
     assert champions.demote("reasoned", uri=uri).version == 2
+
+
+@pytest.mark.parametrize("text", ["x", "[5]", "{}x", '[{"version": "x"}]', "5"])
+def test_a_record_that_somebody_has_edited_is_begun_anew(
+    register: Register, uri: str, client: MlflowClient, text: str
+) -> None:
+    name = f"edited{abs(hash(text))}"
+    register(name, 30.0)
+    register(name, 31.0)
+    client.set_registered_model_tag(name, champions.HISTORY, text)
+    with pytest.raises(UsageError, match="is recorded, or it was deleted"):
+        champions.demote(name, uri=uri)
+    champions.promote(name, 1, uri=uri)
+    assert [change["version"] for change in champions.history(client, name)] == [1]
+
+
+def test_a_user_without_a_name_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: OTHER)
+    assert champions._user() == str(OTHER)

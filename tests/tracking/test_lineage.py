@@ -1,8 +1,10 @@
 """Registered versions with the datasets of their runs."""
 
+import pytest
 from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag
 
-from derain.tracking.lineage import RecordedDataset, find_version, lineages
+from derain.tracking.lineage import CONTEXT, RecordedDataset, find_version, lineages
 from derain.tracking.runs import RunLog
 from tests.tracking.conftest import Register
 from tests.tracking.samples import EVALUATION, TRAIN
@@ -39,3 +41,18 @@ def test_a_version_without_its_run_has_no_datasets(
 
 def test_a_store_that_does_not_exist_has_no_versions(tmp_path: object) -> None:
     assert lineages(f"sqlite:///{tmp_path}/none.db") == []
+
+
+@pytest.mark.parametrize("source", ["s3://bucket/rain", "[]", "null"])
+def test_datasets_that_another_program_has_recorded_have_no_folder(
+    register: Register, uri: str, client: MlflowClient, source: str
+) -> None:
+    name = f"other{len(source)}"
+    with RunLog(name, uri=uri) as run:
+        run.params({"data": {"validation_share": "a quarter"}})
+    recorded = Dataset(name="rain", digest="1", source_type="s3", source=source)
+    client.log_inputs(run.run_id, [DatasetInput(recorded, [InputTag(CONTEXT, "train")])])
+    register(name, 30.0, run_id=run.run_id)
+    (found,) = [it for it in lineages(uri) if it.version.name == name]
+    assert found.role("train") == [RecordedDataset("train", "rain", "", "")]
+    assert found.validation_share is None

@@ -124,3 +124,23 @@ def test_the_records_of_a_killed_process_are_taken_over_but_not_those_of_a_live_
         torn.write(json.dumps({"number": 5})[:-3])
     assert Outbox(tmp_path, "run", store).close(timeout_s=60) == 0
     assert store.received == [0, 1, 2, 3, 4]
+
+
+def test_damaged_records_are_left_out_with_a_word_and_the_others_sent(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = [b'{"number": 1}', b"\xff\xfe", b"[]", b"5", b"[" * 100_000, b'{"number": 2}', b"{"]
+    (tmp_path / f"run.1-1{SUFFIX}").write_bytes(b"\n".join(lines))
+    assert unsent_names(tmp_path) == ["run"]
+    store = Store()
+    store.reachable.set()
+    assert Outbox(tmp_path, "run", store).close(timeout_s=60) == 0
+    assert store.received == [1, 2]
+    assert "left out, as they are damaged: 5 of 7 records" in caplog.text
+
+
+def test_what_is_no_file_is_no_outbox(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / f"run.1-1{SUFFIX}")  # to open it would wait for a reader
+    (tmp_path / f"run.1-2{SUFFIX}").mkdir()
+    assert unsent_names(tmp_path) == []
+    assert Outbox(tmp_path, "run", Store()).close(timeout_s=0) == 0

@@ -130,3 +130,13 @@ def test_an_invalid_name_or_score_is_not_registered(
 def test_missing_lineage_tags_are_a_programming_error(register: Register) -> None:
     with pytest.raises(ValueError, match="config_sha256"):
         register("untagged", 30.0, tags={"protocol": "rain13k", "train_manifest_sha256": TRAIN})
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["x", "x@", "@champion", "", "x/latest", "x/-1", "x/1/2", "/x/1", "x@a/b", "x/²", f"x/{9**40}"],
+)
+def test_an_address_of_another_form_says_the_right_one(uri: str, address: str) -> None:
+    for ask in (registry.pinned, registry.model_folder):
+        with pytest.raises(UsageError, match=r"expected models:/NAME@ALIAS, such as"):
+            ask(f"models:/{address}", uri)

@@ -1,6 +1,7 @@
 """The store's address, its creation by several processes at once, and its failures."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from mlflow import MlflowClient
 
 from derain.errors import StorageError, UsageError
 from derain.tracking import champions, registry, store
+from derain.tracking.runs import RunLog
 from tests.tracking.samples import POINTS, PROCESSES
 
 
@@ -73,6 +75,7 @@ def test_an_unreachable_server_is_not_reported_as_a_missing_model(
         lambda: champions.promote("net", 1, uri=away),
         lambda: registry.model_folder("models:/net@champion", away),
         lambda: store.find_run(store.client_of(away), away, "a-run"),
+        lambda: RunLog("away", uri=away).__enter__(),
     ):
         with pytest.raises(StorageError, match=r"127\.0\.0\.1:9 cannot be used.*TRACKING_URI"):
             ask()
@@ -82,3 +85,26 @@ def test_importing_derain_tracking_does_not_import_mlflow() -> None:
     modules = "sys, derain.tracking.runs, derain.tracking.registry"
     code = f"import {modules}; sys.exit('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_is_no_address_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@[::1")
+    with pytest.raises(UsageError, match="MLFLOW_TRACKING_URI is not an address") as raised:
+        store.tracking_uri()
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "uri", ["sqlite://", "sqlite:///:memory:", "sqlite://mlflow.db", "SQLITE:///a"]
+)
+def test_a_store_in_memory_is_refused(monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
+    """Its records would be lost, after the minutes that a run waits for a store."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(UsageError, match="expected sqlite:/// and the path of a file"):
+        store.tracking_uri()
+
+
+def test_a_pipe_is_no_store(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "mlflow.db")
+    with pytest.raises(StorageError, match="is not a file"):
+        store.prepare_store(f"sqlite:///{tmp_path}/mlflow.db")

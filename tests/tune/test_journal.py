@@ -89,3 +89,19 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
 
 def test_without_a_journal_there_are_no_events(tmp_path: Path) -> None:
     assert read(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"event": "started", "trials": 5}',
+        '{"event": "started", "trials": ["a"]}',
+        '{"event": "ended", "outcomes": [{"trial": "a"}]}',
+        '{"event": 5}',
+        "[" * 100_000,
+    ],
+)
+def test_an_event_without_its_parts_is_damaged(tmp_path: Path, line: str) -> None:
+    (tmp_path / JOURNAL).write_text(f'{{"event": "plan"}}\n{line}\n{{"event": "plan"}}\n')
+    with pytest.raises(UsageError, match="line 2 is damaged"):
+        read(tmp_path)

@@ -57,9 +57,13 @@ def versions_compared(compared: Mapping[str, Any]) -> RenderableType:
                 f"{name}: not compared, as the images or the protocol differ or are unknown"
             )
         for key, values in (compared[role] or {}).items():
-            table.add_row(f"{title(key)}, {name}", *(f"{value:.4f}" for value in values))
+            table.add_row(f"{title(key)}, {name}", *map(_four_digits, values))
     for key, values in {**compared["data"], **(compared["config"] or {})}.items():
         table.add_row(key, *("-" if value is None else str(value) for value in values))
     if compared["config"] is None:
         notes.append("config: not compared, as one version has none")
     return Group(table, *notes)
+
+
+def _four_digits(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

@@ -7,7 +7,6 @@ The texts of the errors become the reasons of quarantined images in the manifest
 a prepared dataset another identity.
 """
 
-import contextlib
 import io
 import stat
 from pathlib import Path
@@ -21,6 +20,7 @@ from derain.data.images.facts import MAX_PIXELS, Bytes, Header, check_plain
 from derain.data.images.headers import opened, read_header
 from derain.data.images.turning import as_stored
 from derain.errors import DataError
+from derain.storage.files import of_the_kernel
 
 MAX_BYTES = 3 * MAX_PIXELS + 2**20
 """The largest file: MAX_PIXELS uncompressed, and 1 MiB for metadata."""
@@ -54,6 +54,8 @@ def read_file(path: str | Path) -> bytes:
         found = Path(path).stat()
         if not stat.S_ISREG(found.st_mode):
             raise DataError(f"{path}: not a regular file.")
+        if of_the_kernel(found.st_dev):
+            raise DataError(f"{path}: not a file, but a view of the system.")
         if found.st_size > MAX_BYTES:
             raise DataError(f"{path}: {found.st_size:,} bytes; at most {MAX_BYTES:,} are read.")
         return Path(path).read_bytes()
@@ -77,18 +79,24 @@ def stored_pixels(data: Bytes, header: Header, name: str, mode: str = "RGB") -> 
 
     uint8, (height, width, channels), or (height, width) for one channel. Raises DataError.
     """
+    lacking = None
     if header.format == "PNG":
         needed, formats = png.for_pixels(data), ("PNG",)
         if (header.colour, header.bits, mode) == ("RGB", 8, "RGB"):
-            # A quarter faster than Pillow, which says why if it refuses, or decodes.
-            with contextlib.suppress(imagecodecs.SpngError):
-                return np.asarray(imagecodecs.spng_decode(bytes(needed)))
+            try:
+                return np.asarray(imagecodecs.spng_decode(bytes(needed)))  # a quarter faster
+            except imagecodecs.SpngError as error:  # Pillow says better why, if it refuses too
+                lacking = str(error)
+        else:
+            lacking = png.lacking_pixels(needed)
     elif header.format == "JPEG":
         needed, formats = jpeg.for_pixels(data), ("JPEG",)
     else:
         needed, formats = data, (header.format,)
     with opened(needed, name, formats) as image:
         pixels = np.asarray(image if image.mode == mode else image.convert(mode))
+    if lacking:  # Pillow makes the rows black that a whole stream of pixels lacks
+        raise DataError(f"{name}: not a readable image ({lacking}).")
     # Pillow turns a TIFF when it loads it
     return as_stored(pixels, header.orientation) if header.format == "TIFF" else pixels
 

@@ -19,6 +19,13 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOURS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGB with alpha"}
 _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 """Bits per channel that the format allows, by colour type."""
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""By colour type."""
+_ADAM7 = (
+    *((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2)),
+    (0, 1, 1, 2),
+)
+"""Of each pass of an interlaced image: its first column and row, and the distances of the next."""
 _FOR_PIXELS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 """All that a decoder needs. Others may be of any size or broken, and change no pixel."""
 _TEXTS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
@@ -90,6 +97,31 @@ def for_pixels(data: Bytes) -> Bytes:
         if kind == b"IEND":
             return data if whole else b"".join(kept)
         at += 12 + length
+
+
+def lacking_pixels(data: Bytes) -> str | None:
+    """What the pixels of a whole PNG lack, if their stream has too few bytes; None otherwise."""
+    needed, found = _pixel_bytes(*struct.unpack_from(">IIBBxxB", data, len(SIGNATURE) + 8)), 0
+    inflate, view, at = zlib.decompressobj(), memoryview(data), len(SIGNATURE)
+    kind = b""
+    while kind != b"IEND" and found < needed:
+        length, kind = struct.unpack_from(">I4s", view, at)
+        if kind == b"IDAT":
+            try:
+                body = view[at + 8 : at + 8 + length]
+                found += len(inflate.decompress(body, needed - found))
+            except zlib.error as error:
+                return f"pixels: {error}"
+        at += 12 + length
+    return None if found >= needed else f"its pixels end at byte {found:,} of {needed:,}"
+
+
+def _pixel_bytes(width: int, height: int, depth: int, colour: int, interlace: int) -> int:
+    """The bytes of an inflated stream of pixels: those of each row, and one for its filter."""
+    bits = depth * _CHANNELS[colour]
+    passes = _ADAM7 if interlace else ((0, 0, 1, 1),)
+    sizes = ((-(-(width - x) // dx), -(-(height - y) // dy)) for x, y, dx, dy in passes)
+    return sum(rows * (1 + -(-columns * bits // 8)) for columns, rows in sizes if columns > 0)
 
 
 def with_profile(data: bytes, profile: bytes) -> bytes:

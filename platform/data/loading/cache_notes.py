@@ -23,7 +23,9 @@ def note_dataset(cache: Path, folder: Path) -> None:
 
 def datasets_of(cache: Path) -> list[str]:
     """The folders from which a cache was built or used; empty for a cache of earlier versions."""
+    note = note_path(cache)
     try:
-        return list(json.loads(note_path(cache).read_text(encoding="utf-8"))["folders"])
-    except (OSError, ValueError, KeyError, TypeError):
+        folders = json.loads(note.read_text(encoding="utf-8"))["folders"] if note.is_file() else []
+        return [it for it in folders if isinstance(folders, list) and isinstance(it, str)]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []

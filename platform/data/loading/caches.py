@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 
 from derain.data.loading import filling
 from derain.data.loading.cache import (
@@ -97,7 +98,9 @@ def _all(folder: Path) -> Iterator[Cache]:
         cache = path.with_name(f"{path.name.split('.')[0]}{SUFFIX}")
         try:
             stat = path.stat()
-        except FileNotFoundError:  # another process has removed it
+        except OSError:  # another process has removed it, or it is a link to nothing
+            continue
+        if not S_ISREG(stat.st_mode):  # none of ours; to open a pipe may take forever
             continue
         tiles = cache.with_suffix(TILES)
         can_be_used = path in (cache, tiles, filling.filling_path(cache), *beside)
@@ -129,10 +132,10 @@ def _any_exists(digest: str, folders: tuple[str, ...]) -> bool:
 
 
 def _holds(folder: str, digest: str) -> bool:
-    place = locate(folder)
-    if is_remote(place):
-        return True
     try:
+        place = locate(folder)
+        if is_remote(place):
+            return True
         return open_prepared(place).manifest.sha256() == digest
     except PermissionError:
         return True

@@ -13,11 +13,12 @@ import hashlib
 import logging
 import mmap
 import os
+import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
@@ -36,6 +37,7 @@ from derain.data.prepared.manifest import Prepared, open_prepared
 from derain.errors import DataError
 from derain.storage.atomic import new_file
 from derain.storage.cores import available_cores
+from derain.storage.files import open_regular
 from derain.storage.locks import locked
 from derain.storage.node import boot
 
@@ -97,6 +99,7 @@ class FillingPixels:
         self._path = filling_path(cache)
         self._mapped = MappedPixels(self._path, layout, {})
         self._out = self._path.open("r+b")
+        weakref.finalize(self, self._out.close)  # without Python's warning
         with done_path(self._path).open("r+b") as file:
             self._bytes = mmap.mmap(file.fileno(), 0)
         self._done = np.frombuffer(self._bytes, np.uint8).reshape(2, -1)
@@ -251,7 +254,7 @@ class FillingPixels:
 
 def _opened(folder: Path, shard: str) -> BinaryIO:
     try:
-        return (folder / shard).open("rb")
+        return cast(BinaryIO, open_regular(folder / shard))
     except FileNotFoundError:
         raise DataError(
             f"{folder}: damaged: {shard}: missing shard. Prepare the dataset again."

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -76,6 +77,7 @@ class MappedPixels:
         self._places = layout.places
         self._instead = undecodable.substitutes(len(layout.places), left_out)
         self._file = path.open("rb")
+        weakref.finalize(self, self._file.close)  # without Python's warning
         lock_shared(self._file)
         # A view of an np.memmap takes a microsecond more than one of its memory.
         self._pixels = np.memmap(self._file, dtype=np.uint8, mode="r").data

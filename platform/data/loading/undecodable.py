@@ -80,4 +80,9 @@ def read_note(cache: Path) -> dict[int, str]:
         text = note_path(cache).read_text(encoding="utf-8")
     except FileNotFoundError:
         return {}
-    return {int(pair): reason for pair, reason in json.loads(text).items()}
+    try:
+        return {int(pair): str(reason) for pair, reason in json.loads(text).items()}
+    except (ValueError, AttributeError, RecursionError):
+        raise DataError(
+            f"{note_path(cache)}: damaged. Remove it and {cache}: they are built again."
+        ) from None

@@ -15,6 +15,7 @@ import io
 import json
 import os
 import time
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -72,7 +73,8 @@ class _CheckedFile:
     """A local file whose blocks are compared with their checksums when they are read."""
 
     def __init__(self, path: Path, sha256: str, anew: bool) -> None:
-        self._file = path.open("rb", buffering=0)
+        self._file = files.open_regular(path)
+        weakref.finalize(self, self._file.close)  # without Python's warning
         self._name, self._sha256 = str(path), sha256
         self._size = os.fstat(self._file.fileno()).st_size
         known = _checksums(self._file.fileno(), path, anew)
@@ -177,7 +179,7 @@ def _read_note(note: Path, version: Version) -> Checksums | None:
         if (tree["version"], tree["boot"]) != (list(version), boot()):
             return None
         return Checksums(tree["sha256"], np.frombuffer(bytes.fromhex(tree["crc32"]), "<u4"))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -247,8 +247,9 @@ def parse_manifest(data: bytes, name: str) -> Manifest:
         tree["duplicates"] = tuple(map(tuple, tree["duplicates"]))
         tree["quarantined"] = tuple(Quarantined(**entry) for entry in tree["quarantined"])
         manifest = Manifest(**tree)
+        _require_types(manifest)
         written = manifest.to_bytes()
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{name}: not a manifest of a prepared dataset ({error}).") from None
     if written != data:
         raise DataError(
@@ -256,6 +257,24 @@ def parse_manifest(data: bytes, name: str) -> Manifest:
             f"but it states {checksum}. Prepare the dataset again."
         )
     return manifest
+
+
+def _require_types(manifest: Manifest) -> None:
+    """Raise TypeError for a value of another type, and for a shard that is not in the folder: they
+    may have a right checksum, if another program wrote them."""
+    texts = [manifest.dataset, manifest.split, manifest.index_sha256, manifest.source_fingerprint]
+    texts += [*manifest.notes, *(name for group in manifest.duplicates for name in group)]
+    texts += [text for item in manifest.quarantined for text in (item.path, item.reason)]
+    numbers = [manifest.pairs, manifest.bytes]
+    for entry in manifest.shards:
+        texts += (entry.name, entry.rows_sha256)
+        numbers += (entry.bytes, entry.pairs)
+        if "/" in entry.name or entry.name in ("", ".", ".."):
+            raise TypeError(f"expected the name of a shard, found {entry.name!r}")
+    wrong: list[Any] = [text for text in texts if not isinstance(text, str)]
+    wrong += [number for number in numbers if type(number) is not int or number < 0]
+    if wrong or not isinstance(manifest.settings, dict):
+        raise TypeError(f"a value of another type, {(*wrong, manifest.settings)[0]!r}")
 
 
 def read_manifest(folder: Path) -> Manifest:

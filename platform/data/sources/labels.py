@@ -94,7 +94,7 @@ def read_labels(source: Path, folder: str) -> Labels | None:
             key.removeprefix("./"): {label: _text(value) for label, value in of.items()}
             for key, of in tree.items()
         }
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         raise DataError(f"{path}: expected {{file name: {{label: value}}}}.") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from None

@@ -42,6 +42,7 @@ def write_gallery(
     """
     before, after = _frame(title, notes).split(_IMAGES)
     number = 0
+    path.parent.mkdir(parents=True, exist_ok=True)
     with new_file(path, durable=False) as file:
         file.write(before.encode())
         for number, image in enumerate(images, 1):

@@ -40,6 +40,7 @@ def write_report(
         (pixels,) = open_all_pixels([dataset], DataConfig.model_validate({}))
         file.write_bytes(encode_png(grid([derain] if derain else [], pixels, rows)))
     lines = [line for item in result["datasets"] for line in _more(item)]
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(markdown(result, shown) + "".join(lines), encoding="utf-8")
 
 

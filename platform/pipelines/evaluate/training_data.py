@@ -27,7 +27,10 @@ def trained_on(model: str) -> list[dict[str, Any]] | None:
     """
     if model.startswith("models:/"):
         version = find_version(model)
-        return parsed(version.tags[TAG]) if version and TAG in version.tags else None
+        try:
+            return parsed(version.tags[TAG]) if version and TAG in version.tags else None
+        except ValueError:  # anybody can edit a tag
+            return None
     if model.startswith("runs:/"):
         return None
     folder = checkpoint_of(model)

@@ -24,7 +24,7 @@ from derain.pipelines.evaluate.gallery import write_evaluation_gallery
 from derain.pipelines.evaluate.measures import has_clean, identity_of, split_names
 from derain.pipelines.evaluate.methods import Method, ModelMethod
 from derain.pipelines.evaluate.record import record
-from derain.pipelines.evaluate.report import write_report
+from derain.pipelines.evaluate.report import images_of, write_report
 from derain.pipelines.evaluate.results_method import ResultsMethod
 from derain.pipelines.evaluate.summary import summary
 from derain.pipelines.evaluate.training_data import trained_on
@@ -88,7 +88,8 @@ def evaluate(
     prepared dataset of pairs; DerainError if no image could be scored.
     """
     full, no_reference = split_names(protocols)
-    _check_places(files=(report, gallery), folders=(out, tables))
+    images = images_of(Path(report)) if report else None
+    _check_places(files=(report, gallery), folders=(out, tables, images))
     datasets = _open_all(prepared)
     others = [ResultsMethod(name, path, datasets) for name, path in (results or {}).items()]
     stated = stated or {}

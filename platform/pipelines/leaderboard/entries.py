@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from derain.tracking.lineage import Lineage, RecordedDataset
+from derain.tracking.lineage import Lineage, RecordedDataset, number
 
 VALIDATION, TEST, CHOSEN_ON_TEST = "validation", "test", "test, chosen on it"
 
@@ -55,6 +55,6 @@ def _metrics(tags: Mapping[str, str], prefix: str) -> dict[str, float]:
     found = {}
     for kind in ("psnr_", "ssim_"):
         for tag, value in tags.items():
-            if tag.startswith(f"{prefix}{kind}"):
-                found[tag.removeprefix(prefix)] = float(value)
+            if tag.startswith(f"{prefix}{kind}") and (measured := number(value)) is not None:
+                found[tag.removeprefix(prefix)] = measured
     return found if any(name.startswith("psnr_") for name in found) else {}

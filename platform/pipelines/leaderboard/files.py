@@ -50,7 +50,7 @@ def write_csv(board: Mapping[str, Any], path: Path) -> None:
     writer = csv.DictWriter(text, heads, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
-    write_text(path, text.getvalue(), durable=False)
+    _write(path, text.getvalue())
 
 
 def write_html(board: Mapping[str, Any], path: Path) -> None:
@@ -59,7 +59,12 @@ def write_html(board: Mapping[str, Any], path: Path) -> None:
     if board["unmeasured"]:
         names = ", ".join(f"{it['name']}/{it['version']}" for it in board["unmeasured"])
         body.append(f"<p>Without metrics: {escape(names)}.</p>")
-    write_text(path, document(TITLE, "\n".join(body)), durable=False)
+    _write(path, document(TITLE, "\n".join(body)))
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, text, durable=False)
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -76,9 +76,8 @@ class LeakChecks:
     ) -> tuple[set[str], int]:
         """The keys of the test images that are among the training images, and the number of all."""
         path = self._folder / f"{train.sha256}-{test.sha256}-{DISTANCE}.json"
-        if path.is_file():
-            kept = json.loads(path.read_text(encoding="utf-8"))
-            return set(kept["leaked"]), kept["images"]
+        if (kept := _kept(path)) is not None:
+            return kept
         hashed = self._hash(lineage, train), self._hash(lineage, test)
         leaked = sorted({match.test for match in find_matches(*hashed, DISTANCE)})
         images = len(hashed[1].images)
@@ -103,6 +102,18 @@ class LeakChecks:
             self._unusable[recorded.sha256] = str(error)
             raise
         return self._hashed[recorded.sha256]
+
+
+def _kept(path: Path) -> tuple[set[str], int] | None:
+    """What an earlier call has found; None if nothing, or if its file is damaged."""
+    if not path.is_file():
+        return None
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return set(kept["leaked"]), int(kept["images"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        log.warning("%s is damaged; the datasets are compared again", path)
+        return None
 
 
 def _find(lineage: Lineage, recorded: RecordedDataset) -> Prepared:

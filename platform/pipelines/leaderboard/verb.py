@@ -1,11 +1,12 @@
 """`leaderboard`: all registered versions, ranked among those measured on the same images."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from derain.pipelines.leaderboard.entries import Entry, entries_of
 from derain.pipelines.leaderboard.leak_check import LeakCheck, LeakChecks
-from derain.tracking.lineage import RecordedDataset, lineages
+from derain.tracking.lineage import RecordedDataset, lineages, number
 from derain.tracking.store import tracking_uri, without_password
 
 Row = dict[str, Any]
@@ -90,7 +91,8 @@ def _psnr(row: Row) -> float:
 
 
 def _number(tags: Mapping[str, str], key: str, kind: type[int] | type[float]) -> float | None:
-    return kind(tags[key]) if key in tags else None
+    found = number(tags.get(key))
+    return kind(found) if found is not None and math.isfinite(found) else None
 
 
 def _names(datasets: Iterable[RecordedDataset]) -> list[str]:

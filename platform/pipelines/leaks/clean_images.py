@@ -104,7 +104,11 @@ def clean_images(prepared: Prepared) -> list[CleanImage]:
 def read_pixels(prepared: Prepared, image: CleanImage) -> np.ndarray:
     """The pixels of a clean image: uint8, HWC, RGB. Raises DataError if it is damaged."""
     name = f"{prepared.folder / image.shard}: clean image of {image.key}"
-    data = files.read_range(prepared.folder / image.shard, image.offset, image.length)
+    try:
+        data = files.read_range(prepared.folder / image.shard, image.offset, image.length)
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"{name}: cannot be read ({reason}). Prepare the dataset again.") from None
     if hashlib.sha256(data).hexdigest() != image.sha256:
         raise DataError(f"{name}: damaged. Prepare the dataset again.")
     return decode_image(data, name)

@@ -61,7 +61,7 @@ def read_leaked(path: Path) -> dict[str, str]:
         return {match["train_clean"]: match["train_clean_sha256"] for match in tree["matches"]}
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}).") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise DataError(f"{path}: not the output of `derainctl leaks --json`.") from None
 
 

@@ -24,9 +24,13 @@ def checkpoint_of(path: str | Path) -> Path | None:
     if (path / checkpoint.STATE).is_file():
         return path
     if (path / SWEEP).is_file():
-        result = read_json(path / SWEEP)
-        (best,) = (trial for trial in result["trials"] if trial["name"] == result["best"])
-        return checkpoint_of(path / best["name"])
+        best = read_json(path / SWEEP).get("best")
+        if not isinstance(best, str) or not (path / best).is_dir():
+            raise UsageError(
+                f"{path / SWEEP}: damaged: expected `best`, the name of a trial in {path}, found "
+                f"{best!r}. Give the folder of a trial."
+            )
+        return checkpoint_of(path / best)
     which = path.name if path.name in (BEST, LAST) and not path.exists() else None
     run = path.parent if which else path
     if not (run / checkpoint.CONFIG).is_file():

@@ -61,7 +61,7 @@ class Record:
             found = json.loads(line)
             if found["request"] == self._request:
                 self._lines[found["name"]].append({key: found[key] for key in ("input", "output")})
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return  # cut off by a kill
 
 

@@ -77,17 +77,19 @@ def find(out: Path, number: int, mark: str) -> FinishedPart | None:
         schema = pq.read_schema(pa.BufferReader(path.read_bytes()))
         note = json.loads(schema.metadata[_METADATA_KEY])
         entries = tuple(ShardEntry(**entry) for entry in note["entries"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        quarantined = tuple(Quarantined(**item) for item in note["quarantined"])
+        remarks = {kind: (count, example) for kind, (count, example) in note["remarks"].items()}
+        found = FinishedPart(entries, quarantined, remarks)
+        is_same = note["mark"] == mark
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
         log.warning("prepare: writing shard %d again: %s cannot be read (%s)", number, path, error)
         return None
-    if note["mark"] != mark:
+    if not is_same:
         log.warning("prepare: writing shard %d again: its images have changed", number)
         return None
     if not all(_has_size(out / entry.name, entry.bytes) for entry in entries):
         return None
-    quarantined = tuple(Quarantined(**item) for item in note["quarantined"])
-    remarks = {kind: (count, example) for kind, (count, example) in note["remarks"].items()}
-    return FinishedPart(entries, quarantined, remarks)
+    return found
 
 
 def write_joined_index(

@@ -48,7 +48,7 @@ def claim(plan: Plan) -> None:
     """
     note = plan.out / PARTS / "plan"
     note.parent.mkdir(parents=True, exist_ok=True)
-    begun = note.read_text() if note.is_file() else ""
+    begun = note.read_text(encoding="utf-8", errors="replace") if note.is_file() else ""
     if begun not in ("", plan.identity()):
         raise OccupiedError(
             f"{plan.out}: holds an unfinished dataset of {_difference(_settings(begun), plan)}. "
@@ -62,7 +62,7 @@ def _settings(identity: str) -> Mapping[str, Any]:
     """The settings in a plan's identity; empty for any other text."""
     try:
         return dict(json.loads(identity)["settings"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return {}
 
 

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from derain.data.prepared.manifest import ShardEntry
+from derain.errors import DataError
 from derain.storage.atomic import new_file
 
 _DIGITS = 8
@@ -69,12 +70,22 @@ def take_back(out: Path, journal: Path) -> None:
     """Undo a `rename` after which no manifest was written."""
     if not journal.is_file():
         return
-    for before, after in json.loads(journal.read_text()).items():
+    for before, after in _moves(journal).items():
         if (out / before).is_file():  # an object store copies, then deletes
             (out / after).unlink(missing_ok=True)
         elif (out / after).is_file():
             (out / after).replace(out / before)
     journal.unlink()
+
+
+def _moves(journal: Path) -> dict[str, str]:
+    try:
+        return {before: str(after) for before, after in json.loads(journal.read_text()).items()}
+    except (ValueError, AttributeError, RecursionError):
+        raise DataError(
+            f"{journal}: damaged, so nobody knows the order of the shards. Remove the folder, and "
+            "prepare again."
+        ) from None
 
 
 def _stem(dataset: str, split: str) -> str:

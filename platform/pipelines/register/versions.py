@@ -9,8 +9,8 @@ import yaml
 from derain.config.flat import flattened
 from derain.errors import UsageError
 from derain.evaluation.metric_names import psnr_name, ssim_name
-from derain.tracking.lineage import Lineage, lineages
-from derain.tracking.registry import pinned
+from derain.tracking.lineage import Lineage, lineages, number
+from derain.tracking.registry import named, pinned
 from derain.tracking.run_files import run_text
 
 CONFIG = "config.yaml"
@@ -59,10 +59,8 @@ def compare(one: str, other: str) -> dict[str, Any]:
 
 def _version(model: str) -> dict[str, Any]:
     address = pinned(model if model.startswith("models:/") else f"models:/{model}")
-    name, _, number = address.removeprefix("models:/").rpartition("/")
-    if not name or not number.isdecimal():
-        raise UsageError(f"{model}: expected NAME/VERSION or NAME@ALIAS.")
-    return details(name, int(number))[0]
+    name, _, version = named(address)
+    return details(name, version)[0]
 
 
 def _described(item: Lineage) -> dict[str, Any]:
@@ -78,7 +76,10 @@ def _config(version: Mapping[str, Any]) -> dict[str, Any] | None:
     if not version["tags"].get("config_sha256"):
         return None
     text = run_text(f"models:/{version['name']}/{version['version']}", CONFIG)
-    flat = flattened(yaml.safe_load(text))
+    try:
+        flat = flattened(yaml.safe_load(text))
+    except (yaml.YAMLError, AttributeError, RecursionError):
+        return None
     return {key: value for key, value in flat.items() if key not in NOT_COMPARED}
 
 
@@ -92,7 +93,7 @@ def _equal(tags: list[Mapping[str, str]], keys: tuple[str, ...]) -> bool:
     return all(tags[0].get(key) and tags[0].get(key) == tags[1].get(key) for key in keys)
 
 
-def _metrics(tags: list[Mapping[str, str]], prefix: str) -> dict[str, list[float]]:
+def _metrics(tags: list[Mapping[str, str]], prefix: str) -> dict[str, list[float | None]]:
     plain = [key for key in tags[0] if key.startswith(("psnr_", "ssim_"))]
     names = (psnr_name(plain), ssim_name(plain))
-    return {name: [float(each[f"{prefix}{name}"]) for each in tags] for name in names}
+    return {name: [number(each.get(f"{prefix}{name}")) for each in tags] for name in names}

@@ -28,7 +28,7 @@ def rewind_metrics(folder: Path, step: int) -> None:
 def read_metrics(folder: Path) -> dict[int, dict[str, Any]]:
     """All metrics of a run by step; the later ones if a step was trained twice."""
     path = folder / METRICS_FILE
-    return _parse(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return _parse(path.read_text(encoding="utf-8", errors="replace")) if path.is_file() else {}
 
 
 def read_latest_metrics(folder: Path) -> dict[str, Any] | None:
@@ -46,7 +46,13 @@ def read_latest_metrics(folder: Path) -> dict[str, Any] | None:
 def _parse(lines: str) -> dict[int, dict[str, Any]]:
     steps: dict[int, dict[str, Any]] = {}
     for line in lines.splitlines():
-        with contextlib.suppress(ValueError):  # torn by a kill, or begins before the tail
+        with contextlib.suppress(ValueError, RecursionError):  # torn, or begins before the tail
             metrics = json.loads(line)
-            steps.setdefault(metrics["step"], {}).update(metrics)
+            if isinstance(metrics, dict) and type(metrics.get("step")) is int:
+                numbers = {k: value for k, value in metrics.items() if _is_number(value)}
+                steps.setdefault(metrics["step"], {}).update(numbers)
     return steps
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from derain.config import Config
-from derain.errors import OccupiedError, StoppedError
+from derain.errors import OccupiedError, StoppedError, UsageError
 from derain.pipelines.train.metrics_file import METRICS_FILE
 from derain.storage.atomic import write_text
 from derain.storage.files import locate
@@ -38,6 +38,13 @@ PROGRAM = "derainctl"
 GALLERY = "gallery.png"
 UPLOADED = (LEDGERS, METRICS_FILE, IDENTITY)
 """Patterns of the files that are uploaded with every checkpoint."""
+_KINDS: Mapping[str, Mapping[str, type]] = {
+    RESULT: {"checkpoint": str, "metrics": dict, "steps": int},
+    IDENTITY: {"run_id": str},
+    FAILURE: {"message": str},
+}
+"""What a file of this name has at least, and of which type."""
+_RESTORE = "Restore the file, or remove it."
 LOCKS = (checkpoint.LOCK, checkpoint.COMMAND_LOCK)
 """Files that a command leaves in the folder even if it ended before the run began."""
 EARLY = (
@@ -153,8 +160,11 @@ def read_commands(folder: Path) -> list[dict[str, Any]]:
         return []
     found = []
     for line in path.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
-        with contextlib.suppress(ValueError):  # torn by a kill
-            found.append(json.loads(line))
+        with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):  # a torn line
+            command = json.loads(line)
+            datetime.fromisoformat(command["began"])
+            if isinstance(command["command"], str | None) and isinstance(command["host"], str):
+                found.append(command)
     return found
 
 
@@ -173,8 +183,26 @@ def noting_failure(folder: Path) -> Iterator[None]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """The object in a JSON file of a run.
+
+    Raises UsageError for a damaged one: not JSON, or without what each file of its name has.
+    """
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: damaged, not JSON ({error}). {_RESTORE}") from None
+    kinds = _KINDS.get(path.name, {})
+    if not isinstance(tree, dict):
+        raise UsageError(
+            f"{path}: damaged: expected a JSON object, found {type(tree).__name__}. {_RESTORE}"
+        )
+    for key, kind in kinds.items():
+        if not isinstance(tree.get(key), kind):
+            raise UsageError(
+                f"{path}: damaged: expected `{key}` ({kind.__name__}), found {tree.get(key)!r}. "
+                f"{_RESTORE}"
+            )
+    return tree
 
 
 def write_json(path: Path, tree: Mapping[str, Any]) -> None:

@@ -1,12 +1,12 @@
 """The checkpoints of a run: which there are, what each is for, and which may go."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from derain.pipelines.train.run_folder import RESULT
+from derain.errors import UsageError
+from derain.pipelines.train.run_folder import RESULT, read_json
 from derain.training import checkpoint
 from derain.tune.runs.run_state import read_or_none
 
@@ -29,7 +29,9 @@ def checkpoints(run: Path) -> list[Saved]:
     states = {step: _state(run, step) for step in steps}
     whole = [step for step in steps if states[step] is not None]
     last = whole[-1] if whole else None
-    best = (states[last] or {}).get("best", {}).get("step") if last is not None else None
+    kept = (states[last] or {}).get("best") if last is not None else None
+    best = kept.get("step") if isinstance(kept, dict) else None
+    best = best if isinstance(best, int | float) else None
     chosen = _chosen(run)
     return [
         Saved(
@@ -76,6 +78,7 @@ def _chosen(run: Path) -> int | None:
 
 def _state(run: Path, step: int) -> dict[str, Any] | None:
     try:
-        return json.loads((checkpoint.folder_of(run, step) / checkpoint.STATE).read_text("utf-8"))
-    except (OSError, ValueError):
+        state = checkpoint.folder_of(run, step) / checkpoint.STATE
+        return read_json(state) if state.is_file() else None
+    except (OSError, UsageError):
         return None

@@ -19,11 +19,11 @@ from typing import Literal
 from derain.data.loading import caches
 from derain.data.loading.caches import Cache, list_caches
 from derain.data.prepared.manifest import MANIFEST
-from derain.errors import OccupiedError
+from derain.errors import DerainError, OccupiedError
 from derain.pipelines.prepare.finished_shards import PARTS
 from derain.training import checkpoint
 from derain.tune.runs.checkpoints import checkpoints, size_of
-from derain.tune.runs.found import folders, name_of
+from derain.tune.runs.found import folders, name_of, read
 from derain.tune.runs.run_state import config_or_none, read_run
 from derain.tune.runs.sweep_state import is_sweep, read_sweep
 
@@ -78,7 +78,11 @@ def _runs(place: Path) -> Iterator[tuple[Path, str, bool]]:
         if not is_sweep(folder):
             yield folder, name, read_run(folder, name).state == "finished"
             continue
-        sweep, trials = read_sweep(folder, name)
+        try:
+            sweep, trials = read_sweep(folder, name)
+        except DerainError as error:
+            log.warning("nothing of %s goes: %s", name, error)
+            continue
         for trial in trials:
             done = sweep.state == trial.state == "finished"
             yield trial.folder, trial.name, done
@@ -125,7 +129,7 @@ def _is_running(path: Path, place: Path) -> bool:
     """Whether a run or sweep to which a path belongs is running."""
     owners = [parent for parent in path.parents if parent.is_relative_to(place)]
     return any(
-        (is_sweep(owner) and read_sweep(owner, "")[0].state == "running")
+        (is_sweep(owner) and read(owner, "").state == "running")
         or read_run(owner, "").state == "running"
         for owner in owners
     )

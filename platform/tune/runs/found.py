@@ -22,14 +22,14 @@ DEEPEST = 5
 def folders(place: Path, depth: int = DEEPEST) -> Iterator[Path]:
     """The folders of all runs and sweeps below a folder, in the order of their names; trials belong
     to their sweep."""
-    if is_sweep(place) or is_run(place):
-        yield place
-        return
-    if depth == 0 or (place / MANIFEST).is_file():
-        return
     try:
+        if is_sweep(place) or is_run(place):
+            yield place
+            return
+        if depth == 0 or (place / MANIFEST).is_file():
+            return
         inside = sorted(place.iterdir())
-    except PermissionError as error:
+    except OSError as error:
         log.warning("%s: left out: %s", place, error.strerror)
         return
     for path in inside:
@@ -59,7 +59,7 @@ def read(folder: Path, name: str) -> Entry:
     """A run or a sweep; one whose files are damaged is listed as failed, with the reason."""
     try:
         return read_sweep(folder, name)[0] if is_sweep(folder) else read_run(folder, name)
-    except DerainError as error:
+    except (DerainError, OSError) as error:
         updated = folder.stat().st_mtime
         return Entry(
             name=name, kind="sweep" if is_sweep(folder) else "run", folder=folder, state="failed",

@@ -1,6 +1,5 @@
 """The state of one run from the files in its folder."""
 
-import json
 import logging
 import time
 from collections.abc import Mapping
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from derain.config import Config, load_config
-from derain.errors import DerainError
+from derain.errors import DerainError, UsageError
 from derain.pipelines.train.metrics_file import METRICS_FILE, read_metrics
 from derain.pipelines.train.run_folder import (
     COMMANDS,
@@ -82,9 +81,11 @@ def read_or_none(path: Path) -> dict[str, Any] | None:
     """The object in a JSON file; None without one, or for one that is damaged."""
     try:
         return read_json(path) if path.is_file() else None
-    except json.JSONDecodeError as error:
-        log.warning("%s cannot be read: %s", path, error)
-        return None
+    except UsageError as error:
+        log.warning("%s", error)
+    except OSError as error:
+        log.warning("%s cannot be read: %s", path, error.strerror or error)
+    return None
 
 
 def began(folder: Path) -> float | None:
@@ -129,11 +130,10 @@ def _best(
         if key.startswith("psnr_")
     ]
     if result is not None:
-        final = result.get("metrics", {}).items()
         found += [
             {"metric": key, "value": value, "step": result["steps"]}
-            for key, value in final
-            if key.startswith("psnr_")
+            for key, value in result["metrics"].items()
+            if key.startswith("psnr_") and isinstance(value, int | float)
         ]
     return max(found, key=lambda each: each["value"], default=None)
 

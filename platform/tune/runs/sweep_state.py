@@ -76,7 +76,7 @@ def _trials(folder: Path, name: str, events: Sequence[Event], config: Config | N
             folder / trial,
             f"{name}/{trial}",
             outcomes.get(trial),
-            event["params"].get("train.steps", steps),
+            event.get("params", {}).get("train.steps", steps),
         )
         for trial, event in started.items()
         if (folder / trial).is_dir() or trial in outcomes
@@ -95,7 +95,8 @@ def _trial(folder: Path, name: str, outcome: Mapping[str, Any] | None, steps: in
         run = read_run(folder, name, steps)
     if outcome is None or run.state == "running":
         return run
-    return replace(run, state=STATES[outcome["status"]], error=outcome.get("error") or None)
+    state = STATES.get(outcome["status"], "failed")
+    return replace(run, state=state, error=outcome.get("error") or None)
 
 
 def _planned(config: Config | None) -> int:

@@ -2,7 +2,9 @@
 
 import errno
 import fcntl
+import gc
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 from benchmarks._small import write_dataset
 from derain.data.loading import pixels
 from derain.data.loading.cache import MappedPixels, Pixels, TarPixels, open_pixels
-from derain.data.prepared.manifest import Prepared
+from derain.data.prepared.manifest import Prepared, open_prepared
 from derain.errors import StorageError
 from tests.folders import PairedFolder
 from tests.users import give_away, unprivileged
@@ -182,3 +184,19 @@ def test_a_file_that_is_listed_and_then_gone_does_not_keep_a_cache_from_being_bu
     (tmp_path / "c/gone.rgb").symlink_to(tmp_path / "nowhere")
 
     assert same(open_pixels(dataset, folder=tmp_path / "c", budget_gib=1), dataset)
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+@pytest.mark.parametrize("budget_gib", [0.0, 1.0])
+def test_files_that_nobody_reads_any_more_are_closed(
+    paired_folder: PairedFolder, tmp_path: Path, at_once: bool, budget_gib: float
+) -> None:
+    """`PYTHONWARNINGS=error` prints a warning for each that Python itself has to close."""
+    folder = write_dataset(paired_folder(3), tmp_path / "own").folder
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            options = {"folder": tmp_path / "c", "budget_gib": budget_gib, "at_once": at_once}
+            assert len([*open_pixels(open_prepared(folder), **options)]) == 3  # type: ignore[arg-type]
+        gc.collect()
+    assert [str(warning.message) for warning in caught] == []

@@ -1,5 +1,6 @@
 """What the caches of a node hold: of which dataset, how large, in use or not."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -112,3 +113,30 @@ def test_places_that_are_in_use_stay(dataset: Prepared, tmp_path: Path) -> None:
     assert remove(places_path(cache)) == 0
     del places
     assert remove(places_path(cache)) > 0
+
+
+def test_what_is_no_file_is_no_cache(tmp_path: Path) -> None:
+    digest = "a" * 64
+    os.mkfifo(tmp_path / f"{digest}.rgb")  # to open it would wait for a writer
+    (tmp_path / f"{'b' * 64}.rgb").mkdir()
+    (tmp_path / f"{'c' * 64}.rgb").symlink_to(f"{'c' * 64}.rgb")
+    assert list_caches(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[", "[]", '{"folders": 5}', '{"folders": [1, null]}', '{"folders": "abc"}', "[" * 9**5],
+)
+def test_a_damaged_note_names_no_folder(tmp_path: Path, text: str) -> None:
+    cache = tmp_path / f"{'a' * 64}.rgb"
+    cache.touch()
+    cache.with_suffix(".dataset.json").write_text(text)
+    (listed,) = list_caches(tmp_path)
+    assert (listed.datasets, listed.state) == ((), "idle")
+
+
+def test_a_folder_that_nobody_can_have_is_gone(tmp_path: Path) -> None:
+    cache = tmp_path / f"{'a' * 64}.rgb"
+    cache.touch()
+    cache.with_suffix(".dataset.json").write_text('{"folders": ["~no-such-user/x"]}')
+    assert [listed.state for listed in list_caches(tmp_path)] == ["gone"]

@@ -8,7 +8,7 @@ from PIL import Image
 
 from benchmarks._small import write_dataset
 from derain.data.loading.cache import MappedPixels, PartPixels, TarPixels, open_pixels
-from derain.data.loading.undecodable import substitutes
+from derain.data.loading.undecodable import note_path, read_note, substitutes
 from derain.data.prepared.manifest import Prepared, open_prepared
 from derain.data.sources.selection import Naming
 from derain.data.synthetic.synthesis import bundled_photographs
@@ -113,3 +113,11 @@ def test_pairs_without_rain_are_noticed(tmp_path: Path, caplog: pytest.LogCaptur
     dataset = write_dataset(tmp_path / "source", tmp_path / "prepared", shards=1)
     open_pixels(dataset, folder=tmp_path / "c", budget_gib=1)
     assert "the rainy image is all but equal to the clean one in 1 pair" in caplog.text
+
+
+@pytest.mark.parametrize("text", ["[", "[]", '{"x": "y"}'])
+def test_a_damaged_list_beside_a_cache_is_one_message(tmp_path: Path, text: str) -> None:
+    cache = tmp_path / "a.rgb"
+    note_path(cache).write_text(text)
+    with pytest.raises(DataError, match=r"a\.left_out\.json: damaged\. Remove it and .*a\.rgb"):
+        read_note(cache)

@@ -252,3 +252,10 @@ def test_columns_cost_their_own_blocks(folder: Path, bytes_read: list[int]) -> N
     bytes_read.clear()
     dataset.columns(["height", "width"])
     assert sum(bytes_read) < 10 * index_check.BLOCK
+
+
+def test_an_index_that_is_a_pipe_is_not_waited_for(folder: Path) -> None:
+    (folder / INDEX).unlink()
+    os.mkfifo(folder / INDEX)
+    with pytest.raises(DataError, match=r"index\.parquet: cannot be read .*not a regular file"):
+        open_prepared(folder)

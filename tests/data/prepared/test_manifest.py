@@ -4,6 +4,7 @@ import hashlib
 import json
 import tracemalloc
 from dataclasses import asdict
+from typing import Any
 
 import pytest
 
@@ -63,3 +64,39 @@ def test_equal_bytes_are_parsed_once() -> None:
     data = manifest(3).to_bytes()
     first = parse_manifest(data, "manifest.json")
     assert parse_manifest(bytes(bytearray(data)), "manifest.json") is first
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "1" * 5000, "[]", "null", ""])
+def test_json_of_any_kind_is_no_manifest(text: str) -> None:
+    with pytest.raises(DataError, match=r"m\.json: not a manifest"):
+        parse_manifest(text.encode(), "m.json")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pairs": "2"},
+        {"bytes": True},
+        {"bytes": -1},
+        {"dataset": None},
+        {"notes": [5]},
+        {"settings": []},
+        {"duplicates": [[1]]},
+        {"quarantined": [{"path": 1, "reason": "x"}]},
+        *({"shards": [{"name": name}]} for name in ("../x", "a/b", "", 5)),
+        {"shards": [{"bytes": 1.5}]},
+    ],
+)
+def test_values_of_another_type_are_refused_though_the_checksum_is_right(
+    change: dict[str, Any],
+) -> None:
+    tree = json.loads(manifest(1).to_bytes())
+    del tree["checksum"]
+    (shard,) = tree["shards"]
+    tree |= change
+    tree["shards"] = [{**shard, **item} for item in tree["shards"]]
+    text = json.dumps(tree, indent=2, sort_keys=True) + "\n"
+    tree["checksum"] = hashlib.sha256(text.encode()).hexdigest()
+    data = (json.dumps(tree, indent=2, sort_keys=True) + "\n").encode()
+    with pytest.raises(DataError, match=r"m\.json: not a manifest"):
+        parse_manifest(data, "m.json")

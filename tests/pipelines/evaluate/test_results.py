@@ -17,7 +17,7 @@ from derain.cli.printed.scores import scores as printed_scores
 from derain.data.images.decode import encode_png
 from derain.data.loading.cache import TarPixels
 from derain.data.prepared.manifest import open_prepared
-from derain.errors import DataError, UsageError
+from derain.errors import DataError, OccupiedError, UsageError
 from derain.evaluation.protocols import score
 from derain.models.published_weights import PUBLISHED, PublishedWeights, tensors_sha256
 from derain.pipelines.evaluate.results_method import (
@@ -179,3 +179,15 @@ def test_training_data_of_imported_published_weights_is_known(
     entry = PublishedWeights("nafnet", "rain100h/train:1254", "here")
     monkeypatch.setitem(PUBLISHED, digest, entry)
     assert trained_on(model) == [{"dataset": "rain100h", "split": "train", "pairs": 1254}]
+
+
+def test_a_report_goes_into_a_new_folder_and_one_without_room_is_refused_first(
+    dataset: str, written: Path, tmp_path: Path
+) -> None:
+    report, page = tmp_path / "new/r.md", tmp_path / "newer/g.html"
+    evaluate([], [dataset], results={"a": written}, report=report, gallery=page, workers=1)
+    assert report.is_file()
+    assert page.is_file()
+    (tmp_path / "x_images").touch()
+    with pytest.raises(OccupiedError, match=r"x_images is a file, expected a folder"):
+        evaluate([], [dataset], results={"a": written}, report=tmp_path / "x.md", workers=1)

@@ -11,7 +11,10 @@ from derain.cli.printed import scores as output
 from derain.cli.printed.results import plain
 from derain.errors import UsageError
 from derain.pipelines.leaderboard import files, leak_check
+from derain.pipelines.leaderboard.entries import entries_of
 from derain.pipelines.leaderboard.verb import leaderboard
+from derain.tracking.lineage import Lineage
+from derain.tracking.registry import ModelVersion
 from tests.pipelines.leaderboard.conftest import Board
 
 
@@ -126,3 +129,31 @@ def test_an_empty_store_has_no_groups(tmp_path: Path) -> None:
     found = leaderboard(uri=f"sqlite:///{tmp_path}/none.db")
     assert found["groups"] == []
     assert "no registered model" in str(output.leaderboard(found))
+
+
+def test_a_damaged_comparison_is_made_again(board: Board, caplog: pytest.LogCaptureFixture) -> None:
+    def leaks() -> list[Any]:
+        rows = group(leaderboard(uri=board.uri), "rain13k v1", board.test.sha256())["rows"]
+        return [it["leaks"] for it in rows]
+
+    before = leaks()
+    kept = sorted((board.train.folder.parent / "cache" / leak_check.FOLDER).iterdir())
+    for path, text in zip(kept, ("{", "[]", '{"leaked": 5}', "[" * 100_000), strict=False):
+        path.write_text(text)
+    assert leaks() == before
+    assert "is damaged; the datasets are compared again" in caplog.text
+
+
+def test_files_are_written_into_new_folders(board: Board, tmp_path: Path) -> None:
+    found = leaderboard(uri=board.uri, check_leaks=False)
+    files.check_files([tmp_path / "new/board.csv"])
+    files.write_csv(found, tmp_path / "new/board.csv")
+    files.write_html(found, tmp_path / "pages/of/board.html")
+    assert len(list(tmp_path.rglob("board.*"))) == 2
+
+
+def test_tags_that_are_no_numbers_are_unknown() -> None:
+    tags = {"psnr_y": "30.5", "ssim_y": "good", "test_psnr_y": "high", "protocol": "rain13k v1"}
+    version = ModelVersion("net", 1, (), None, 0, tags)
+    (entry,) = entries_of(Lineage(version, (), None))
+    assert (entry.role, entry.metrics) == ("validation", {"psnr_y": 30.5})

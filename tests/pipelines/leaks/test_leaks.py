@@ -153,3 +153,6 @@ def test_a_damaged_image_costs_only_itself(sets: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert run.returncode == 1
     assert "cannot be read" in run.stdout
+    path.unlink()
+    with pytest.raises(DataError, match=r"no image can be read: .*No such file.* Prepare the"):
+        leaks(sets / "p/train", tmp_path / "damaged")

@@ -71,3 +71,21 @@ def test_remarks_of_all_parts_become_notes_of_the_dataset(
     expected = ["Odd: 1, such as rain/001.png.", "Of noise: 3, such as rain/000.png."]
     assert done.notes == sorted(expected)
     assert open_prepared(out).manifest.notes == tuple(done.notes)
+
+
+@pytest.mark.usefixtures("written")
+@pytest.mark.parametrize("lost", ["mark", "entries", "quarantined", "remarks"])
+def test_a_part_without_all_of_its_note_is_written_again(tmp_path: Path, lost: str) -> None:
+    path = tmp_path / PARTS / "000003.parquet"
+    rows = pq.read_table(path)
+    note = json.loads(rows.schema.metadata[b"derain"])
+    del note[lost]
+    pq.write_table(rows.replace_schema_metadata({b"derain": json.dumps(note)}), path)
+    assert find(tmp_path, 3, "mark") is None
+
+
+@pytest.mark.usefixtures("written")
+@pytest.mark.parametrize("content", [b"", b"text", b"PAR1" + bytes(30) + b"PAR1"])
+def test_a_damaged_part_is_written_again(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / PARTS / "000003.parquet").write_bytes(content)
+    assert find(tmp_path, 3, "mark") is None

@@ -18,7 +18,7 @@ from webdataset.cache import url_to_cache_name
 from derain.data.prepared.card import CARD, CROISSANT, card, croissant
 from derain.data.prepared.index import INDEX, rows_sha256, write_index
 from derain.data.prepared.manifest import MANIFEST, ShardEntry, open_prepared, write_manifest
-from derain.errors import StorageError
+from derain.errors import DataError, StorageError
 from derain.pipelines.prepare.finished_shards import PARTS
 from derain.pipelines.prepare.options import PrepareOptions
 from derain.pipelines.prepare.plan import make_plan
@@ -258,3 +258,10 @@ def test_a_dataset_of_an_earlier_version_is_kept(source: Path, tmp_path: Path) -
     (out / MANIFEST).unlink()
     prepare("paired", source, out, shard_mib=1)
     assert numbers(out) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "5"])
+def test_names_that_nobody_knows_are_not_taken_back(tmp_path: Path, text: str) -> None:
+    (tmp_path / "renamed").write_text(text)
+    with pytest.raises(DataError, match=r"renamed: damaged.* Remove the folder"):
+        take_back(tmp_path, tmp_path / "renamed")

@@ -4,16 +4,21 @@ from pathlib import Path
 
 import pytest
 
+from derain.cli import runs_output as output
 from derain.errors import UsageError
 from derain.pipelines.train.metrics_file import append_metrics
 from derain.pipelines.train.run_folder import noting_failure
 from derain.training import checkpoint
 from derain.tune.journal import Journal
+from derain.tune.runs.clean import removable
+from derain.tune.runs.compare import compare
 from derain.tune.runs.found import check_places, find, list_all
 from derain.tune.runs.run_state import read_run
+from derain.tune.runs.shown import show
 from derain.tune.runs.sweep_state import read_sweep
 from derain.tune.runs.watch import look
 from tests.tune.runs import made
+from tests.users import unprivileged
 
 
 def test_a_run_is_running_stopped_or_finished(tmp_path: Path) -> None:
@@ -115,3 +120,50 @@ def test_watch_shows_running_trials_with_their_speed_and_ended_runs(tmp_path: Pa
     assert (trial.steps_per_s, trial.images_per_s, trial.gpu_memory_gib) == (2.5, 10.0, 3.0)
     assert (sweep_now.steps_per_s, sweep_now.images_per_s) == (2.5, 10.0)
     assert (done.steps_per_s, done.train_psnr) == (None, None)
+
+
+DAMAGED = {
+    "nothing": b"",
+    "zeros": bytes(40),
+    "half": b'{"step": 4, "psnr_y"',
+    "a list": b"[]\n",
+    "a number": b"5\n",
+    "no keys": b"{}\n",
+    "of other types": b'{"checkpoint": 5, "metrics": 5, "steps": "x", "message": 5, "step": "4"}\n',
+    "not UTF-8": b"\xff\xfe\n",
+    "too deep": b"[" * 100_000,
+}
+OF_A_RUN = ("result.json", "metrics.jsonl", "commands.jsonl", "mlflow.json", "failure.json")
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+def test_whatever_is_in_a_file_costs_no_list(tmp_path: Path, content: bytes) -> None:
+    folder = made.run(tmp_path, psnr={4: 29.0})
+    made.finish(folder)
+    sweep = made.sweep(tmp_path, "low", planned={"low": 1e-4, "high": 1e-3})
+    for name in OF_A_RUN:
+        (folder / name).write_bytes(content)
+    for name in ("sweep.json", "failure.json"):
+        (sweep / name).write_bytes(content)
+    (checkpoint.folder_of(folder, 4) / checkpoint.STATE).write_bytes(content)
+    found = {entry.name: entry for entry in list_all([tmp_path])}
+    assert {*found} == {"run", "search"}
+    assert look([tmp_path])
+    for name in found:
+        shown = show(tmp_path / name, name)
+        assert output.shown(shown)
+    assert compare([(folder, "run"), (sweep / "low", "low")])
+    assert removable([tmp_path], tmp_path / "caches") == []
+
+
+def test_a_sweep_that_has_not_started_a_trial_is_listed(tmp_path: Path) -> None:
+    made.sweep(tmp_path, planned={"low": 1e-4, "high": 1e-3})
+    (listed,) = list_all([tmp_path])
+    assert (listed.state, listed.trials) == ("stopped", {"planned": 2})
+
+
+def test_a_folder_that_may_not_be_searched_costs_no_list(tmp_path: Path) -> None:
+    made.run(tmp_path)
+    (tmp_path / "closed").mkdir(mode=0o600)
+    with unprivileged():
+        assert [entry.name for entry in list_all([tmp_path])] == ["run"]

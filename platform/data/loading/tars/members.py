@@ -12,6 +12,7 @@ import contextlib
 import os
 import tempfile
 import threading
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -48,6 +49,7 @@ class Members:
         self._prepared = prepared
         self._seed = crc32(bytes.fromhex(prepared.manifest.index_sha256))
         self._file = _opened(path)
+        weakref.finalize(self, self._file.close)  # without Python's warning
         self._lock = threading.Lock()
 
     def __getitem__(self, pair: int) -> Mapping[str, Any]:

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from derain.data.loading.cache_builder import SIDES, member_bytes
 from derain.data.loading.tars.members import Members
 from derain.data.prepared.manifest import Prepared, open_prepared
 from derain.errors import DataError
+from derain.storage.files import open_regular
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +49,8 @@ class TarPixels:
         raise DataError(f"{self._folder}: no pair can be decoded: {self.left_out[sample]}")
 
     def _read(self, row: Mapping[str, Any]) -> list[tuple[bytes, Mapping[str, Any], str]]:
-        with (self._folder / row["shard"]).open("rb") as tar:
-            return [(member_bytes(tar, row, side), row, side) for side in SIDES]
+        with open_regular(self._folder / row["shard"]) as tar:
+            return [(member_bytes(cast(BinaryIO, tar), row, side), row, side) for side in SIDES]
 
 
 def _reopened_tars(folder: Path, records: Path | None) -> TarPixels:

@@ -6,15 +6,19 @@
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from derain.pipelines.evaluate.work.records import Record, records_in, row_of, table
 from derain.storage.atomic import new_file, remove_leftovers, write_text
+
+log = logging.getLogger(__name__)
 
 FOLDER = "parts"
 WRITE_EVERY_S = 2.0
@@ -37,7 +41,7 @@ class Parts:
 
     def read(self) -> dict[int, Record]:
         """The images that earlier calls have scored, by number."""
-        found = [record for file in self._files for record in records_in(pq.read_table(file))]
+        found = [record for file in self._files for record in _records(file)]
         return {record.number: record for record in found}
 
     def add(self, record: Record) -> None:
@@ -59,6 +63,16 @@ class Parts:
             self._files.append(file)
             self._waiting = []
         self._written_at = time.monotonic()
+
+
+def _records(file: Path) -> list[Record]:
+    """The records in a file; none of one that is damaged, whose images are scored again."""
+    try:
+        return list(records_in(pq.read_table(file)))
+    except (OSError, pa.ArrowException, KeyError, TypeError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        log.warning("evaluate: %s is damaged, its images are scored again: %s", file, reason)
+        return []
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -100,3 +101,26 @@ def test_other_work_begins_afresh(change: str, model: str, dataset: str, tmp_pat
         dataset = str(write_dataset(source, tmp_path / "three").folder)
     result = evaluate(model, [dataset], protocols=protocols, out=tmp_path / "out", workers=1)
     assert result["cost"]["images"] == result["datasets"][0]["pictures"] > 0
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1" + bytes(20) + b"PAR1", b"text"])
+def test_damaged_parts_are_scored_again(
+    model: str, dataset: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    whole = evaluate(model, [dataset], out=tmp_path, workers=1)
+    undisturbed = images(tmp_path)
+    (first, *_) = sorted((tmp_path / "parts").glob("*/*.parquet"))
+    first.write_bytes(content)
+    again = evaluate(model, [dataset], out=tmp_path, workers=1)
+    assert f"{first} is damaged, its images are scored again" in caplog.text
+    assert again["datasets"] == whole["datasets"]
+    assert images(tmp_path) == undisturbed
+
+
+def test_a_part_of_another_program_is_not_taken_for_one(
+    model: str, dataset: str, tmp_path: Path
+) -> None:
+    evaluate(model, [dataset], out=tmp_path, workers=1)
+    (first, *_) = sorted((tmp_path / "parts").glob("*/*.parquet"))
+    pq.write_table(pa.table({"a": [1]}), first)
+    assert evaluate(model, [dataset], out=tmp_path, workers=1)["cost"]["images"] == 9
