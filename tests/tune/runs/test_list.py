@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from derain.cli import runs_output as output
+from derain.cli.printed import runs as printed
 from derain.errors import UsageError
 from derain.pipelines.train.metrics_file import append_metrics
 from derain.pipelines.train.run_folder import noting_failure
@@ -151,7 +151,7 @@ def test_whatever_is_in_a_file_costs_no_list(tmp_path: Path, content: bytes) -> 
     assert look([tmp_path])
     for name in found:
         shown = show(tmp_path / name, name)
-        assert output.shown(shown)
+        assert printed.shown(shown)
     assert compare([(folder, "run"), (sweep / "low", "low")])
     assert removable([tmp_path], tmp_path / "caches") == []
 
