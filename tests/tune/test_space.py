@@ -203,7 +203,7 @@ def test_one_level_of_a_list_can_vary() -> None:
         ({"train.lr": {"uniform": [0.1, 0.2], "choice": [1]}}, "expected one of grid"),
         ({"train.lr": {}}, "expected one of grid"),
         ({"train.lr": {"unifrm": [0.1, 0.2]}}, "unknown key `sweep.space.train.lr.unifrm`"),
-        ({"train.lr": {"choice": []}}, "at least 1"),
+        ({"train.lr": {"choice": []}}, "expected a list of values"),
         ({"train.lr": {"choice": [1e-3, 1e-2, 1e-3]}}, "choice lists a value twice: .0.001, 0.01"),
         ({"loss.pixel": {"choice": ["l1", "mse", "l3"]}}, "loss.pixel at \"l3\".*'l3'"),
         (

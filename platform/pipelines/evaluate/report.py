@@ -46,7 +46,7 @@ def write_report(
 
 def images_of(report: Path) -> Path:
     """The folder with the images of a report."""
-    return report.with_name(f"{report.stem}_images")
+    return report.parent / f"{report.stem}_images"
 
 
 def _more(item: Mapping[str, Any]) -> Iterator[str]:

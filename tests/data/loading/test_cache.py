@@ -193,6 +193,7 @@ def test_files_that_nobody_reads_any_more_are_closed(
 ) -> None:
     """`PYTHONWARNINGS=error` prints a warning for each that Python itself has to close."""
     folder = write_dataset(paired_folder(3), tmp_path / "own").folder
+    gc.collect()  # what other tests left
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for _ in range(2):

@@ -10,6 +10,8 @@ from scipy import stats
 
 from derain.tune.report.by_image import differences, image_scores, partners
 
+RESULT = {"checkpoint": "step-4", "metrics": {}, "steps": 4}
+
 
 def trial(folder: Path, point: str, seed: int, psnrs: dict[str, float] | None) -> dict[str, Any]:
     """A trial that has scored images, by key, or has not finished."""
@@ -21,7 +23,7 @@ def trial(folder: Path, point: str, seed: int, psnrs: dict[str, float] | None) -
             for key, psnr in psnrs.items()
         ]
         datasets = [{"name": "held_out", "per_picture": images}]
-        (folder / name / "result.json").write_text(json.dumps({"datasets": datasets}))
+        (folder / name / "result.json").write_text(json.dumps(RESULT | {"datasets": datasets}))
     return {"name": name, "point": point, "seed": seed, "folder": str(folder / name)}
 
 

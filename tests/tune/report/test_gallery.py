@@ -22,6 +22,8 @@ from tests.tiny import TINY, config, run
 
 KEYS = ("000", "001", "002", "003", "004")
 
+RESULT = {"checkpoint": "step-4", "metrics": {}, "steps": 4}
+
 
 @pytest.fixture
 def held_out(paired_folder: PairedFolder, tmp_path: Path) -> Path:
@@ -51,7 +53,7 @@ def ranking(tmp_path: Path) -> list[dict[str, Any]]:
             for at, key in enumerate(KEYS)
         ]
         result = {"datasets": [{"name": "held_out", "per_picture": images}]}
-        (tmp_path / name / "result.json").write_text(json.dumps(result))
+        (tmp_path / name / "result.json").write_text(json.dumps(RESULT | result))
         rows.append(
             {"name": name, "folder": str(tmp_path / name), "checkpoint": str(trained.checkpoint)}
         )

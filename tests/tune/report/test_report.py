@@ -26,6 +26,8 @@ IMAGES = [
     )
 ]
 
+RESULT = {"checkpoint": "step-4", "metrics": {}, "steps": 4}
+
 
 def config(output_dir: Path, **values: Any) -> Config:
     tree = {
@@ -205,7 +207,9 @@ def test_the_images_of_a_trial_are_compared_with_the_best_ones(
             for at, psnr in enumerate(psnrs)
         ]
         datasets = [{"name": "held_out", "per_picture": images}]
-        (Path(trial["folder"]) / "result.json").write_text(json.dumps({"datasets": datasets}))
+        (Path(trial["folder"]) / "result.json").write_text(
+            json.dumps(RESULT | {"datasets": datasets})
+        )
     text, _ = written(config(tmp_path), ranking)
     assert "best minus this, by image [95 % CI]: PSNR-Y (dB) of the best trial" in text
     assert "| +2.000 [" in text
