@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from derain.data.images.convert import to_8_bits
 from derain.errors import DataError
 from derain.inference.predictor import Predictor
 
@@ -105,8 +106,7 @@ def _of_8_bits(image: Image.Image) -> Image.Image:
         )
     try:
         if image.mode.startswith("I;16"):
-            levels = np.asarray(image).astype(np.uint32)
-            return Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8))
+            return Image.fromarray(to_8_bits(np.asarray(image).astype(np.uint16)))
         whole = image.convert("LA") if image.mode == "La" else image
         return whole.convert("RGBA" if whole.has_transparency_data else "RGB")
     except (OSError, ValueError, SyntaxError) as error:  # it is read from its file only now

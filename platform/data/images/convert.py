@@ -48,7 +48,7 @@ class OddImage:
         levels = self.levels
         if self._is_srgb:
             return levels if levels.ndim == 3 else np.repeat(levels[..., None], 3, axis=2)
-        return colour.to_srgb(_to_8_bits(levels), self.header)
+        return colour.to_srgb(to_8_bits(levels), self.header)
 
     @property
     def _is_srgb(self) -> bool:
@@ -56,10 +56,10 @@ class OddImage:
 
     def plain(self) -> np.ndarray:
         """uint8, HWC, RGB, sRGB, on white where it is transparent."""
-        levels = _to_8_bits(self.srgb)
+        levels = to_8_bits(self.srgb)
         if self.alpha is None:
             return levels
-        share = _to_8_bits(self.alpha)[..., None].astype(np.float32) / 255
+        share = to_8_bits(self.alpha)[..., None].astype(np.float32) / 255
         return np.rint(levels * share + WHITE * (1 - share)).astype(np.uint8)
 
     def changes(self) -> tuple[str, ...]:
@@ -159,7 +159,8 @@ def _apart(stored: np.ndarray, has_alpha: bool) -> tuple[np.ndarray, np.ndarray 
     return np.ascontiguousarray(levels[..., 0] if levels.shape[2] == 1 else levels), alpha
 
 
-def _to_8_bits(levels: np.ndarray) -> np.ndarray:
+def to_8_bits(levels: np.ndarray) -> np.ndarray:
+    """uint8 levels, or uint16 ones rounded to them, as uint8."""
     if levels.dtype == np.uint8:
         return levels
     return ((levels.astype(np.uint32) * 255 + _DEEP // 2) // _DEEP).astype(np.uint8)
